@@ -1,0 +1,1 @@
+//! A small, faithful Lambda sandbox and Kinesis endpoint.
