@@ -1,1 +1,30 @@
-//! x
+//! An AWS Lambda extension that puts a function's telemetry on an Amazon Kinesis data stream.
+//!
+//! One static binary in a layer, beside a function in any language. Data walks through three rooms, in this order:
+//!
+//! ```text
+//! Lambda --POST--> lambda::listener --> dispatch::queue --> dispatch::dispatcher --PutRecords--> Kinesis
+//!    ^                                        ^                     (packed and sent by kinesis::*)
+//!    +---- main: /next, INVOKE, SHUTDOWN -----+  (says when to flush, waits for the answer)
+//! ```
+//!
+//! - [`lambda`]: upstream, what Lambda says: Extensions API, Telemetry API, bodies.
+//! - [`dispatch`]: in the middle, what is kept and when it goes.
+//! - [`kinesis`]: downstream, what Kinesis takes: records, requests, signatures, answers.
+//! - [`event`], [`ledger`], [`sandbox`], [`deadline`], [`log`], [`clock`], [`random`]: small things that every room uses.
+//!
+//! Everything is synchronous: threads and blocking sockets, no async runtime.
+
+pub mod clock;
+pub mod config;
+pub mod deadline;
+pub mod dispatch;
+pub mod event;
+pub mod extension;
+pub mod kinesis;
+pub mod lambda;
+pub mod ledger;
+pub mod log;
+pub mod panic;
+pub mod random;
+pub mod sandbox;

@@ -1,1 +1,131 @@
-fn main() {}
+//! The story: arguments, settings, registration, the `/next` loop, exit code.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
+
+use kinesis_telemetry_extension::config::{self, OnError, Problem};
+use kinesis_telemetry_extension::extension::{Extension, StartError};
+use kinesis_telemetry_extension::lambda::api::{Api, ExtensionId, NextEvent, Registered};
+use kinesis_telemetry_extension::{log, panic};
+
+/// What the loop of an idle extension needs; a panic of the main thread continues from here.
+static LIFELINE: OnceLock<(Arc<Api>, ExtensionId)> = OnceLock::new();
+
+fn main() -> ExitCode {
+    match std::env::args().nth(1).as_deref() {
+        None => run(),
+        Some("--version" | "-V") => print(&format!("{} {}\n", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))),
+        Some("--help" | "-h") => print(&help()),
+        Some(other) => {
+            log::error!("arguments", "{other}: no such argument; allowed is --help, --version, or none to run as an extension");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Runs as an extension, until SHUTDOWN.
+fn run() -> ExitCode {
+    panic::survive(|| std::process::exit(i32::from(idle() != ExitCode::SUCCESS)));
+    let (basics, config) = config::read(|name| std::env::var(name).ok());
+    log::start(basics.log_level, basics.log_format);
+    let unknown = config::unknown(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()));
+    if !unknown.is_empty() {
+        log::warn!("unknown", "no such setting: {}; see --help", unknown.join(", "));
+    }
+
+    let api = Arc::new(Api::new(&basics.runtime_api));
+    // With bad settings nothing has to be done at an INVOKE, so none is asked for.
+    let invokes = !basics.managed_instances && config.is_ok();
+    let registered = match api.register(&own_name(), invokes) {
+        Ok(registered) => registered,
+        Err(error) => {
+            log::error!("register", "{error}; without that an extension cannot stay");
+            return ExitCode::FAILURE;
+        }
+    };
+    let _ = LIFELINE.set((Arc::clone(&api), registered.id.clone()));
+
+    match config.map_err(|problems| bad_settings(&problems)).and_then(|config| start(&config, &api, &registered)) {
+        Ok(extension) => work(&api, &registered.id, &extension),
+        Err((kind, line)) => {
+            log::error!("start", "{line}");
+            if basics.on_error == OnError::Fail && kind != "Extension.NotHere" {
+                api.init_error(&registered.id, kind);
+                return ExitCode::FAILURE;
+            }
+            idle()
+        }
+    }
+}
+
+/// Why the extension idles: an error type for `init/error`, and one line for a person.
+type Idle = (&'static str, String);
+
+fn bad_settings(problems: &[Problem]) -> Idle {
+    let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    ("Extension.BadSettings", format!("no telemetry is sent, because of {} bad setting(s): {}", all.len(), all.join("; ")))
+}
+
+fn start(config: &config::Config, api: &Api, registered: &Registered) -> Result<Extension, Idle> {
+    Extension::start(config, api, registered).map_err(|error: StartError| {
+        let kind = if error.not_here { "Extension.NotHere" } else { "Extension.StartFailed" };
+        (kind, format!("no telemetry is sent: {error}"))
+    })
+}
+
+fn work(api: &Api, id: &ExtensionId, extension: &Extension) -> ExitCode {
+    loop {
+        match api.next(id) {
+            // After a panic there may be nobody left to ask.
+            Ok(NextEvent::Invoke(invoke)) if !panic::happened() => extension.invoked(invoke),
+            Ok(NextEvent::Invoke(_)) => {}
+            Ok(NextEvent::Shutdown { deadline_ms, reason }) => {
+                extension.stop(deadline_ms, reason);
+                return ExitCode::SUCCESS;
+            }
+            Err(error) => return gone(api, id, &error),
+        }
+    }
+}
+
+/// Holds nothing and does nothing, but keeps calling `/next`: the function lives.
+fn idle() -> ExitCode {
+    let Some((api, id)) = LIFELINE.get() else { return ExitCode::FAILURE };
+    loop {
+        match api.next(id) {
+            Ok(NextEvent::Invoke(_)) => {}
+            Ok(NextEvent::Shutdown { .. }) => return ExitCode::SUCCESS,
+            Err(error) => return gone(api, id, &error),
+        }
+    }
+}
+
+fn gone(api: &Api, id: &ExtensionId, error: &dyn std::error::Error) -> ExitCode {
+    log::error!("gone", "{error}; Lambda's API is gone, and so is the extension");
+    api.exit_error(id, "Extension.NextFailed");
+    ExitCode::FAILURE
+}
+
+/// The file name that Lambda started, which is the name that it expects to be registered.
+fn own_name() -> String {
+    let path = std::env::args_os().next().map(std::path::PathBuf::from).or_else(|| std::env::current_exe().ok());
+    let name = path.as_deref().and_then(|path| path.file_name()?.to_str()).unwrap_or(env!("CARGO_PKG_NAME"));
+    name.to_owned()
+}
+
+fn help() -> String {
+    format!(
+        "{} {}\n{}\n\nLambda starts it from a layer, with no argument. For people: --help, --version.\n\nSettings, as environment variables:\n{}",
+        env!("CARGO_PKG_NAME"),
+        env!("CARGO_PKG_VERSION"),
+        env!("CARGO_PKG_DESCRIPTION"),
+        config::help()
+    )
+}
+
+fn print(text: &str) -> ExitCode {
+    // A closed pipe is the reader's way of saying "enough".
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}

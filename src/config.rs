@@ -1,0 +1,589 @@
+//! The settings: one table of names, defaults, ranges and meanings, and the typed [`Config`] that comes out of it.
+//!
+//! The environment comes in as a function and is read nowhere else. All problems are found in one pass, so that a person mends them once.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::kinesis::credentials::Keys;
+use crate::kinesis::endpoint::{self, Endpoint, Stream};
+use crate::log;
+
+/// What every setting's name begins with.
+pub const PREFIX: &str = "KINESIS_TELEMETRY_";
+
+/// What a setting's value may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allowed {
+    /// A whole number from the first to the second.
+    Number(u64, u64),
+    /// A whole number from 1 to 65535, but not 9001, which is Lambda's own.
+    Port,
+    /// One of these words.
+    OneOf(&'static [&'static str]),
+    /// Some of these words, separated by commas.
+    AnyOf(&'static [&'static str]),
+    /// Free text; the string says what it must look like.
+    Text(&'static str),
+}
+
+impl fmt::Display for Allowed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Allowed::Number(min, max) => write!(f, "{min} to {max}"),
+            Allowed::Port => f.write_str("1 to 65535, not 9001"),
+            Allowed::OneOf(words) => f.write_str(&words.join(", ")),
+            Allowed::AnyOf(words) => write!(f, "any of {}", words.join(", ")),
+            Allowed::Text(shape) => f.write_str(shape),
+        }
+    }
+}
+
+/// One row of the settings table.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// The name without [`PREFIX`].
+    pub name: &'static str,
+    /// The value that an unset or empty variable has.
+    pub default: &'static str,
+    /// The values it may have.
+    pub allowed: Allowed,
+    /// What it is for, in one line.
+    pub meaning: &'static str,
+}
+
+const fn setting(name: &'static str, default: &'static str, allowed: Allowed, meaning: &'static str) -> Setting {
+    Setting { name, default, allowed, meaning }
+}
+
+/// Every setting, in the order in which `--help` and the README show them.
+pub const SETTINGS: &[Setting] = &[
+    setting(
+        "STREAM",
+        "",
+        Allowed::Text("stream name or stream ARN; required"),
+        "where to; an ARN may be in another account, and its region wins over AWS_REGION",
+    ),
+    setting("TYPES", "platform,function", Allowed::AnyOf(&["platform", "function", "extension"]), "what to subscribe to"),
+    setting("FLUSH", "adaptive", Allowed::OneOf(&["adaptive", "end", "next"]), "when telemetry leaves the sandbox"),
+    setting(
+        "MAX_AGE_MS",
+        "10000",
+        Allowed::Number(100, 900_000),
+        "how old an event may get in the queue while invocations keep coming (Managed Instances: 1000)",
+    ),
+    setting("FLUSH_TIMEOUT_MS", "3000", Allowed::Number(50, 60_000), "the most that one flush may hold an invocation"),
+    setting("QUEUE_BYTES", "8388608", Allowed::Number(1_048_576, 1_073_741_824), "memory for events waiting to be sent"),
+    setting("RECORD", "lines", Allowed::OneOf(&["lines", "event"]), "how events are packed into Kinesis records"),
+    setting(
+        "RECORD_BYTES",
+        "1048576",
+        Allowed::Number(1024, 10_485_760),
+        "the largest Kinesis record, data and key; not above the stream's own limit",
+    ),
+    setting("PARTITION_KEY", "sandbox", Allowed::OneOf(&["sandbox", "random", "function", "request"]), "what spreads records over shards"),
+    setting("ENVELOPE", "full", Allowed::OneOf(&["full", "slim"]), "what each event carries beside Lambda's three keys"),
+    setting("TAGS", "", Allowed::Text("key=value,key=value"), "copied into every event (slim: into the sandbox event)"),
+    setting("PORT", "4243", Allowed::Port, "of the telemetry listener; fixed, so that a restarted sandbox is found again"),
+    setting("BUFFER_TIMEOUT_MS", "25", Allowed::Number(25, 30_000), "asked of the Telemetry API: how long it may hold a batch back"),
+    setting("BUFFER_MAX_BYTES", "1048576", Allowed::Number(262_144, 1_048_576), "asked of the Telemetry API: bytes in a batch"),
+    setting("BUFFER_MAX_ITEMS", "10000", Allowed::Number(1000, 10_000), "asked of the Telemetry API: events in a batch"),
+    setting("ON_ERROR", "continue", Allowed::OneOf(&["continue", "fail"]), "on a bad setting or a failed start: idle, or fail the function's init"),
+    setting("LOG_LEVEL", "warn", Allowed::OneOf(&["error", "warn", "info", "debug"]), "of the extension's own lines on stderr"),
+];
+
+/// Settings of the contract that this version does not have yet, and the value at which each changes nothing.
+const NOT_YET: &[(&str, &str)] = &[
+    ("COMPRESSION", "none"),
+    ("EXCLUDE", ""),
+    ("MIN_LEVEL", ""),
+    ("ROLE_ARN", ""),
+    ("EXTERNAL_ID", ""),
+    ("SPOOL_BYTES", "0"),
+    ("FALLBACK", "none"),
+    ("METRICS", "none"),
+];
+
+/// When telemetry leaves the sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlushMode {
+    /// `End` while invocations are rare, else `Next` when something is due.
+    Adaptive,
+    /// At the end of each invocation, before the sandbox can freeze.
+    End,
+    /// At the start of the next invocation.
+    Next,
+}
+
+/// How events are packed into Kinesis records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordFormat {
+    /// Many events a record, one a line.
+    Lines,
+    /// One event a record.
+    Event,
+}
+
+/// What spreads records over shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PartitionKey {
+    /// One key a process: order is kept within a sandbox.
+    Sandbox,
+    /// A fresh key each record.
+    Random,
+    /// The function's name.
+    Function,
+    /// The request id; events without one go by the sandbox.
+    Request,
+}
+
+/// What each event carries beside Lambda's three keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Envelope {
+    /// Everything that is known.
+    Full,
+    /// `requestId`, `eventId` and `traceId`; the rest stands once in a sandbox event.
+    Slim,
+}
+
+/// The telemetry types that are shipped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Types {
+    /// `platform.*` events.
+    pub platform: bool,
+    /// The function's log lines.
+    pub function: bool,
+    /// Log lines of extensions, this one among them.
+    pub extension: bool,
+}
+
+/// What is asked of the Telemetry API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buffering {
+    /// How long a batch may wait, in milliseconds.
+    pub timeout_ms: u64,
+    /// Bytes in a batch.
+    pub max_bytes: u64,
+    /// Events in a batch.
+    pub max_items: u64,
+}
+
+/// What a bad setting or a failed start does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnError {
+    /// One line, then idle: the function is not touched.
+    Continue,
+    /// `init/error` and exit: the function's init fails.
+    Fail,
+}
+
+/// What is needed even when the settings are bad: how to speak, and what to do about it.
+#[derive(Clone, Debug)]
+pub struct Basics {
+    /// `AWS_LAMBDA_RUNTIME_API`: `host:port`, or a URL as some emulators have it.
+    pub runtime_api: String,
+    /// Whether `AWS_LAMBDA_INITIALIZATION_TYPE` says Managed Instances.
+    pub managed_instances: bool,
+    /// Of the extension's own lines.
+    pub log_level: log::Level,
+    /// Of the extension's own lines; follows `AWS_LAMBDA_LOG_FORMAT`.
+    pub log_format: log::Format,
+    /// What a bad setting does.
+    pub on_error: OnError,
+}
+
+/// Every setting, checked. Made by [`read`].
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to.
+    pub stream: Stream,
+    /// Where Kinesis is, and the region that signatures name.
+    pub endpoint: Endpoint,
+    /// Keys from the environment; `None` where it has none.
+    pub keys: Option<Keys>,
+    /// `AWS_CA_BUNDLE`: a PEM file of roots to trust instead of the built-in ones.
+    pub ca_bundle: Option<PathBuf>,
+    /// What is shipped.
+    pub types: Types,
+    /// When it leaves.
+    pub flush: FlushMode,
+    /// How old an event may get while invocations keep coming.
+    pub max_age: Duration,
+    /// The most that one flush may hold an invocation.
+    pub flush_timeout: Duration,
+    /// Memory for events waiting to be sent.
+    pub queue_bytes: usize,
+    /// How events are packed.
+    pub record: RecordFormat,
+    /// The largest Kinesis record: data and key, in bytes.
+    pub record_bytes: usize,
+    /// What spreads records over shards.
+    pub partition_key: PartitionKey,
+    /// What each event carries.
+    pub envelope: Envelope,
+    /// Copied into every event, in the order given.
+    pub tags: Vec<(String, String)>,
+    /// Of the telemetry listener.
+    pub port: u16,
+    /// Asked of the Telemetry API.
+    pub buffering: Buffering,
+}
+
+/// One thing wrong with one variable: its name, its value, and what is allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem(String);
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+/// Reads the environment through `variable`. The basics always come back; the rest only if nothing is wrong with it.
+///
+/// # Errors
+/// Every problem found, in the order of the table.
+pub fn read(variable: impl Fn(&str) -> Option<String>) -> (Basics, Result<Config, Vec<Problem>>) {
+    let mut reader = Reader { variable: &variable, problems: Vec::new() };
+    let basics = reader.basics();
+    let config = reader.config(&basics);
+    let result = match config {
+        Some(config) if reader.problems.is_empty() => Ok(config),
+        _ => Err(reader.problems),
+    };
+    (basics, result)
+}
+
+/// Variables that begin with our prefix and are no setting, such as a misspelt one.
+pub fn unknown(names: impl Iterator<Item = String>) -> Vec<String> {
+    let known = |name: &str| SETTINGS.iter().any(|s| s.name == name) || NOT_YET.iter().any(|(n, _)| *n == name);
+    let mut unknown: Vec<String> = names.filter(|name| name.strip_prefix(PREFIX).is_some_and(|rest| !known(rest))).collect();
+    unknown.sort();
+    unknown
+}
+
+/// The settings as `--help` prints them.
+#[must_use]
+pub fn help() -> String {
+    SETTINGS.iter().fold(String::new(), |text, s| {
+        let default = if s.default.is_empty() { "none" } else { s.default };
+        format!("{text}  {PREFIX}{}\n      {}\n      default: {default}; allowed: {}\n", s.name, s.meaning, s.allowed)
+    })
+}
+
+/// The settings as the README's table shows them.
+#[must_use]
+pub fn markdown() -> String {
+    let head = "| name | default | allowed | meaning |\n|---|---|---|---|\n".to_owned();
+    SETTINGS.iter().fold(head, |text, s| {
+        let default = if s.default.is_empty() { "none".to_owned() } else { format!("`{}`", s.default) };
+        format!("{text}| `{}` | {default} | {} | {} |\n", s.name, s.allowed, s.meaning)
+    })
+}
+
+struct Reader<'a> {
+    variable: &'a dyn Fn(&str) -> Option<String>,
+    problems: Vec<Problem>,
+}
+
+impl Reader<'_> {
+    /// A variable's value; one that is empty is as good as unset (AWS's emulator sets missing credentials to "").
+    fn text(&self, name: &str) -> Option<String> {
+        (self.variable)(name).filter(|value| !value.is_empty())
+    }
+
+    /// A setting's value, or its default. `name` is one of the table's.
+    fn value(&self, name: &str) -> (String, Allowed) {
+        let row = SETTINGS.iter().find(|s| s.name == name);
+        let (default, allowed) = row.map_or(("", Allowed::Text("")), |s| (s.default, s.allowed));
+        (self.text(&format!("{PREFIX}{name}")).unwrap_or_else(|| default.to_owned()), allowed)
+    }
+
+    fn problem(&mut self, name: &str, value: &str, allowed: impl fmt::Display) {
+        self.problems.push(Problem(format!("{name}={value:?}: allowed is {allowed}")));
+    }
+
+    fn setting_problem(&mut self, name: &str, value: &str, allowed: impl fmt::Display) {
+        self.problem(&format!("{PREFIX}{name}"), value, allowed);
+    }
+
+    fn number<N: TryFrom<u64> + Default>(&mut self, name: &str) -> N {
+        let (value, allowed) = self.value(name);
+        let fits = |n: &u64| match allowed {
+            Allowed::Number(min, max) => (min..=max).contains(n),
+            Allowed::Port => (1..=65_535).contains(n) && *n != 9001,
+            _ => false,
+        };
+        let parsed = u64::from_str(value.trim()).ok().filter(fits).and_then(|n| N::try_from(n).ok());
+        parsed.unwrap_or_else(|| {
+            self.setting_problem(name, &value, allowed);
+            N::default()
+        })
+    }
+
+    fn one_of<T: Copy>(&mut self, name: &str, meanings: &[(&str, T)], fallback: T) -> T {
+        let (value, allowed) = self.value(name);
+        let found = meanings.iter().find(|(word, _)| value.trim().eq_ignore_ascii_case(word));
+        found.map_or_else(
+            || {
+                self.setting_problem(name, &value, allowed);
+                fallback
+            },
+            |(_, meaning)| *meaning,
+        )
+    }
+
+    fn basics(&mut self) -> Basics {
+        let levels = [("error", log::Level::Error), ("warn", log::Level::Warn), ("info", log::Level::Info), ("debug", log::Level::Debug)];
+        let json = self.text("AWS_LAMBDA_LOG_FORMAT").is_some_and(|f| f.eq_ignore_ascii_case("json"));
+        Basics {
+            runtime_api: self.text("AWS_LAMBDA_RUNTIME_API").unwrap_or_default(),
+            managed_instances: self.text("AWS_LAMBDA_INITIALIZATION_TYPE").as_deref() == Some("lambda-managed-instances"),
+            log_level: self.one_of("LOG_LEVEL", &levels, log::Level::Warn),
+            log_format: if json { log::Format::Json } else { log::Format::Text },
+            on_error: self.one_of("ON_ERROR", &[("continue", OnError::Continue), ("fail", OnError::Fail)], OnError::Continue),
+        }
+    }
+
+    fn config(&mut self, basics: &Basics) -> Option<Config> {
+        let stream = self.stream();
+        let endpoint = self.endpoint(stream.as_ref());
+        let max_age_ms: u64 = self.number("MAX_AGE_MS");
+        let max_age_unset = self.text(&format!("{PREFIX}MAX_AGE_MS")).is_none();
+        let config = Config {
+            keys: self.keys(),
+            ca_bundle: self.text("AWS_CA_BUNDLE").map(PathBuf::from),
+            types: self.types(),
+            flush: self.one_of(
+                "FLUSH",
+                &[("adaptive", FlushMode::Adaptive), ("end", FlushMode::End), ("next", FlushMode::Next)],
+                FlushMode::Adaptive,
+            ),
+            max_age: Duration::from_millis(if max_age_unset && basics.managed_instances { 1000 } else { max_age_ms }),
+            flush_timeout: Duration::from_millis(self.number("FLUSH_TIMEOUT_MS")),
+            queue_bytes: self.number("QUEUE_BYTES"),
+            record: self.one_of("RECORD", &[("lines", RecordFormat::Lines), ("event", RecordFormat::Event)], RecordFormat::Lines),
+            record_bytes: self.number("RECORD_BYTES"),
+            partition_key: self.one_of(
+                "PARTITION_KEY",
+                &[
+                    ("sandbox", PartitionKey::Sandbox),
+                    ("random", PartitionKey::Random),
+                    ("function", PartitionKey::Function),
+                    ("request", PartitionKey::Request),
+                ],
+                PartitionKey::Sandbox,
+            ),
+            envelope: self.one_of("ENVELOPE", &[("full", Envelope::Full), ("slim", Envelope::Slim)], Envelope::Full),
+            tags: self.tags(),
+            port: self.number("PORT"),
+            buffering: Buffering {
+                timeout_ms: self.number("BUFFER_TIMEOUT_MS"),
+                max_bytes: self.number("BUFFER_MAX_BYTES"),
+                max_items: self.number("BUFFER_MAX_ITEMS"),
+            },
+            stream: stream.unwrap_or_else(|| Stream::Name(String::new())),
+            endpoint: endpoint.unwrap_or_default(),
+        };
+        self.not_yet();
+        self.problems.is_empty().then_some(config)
+    }
+
+    fn stream(&mut self) -> Option<Stream> {
+        let (value, allowed) = self.value("STREAM");
+        let stream = Stream::parse(value.trim());
+        if stream.is_none() {
+            self.setting_problem("STREAM", &value, allowed);
+        }
+        stream
+    }
+
+    /// The order is that of AWS's SDKs: the service's own variable, the general one, then the region's rules.
+    fn endpoint(&mut self, stream: Option<&Stream>) -> Option<Endpoint> {
+        let region = stream.and_then(Stream::region).map(str::to_owned);
+        let region = region.or_else(|| self.text("AWS_REGION")).or_else(|| self.text("AWS_DEFAULT_REGION"));
+        let Some(region) = region.filter(|r| endpoint::is_region(r)) else {
+            let value = self.text("AWS_REGION").unwrap_or_default();
+            self.problem("AWS_REGION", &value, "a region such as eu-west-1");
+            return None;
+        };
+        let flag = |name: &str| self.text(name).is_some_and(|v| v.eq_ignore_ascii_case("true"));
+        let ignore = flag("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS");
+        let variants = endpoint::Variants { fips: flag("AWS_USE_FIPS_ENDPOINT"), dual_stack: flag("AWS_USE_DUALSTACK_ENDPOINT") };
+        for name in ["AWS_ENDPOINT_URL_KINESIS", "AWS_ENDPOINT_URL"] {
+            let Some(url) = self.text(name).filter(|_| !ignore) else { continue };
+            let found = Endpoint::custom(&url, &region);
+            if found.is_none() {
+                self.problem(name, &url, "a URL such as https://kinesis.eu-west-1.amazonaws.com");
+            }
+            return found;
+        }
+        Some(Endpoint::regional(&region, variants))
+    }
+
+    fn keys(&self) -> Option<Keys> {
+        Some(Keys::new(self.text("AWS_ACCESS_KEY_ID")?, self.text("AWS_SECRET_ACCESS_KEY")?, self.text("AWS_SESSION_TOKEN")))
+    }
+
+    fn types(&mut self) -> Types {
+        let (value, allowed) = self.value("TYPES");
+        let mut types = Types { platform: false, function: false, extension: false };
+        for word in value.split(',').map(str::trim) {
+            match word.to_ascii_lowercase().as_str() {
+                "platform" => types.platform = true,
+                "function" => types.function = true,
+                "extension" => types.extension = true,
+                _ => {
+                    self.setting_problem("TYPES", &value, allowed);
+                    break;
+                }
+            }
+        }
+        types
+    }
+
+    fn tags(&mut self) -> Vec<(String, String)> {
+        let (value, allowed) = self.value("TAGS");
+        let mut tags: Vec<(String, String)> = Vec::new();
+        for pair in value.split(',').filter(|pair| !pair.trim().is_empty()) {
+            match pair.split_once('=').map(|(key, tag)| (key.trim(), tag.trim())) {
+                Some((key, tag)) if !key.is_empty() && tags.iter().all(|(known, _)| known != key) => {
+                    tags.push((key.to_owned(), tag.to_owned()));
+                }
+                _ => {
+                    self.setting_problem("TAGS", &value, format_args!("{allowed}, each key once"));
+                    break;
+                }
+            }
+        }
+        tags
+    }
+
+    fn not_yet(&mut self) {
+        for (name, harmless) in NOT_YET {
+            let full = format!("{PREFIX}{name}");
+            if let Some(value) = self.text(&full).filter(|value| !value.eq_ignore_ascii_case(harmless)) {
+                let allowed = if harmless.is_empty() { "only to leave it unset".to_owned() } else { format!("only {harmless}") };
+                self.problem(&full, &value, format_args!("{allowed}: version {} does not have it yet", env!("CARGO_PKG_VERSION")));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(pairs: &[(&str, &str)]) -> (Basics, Result<Config, Vec<Problem>>) {
+        let pairs: Vec<(String, String)> = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        read(move |name| pairs.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone()))
+    }
+
+    const LEAST: [(&str, &str); 2] = [("KINESIS_TELEMETRY_STREAM", "telemetry"), ("AWS_REGION", "eu-west-1")];
+
+    #[test]
+    fn names_are_unique_and_defaults_are_allowed() {
+        let mut names: Vec<_> = SETTINGS.iter().map(|s| s.name).chain(NOT_YET.iter().map(|(n, _)| *n)).collect();
+        names.sort_unstable();
+        let all = names.len();
+        names.dedup();
+        assert_eq!(names.len(), all);
+        for s in SETTINGS {
+            match s.allowed {
+                Allowed::Number(min, max) => assert!((min..=max).contains(&s.default.parse().unwrap()), "{}", s.name),
+                Allowed::OneOf(words) => assert!(words.contains(&s.default), "{}", s.name),
+                Allowed::AnyOf(words) => assert!(s.default.split(',').all(|w| words.contains(&w)), "{}", s.name),
+                Allowed::Port | Allowed::Text(_) => {}
+            }
+        }
+        assert!(with(&LEAST).1.is_ok());
+    }
+
+    #[test]
+    fn every_number_takes_its_bounds_and_nothing_beyond() {
+        for s in SETTINGS {
+            let Allowed::Number(min, max) = s.allowed else { continue };
+            for (value, good) in [(min, true), (max, true), (min - 1, false), (max + 1, false)] {
+                let (name, value) = (format!("{PREFIX}{}", s.name), value.to_string());
+                let result = with(&[LEAST[0], LEAST[1], (&name, &value)]).1;
+                assert_eq!(result.is_ok(), good, "{name}={value}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_word_is_taken_and_no_other() {
+        for s in SETTINGS {
+            let Allowed::OneOf(words) = s.allowed else { continue };
+            let name = format!("{PREFIX}{}", s.name);
+            for word in words {
+                assert!(with(&[LEAST[0], LEAST[1], (&name, word)]).1.is_ok(), "{name}={word}");
+            }
+            let problems = with(&[LEAST[0], LEAST[1], (&name, "banana")]).1.unwrap_err();
+            assert_eq!(problems.len(), 1);
+            assert!(problems[0].to_string().contains(&name) && problems[0].to_string().contains("banana"), "{}", problems[0]);
+            assert!(problems[0].to_string().contains(words[0]), "{}", problems[0]);
+        }
+    }
+
+    #[test]
+    fn all_problems_are_reported_at_once() {
+        let problems = with(&[
+            ("KINESIS_TELEMETRY_FLUSH", "banana"),
+            ("KINESIS_TELEMETRY_PORT", "9001"),
+            ("KINESIS_TELEMETRY_TAGS", "novalue"),
+            ("KINESIS_TELEMETRY_TYPES", "platform,logs"),
+            ("KINESIS_TELEMETRY_COMPRESSION", "gzip"),
+        ])
+        .1
+        .unwrap_err();
+        let text = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        for name in ["STREAM", "AWS_REGION", "FLUSH", "PORT", "TAGS", "TYPES", "COMPRESSION"] {
+            assert!(text.contains(name), "{name} missing in:\n{text}");
+        }
+        assert_eq!(problems.len(), 7, "{text}");
+    }
+
+    #[test]
+    fn empty_is_unset() {
+        let (_, result) = with(&[LEAST[0], LEAST[1], ("KINESIS_TELEMETRY_FLUSH", ""), ("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", "x")]);
+        let config = result.unwrap();
+        assert_eq!(config.flush, FlushMode::Adaptive);
+        assert!(config.keys.is_none());
+    }
+
+    #[test]
+    fn managed_instances_send_sooner_unless_told_otherwise() {
+        let managed = ("AWS_LAMBDA_INITIALIZATION_TYPE", "lambda-managed-instances");
+        assert_eq!(with(&[LEAST[0], LEAST[1], managed]).1.unwrap().max_age, Duration::from_secs(1));
+        let told = ("KINESIS_TELEMETRY_MAX_AGE_MS", "10000");
+        assert_eq!(with(&[LEAST[0], LEAST[1], managed, told]).1.unwrap().max_age, Duration::from_secs(10));
+    }
+
+    #[test]
+    fn tags_keep_their_order_and_may_hold_an_equals_sign() {
+        let config = with(&[LEAST[0], LEAST[1], ("KINESIS_TELEMETRY_TAGS", "team=payments, q=a=b ,")]).1.unwrap();
+        assert_eq!(config.tags, [("team".to_owned(), "payments".to_owned()), ("q".to_owned(), "a=b".to_owned())]);
+    }
+
+    #[test]
+    fn endpoint_variables_in_the_sdks_order() {
+        let both = [("AWS_ENDPOINT_URL", "http://127.0.0.1:1"), ("AWS_ENDPOINT_URL_KINESIS", "http://127.0.0.1:2")];
+        let config = with(&[LEAST[0], LEAST[1], both[0], both[1]]).1.unwrap();
+        assert_eq!(config.endpoint.url(), "http://127.0.0.1:2/");
+        let config = with(&[LEAST[0], LEAST[1], both[0]]).1.unwrap();
+        assert_eq!(config.endpoint.url(), "http://127.0.0.1:1/");
+        let config = with(&[LEAST[0], LEAST[1], both[0], ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")]).1.unwrap();
+        assert_eq!(config.endpoint.url(), "https://kinesis.eu-west-1.amazonaws.com/");
+    }
+
+    #[test]
+    fn a_misspelt_setting_is_found() {
+        let names = ["KINESIS_TELEMETRY_STREM", "KINESIS_TELEMETRY_STREAM", "KINESIS_TELEMETRY_METRICS", "PATH"];
+        assert_eq!(unknown(names.iter().map(|n| (*n).to_owned())), ["KINESIS_TELEMETRY_STREM"]);
+    }
+}

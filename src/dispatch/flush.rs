@@ -1,0 +1,159 @@
+//! When telemetry leaves the sandbox: a pure function of the clock, the pending work and the invocations seen.
+
+use std::time::Duration;
+
+use crate::clock::EpochMs;
+use crate::config::FlushMode;
+
+/// Below this many invocations, `adaptive` flushes at the end of each: most sandboxes never get further.
+const FEW: u64 = 20;
+
+/// What waits to be sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pending {
+    /// Bytes in memory.
+    pub bytes: usize,
+    /// When the oldest event was taken from Lambda; `None` if nothing waits.
+    pub oldest: Option<EpochMs>,
+    /// The queue's bound.
+    pub bound: usize,
+    /// What one request takes.
+    pub request: usize,
+}
+
+impl Pending {
+    fn is_old(&self, max_age: Duration, now: EpochMs) -> bool {
+        self.oldest.is_some_and(|oldest| u128::from(now.saturating_sub(oldest)) >= max_age.as_millis())
+    }
+}
+
+/// What to do when an invocation begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnInvoke {
+    /// Wait for the function's end, then send everything.
+    AtEnd,
+    /// Send what waits, while the function runs.
+    Now,
+    /// Nothing is due: do not hold the invocation at all.
+    Nothing,
+}
+
+/// How often this sandbox is invoked.
+#[derive(Clone, Debug, Default)]
+pub struct Cadence {
+    seen: u64,
+    last: EpochMs,
+    /// Average gap, in milliseconds, weighted towards the last ones.
+    gap: u64,
+}
+
+impl Cadence {
+    /// An invocation begins at `now`.
+    pub fn invoked(&mut self, now: EpochMs) {
+        let gap = now.saturating_sub(self.last);
+        self.gap = match self.seen {
+            0 => 0,
+            1 => gap,
+            _ => self.gap - self.gap / 8 + gap / 8,
+        };
+        self.seen += 1;
+        self.last = now;
+    }
+
+    /// Too few to tell, or too far apart for an event to leave with the next one in time.
+    #[must_use]
+    pub fn is_rare(&self, max_age: Duration) -> bool {
+        self.seen < FEW || u128::from(self.gap) > max_age.as_millis()
+    }
+}
+
+/// Whether and when an invocation's telemetry is sent.
+#[must_use]
+pub fn on_invoke(mode: FlushMode, cadence: &Cadence, pending: &Pending, max_age: Duration, now: EpochMs) -> OnInvoke {
+    match mode {
+        FlushMode::End => OnInvoke::AtEnd,
+        FlushMode::Adaptive if cadence.is_rare(max_age) => OnInvoke::AtEnd,
+        FlushMode::Adaptive if !pending.is_old(max_age, now) && pending.bytes < pending.bound / 4 => OnInvoke::Nothing,
+        FlushMode::Next if pending.oldest.is_none() => OnInvoke::Nothing,
+        FlushMode::Adaptive | FlushMode::Next => OnInvoke::Now,
+    }
+}
+
+/// Whether to send inside a long invocation, or on Managed Instances at any time.
+#[must_use]
+pub fn in_between(pending: &Pending, max_age: Duration, now: EpochMs) -> bool {
+    pending.bytes >= pending.request || pending.is_old(max_age, now)
+}
+
+/// In how many milliseconds the oldest event will be too old, if one waits.
+#[must_use]
+pub fn due_in(pending: &Pending, max_age: Duration, now: EpochMs) -> Option<Duration> {
+    let age = Duration::from_millis(now.saturating_sub(pending.oldest?));
+    Some(max_age.saturating_sub(age))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX_AGE: Duration = Duration::from_secs(10);
+
+    fn cadence(invocations: u64, gap: u64) -> Cadence {
+        let mut cadence = Cadence::default();
+        for n in 0..invocations {
+            cadence.invoked(1_000_000 + n * gap);
+        }
+        cadence
+    }
+
+    fn pending(bytes: usize, age: Option<u64>) -> Pending {
+        Pending { bytes, oldest: age.map(|age| NOW - age), bound: 8_000_000, request: 1_000_000 }
+    }
+
+    const NOW: EpochMs = 1_700_000_000_000;
+
+    #[test]
+    fn the_table_of_modes() {
+        use FlushMode::{Adaptive, End, Next};
+        use OnInvoke::{AtEnd, Nothing, Now};
+        for (mode, invocations, gap, bytes, age, expected) in [
+            (End, 1, 0, 0, None, AtEnd),
+            (End, 1000, 50, 10, Some(1), AtEnd),
+            (Next, 1, 0, 0, None, Nothing),
+            (Next, 1000, 50, 10, Some(1), Now),
+            (Adaptive, 1, 0, 10, Some(1), AtEnd),
+            (Adaptive, 19, 50, 10, Some(1), AtEnd),
+            (Adaptive, 20, 50, 10, Some(1), Nothing),
+            (Adaptive, 20, 50, 10, Some(10_000), Now),
+            (Adaptive, 20, 50, 2_000_000, Some(1), Now),
+            (Adaptive, 20, 50, 0, None, Nothing),
+            (Adaptive, 100, 11_000, 10, Some(1), AtEnd),
+        ] {
+            let got = on_invoke(mode, &cadence(invocations, gap), &pending(bytes, age), MAX_AGE, NOW);
+            assert_eq!(got, expected, "{mode:?} {invocations} {gap} {bytes} {age:?}");
+        }
+    }
+
+    #[test]
+    fn a_busy_sandbox_that_calms_down_is_rare_again() {
+        let mut cadence = cadence(1000, 50);
+        assert!(!cadence.is_rare(MAX_AGE));
+        let mut now = 1_000_000 + 999 * 50;
+        for _ in 0..20 {
+            now += 60_000;
+            cadence.invoked(now);
+        }
+        assert!(cadence.is_rare(MAX_AGE));
+    }
+
+    #[test]
+    fn in_between_by_size_or_age() {
+        assert!(!in_between(&pending(10, Some(9_999)), MAX_AGE, NOW));
+        assert!(in_between(&pending(10, Some(10_000)), MAX_AGE, NOW));
+        assert!(in_between(&pending(1_000_000, Some(0)), MAX_AGE, NOW));
+        assert!(!in_between(&pending(0, None), MAX_AGE, NOW));
+        assert_eq!(due_in(&pending(10, Some(9_000)), MAX_AGE, NOW), Some(Duration::from_secs(1)));
+        assert_eq!(due_in(&pending(10, Some(90_000)), MAX_AGE, NOW), Some(Duration::ZERO));
+        assert_eq!(due_in(&pending(0, None), MAX_AGE, NOW), None);
+    }
+}

@@ -1,0 +1,302 @@
+//! The queue between the listener, `main` and the dispatcher: many producers, one consumer, bounded by bytes and by count.
+//!
+//! A `Mutex` and a `Condvar` rather than `std::sync::mpsc`: a full queue must give up its oldest events, which the sending end of a channel
+//! cannot take back, and telemetry, signals and commands must be seen in one order. No producer ever waits for room, and nothing inside the
+//! lock can panic.
+
+use std::collections::VecDeque;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::flush::Pending;
+use crate::clock::EpochMs;
+use crate::deadline::Deadline;
+use crate::event::{Batch, Event};
+use crate::ledger::Ledger;
+
+/// What the dispatcher must know of the telemetry that it finds in the queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// The function has begun to work on this request.
+    Started(Arc<str>),
+    /// The function's own work on this request is over, since `at` if the event said so.
+    Done {
+        /// As in the event.
+        request_id: Arc<str>,
+        /// The event's own time.
+        at: Option<EpochMs>,
+    },
+    /// The last event of this request.
+    Reported(Arc<str>),
+    /// Telemetry was lost upstream: a `Done` that is waited for may be among it.
+    Gap,
+}
+
+/// The answer to a [`Command`]: the dispatcher is at rest. Nothing in it; that it came is what counts.
+pub type Rest = Sender<()>;
+
+/// What `main` asks of the dispatcher.
+#[derive(Debug)]
+pub enum Command {
+    /// An invocation has begun. Answered when `/next` may be called.
+    Invoked {
+        /// As in the INVOKE event.
+        request_id: String,
+        /// Of the invocation, margin taken off.
+        deadline: Deadline,
+        /// To answer on.
+        rest: Rest,
+    },
+    /// The sandbox ends. Answered when the last events of the last invocation have come, or at `until`.
+    Settle {
+        /// The latest moment for it.
+        until: Instant,
+        /// To answer on.
+        rest: Rest,
+    },
+    /// Send all there is, write the ledger, and end. Answered when that is done, or at the deadline.
+    Stop {
+        /// Of the SHUTDOWN window, margin taken off.
+        deadline: Deadline,
+        /// As Lambda says it.
+        reason: String,
+        /// To answer on.
+        rest: Rest,
+    },
+}
+
+/// What the dispatcher finds when it looks.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// In the order in which they came.
+    pub marks: Vec<Mark>,
+    /// In the order in which they came.
+    pub commands: Vec<Command>,
+}
+
+/// Bounds of the queue.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// `QUEUE_BYTES`.
+    pub bytes: usize,
+    /// What one request takes: the dispatcher wakes when so much waits.
+    pub request: usize,
+}
+
+/// See the module's page.
+#[derive(Debug)]
+pub struct Queue {
+    bounds: Bounds,
+    ledger: Arc<Ledger>,
+    inner: Mutex<Inner>,
+    wake: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    batches: VecDeque<(EpochMs, Batch)>,
+    bytes: usize,
+    events: usize,
+    found: Found,
+    /// Events that the dispatcher has taken and neither delivered nor given back.
+    in_hand: u64,
+    /// When the oldest of those was taken from Lambda.
+    in_hand_since: Option<EpochMs>,
+    /// There is something to look at since the dispatcher last looked.
+    news: bool,
+}
+
+impl Queue {
+    /// An empty queue.
+    #[must_use]
+    pub fn new(bounds: Bounds, ledger: Arc<Ledger>) -> Queue {
+        Queue { bounds, ledger, inner: Mutex::default(), wake: Condvar::new() }
+    }
+
+    /// Puts in what a POST brought, and its marks. What there is no room for, oldest first, is dropped and counted.
+    pub fn push(&self, batch: Batch, marks: Vec<Mark>, now: EpochMs) {
+        let count = batch.remaining().len();
+        self.ledger.received.add(count as u64);
+        let mut inner = self.lock();
+        let was_empty = inner.batches.is_empty();
+        let before = inner.bytes;
+        if count > 0 {
+            inner.bytes += batch.cost();
+            inner.events += count;
+            inner.batches.push_back((now, batch));
+        }
+        self.make_room(&mut inner);
+        self.ledger.max_queued_bytes.at_least(inner.bytes as u64);
+        // The dispatcher is woken for what it acts on, not for each POST.
+        let filled = before < self.bounds.request && inner.bytes >= self.bounds.request;
+        let call = !marks.is_empty() || (was_empty && count > 0) || filled;
+        inner.found.marks.extend(marks);
+        if call {
+            inner.news = true;
+            drop(inner);
+            self.wake.notify_one();
+        }
+    }
+
+    /// An event with its bookkeeping takes at least as much as this, so the bound of bytes is one of count too.
+    const LEAST_EVENT: usize = size_of::<Event>();
+
+    fn make_room(&self, inner: &mut Inner) {
+        let most_events = self.bounds.bytes / Self::LEAST_EVENT;
+        while inner.bytes > self.bounds.bytes || inner.events > most_events {
+            let Some((_, batch)) = inner.batches.pop_front() else { return };
+            inner.forget(&batch);
+            self.ledger.dropped_queue.add(batch.remaining().len() as u64);
+        }
+    }
+
+    /// Asks something of the dispatcher.
+    pub fn command(&self, command: Command) {
+        let mut inner = self.lock();
+        inner.found.commands.push(command);
+        inner.news = true;
+        drop(inner);
+        self.wake.notify_one();
+    }
+
+    /// Waits until there is a mark or a command, enough for a request, or telemetry in what was an empty queue; at the latest until `until`.
+    pub fn wait(&self, until: Option<Instant>) -> Found {
+        let mut inner = self.lock();
+        if !inner.news {
+            inner = match until {
+                None => self.wake.wait(inner).unwrap_or_else(PoisonError::into_inner),
+                Some(at) => {
+                    let left = at.saturating_duration_since(Instant::now());
+                    self.wake.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+        inner.news = false;
+        std::mem::take(&mut inner.found)
+    }
+
+    /// The oldest batch. Its events count as in hand until [`Queue::settled`], or until it is given back.
+    pub fn take(&self) -> Option<(EpochMs, Batch)> {
+        let mut inner = self.lock();
+        let (since, batch) = inner.batches.pop_front()?;
+        inner.forget(&batch);
+        inner.in_hand += batch.remaining().len() as u64;
+        inner.in_hand_since.get_or_insert(since);
+        Some((since, batch))
+    }
+
+    /// Gives back what is left of a batch; it is the oldest again.
+    pub fn give_back(&self, since: EpochMs, batch: Batch) {
+        let count = batch.remaining().len();
+        let mut inner = self.lock();
+        inner.in_hand = inner.in_hand.saturating_sub(count as u64);
+        inner.bytes += batch.cost();
+        inner.events += count;
+        inner.batches.push_front((since, batch));
+        self.make_room(&mut inner);
+    }
+
+    /// `count` of the events in hand are delivered, or lost and counted.
+    pub fn settled(&self, count: u64) {
+        let mut inner = self.lock();
+        inner.in_hand = inner.in_hand.saturating_sub(count);
+        if inner.in_hand == 0 {
+            inner.in_hand_since = None;
+        }
+    }
+
+    /// What waits, for the flush policy. What the dispatcher has in hand counts with its age.
+    #[must_use]
+    pub fn pending(&self) -> Pending {
+        let inner = self.lock();
+        let oldest = inner.in_hand_since.or_else(|| inner.batches.front().map(|(since, _)| *since));
+        Pending { bytes: inner.bytes, oldest, bound: self.bounds.bytes, request: self.bounds.request }
+    }
+
+    /// Events that are neither delivered nor dropped yet.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        let inner = self.lock();
+        inner.in_hand + inner.events as u64
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn forget(&mut self, batch: &Batch) {
+        self.bytes = self.bytes.saturating_sub(batch.cost());
+        self.events = self.events.saturating_sub(batch.remaining().len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{RequestId, Span};
+
+    fn batch(events: usize, bytes: usize) -> Batch {
+        let event = |n: usize| Event {
+            text: Span::default(),
+            record: Span::default(),
+            request_id: RequestId::Unknown,
+            trace_id: None,
+            number: n as u64,
+            cold_start: false,
+        };
+        Batch::new(vec![0; bytes], (0..events).map(event).collect())
+    }
+
+    fn queue(bytes: usize) -> (Queue, Arc<Ledger>) {
+        let ledger = Arc::new(Ledger::default());
+        (Queue::new(Bounds { bytes, request: 1000 }, ledger.clone()), ledger)
+    }
+
+    #[test]
+    fn the_oldest_go_first_when_there_is_no_room_and_all_are_counted() {
+        let cost = batch(10, 10_000).cost();
+        let (queue, ledger) = queue(cost * 3);
+        for n in 0..5 {
+            queue.push(batch(10, 10_000), Vec::new(), n);
+        }
+        assert_eq!(ledger.received.get(), 50);
+        assert_eq!(ledger.dropped_queue.get(), 20);
+        assert_eq!(queue.waiting(), 30);
+        assert_eq!(queue.take().unwrap().0, 2);
+        assert_eq!(queue.waiting(), 30);
+        assert!(ledger.max_queued_bytes.get() <= (cost * 3) as u64);
+    }
+
+    #[test]
+    fn what_is_given_back_is_the_oldest_again() {
+        let (queue, ledger) = queue(1_000_000);
+        queue.push(batch(10, 100), Vec::new(), 1);
+        queue.push(batch(10, 100), Vec::new(), 2);
+        let (since, mut first) = queue.take().unwrap();
+        first.advance(4);
+        queue.settled(4);
+        queue.give_back(since, first);
+        assert_eq!(queue.waiting(), 16);
+        let (since, first) = queue.take().unwrap();
+        assert_eq!((since, first.remaining().len()), (1, 6));
+        assert_eq!(first.remaining()[0].number, 4);
+        assert_eq!(queue.pending().oldest, Some(1));
+        queue.settled(6);
+        assert_eq!(queue.pending().oldest, Some(2));
+        assert_eq!(ledger.dropped(), 0);
+    }
+
+    #[test]
+    fn many_tiny_events_are_bounded_too() {
+        let (queue, ledger) = queue(1_048_576);
+        for n in 0..200 {
+            queue.push(batch(1000, 1), Vec::new(), n);
+        }
+        assert_eq!(ledger.received.get(), 200_000);
+        assert_eq!(queue.waiting() + ledger.dropped(), 200_000);
+        assert!(queue.pending().bytes <= 1_048_576);
+    }
+}

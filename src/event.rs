@@ -1,0 +1,101 @@
+//! What all rooms pass on: telemetry events as they wait to be sent.
+//!
+//! A [`Batch`] keeps the bytes of one POST and a small [`Event`] for each event in it: ranges into those bytes, no copy. The bytes of an
+//! event are its JSON object without the closing brace, on one line, so that whoever sends it appends what the extension adds.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+/// A range of a batch's bytes. 32 bits: a body has 8 MiB at the most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    /// First byte.
+    pub start: u32,
+    /// Number of bytes.
+    pub len: u32,
+}
+
+impl Span {
+    /// From a range of indices.
+    #[must_use]
+    pub fn new(range: &Range<usize>) -> Span {
+        let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Span { start: narrow(range.start), len: narrow(range.len()) }
+    }
+
+    /// The bytes themselves; empty where the span does not lie within `bytes`.
+    #[must_use]
+    pub fn of<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        let start = self.start as usize;
+        bytes.get(start..start + self.len as usize).unwrap_or_default()
+    }
+}
+
+/// Which invocation an event belongs to. Ids are as in JSON, between the quotes, so they need no escaping.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum RequestId {
+    /// None, or none that can be known.
+    #[default]
+    Unknown,
+    /// The record says so itself.
+    Own(Span),
+    /// A text log: the invocation in progress.
+    InProgress(Arc<str>),
+}
+
+/// One telemetry event, as ranges into its batch's bytes.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// The canonical object `{"time":…,"type":…,"record":…` without its closing brace.
+    pub text: Span,
+    /// The record's value within the batch's bytes.
+    pub record: Span,
+    /// The invocation it belongs to.
+    pub request_id: RequestId,
+    /// The root of the record's own trace context.
+    pub trace_id: Option<Span>,
+    /// The second half of its event id: 1 for the first event taken from Lambda.
+    pub number: u64,
+    /// Of the init or the first invocation.
+    pub cold_start: bool,
+}
+
+/// The events of one POST, or what is left of them.
+#[derive(Debug, Default)]
+pub struct Batch {
+    bytes: Vec<u8>,
+    events: Vec<Event>,
+    /// Events before this one have been taken.
+    next: usize,
+}
+
+impl Batch {
+    /// `events` are ranges into `bytes`.
+    #[must_use]
+    pub fn new(bytes: Vec<u8>, events: Vec<Event>) -> Batch {
+        Batch { bytes, events, next: 0 }
+    }
+
+    /// Events that have not been taken yet.
+    #[must_use]
+    pub fn remaining(&self) -> &[Event] {
+        self.events.get(self.next..).unwrap_or_default()
+    }
+
+    /// The bytes that the events' spans point into.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Marks the first `count` remaining events as taken.
+    pub fn advance(&mut self, count: usize) {
+        self.next = (self.next + count).min(self.events.len());
+    }
+
+    /// What it costs in memory, in bytes: the body and the bookkeeping, whether or not some events have been taken.
+    #[must_use]
+    pub fn cost(&self) -> usize {
+        self.bytes.capacity() + self.events.capacity() * size_of::<Event>()
+    }
+}

@@ -1,0 +1,136 @@
+//! The extension at work: the three rooms wired together, and what `main` asks of them. Runs on the main thread.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::clock::{EpochMs, epoch_ms};
+use crate::config::{Config, Types};
+use crate::deadline::{Deadline, INVOCATION_MARGIN, Limit, SHUTDOWN_MARGIN};
+use crate::dispatch::dispatcher::{Dispatcher, REQUEST_BYTES};
+use crate::dispatch::queue::{Bounds, Command, Queue, Rest};
+use crate::lambda::api::{Api, Function, Invoke, Registered, Subscription};
+use crate::lambda::listener::Listener;
+use crate::ledger::Ledger;
+use crate::panic;
+use crate::sandbox::Sandbox;
+
+/// How long SHUTDOWN waits for the last report.
+const LAST_REPORT: Duration = Duration::from_millis(300);
+/// How long an answer of the dispatcher may come after its own deadline before `main` goes on without it.
+const GRACE: Duration = Duration::from_millis(50);
+
+/// Why telemetry will not come. One clause, for a person.
+#[derive(Debug)]
+pub struct StartError {
+    /// Whether this is a place without a Telemetry API, which is no fault.
+    pub not_here: bool,
+    why: String,
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
+impl std::error::Error for StartError {}
+
+fn start_error(why: String) -> StartError {
+    StartError { not_here: false, why }
+}
+
+/// The wired rooms. See the module's page.
+#[derive(Debug)]
+pub struct Extension {
+    queue: Arc<Queue>,
+    listener: Arc<Listener>,
+    sandbox: Arc<Sandbox>,
+}
+
+impl Extension {
+    /// Binds the listener, subscribes, and starts the threads. Calls nothing but Lambda.
+    ///
+    /// # Errors
+    /// If the port is taken, Lambda refuses the subscription, or there is no Telemetry API here.
+    pub fn start(config: &Config, api: &Api, registered: &Registered) -> Result<Extension, StartError> {
+        let ledger = Arc::new(Ledger::default());
+        let sandbox = Arc::new(Sandbox::default());
+        sandbox.learn(|facts| {
+            let Function { account_id, function_name, function_version } = &registered.function;
+            let known = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+            facts.account_id = known(account_id);
+            facts.function_name = known(function_name);
+            facts.function_version = known(function_version);
+            facts.region = Some(config.endpoint.region().to_owned());
+            facts.tags.clone_from(&config.tags);
+        });
+        let bounds = Bounds { bytes: config.queue_bytes, request: REQUEST_BYTES.min(config.queue_bytes / 4) };
+        let queue = Arc::new(Queue::new(bounds, Arc::clone(&ledger)));
+        let continuous = !registered.invokes;
+        let parts = (Arc::clone(&queue), Arc::clone(&sandbox), Arc::clone(&ledger));
+        let listener = Arc::new(Listener::new(config.port, config.types, continuous, parts.0, parts.1, parts.2));
+
+        let socket = Listener::bind(config.port)
+            .map_err(|error| start_error(format!("KINESIS_TELEMETRY_PORT={}: cannot listen there: {error}", config.port)))?;
+        let subscription = api.subscribe(&registered.id, &listener.uri(), &subscribed(config.types), config.buffering);
+        match subscription.map_err(|error| start_error(error.to_string()))? {
+            Subscription::Active => {}
+            Subscription::NotHere(status) => {
+                let why = format!("there is no Telemetry API here (HTTP {status}), as in local emulators");
+                return Err(StartError { not_here: true, why });
+            }
+        }
+        listener.start(socket).map_err(|error| start_error(format!("cannot start the listener: {error}")))?;
+        let dispatcher = Dispatcher::new(config, continuous, Arc::clone(&sandbox), Arc::clone(&queue), ledger);
+        let thread = thread::Builder::new().name("dispatcher".to_owned());
+        thread.spawn(move || dispatcher.run()).map_err(|error| start_error(format!("cannot start the dispatcher: {error}")))?;
+        Ok(Extension { queue, listener, sandbox })
+    }
+
+    /// An invocation has begun. Comes back when `/next` may be called.
+    pub fn invoked(&self, invoke: Invoke) {
+        self.sandbox.invoked(&invoke.request_id, &invoke.invoked_function_arn);
+        let (now, wall) = (Instant::now(), epoch_ms(SystemTime::now()));
+        let deadline = Deadline::from_epoch(invoke.deadline_ms, INVOCATION_MARGIN, Limit::Invocation, now, wall);
+        self.ask(deadline.at() + GRACE, |rest| Command::Invoked { request_id: invoke.request_id, deadline, rest });
+    }
+
+    /// The sandbox ends. Comes back when all is sent, or at the deadline.
+    pub fn stop(&self, deadline_ms: EpochMs, reason: String) {
+        let (now, wall) = (Instant::now(), epoch_ms(SystemTime::now()));
+        let deadline = Deadline::from_epoch(deadline_ms, SHUTDOWN_MARGIN, Limit::Shutdown, now, wall);
+        let until = deadline.at().min(now + LAST_REPORT);
+        self.ask(until + GRACE, |rest| Command::Settle { until, rest });
+        self.listener.finish();
+        self.ask(deadline.at(), |rest| Command::Stop { deadline, reason, rest });
+    }
+
+    fn ask(&self, until: Instant, command: impl FnOnce(Rest) -> Command) {
+        let (rest, at_rest) = mpsc::channel();
+        self.queue.command(command(rest));
+        wait(&at_rest, until);
+    }
+}
+
+/// Waits for the dispatcher's answer until `until`, or until a thread has panicked: then none may come.
+fn wait(at_rest: &Receiver<()>, until: Instant) {
+    const LOOK: Duration = Duration::from_millis(50);
+    while !panic::happened() {
+        let left = until.saturating_duration_since(Instant::now());
+        match at_rest.recv_timeout(left.min(LOOK)) {
+            Err(RecvTimeoutError::Timeout) if !left.is_zero() => {}
+            _ => return,
+        }
+    }
+}
+
+/// `platform` is always asked for: its events say when an invocation begins and ends. What is not to be shipped stays here.
+fn subscribed(types: Types) -> Vec<&'static str> {
+    let mut words = vec!["platform"];
+    words.extend(types.function.then_some("function"));
+    words.extend(types.extension.then_some("extension"));
+    words
+}

@@ -1,0 +1,190 @@
+//! Where Kinesis is: a stream's name or ARN, a region's partition, FIPS and dual-stack. Pure.
+//!
+//! The regional host is used for ARNs too. SDKs go to `ACCOUNT.data-kinesis.REGION` there; home-made DNS zones for VPC endpoints and egress
+//! allow-lists often lack that name, and the regional host serves the same calls.
+
+/// The stream that records go to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// In the caller's own account and region.
+    Name(String),
+    /// In any account; carries its region.
+    Arn(String),
+}
+
+impl Stream {
+    /// A stream name (1 to 128 of `[a-zA-Z0-9_.-]`) or ARN (`arn:aws:kinesis:REGION:ACCOUNT:stream/NAME`); `None` for anything else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Stream> {
+        if let Some(rest) = text.strip_prefix("arn:") {
+            let parts: Vec<&str> = rest.splitn(5, ':').collect();
+            let [partition, "kinesis", region, account, resource] = parts.as_slice() else { return None };
+            let name = resource.strip_prefix("stream/")?;
+            let account_ok = account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
+            let good = partition.starts_with("aws") && is_region(region) && account_ok && is_stream_name(name);
+            return good.then(|| Stream::Arn(text.to_owned()));
+        }
+        is_stream_name(text).then(|| Stream::Name(text.to_owned()))
+    }
+
+    /// The region an ARN names.
+    #[must_use]
+    pub fn region(&self) -> Option<&str> {
+        match self {
+            Stream::Name(_) => None,
+            Stream::Arn(arn) => arn.split(':').nth(3),
+        }
+    }
+
+    /// The PutRecords member that names the stream: its key and its value.
+    #[must_use]
+    pub fn member(&self) -> (&'static str, &str) {
+        match self {
+            Stream::Name(name) => ("StreamName", name),
+            Stream::Arn(arn) => ("StreamARN", arn),
+        }
+    }
+}
+
+fn is_stream_name(text: &str) -> bool {
+    (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+}
+
+/// Whether `text` can be a region: it becomes part of a host name and of signatures.
+#[must_use]
+pub fn is_region(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 40 && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+/// The two switches of the regional host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Variants {
+    /// `AWS_USE_FIPS_ENDPOINT`
+    pub fips: bool,
+    /// `AWS_USE_DUALSTACK_ENDPOINT`
+    pub dual_stack: bool,
+}
+
+/// A URL to post to, and the region that the signature is scoped to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Endpoint {
+    url: String,
+    region: String,
+}
+
+/// Partitions by region prefix: DNS suffix, and suffix of the dual-stack hosts. The first that fits counts; the last fits all.
+/// As in botocore 1.44 `partitions.json`.
+const PARTITIONS: &[(&str, &str, &str)] = &[
+    ("cn-", "amazonaws.com.cn", "api.amazonwebservices.com.cn"),
+    ("us-gov-", "amazonaws.com", "api.aws"),
+    ("us-isob-", "sc2s.sgov.gov", "api.aws.scloud"),
+    ("us-isof-", "csp.hci.ic.gov", "api.aws.hci.ic.gov"),
+    ("us-iso-", "c2s.ic.gov", "api.aws.ic.gov"),
+    ("eu-isoe-", "cloud.adc-e.uk", "api.cloud-aws.adc-e.uk"),
+    ("eusc-", "amazonaws.eu", "api.amazonwebservices.eu"),
+    ("", "amazonaws.com", "api.aws"),
+];
+
+impl Endpoint {
+    /// The regional host by AWS's rules.
+    #[must_use]
+    pub fn regional(region: &str, variants: Variants) -> Endpoint {
+        let row = PARTITIONS.iter().find(|(prefix, _, _)| region.starts_with(prefix));
+        let (suffix, dual_stack_suffix) = row.map_or(("amazonaws.com", "api.aws"), |(_, suffix, dual)| (*suffix, *dual));
+        // GovCloud's ordinary host is its FIPS host.
+        let fips = variants.fips && !(region.starts_with("us-gov-") && !variants.dual_stack);
+        let service = if fips { "kinesis-fips" } else { "kinesis" };
+        let suffix = if variants.dual_stack { dual_stack_suffix } else { suffix };
+        Endpoint { url: format!("https://{service}.{region}.{suffix}/"), region: region.to_owned() }
+    }
+
+    /// A configured endpoint URL (VPC endpoint, emulator), used as it is. `None` if it is no http(s) URL with a host.
+    #[must_use]
+    pub fn custom(url: &str, region: &str) -> Option<Endpoint> {
+        let uri: http::Uri = url.trim().parse().ok()?;
+        let scheme_ok = matches!(uri.scheme_str(), Some("http" | "https"));
+        let authority = uri.authority().filter(|a| scheme_ok && !a.host().is_empty() && !a.as_str().contains('@'))?;
+        let path = uri.path().trim_end_matches('/');
+        let url = format!("{}://{authority}{path}/", uri.scheme_str()?);
+        Some(Endpoint { url, region: region.to_owned() })
+    }
+
+    /// Ends in `/`.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The region that signatures name.
+    #[must_use]
+    pub fn region(&self) -> &str {
+        &self.region
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_as_botocore_resolves_them() {
+        let plain = Variants::default();
+        let fips = Variants { fips: true, ..plain };
+        let dual = Variants { dual_stack: true, ..plain };
+        let both = Variants { fips: true, dual_stack: true };
+        for (region, variants, host) in [
+            ("us-east-1", plain, "kinesis.us-east-1.amazonaws.com"),
+            ("us-east-1", fips, "kinesis-fips.us-east-1.amazonaws.com"),
+            ("us-east-1", dual, "kinesis.us-east-1.api.aws"),
+            ("us-east-1", both, "kinesis-fips.us-east-1.api.aws"),
+            ("cn-north-1", plain, "kinesis.cn-north-1.amazonaws.com.cn"),
+            ("cn-north-1", dual, "kinesis.cn-north-1.api.amazonwebservices.com.cn"),
+            ("us-gov-west-1", plain, "kinesis.us-gov-west-1.amazonaws.com"),
+            ("us-gov-west-1", fips, "kinesis.us-gov-west-1.amazonaws.com"),
+            ("us-iso-east-1", plain, "kinesis.us-iso-east-1.c2s.ic.gov"),
+            ("us-isob-east-1", plain, "kinesis.us-isob-east-1.sc2s.sgov.gov"),
+            ("eu-isoe-west-1", plain, "kinesis.eu-isoe-west-1.cloud.adc-e.uk"),
+            ("us-isof-south-1", plain, "kinesis.us-isof-south-1.csp.hci.ic.gov"),
+            ("eusc-de-east-1", plain, "kinesis.eusc-de-east-1.amazonaws.eu"),
+            ("eusc-de-east-1", dual, "kinesis.eusc-de-east-1.api.amazonwebservices.eu"),
+            ("mars-north-1", plain, "kinesis.mars-north-1.amazonaws.com"),
+        ] {
+            assert_eq!(Endpoint::regional(region, variants).url(), format!("https://{host}/"));
+        }
+    }
+
+    #[test]
+    fn streams_by_name_and_arn() {
+        let arn = "arn:aws-cn:kinesis:cn-north-1:123456789012:stream/my.stream-1";
+        let stream = Stream::parse(arn).unwrap();
+        assert_eq!(stream.region(), Some("cn-north-1"));
+        assert_eq!(stream.member(), ("StreamARN", arn));
+        assert_eq!(Stream::parse("my.stream-1").unwrap().member(), ("StreamName", "my.stream-1"));
+        for bad in [
+            "",
+            "has space",
+            "arn:aws:kinesis:eu-west-1:123:stream/x",
+            "arn:aws:sqs:eu-west-1:123456789012:stream/x",
+            "arn:aws:kinesis:eu-west-1:123456789012:x",
+            "a/b",
+        ] {
+            assert_eq!(Stream::parse(bad), None, "{bad}");
+        }
+        assert_eq!(Stream::parse(&"x".repeat(129)), None);
+    }
+
+    #[test]
+    fn custom_urls_keep_their_path_and_refuse_what_is_no_url() {
+        for (url, expected) in [
+            ("http://127.0.0.1:4566", Some("http://127.0.0.1:4566/")),
+            ("https://vpce-1.kinesis.eu-west-1.vpce.amazonaws.com/", Some("https://vpce-1.kinesis.eu-west-1.vpce.amazonaws.com/")),
+            ("http://localhost:1/base", Some("http://localhost:1/base/")),
+            ("localhost:1", None),
+            ("ftp://x", None),
+            ("https://user:secret@host/", None),
+            ("", None),
+        ] {
+            assert_eq!(Endpoint::custom(url, "eu-west-1").as_ref().map(Endpoint::url), expected, "{url}");
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Downstream: what Kinesis takes. Records, PutRecords requests, signatures, answers. Knows neither Lambda nor the queue.
+
+pub mod batch;
+pub mod credentials;
+pub mod endpoint;
+pub mod put_records;
+pub mod record;
+pub mod sign;

@@ -1,0 +1,326 @@
+//! Events -> lines: what the extension adds to an event, and the events that are its own. Pure.
+
+use std::io::Write as _;
+use std::sync::Arc;
+
+use crate::clock::{self, EpochMs};
+use crate::config;
+use crate::event::{Event, RequestId};
+use crate::sandbox::{Facts, Sandbox};
+
+/// The type of the event that says what a sandbox is, for `ENVELOPE=slim`.
+pub const SANDBOX_EVENT: &str = "kinesis-telemetry.sandbox";
+/// The type of the event that accounts for all others.
+pub const LEDGER_EVENT: &str = "kinesis-telemetry.ledger";
+
+/// Bytes of `,"truncatedBytes":18446744073709551615` and of the quotes around a cut record.
+const CUT_OVERHEAD: usize = 40;
+
+/// Writes events as lines, each ending in `\n`.
+#[derive(Debug)]
+pub struct Envelope {
+    kind: config::Envelope,
+    sandbox: Arc<Sandbox>,
+    facts: Facts,
+    generation: u64,
+    /// The ARN that `identity` was made with.
+    arn: Option<String>,
+    /// `,"functionName":…,…,"logStream":…`
+    identity: Vec<u8>,
+    /// `,"tags":{…}`
+    tags: Vec<u8>,
+}
+
+impl Envelope {
+    /// Nothing is read of the sandbox until the first event.
+    #[must_use]
+    pub fn new(kind: config::Envelope, sandbox: Arc<Sandbox>) -> Envelope {
+        Envelope { kind, sandbox, facts: Facts::default(), generation: 0, arn: None, identity: Vec::new(), tags: Vec::new() }
+    }
+
+    /// Looks whether facts of the sandbox have changed. To be called before a run of events.
+    pub fn update(&mut self) {
+        let generation = self.sandbox.generation();
+        if generation != self.generation {
+            self.facts = self.sandbox.facts();
+            self.generation = generation;
+            self.arn = self.facts.arn_of(None).map(str::to_owned);
+            self.identity = identity(&self.facts, self.arn.as_deref());
+            self.tags = tags(&self.facts.tags);
+        }
+    }
+
+    /// Appends `event`, whose spans point into `bytes`, as one line.
+    pub fn line(&mut self, event: &Event, bytes: &[u8], out: &mut Vec<u8>) {
+        out.extend_from_slice(event.text.of(bytes));
+        self.finish(event, bytes, None, out);
+    }
+
+    /// As [`Envelope::line`], with the record cut so that the line has at most `limit` bytes: it becomes a JSON string of the first bytes that fit.
+    pub fn cut_line(&mut self, event: &Event, bytes: &[u8], limit: usize, out: &mut Vec<u8>) {
+        let start = out.len();
+        let record = event.record.of(bytes);
+        let head_len = event.record.start.saturating_sub(event.text.start) as usize;
+        out.extend_from_slice(event.text.of(bytes).get(..head_len).unwrap_or_default());
+        let head = out.len() - start;
+        self.finish(event, bytes, None, out);
+        let tail_len = out.len() - start - head;
+        out.truncate(start + head);
+        let (kept, taken) = cut(record, limit.saturating_sub(head + tail_len + CUT_OVERHEAD));
+        out.extend_from_slice(kept.as_bytes());
+        self.finish(event, bytes, Some(record.len() - taken), out);
+    }
+
+    /// The partition key that `event` goes by, or `None` for a fresh one each record.
+    #[must_use]
+    pub fn partition_key<'a>(&'a self, by: config::PartitionKey, event: &'a Event, bytes: &'a [u8]) -> Option<&'a str> {
+        let sandbox = self.sandbox.id();
+        match by {
+            config::PartitionKey::Random => None,
+            config::PartitionKey::Sandbox => Some(sandbox),
+            config::PartitionKey::Function => Some(self.facts.function_name.as_deref().filter(|name| is_plain_key(name)).unwrap_or(sandbox)),
+            config::PartitionKey::Request => Some(request_id(event, bytes).filter(|id| is_plain_key(id)).unwrap_or(sandbox)),
+        }
+    }
+
+    /// The partition key of the extension's own events.
+    #[must_use]
+    pub fn own_partition_key(&self) -> &str {
+        self.sandbox.id()
+    }
+
+    /// One of the extension's own events, as one line. It takes no number: its event id is `<sandbox>-<name>`.
+    pub fn own_line(&mut self, kind: &str, record: &str, name: &str, now: EpochMs, out: &mut Vec<u8>) {
+        self.update();
+        self.fit_identity(None);
+        let _ = write!(out, r#"{{"time":"{}","type":"{kind}","record":{record},"eventId":"{}-{name}""#, clock::iso8601(now), self.sandbox.id());
+        out.extend_from_slice(&self.identity);
+        out.extend_from_slice(&self.tags);
+        out.extend_from_slice(b"}\n");
+    }
+
+    fn finish(&mut self, event: &Event, bytes: &[u8], truncated: Option<usize>, out: &mut Vec<u8>) {
+        let request_id = request_id(event, bytes);
+        if let Some(id) = request_id {
+            out.extend_from_slice(b",\"requestId\":\"");
+            out.extend_from_slice(id.as_bytes());
+            out.push(b'"');
+        }
+        out.extend_from_slice(b",\"eventId\":\"");
+        out.extend_from_slice(self.sandbox.id().as_bytes());
+        let _ = write!(out, "-{}\"", event.number);
+        if let Some(trace_id) = &event.trace_id {
+            out.extend_from_slice(b",\"traceId\":\"");
+            out.extend_from_slice(trace_id.of(bytes));
+            out.push(b'"');
+        }
+        if self.kind == config::Envelope::Full {
+            self.fit_identity(request_id);
+            out.extend_from_slice(&self.identity);
+            if event.cold_start {
+                out.extend_from_slice(b",\"coldStart\":true");
+            }
+            out.extend_from_slice(&self.tags);
+        }
+        if let Some(count) = truncated {
+            let _ = write!(out, ",\"truncatedBytes\":{count}");
+        }
+        out.extend_from_slice(b"}\n");
+    }
+
+    /// Makes `identity` fit the invocation: two invocations may have come by two ARNs.
+    fn fit_identity(&mut self, request_id: Option<&str>) {
+        let arn = self.facts.arn_of(request_id);
+        if arn != self.arn.as_deref() {
+            self.arn = arn.map(str::to_owned);
+            self.identity = identity(&self.facts, self.arn.as_deref());
+        }
+    }
+}
+
+fn identity(facts: &Facts, arn: Option<&str>) -> Vec<u8> {
+    let pairs = [
+        ("functionName", facts.function_name.as_deref()),
+        ("functionVersion", facts.function_version.as_deref()),
+        ("functionArn", arn),
+        ("accountId", facts.account_id.as_deref()),
+        ("region", facts.region.as_deref()),
+        ("logStream", facts.log_stream.as_deref()),
+    ];
+    let mut out = Vec::new();
+    for (key, value) in pairs {
+        if let Some(value) = value.and_then(|value| serde_json::to_string(value).ok()) {
+            let _ = write!(out, r#","{key}":{value}"#);
+        }
+    }
+    out
+}
+
+fn tags(tags: &[(String, String)]) -> Vec<u8> {
+    let pair = |(key, value): &(String, String)| Some(format!("{}:{}", serde_json::to_string(key).ok()?, serde_json::to_string(value).ok()?));
+    let pairs: Vec<String> = tags.iter().filter_map(pair).collect();
+    if pairs.is_empty() { Vec::new() } else { format!(r#","tags":{{{}}}"#, pairs.join(",")).into_bytes() }
+}
+
+fn request_id<'a>(event: &'a Event, bytes: &'a [u8]) -> Option<&'a str> {
+    match &event.request_id {
+        RequestId::Unknown => None,
+        RequestId::Own(span) => std::str::from_utf8(span.of(bytes)).ok(),
+        RequestId::InProgress(id) => Some(id),
+    }
+}
+
+/// Whether `text` can be a partition key and stand between quotes as it is. AWS allows 256 characters; whether it counts UTF-8 bytes or UTF-16
+/// units is not written, so only ASCII goes.
+fn is_plain_key(text: &str) -> bool {
+    (1..=256).contains(&text.len()) && text.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\')
+}
+
+/// The first bytes of a record as a JSON string of at most `limit` bytes between its quotes, and how many of the record's bytes it holds.
+/// Of a record that is a string, its text; of any other, its JSON.
+fn cut(record: &[u8], limit: usize) -> (String, usize) {
+    let text = std::str::from_utf8(record).unwrap_or_default();
+    let quoted = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    let mut out = String::from('"');
+    let taken = match quoted {
+        Some(inner) => {
+            let end = boundary(inner, limit);
+            out.push_str(inner.get(..end).unwrap_or_default());
+            // The quotes of the record count as its bytes too.
+            end + 2
+        }
+        None => {
+            let mut end = 0;
+            for (at, c) in text.char_indices() {
+                let escaped = if matches!(c, '"' | '\\') { 2 } else { c.len_utf8() };
+                if out.len() - 1 + escaped > limit {
+                    break;
+                }
+                if escaped == 2 && c.is_ascii() {
+                    out.push('\\');
+                }
+                // Control characters stand in JSON between tokens only.
+                out.push(if c.is_control() { ' ' } else { c });
+                end = at + c.len_utf8();
+            }
+            end
+        }
+    };
+    out.push('"');
+    (out, taken)
+}
+
+/// The longest prefix of a JSON string's inside, at most `limit` bytes, that ends neither in a character nor in an escape nor in a surrogate pair.
+fn boundary(inner: &str, limit: usize) -> usize {
+    let mut end = 0;
+    let mut rest = inner.chars();
+    while let Some(c) = rest.next() {
+        let mut length = c.len_utf8();
+        if c == '\\' {
+            let hex = rest.next() == Some('u');
+            length += 1 + if hex { 4 } else { 0 };
+            if hex {
+                rest.by_ref().take(4).for_each(drop);
+            }
+        }
+        if end + length > limit {
+            return end;
+        }
+        end += length;
+    }
+    end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Span;
+
+    fn sandbox() -> Arc<Sandbox> {
+        let sandbox = Sandbox::default();
+        sandbox.learn(|facts| {
+            facts.function_name = Some("orders".to_owned());
+            facts.function_version = Some("$LATEST".to_owned());
+            facts.region = Some("eu-west-1".to_owned());
+            facts.tags = vec![("team".to_owned(), "pay\"ments".to_owned())];
+        });
+        sandbox.invoked("r1", "arn:aws:lambda:eu-west-1:123456789012:function:orders:live");
+        Arc::new(sandbox)
+    }
+
+    fn event(bytes: &[u8]) -> Event {
+        let text = std::str::from_utf8(bytes).unwrap();
+        let record = text.find("\"record\":").unwrap() + 9..bytes.len() - 1;
+        Event {
+            text: Span::new(&(0..bytes.len() - 1)),
+            record: Span::new(&record),
+            request_id: RequestId::InProgress("r1".into()),
+            trace_id: None,
+            number: 42,
+            cold_start: true,
+        }
+    }
+
+    #[test]
+    fn full_says_everything_and_slim_only_what_differs() {
+        let bytes = br#"{"time":"t","type":"function","record":"hello"}"#;
+        let sandbox = sandbox();
+        let mut out = Vec::new();
+        let mut full = Envelope::new(config::Envelope::Full, sandbox.clone());
+        full.update();
+        full.line(&event(bytes), bytes, &mut out);
+        let id = sandbox.id();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            format!(
+                concat!(
+                    r#"{{"time":"t","type":"function","record":"hello","requestId":"r1","eventId":"{id}-42","functionName":"orders","#,
+                    r#""functionVersion":"$LATEST","functionArn":"arn:aws:lambda:eu-west-1:123456789012:function:orders:live","#,
+                    r#""accountId":"123456789012","region":"eu-west-1","coldStart":true,"tags":{{"team":"pay\"ments"}}}}"#,
+                    "\n"
+                ),
+                id = id
+            )
+        );
+        let mut out = Vec::new();
+        Envelope::new(config::Envelope::Slim, sandbox.clone()).line(&event(bytes), bytes, &mut out);
+        let slim = format!("{{\"time\":\"t\",\"type\":\"function\",\"record\":\"hello\",\"requestId\":\"r1\",\"eventId\":\"{id}-42\"}}\n");
+        assert_eq!(String::from_utf8(out).unwrap(), slim);
+    }
+
+    #[test]
+    fn a_cut_line_fits_is_json_and_says_what_is_missing() {
+        let records = [
+            format!("\"{}\"", "aé€\\n\\u00e9\\\"".repeat(300)),
+            format!("{{\"message\":\"{}\"}}", "b\\\"ü".repeat(500)),
+            format!("[{}1]", "1,".repeat(2000)),
+        ];
+        for record in records {
+            let bytes = format!(r#"{{"time":"t","type":"function","record":{record}}}"#).into_bytes();
+            let mut envelope = Envelope::new(config::Envelope::Full, sandbox());
+            envelope.update();
+            for limit in 1000..1040 {
+                let mut out = Vec::new();
+                envelope.cut_line(&event(&bytes), &bytes, limit, &mut out);
+                assert!(out.len() <= limit && out.len() > limit - 50, "{} of {limit}", out.len());
+                let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
+                let kept = value["record"].as_str().unwrap();
+                let missing = usize::try_from(value["truncatedBytes"].as_u64().unwrap()).unwrap();
+                let whole = serde_json::from_str::<String>(&record).unwrap_or_else(|_| record.clone());
+                assert!(whole.starts_with(kept));
+                assert!(missing > 0 && missing < record.len());
+            }
+        }
+    }
+
+    #[test]
+    fn own_events_take_no_number() {
+        let sandbox = sandbox();
+        let mut out = Vec::new();
+        Envelope::new(config::Envelope::Slim, sandbox.clone()).own_line(SANDBOX_EVENT, "{}", "sandbox", 0, &mut out);
+        let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(value["eventId"], format!("{}-sandbox", sandbox.id()));
+        assert_eq!(value["functionName"], "orders");
+        assert_eq!(value["tags"]["team"], "pay\"ments");
+    }
+}

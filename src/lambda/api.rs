@@ -1,0 +1,287 @@
+//! The Extensions API and the Telemetry API's subscription: register, subscribe, next, init/error, exit/error.
+//!
+//! Runs on the main thread. No time-out on any call: the process may be frozen for hours inside `/next`. No proxy either: ureq would send
+//! even these calls through one.
+
+use std::fmt;
+use std::thread;
+use std::time::Duration;
+
+use serde::Deserialize;
+use ureq::Agent;
+
+use crate::clock::EpochMs;
+use crate::config::Buffering;
+
+/// The schema with Managed Instances' events; regions that do not know it yet answer 400.
+const SCHEMAS: [&str; 2] = ["2025-01-29", "2022-12-13"];
+/// `/next` fails for a reason of Lambda's or because the sandbox is being torn down: try again this often, with a growing pause, then give up.
+const NEXT_TRIES: u32 = 40;
+
+/// The identifier that registration gives and every other call shows. A secret between Lambda and this process.
+#[derive(Clone)]
+pub struct ExtensionId(String);
+
+impl fmt::Debug for ExtensionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ExtensionId(not shown)")
+    }
+}
+
+/// What registration tells.
+#[derive(Debug)]
+pub struct Registered {
+    /// For all other calls.
+    pub id: ExtensionId,
+    /// Whether INVOKE events will come. They do not on Managed Instances.
+    pub invokes: bool,
+    /// About the function.
+    pub function: Function,
+}
+
+/// The function that this extension runs beside. Empty where Lambda does not say.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Function {
+    /// Its account; only where the feature is known.
+    pub account_id: String,
+    /// Its name.
+    pub function_name: String,
+    /// `$LATEST` or a number.
+    pub function_version: String,
+}
+
+/// What `/next` brings.
+#[derive(Debug, PartialEq, Eq)]
+pub enum NextEvent {
+    /// An invocation has begun.
+    Invoke(Invoke),
+    /// The sandbox ends.
+    Shutdown {
+        /// The end of the whole window.
+        deadline_ms: EpochMs,
+        /// `spindown`, `timeout`, `failure`, or what an emulator makes up; lower case.
+        reason: String,
+    },
+}
+
+/// An INVOKE event.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Invoke {
+    /// When the function times out.
+    #[serde(default)]
+    pub deadline_ms: EpochMs,
+    /// As in telemetry.
+    #[serde(default)]
+    pub request_id: String,
+    /// With the qualifier that the caller used.
+    #[serde(default)]
+    pub invoked_function_arn: String,
+}
+
+/// What became of the subscription.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Subscription {
+    /// Telemetry will come.
+    Active,
+    /// There is no Telemetry API here (a local emulator); the answer's status.
+    NotHere(u16),
+}
+
+/// A call to Lambda that did not work: which, and why.
+#[derive(Debug)]
+pub struct ApiError {
+    call: &'static str,
+    why: String,
+    /// The answer's error type, where there was an answer.
+    kind: Option<String>,
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} failed: {}", self.call, self.why)
+    }
+}
+
+impl std::error::Error for ApiError {}
+
+/// Lambda's API inside the sandbox.
+#[derive(Debug)]
+pub struct Api {
+    agent: Agent,
+    base: String,
+}
+
+impl Api {
+    /// `runtime_api` is `host:port`; a URL is taken too, as some emulators set one.
+    #[must_use]
+    pub fn new(runtime_api: &str) -> Api {
+        let agent = Agent::config_builder().proxy(None).http_status_as_error(false).max_redirects(0).max_redirects_will_error(false).build();
+        let host = runtime_api.strip_prefix("http://").unwrap_or(runtime_api).trim_end_matches('/');
+        Api { agent: agent.into(), base: format!("http://{host}") }
+    }
+
+    /// Registers for INVOKE and SHUTDOWN, or for SHUTDOWN alone where `invokes` says so or Lambda refuses INVOKE (Managed Instances).
+    ///
+    /// # Errors
+    /// If Lambda refuses or cannot be reached: there is nothing left to do then but to end.
+    pub fn register(&self, name: &str, invokes: bool) -> Result<Registered, ApiError> {
+        match self.register_for(name, invokes) {
+            Err(error) if invokes && error.kind.as_deref() == Some("Extension.InvalidEventType") => self.register_for(name, false),
+            other => other,
+        }
+    }
+
+    fn register_for(&self, name: &str, invokes: bool) -> Result<Registered, ApiError> {
+        const CALL: &str = "register";
+        let events = if invokes { r#"{"events":["INVOKE","SHUTDOWN"]}"# } else { r#"{"events":["SHUTDOWN"]}"# };
+        let request = self
+            .agent
+            .post(format!("{}/2020-01-01/extension/register", self.base))
+            .header("Lambda-Extension-Name", name)
+            .header("Lambda-Extension-Accept-Feature", "accountId")
+            .content_type("application/json");
+        let mut answer = request.send(events).map_err(|error| broken(CALL, &error))?;
+        let body = answer.body_mut().read_to_vec().map_err(|error| broken(CALL, &error))?;
+        let id = answer.headers().get("lambda-extension-identifier").and_then(|id| id.to_str().ok());
+        match id {
+            Some(id) if answer.status() == 200 => {
+                Ok(Registered { id: ExtensionId(id.to_owned()), invokes, function: serde_json::from_slice(&body).unwrap_or_default() })
+            }
+            _ => Err(refused(CALL, answer.status().as_u16(), &body)),
+        }
+    }
+
+    /// Asks for telemetry at `uri`. Falls back to the older schema on a 400.
+    ///
+    /// # Errors
+    /// If Lambda refuses or cannot be reached. A 202 or 404 is no error: [`Subscription::NotHere`].
+    pub fn subscribe(&self, id: &ExtensionId, uri: &str, types: &[&str], buffering: Buffering) -> Result<Subscription, ApiError> {
+        let [newest, older] = SCHEMAS;
+        let (status, body) = self.subscribe_with(newest, id, uri, types, buffering)?;
+        let (status, body) = if status == 400 { self.subscribe_with(older, id, uri, types, buffering)? } else { (status, body) };
+        match status {
+            200 => Ok(Subscription::Active),
+            202 | 404 => Ok(Subscription::NotHere(status)),
+            _ => Err(refused("telemetry subscription", status, &body)),
+        }
+    }
+
+    fn subscribe_with(&self, schema: &str, id: &ExtensionId, uri: &str, types: &[&str], buffering: Buffering) -> Result<(u16, Vec<u8>), ApiError> {
+        const CALL: &str = "telemetry subscription";
+        let Buffering { timeout_ms, max_bytes, max_items } = buffering;
+        let body = format!(
+            concat!(
+                r#"{{"schemaVersion":"{schema}","types":["{types}"],"#,
+                r#""buffering":{{"maxItems":{max_items},"maxBytes":{max_bytes},"timeoutMs":{timeout_ms}}},"#,
+                r#""destination":{{"protocol":"HTTP","URI":"{uri}"}}}}"#
+            ),
+            schema = schema,
+            types = types.join("\",\""),
+            max_items = max_items,
+            max_bytes = max_bytes,
+            timeout_ms = timeout_ms,
+            uri = uri,
+        );
+        let request = self.agent.put(format!("{}/2022-07-01/telemetry", self.base)).header("Lambda-Extension-Identifier", &id.0);
+        let mut answer = request.content_type("application/json").send(body).map_err(|error| broken(CALL, &error))?;
+        let body = answer.body_mut().read_to_vec().map_err(|error| broken(CALL, &error))?;
+        Ok((answer.status().as_u16(), body))
+    }
+
+    /// Says that all is done with the event before, and waits for the next one; as long as it takes.
+    ///
+    /// # Errors
+    /// If it goes on failing for about a minute: then the sandbox's API is gone for good.
+    pub fn next(&self, id: &ExtensionId) -> Result<NextEvent, ApiError> {
+        let mut tries = 0;
+        loop {
+            match self.try_next(id) {
+                Err(error) if tries < NEXT_TRIES => {
+                    crate::log::warn!("next", "{error}; tried again");
+                    thread::sleep(Duration::from_millis(50 << tries.min(5)));
+                    tries += 1;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn try_next(&self, id: &ExtensionId) -> Result<NextEvent, ApiError> {
+        const CALL: &str = "next";
+        let request = self.agent.get(format!("{}/2020-01-01/extension/event/next", self.base)).header("Lambda-Extension-Identifier", &id.0);
+        let mut answer = request.call().map_err(|error| broken(CALL, &error))?;
+        let body = answer.body_mut().read_to_vec().map_err(|error| broken(CALL, &error))?;
+        if answer.status() != 200 {
+            return Err(refused(CALL, answer.status().as_u16(), &body));
+        }
+        read_event(&body).ok_or_else(|| ApiError { call: CALL, why: "an event that is neither INVOKE nor SHUTDOWN".to_owned(), kind: None })
+    }
+
+    /// Reports that the start failed: the function's init fails with `kind`, which must look like `Extension.Reason`. Best effort.
+    pub fn init_error(&self, id: &ExtensionId, kind: &str) {
+        self.report("init/error", id, kind);
+    }
+
+    /// Reports that the extension has to end although it is not shut down. Best effort.
+    pub fn exit_error(&self, id: &ExtensionId, kind: &str) {
+        self.report("exit/error", id, kind);
+    }
+
+    fn report(&self, path: &str, id: &ExtensionId, kind: &str) {
+        let request = self.agent.post(format!("{}/2020-01-01/extension/{path}", self.base)).header("Lambda-Extension-Identifier", &id.0);
+        let _ = request.header("Lambda-Extension-Function-Error-Type", kind).send_empty();
+    }
+}
+
+fn read_event(body: &[u8]) -> Option<NextEvent> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Kind {
+        event_type: String,
+        #[serde(default)]
+        deadline_ms: EpochMs,
+        #[serde(default)]
+        shutdown_reason: String,
+    }
+    let kind: Kind = serde_json::from_slice(body).ok()?;
+    match kind.event_type.as_str() {
+        "INVOKE" => serde_json::from_slice(body).ok().map(NextEvent::Invoke),
+        "SHUTDOWN" => Some(NextEvent::Shutdown { deadline_ms: kind.deadline_ms, reason: kind.shutdown_reason.to_lowercase() }),
+        _ => None,
+    }
+}
+
+fn broken(call: &'static str, error: &ureq::Error) -> ApiError {
+    ApiError { call, why: error.to_string(), kind: None }
+}
+
+/// Bodies are not always JSON (AWS's emulator does not escape), so only what parses is told.
+fn refused(call: &'static str, status: u16, body: &[u8]) -> ApiError {
+    #[derive(Deserialize, Default)]
+    #[serde(rename_all = "camelCase", default)]
+    struct Reason {
+        error_type: String,
+        error_message: String,
+    }
+    let reason: Reason = serde_json::from_slice(body).unwrap_or_default();
+    let why = format!("HTTP {status} {} {}", reason.error_type, reason.error_message);
+    ApiError { call, why: why.trim().to_owned(), kind: Some(reason.error_type) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_as_lambda_writes_them() {
+        let invoke = br#"{"eventType":"INVOKE","deadlineMs":1791459888123,"requestId":"3da1f2dc","invokedFunctionArn":"arn:x","tracing":{"type":"X","value":"y"}}"#;
+        let expected = Invoke { deadline_ms: 1_791_459_888_123, request_id: "3da1f2dc".to_owned(), invoked_function_arn: "arn:x".to_owned() };
+        assert_eq!(read_event(invoke), Some(NextEvent::Invoke(expected)));
+        let shutdown = br#"{"eventType":"SHUTDOWN","deadlineMs":5,"shutdownReason":"SPINDOWN"}"#;
+        assert_eq!(read_event(shutdown), Some(NextEvent::Shutdown { deadline_ms: 5, reason: "spindown".to_owned() }));
+        assert_eq!(read_event(br#"{"eventType":"PAUSE"}"#), None);
+        assert_eq!(read_event(b"<html>"), None);
+    }
+}

@@ -1,0 +1,502 @@
+//! A POST's body -> events. Pure: no thread, socket, clock or log.
+//!
+//! Of each event only its time, its type and what flushing and the envelope need are read; the record is carried as raw JSON. A body is
+//! parsed in one pass and its events stay ranges into it. Bodies that do not parse go through [`super::repair`], element by element.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::repair;
+use crate::clock::{self, EpochMs};
+use crate::config::Types;
+use crate::event::{Batch, Event, RequestId, Span};
+
+/// What the rest of the extension must know of a body, beside its events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// `platform.initStart`: the log stream's name.
+    LogStream(String),
+    /// `platform.start`, with the ARN where Lambda says it.
+    Start {
+        /// As in JSON, between the quotes.
+        request_id: Arc<str>,
+        /// The invoked ARN.
+        arn: Option<String>,
+    },
+    /// `platform.runtimeDone`: the function's own work is over. Found even in a body that does not parse.
+    RuntimeDone {
+        /// As in JSON, between the quotes.
+        request_id: Arc<str>,
+        /// The event's own time.
+        at: Option<EpochMs>,
+    },
+    /// `platform.report`: the last event of an invocation.
+    Report {
+        /// As in JSON, between the quotes.
+        request_id: Arc<str>,
+    },
+    /// `platform.logsDropped`: Lambda lost records, perhaps the `runtimeDone` too.
+    LogsDropped {
+        /// How many.
+        records: u64,
+        /// Their bytes.
+        bytes: u64,
+    },
+    /// A part of the body was past repair.
+    Damaged,
+}
+
+/// What a body gave.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// The events to be shipped, numbered.
+    pub batch: Batch,
+    /// In the order of the body.
+    pub signals: Vec<Signal>,
+    /// Events that are shipped as text because their JSON is broken; they are in `batch` too.
+    pub unparsed: u64,
+}
+
+/// The stream of telemetry as this process has seen it so far: which invocation is in progress, and the last event number.
+#[derive(Debug)]
+pub struct Intake {
+    types: Types,
+    /// Invocations overlap on Managed Instances, so none is "in progress".
+    overlapping: bool,
+    first: Option<Arc<str>>,
+    current: Option<Arc<str>>,
+    number: u64,
+    held: Option<repair::Held>,
+}
+
+impl Intake {
+    /// `types` are those to ship; events of others are read for their signals only.
+    #[must_use]
+    pub fn new(types: Types, overlapping: bool) -> Intake {
+        Intake { types, overlapping, first: None, current: None, number: 0, held: None }
+    }
+
+    /// Reads one body. `now` stamps what has no time of its own.
+    pub fn take(&mut self, mut bytes: Vec<u8>, now: EpochMs) -> Taken {
+        let mut page = Page { intake: self, now, events: Vec::new(), signals: Vec::new(), side: Side::new(bytes.len()), unparsed: 0 };
+        page.read(&bytes);
+        let Page { events, signals, side, unparsed, .. } = page;
+        if !side.bytes.is_empty() {
+            bytes.extend_from_slice(&side.bytes);
+        }
+        Taken { batch: Batch::new(bytes, events), signals, unparsed }
+    }
+
+    /// What is held back for the next body to continue and never was. To be called when no further body comes.
+    pub fn finish(&mut self, now: EpochMs) -> Taken {
+        if self.held.is_none() { Taken::default() } else { self.take(Vec::new(), now) }
+    }
+}
+
+/// Bytes that are not in the body as they are needed: rebuilt, repaired or cut events. They end up behind the body.
+struct Side {
+    base: usize,
+    bytes: Vec<u8>,
+}
+
+impl Side {
+    fn new(base: usize) -> Side {
+        Side { base, bytes: Vec::new() }
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Range<usize> {
+        let start = self.base + self.bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        start..start + bytes.len()
+    }
+
+    /// As `put`, with line ends replaced by spaces: an event stays one line. In JSON they stand between tokens only.
+    fn put_on_one_line(&mut self, bytes: &[u8]) -> Range<usize> {
+        let range = self.put(bytes);
+        for byte in self.bytes.iter_mut().skip(range.start - self.base) {
+            if matches!(byte, b'\n' | b'\r') {
+                *byte = b' ';
+            }
+        }
+        range
+    }
+}
+
+/// One body being read.
+struct Page<'i> {
+    intake: &'i mut Intake,
+    now: EpochMs,
+    events: Vec<Event>,
+    signals: Vec<Signal>,
+    side: Side,
+    unparsed: u64,
+}
+
+impl Page<'_> {
+    fn read(&mut self, bytes: &[u8]) {
+        // Lambda's events have some 300 bytes; a too small guess costs one more allocation.
+        self.events.reserve(bytes.len() / 300);
+        let multi_line = bytes.iter().any(|b| matches!(b, b'\n' | b'\r'));
+        // A record that the body before left unfinished must be looked for first.
+        let understood = if self.intake.held.is_some() { 0 } else { self.read_array(bytes, multi_line) };
+        match bytes.get(understood..) {
+            Some(rest) if !rest.is_empty() || self.intake.held.is_some() => self.repair(rest),
+            _ => {}
+        }
+    }
+
+    /// The ordinary case: a whole JSON array. Comes back with the index behind the last byte that was understood.
+    fn read_array(&mut self, bytes: &[u8], multi_line: bool) -> usize {
+        let mut reader = serde_json::Deserializer::from_slice(bytes);
+        let mut understood = 0;
+        let each = Each {
+            on: |envelope: Envelope<'_>| {
+                if let Some(end) = envelope.end(bytes) {
+                    understood = end;
+                }
+                self.event(&envelope, bytes, multi_line);
+            },
+        };
+        match reader.deserialize_seq(each) {
+            Ok(()) if reader.end().is_ok() => bytes.len(),
+            _ => understood,
+        }
+    }
+
+    /// What does not parse as a whole: element by element, with Lambda's cut records put together again.
+    fn repair(&mut self, rest: &[u8]) {
+        let held = self.intake.held.take();
+        let outcome = repair::elements(rest, held);
+        self.intake.held = outcome.held;
+        for element in outcome.elements {
+            match element {
+                repair::Element::Whole(bytes) => match serde_json::from_slice::<Envelope<'_>>(&bytes) {
+                    Ok(envelope) => self.event(&envelope, &[], true),
+                    Err(_) => self.damaged(&bytes),
+                },
+                repair::Element::Damaged(bytes) => self.damaged(&bytes),
+            }
+        }
+    }
+
+    /// `bytes` is the body that the envelope points into, or empty where it points elsewhere.
+    fn event(&mut self, envelope: &Envelope<'_>, bytes: &[u8], multi_line: bool) {
+        let Some(kind) = envelope.kind() else {
+            return self.damaged(&envelope.rebuilt());
+        };
+        let in_place = envelope
+            .in_place(bytes)
+            .filter(|(text, _)| !multi_line || !bytes.get(text.clone()).unwrap_or_default().iter().any(|b| matches!(b, b'\n' | b'\r')));
+        let facts = Facts::of(kind, envelope.record);
+        self.signal(kind, &facts, envelope);
+        if !self.ships(kind) {
+            return;
+        }
+        let (text, record) = in_place.unwrap_or_else(|| self.rebuild(envelope));
+        // Ranges of the record's own strings: where the record lies now, plus where they lie in it.
+        let within = |part: Option<&str>| {
+            let offset = part?.as_ptr() as usize - envelope.record?.get().as_ptr() as usize;
+            let start = record.start + offset;
+            Some(Span::new(&(start..start + part?.len())))
+        };
+        let (own, trace_id) = (within(facts.request_id), within(facts.trace_id));
+        let cold_start = match (facts.request_id, &self.intake.first) {
+            (_, None) => true,
+            (Some(own), Some(first)) => *own == **first,
+            (None, Some(first)) => !self.intake.overlapping && self.intake.current.as_ref() == Some(first),
+        };
+        let in_progress = || self.intake.current.clone().filter(|_| is_log(kind) && !self.intake.overlapping);
+        let request_id = own.map(RequestId::Own).or_else(|| in_progress().map(RequestId::InProgress)).unwrap_or_default();
+        self.push(text, record, request_id, trace_id, cold_start);
+    }
+
+    fn push(&mut self, text: Range<usize>, record: Range<usize>, request_id: RequestId, trace_id: Option<Span>, cold_start: bool) {
+        self.intake.number += 1;
+        let number = self.intake.number;
+        self.events.push(Event { text: Span::new(&text), record: Span::new(&record), request_id, trace_id, number, cold_start });
+    }
+
+    /// The canonical object behind the body: for events whose keys are in another order, with unknown keys, or on several lines.
+    fn rebuild(&mut self, envelope: &Envelope<'_>) -> (Range<usize>, Range<usize>) {
+        let start = self.side.put(b"{").start;
+        if let Some(time) = envelope.time {
+            self.side.put(b"\"time\":");
+            self.side.put_on_one_line(time.get().as_bytes());
+            self.side.put(b",");
+        }
+        self.side.put(b"\"type\":");
+        let mut end = self.side.put(envelope.kind.map_or("null", RawValue::get).as_bytes()).end;
+        let mut record = end..end;
+        if let Some(raw) = envelope.record {
+            self.side.put(b",\"record\":");
+            record = self.side.put_on_one_line(raw.get().as_bytes());
+            end = record.end;
+        }
+        for (key, value) in &envelope.others {
+            // A key that the extension adds itself keeps Lambda's value under another name.
+            let prefix = if ADDED_KEYS.contains(&key.as_ref()) { "lambda." } else { "" };
+            let key = serde_json::to_string(&format!("{prefix}{key}")).unwrap_or_default();
+            self.side.put(b",");
+            self.side.put(key.as_bytes());
+            self.side.put(b":");
+            end = self.side.put_on_one_line(value.get().as_bytes()).end;
+        }
+        (start..end, record)
+    }
+
+    /// Ships what is no event as it is: its bytes, as a string.
+    fn damaged(&mut self, bytes: &[u8]) {
+        self.signals.push(Signal::Damaged);
+        if let Some(request_id) = repair::find_runtime_done(bytes) {
+            self.signals.push(Signal::RuntimeDone { request_id: request_id.into(), at: None });
+        }
+        let text = serde_json::to_string(&String::from_utf8_lossy(bytes)).unwrap_or_else(|_| "\"\"".to_owned());
+        let head = format!("{{\"time\":\"{}\",\"type\":\"unparsed\",\"record\":", clock::iso8601(self.now));
+        let start = self.side.put(head.as_bytes()).start;
+        let record = self.side.put(text.as_bytes());
+        self.unparsed += 1;
+        let in_progress = self.intake.current.clone().filter(|_| !self.intake.overlapping);
+        let cold_start = self.intake.first.is_none() || (in_progress.is_some() && in_progress == self.intake.first);
+        let request_id = in_progress.map_or(RequestId::Unknown, RequestId::InProgress);
+        self.push(start..record.end, record, request_id, None, cold_start);
+    }
+
+    fn ships(&self, kind: &str) -> bool {
+        match kind {
+            "function" => self.intake.types.function,
+            "extension" => self.intake.types.extension,
+            _ if kind.starts_with("platform.") => self.intake.types.platform,
+            // A type that is not known yet came because it was asked for.
+            _ => true,
+        }
+    }
+
+    fn signal(&mut self, kind: &str, facts: &Facts<'_>, envelope: &Envelope<'_>) {
+        let request_id = || facts.request_id.map(Arc::<str>::from);
+        match kind {
+            "platform.start" => {
+                let Some(request_id) = request_id() else { return };
+                self.intake.first.get_or_insert_with(|| request_id.clone());
+                self.intake.current = Some(request_id.clone());
+                self.signals.push(Signal::Start { request_id, arn: facts.arn.clone() });
+            }
+            "platform.runtimeDone" => {
+                let at = envelope.time.and_then(|time| clock::parse_iso8601(time.get().trim_matches('"')));
+                // One without an id ends the wait as well: nothing better will come.
+                let signal = request_id().map_or(Signal::Damaged, |request_id| Signal::RuntimeDone { request_id, at });
+                self.signals.push(signal);
+            }
+            "platform.report" => self.signals.extend(request_id().map(|request_id| Signal::Report { request_id })),
+            "platform.initStart" => self.signals.extend(facts.log_stream.clone().map(Signal::LogStream)),
+            "platform.logsDropped" => {
+                self.signals.push(Signal::LogsDropped { records: facts.dropped_records, bytes: facts.dropped_bytes });
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What the extension itself adds to an event.
+const ADDED_KEYS: [&str; 12] = [
+    "requestId",
+    "eventId",
+    "traceId",
+    "functionName",
+    "functionVersion",
+    "functionArn",
+    "accountId",
+    "region",
+    "logStream",
+    "coldStart",
+    "tags",
+    "truncatedBytes",
+];
+
+fn is_log(kind: &str) -> bool {
+    matches!(kind, "function" | "extension")
+}
+
+/// Lambda's envelope: three keys, and whatever else it may learn to say.
+#[derive(Debug, Default)]
+struct Envelope<'a> {
+    time: Option<&'a RawValue>,
+    kind: Option<&'a RawValue>,
+    record: Option<&'a RawValue>,
+    others: Vec<(Cow<'a, str>, &'a RawValue)>,
+}
+
+impl<'a> Envelope<'a> {
+    /// The type between its quotes; `None` if it is no plain string.
+    fn kind(&self) -> Option<&'a str> {
+        self.kind?.get().strip_prefix('"')?.strip_suffix('"')
+    }
+
+    /// The object in `bytes` without its closing brace, and the record, if it stands there just as it would be written.
+    fn in_place(&self, bytes: &[u8]) -> Option<(Range<usize>, Range<usize>)> {
+        let (time, kind, record) = (self.time?.get(), self.kind?.get(), self.record?.get());
+        if !self.others.is_empty() {
+            return None;
+        }
+        let [time_at, kind_at, record_at] = [time, kind, record].map(|part| (part.as_ptr() as usize).checked_sub(bytes.as_ptr() as usize));
+        let (time_at, kind_at, record_at) = (time_at?, kind_at?, record_at?);
+        let start = time_at.checked_sub(8)?;
+        let end = record_at + record.len();
+        let fits = bytes.get(start..time_at)? == b"{\"time\":"
+            && bytes.get(time_at + time.len()..kind_at)? == b",\"type\":"
+            && bytes.get(kind_at + kind.len()..record_at)? == b",\"record\":"
+            && bytes.get(end) == Some(&b'}');
+        fits.then_some((start..end, record_at..end))
+    }
+
+    /// The index in `bytes` behind the closing brace, as far as it can be told from the parts.
+    fn end(&self, bytes: &[u8]) -> Option<usize> {
+        let parts = [self.time, self.kind, self.record].into_iter().flatten().chain(self.others.iter().map(|(_, value)| *value));
+        let last = parts.map(|part| part.get().as_ptr() as usize + part.get().len()).max()?;
+        let end = last.checked_sub(bytes.as_ptr() as usize)?;
+        let closing = bytes.get(end..)?.iter().position(|b| *b == b'}')?;
+        Some(end + closing + 1)
+    }
+
+    fn rebuilt(&self) -> Vec<u8> {
+        let pairs = [("time", self.time), ("type", self.kind), ("record", self.record)];
+        let known = pairs.into_iter().filter_map(|(key, value)| value.map(|v| (Cow::Borrowed(key), v)));
+        let all: Vec<String> = known
+            .chain(self.others.iter().cloned())
+            .map(|(key, value)| format!("{}:{}", serde_json::to_string(&key).unwrap_or_default(), value.get()))
+            .collect();
+        format!("{{{}}}", all.join(",")).into_bytes()
+    }
+}
+
+/// A key of an object, borrowed where it has no escapes.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Envelope<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Keys;
+        impl<'de> Visitor<'de> for Keys {
+            type Value = Envelope<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a telemetry event")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Envelope<'de>, A::Error> {
+                let mut envelope = Envelope::default();
+                while let Some(Key(key)) = map.next_key()? {
+                    match key.as_ref() {
+                        "time" => envelope.time = Some(map.next_value()?),
+                        "type" => envelope.kind = Some(map.next_value()?),
+                        "record" => envelope.record = Some(map.next_value()?),
+                        _ => envelope.others.push((key, map.next_value()?)),
+                    }
+                }
+                Ok(envelope)
+            }
+        }
+        deserializer.deserialize_map(Keys)
+    }
+}
+
+/// Hands over each element of an array as it is parsed, so that those before a fault are kept.
+struct Each<F> {
+    on: F,
+}
+
+impl<'de, F: FnMut(Envelope<'de>)> Visitor<'de> for Each<F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of telemetry events")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
+        while let Some(envelope) = seq.next_element()? {
+            (self.on)(envelope);
+        }
+        Ok(())
+    }
+}
+
+/// What is read of a record. The strings are as in JSON, between the quotes.
+#[derive(Debug, Default)]
+struct Facts<'a> {
+    request_id: Option<&'a str>,
+    trace_id: Option<&'a str>,
+    arn: Option<String>,
+    log_stream: Option<String>,
+    dropped_records: u64,
+    dropped_bytes: u64,
+}
+
+impl<'a> Facts<'a> {
+    fn of(kind: &str, record: Option<&'a RawValue>) -> Facts<'a> {
+        let mut facts = Facts::default();
+        let Some(raw) = record.map(RawValue::get).filter(|raw| raw.starts_with('{')) else { return facts };
+        let logs = is_log(kind);
+        // A record that a customer wrote may be anything; what of it is not as expected is left unread.
+        let mut reader = serde_json::Deserializer::from_str(raw);
+        let _ = reader.deserialize_map(RecordKeys { facts: &mut facts, logs });
+        facts
+    }
+}
+
+struct RecordKeys<'f, 'a> {
+    facts: &'f mut Facts<'a>,
+    logs: bool,
+}
+
+impl<'de> Visitor<'de> for RecordKeys<'_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a record")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(Key(key)) = map.next_key()? {
+            match (key.as_ref(), self.logs) {
+                ("requestId", _) => self.facts.request_id = in_quotes(map.next_value()?),
+                ("tracing", false) => self.facts.trace_id = trace_root(map.next_value()?),
+                ("functionArn", false) => self.facts.arn = plain(map.next_value()?),
+                ("instanceId", false) => self.facts.log_stream = plain(map.next_value()?),
+                ("droppedRecords", false) => self.facts.dropped_records = whole(map.next_value()?),
+                ("droppedBytes", false) => self.facts.dropped_bytes = whole(map.next_value()?),
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A string's bytes as they stand in JSON; `None` for an empty one and for any other type.
+fn in_quotes(raw: &RawValue) -> Option<&str> {
+    raw.get().strip_prefix('"')?.strip_suffix('"').filter(|text| !text.is_empty())
+}
+
+fn plain(raw: &RawValue) -> Option<String> {
+    serde_json::from_str::<String>(raw.get()).ok().filter(|text| !text.is_empty())
+}
+
+fn whole(raw: &RawValue) -> u64 {
+    raw.get().parse().unwrap_or(0)
+}
+
+/// `1-5f35ae12-…` of `{"type":"X-Amzn-Trace-Id","value":"Root=1-5f35ae12-…;Parent=…;Sampled=1"}`.
+fn trace_root(tracing: &RawValue) -> Option<&str> {
+    #[derive(Deserialize)]
+    struct Tracing<'a> {
+        #[serde(borrow)]
+        value: Option<&'a RawValue>,
+    }
+    let value = in_quotes(serde_json::from_str::<Tracing<'_>>(tracing.get()).ok()?.value?)?;
+    value.split(';').find_map(|part| part.strip_prefix("Root=")).filter(|root| !root.is_empty())
+}

@@ -1,0 +1,212 @@
+//! The telemetry listener: takes Lambda's POSTs, answers 200 at once, puts the events into the queue. Owns every tiny_http hazard.
+//!
+//! - Reading a body has no time-out, so a client that stalls costs its thread: another takes over before a body is read (leader and followers).
+//! - After a failed `accept` tiny_http closes the port and says so once: bind again, and go on serving the old connections.
+//! - `Request::respond` on a body that was not read blocks until the client hangs up: it costs a follower, not the listener.
+//!
+//! Runs on threads named `listener`. It never waits for room in the queue.
+
+use std::io::{Read, Result as IoResult};
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use tiny_http::{Method, Request, Response, Server};
+
+use super::body::{Intake, Signal, Taken};
+use crate::clock::epoch_ms;
+use crate::config::Types;
+use crate::dispatch::queue::{Mark, Queue};
+use crate::ledger::Ledger;
+use crate::log;
+use crate::random;
+use crate::sandbox::Sandbox;
+
+/// Lambda's bodies have 2 x `maxBytes` and some; one larger than this is refused.
+pub const MAX_BODY: usize = 8 * 1024 * 1024;
+/// Threads that may be stuck in stalled bodies before the listener itself reads on the last one.
+const MAX_THREADS: usize = 64;
+
+/// A bound port, and what its threads share.
+#[derive(Debug)]
+pub struct Listener {
+    port: u16,
+    path: String,
+    /// Managed Instances: AWS's emulator drops the path.
+    any_path: bool,
+    intake: Mutex<Intake>,
+    queue: Arc<Queue>,
+    sandbox: Arc<Sandbox>,
+    ledger: Arc<Ledger>,
+    threads: AtomicUsize,
+}
+
+/// One bound socket and its idle threads. There is a second one after an `accept` has failed: the first still has its connections.
+struct Port {
+    server: Server,
+    idle: AtomicUsize,
+}
+
+impl Listener {
+    /// Binds `port` on all interfaces: Lambda calls `sandbox.localdomain`, which need not be loopback. Connections wait in the kernel until
+    /// [`Listener::start`].
+    ///
+    /// # Errors
+    /// If the port is taken.
+    pub fn bind(port: u16) -> IoResult<TcpListener> {
+        TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
+    }
+
+    /// A listener that hands what it takes to `queue`. `any_path` and overlapping invocations are Managed Instances' ways.
+    #[must_use]
+    pub fn new(port: u16, types: Types, managed_instances: bool, queue: Arc<Queue>, sandbox: Arc<Sandbox>, ledger: Arc<Ledger>) -> Listener {
+        Listener {
+            port,
+            path: format!("/{}{}", random::hex16(), random::hex16()),
+            any_path: managed_instances,
+            intake: Mutex::new(Intake::new(types, managed_instances)),
+            queue,
+            sandbox,
+            ledger,
+            threads: AtomicUsize::new(0),
+        }
+    }
+
+    /// Where Lambda is to post. The path is a secret: nobody else in the sandbox can put events in.
+    #[must_use]
+    pub fn uri(&self) -> String {
+        format!("http://sandbox.localdomain:{}{}", self.port, self.path)
+    }
+
+    /// Serves the bound socket from now on.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn start(self: &Arc<Self>, socket: TcpListener) -> IoResult<()> {
+        let listener = Arc::clone(self);
+        named(move || match Server::from_listener(socket, None) {
+            Ok(server) => listener.serve(&Arc::new(Port { server, idle: AtomicUsize::new(0) })),
+            Err(error) => log::error!("listener", "the telemetry listener cannot start: {error}"),
+        })
+    }
+
+    /// Ships what was held back for a continuation that never came. To be called when no further POST is expected.
+    pub fn finish(&self) {
+        let mut intake = self.lock();
+        let taken = intake.finish(epoch_ms(SystemTime::now()));
+        self.hand_over(taken);
+    }
+
+    /// One thread's life: wait for a request, see to it that another thread waits for the next, then handle it.
+    fn serve(self: &Arc<Self>, port: &Arc<Port>) {
+        self.threads.fetch_add(1, Ordering::AcqRel);
+        port.idle.fetch_add(1, Ordering::AcqRel);
+        loop {
+            let received = port.server.recv();
+            let was_idle = port.idle.fetch_sub(1, Ordering::AcqRel);
+            match received {
+                Ok(request) => {
+                    if was_idle == 1 && self.threads.load(Ordering::Acquire) < MAX_THREADS {
+                        let (listener, port) = (Arc::clone(self), Arc::clone(port));
+                        let _ = named(move || listener.serve(&port));
+                    }
+                    self.handle(request);
+                }
+                Err(error) => self.bind_again(&error),
+            }
+            // One thread that waits is enough; a second one saves starting it anew. More have done their work.
+            if port.idle.fetch_add(1, Ordering::AcqRel) >= 2 {
+                port.idle.fetch_sub(1, Ordering::AcqRel);
+                break;
+            }
+        }
+        self.threads.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// The accept thread has ended (too many open files, say), and with it the port is closed.
+    fn bind_again(self: &Arc<Self>, error: &std::io::Error) {
+        log::warn!("accept", "the telemetry listener lost its port ({error}) and binds it again");
+        loop {
+            if let Ok(socket) = Self::bind(self.port)
+                && self.start(socket).is_ok()
+            {
+                return;
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn handle(&self, mut request: Request) {
+        if *request.method() != Method::Post || !(self.any_path || request.url() == self.path) {
+            self.ledger.refused_posts.add(1);
+            return answer(request, 404);
+        }
+        let declared = request.body_length().unwrap_or(0);
+        if declared > MAX_BODY {
+            self.ledger.refused_posts.add(1);
+            log::error!("body", "a telemetry POST of {declared} bytes is refused; at most {MAX_BODY} are taken");
+            return answer(request, 413);
+        }
+        let mut body = Vec::with_capacity(declared);
+        let read = request.as_reader().take(MAX_BODY as u64 + 1).read_to_end(&mut body);
+        if body.len() > MAX_BODY {
+            self.ledger.refused_posts.add(1);
+            log::error!("body", "a telemetry POST of more than {MAX_BODY} bytes is refused");
+            return answer(request, 413);
+        }
+        if read.is_err() || (declared > 0 && body.len() < declared) {
+            // Cut off on the way: Lambda was not told 200 and sends it again.
+            return answer(request, 400);
+        }
+        // The lock is taken before the answer: the next POST, which comes after the answer, cannot overtake this one.
+        let mut intake = self.lock();
+        answer(request, 200);
+        let taken = intake.take(body, epoch_ms(SystemTime::now()));
+        self.hand_over(taken);
+    }
+
+    fn hand_over(&self, taken: Taken) {
+        self.ledger.unparsed.add(taken.unparsed);
+        let marks = taken.signals.into_iter().filter_map(|signal| self.mark(signal)).collect();
+        self.queue.push(taken.batch, marks, epoch_ms(SystemTime::now()));
+    }
+
+    fn mark(&self, signal: Signal) -> Option<Mark> {
+        match signal {
+            Signal::LogStream(name) => {
+                self.sandbox.learn(|facts| facts.log_stream = Some(name));
+                None
+            }
+            Signal::Start { request_id, arn } => {
+                if let Some(arn) = arn {
+                    self.sandbox.invoked(&request_id, &arn);
+                }
+                Some(Mark::Started(request_id))
+            }
+            Signal::RuntimeDone { request_id, at } => Some(Mark::Done { request_id, at }),
+            Signal::Report { request_id } => Some(Mark::Reported(request_id)),
+            Signal::LogsDropped { records, bytes } => {
+                self.ledger.platform_dropped_records.add(records);
+                self.ledger.platform_dropped_bytes.add(bytes);
+                log::warn!("logs-dropped", "Lambda dropped {records} log records ({bytes} bytes) before they reached the extension");
+                Some(Mark::Gap)
+            }
+            Signal::Damaged => Some(Mark::Gap),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Intake> {
+        self.intake.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A client that hung up is nobody's problem here.
+fn answer(request: Request, status: u16) {
+    let _ = request.respond(Response::empty(status));
+}
+
+fn named(work: impl FnOnce() + Send + 'static) -> IoResult<()> {
+    thread::Builder::new().name("listener".to_owned()).spawn(work).map(drop)
+}

@@ -1,0 +1,131 @@
+//! What is known of this sandbox: what the envelope says of every event. Shared by all threads; each fact is learnt once or rarely.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::random;
+
+/// Invocations whose ARN is remembered: those that telemetry may still arrive for.
+const INVOCATIONS: usize = 16;
+
+/// Facts of the sandbox, and the id of this process.
+#[derive(Debug)]
+pub struct Sandbox {
+    id: String,
+    facts: Mutex<Facts>,
+    /// Rises whenever a fact changes, so that what was made of the facts can be kept until then.
+    generation: AtomicU64,
+}
+
+/// What Lambda has told so far. Strings are plain text, not JSON.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// From registration.
+    pub function_name: Option<String>,
+    /// From registration.
+    pub function_version: Option<String>,
+    /// From registration, or else out of an ARN.
+    pub account_id: Option<String>,
+    /// From the environment.
+    pub region: Option<String>,
+    /// `instanceId` of `platform.initStart`: the log stream's name in real sandboxes.
+    pub log_stream: Option<String>,
+    /// From the setting.
+    pub tags: Vec<(String, String)>,
+    /// Request id and invoked ARN, oldest first.
+    invocations: VecDeque<(String, String)>,
+}
+
+impl Facts {
+    /// The ARN that `request_id` was invoked by; for events outside any invocation, that of the earliest invocation known.
+    #[must_use]
+    pub fn arn_of(&self, request_id: Option<&str>) -> Option<&str> {
+        let found = match request_id {
+            Some(id) => self.invocations.iter().find(|(known, _)| known == id),
+            None => self.invocations.front(),
+        };
+        found.map(|(_, arn)| arn.as_str())
+    }
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Sandbox { id: random::hex16(), facts: Mutex::default(), generation: AtomicU64::new(1) }
+    }
+}
+
+impl Sandbox {
+    /// The first half of every event id: 16 hex digits, new for each process.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Changes whenever a fact does.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// The facts as they stand.
+    #[must_use]
+    pub fn facts(&self) -> Facts {
+        self.lock().clone()
+    }
+
+    /// Notes facts; see [`Facts`].
+    pub fn learn(&self, learn: impl FnOnce(&mut Facts)) {
+        learn(&mut self.lock());
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Notes an invocation and the ARN it was invoked by; also fills the account id where registration did not tell it.
+    pub fn invoked(&self, request_id: &str, arn: &str) {
+        if self.lock().arn_of(Some(request_id)).is_some() {
+            return;
+        }
+        self.learn(|facts| {
+            if facts.account_id.is_none() {
+                let account = arn.split(':').nth(4).filter(|a| !a.is_empty());
+                facts.account_id = account.map(str::to_owned);
+            }
+            if facts.invocations.len() == INVOCATIONS {
+                facts.invocations.pop_front();
+            }
+            facts.invocations.push_back((request_id.to_owned(), arn.to_owned()));
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Facts> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_has_the_arn_of_its_own_invocation() {
+        let sandbox = Sandbox::default();
+        sandbox.invoked("r1", "arn:aws:lambda:eu-west-1:123456789012:function:f:blue");
+        sandbox.invoked("r2", "arn:aws:lambda:eu-west-1:123456789012:function:f:green");
+        let facts = sandbox.facts();
+        assert_eq!(facts.arn_of(Some("r2")), Some("arn:aws:lambda:eu-west-1:123456789012:function:f:green"));
+        assert_eq!(facts.arn_of(None), Some("arn:aws:lambda:eu-west-1:123456789012:function:f:blue"));
+        assert_eq!(facts.arn_of(Some("r3")), None);
+        assert_eq!(facts.account_id.as_deref(), Some("123456789012"));
+    }
+
+    #[test]
+    fn old_invocations_are_forgotten_and_the_generation_rises() {
+        let sandbox = Sandbox::default();
+        let before = sandbox.generation();
+        for n in 0..100 {
+            sandbox.invoked(&format!("r{n}"), "arn");
+        }
+        assert_eq!(sandbox.facts().invocations.len(), INVOCATIONS);
+        assert_eq!(sandbox.generation(), before + 100);
+    }
+}
