@@ -1,1 +1,38 @@
-//! Drives the built binary from outside.
+//! Drives the built binary from outside, against the simulator: one file per concern.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "test code: a broken assumption should stop the test where it happens")]
+
+mod delivery;
+mod lifecycle;
+mod loss;
+mod settings;
+
+use std::path::PathBuf;
+
+use sandbox::{Kinesis, Lambda, LambdaBuilder};
+
+/// The binary under test: the one that cargo built for these tests, or another one (a static build, another architecture).
+pub fn binary() -> PathBuf {
+    std::env::var_os("KTE_BINARY").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_kinesis-telemetry-extension")), PathBuf::from)
+}
+
+/// A sandbox with the extension in it, writing to `kinesis` at the end of each invocation.
+pub fn extension(kinesis: &Kinesis) -> LambdaBuilder {
+    runner(Lambda::builder(binary()).kinesis(kinesis).setting("FLUSH", "end"))
+}
+
+/// A binary of another architecture needs an emulator in front.
+fn runner(builder: LambdaBuilder) -> LambdaBuilder {
+    match std::env::var("KTE_RUNNER") {
+        Ok(command) => builder.runner(&command.split(' ').collect::<Vec<_>>()),
+        Err(_) => builder,
+    }
+}
+
+/// Checks the balance of the last ledger against itself, and gives it.
+#[track_caller]
+pub fn ledger(kinesis: &Kinesis) -> serde_json::Value {
+    let ledger = kinesis.account().ledgers().pop().expect("a ledger on the stream");
+    let dropped: u64 = ["queue", "rejected", "undelivered"].iter().map(|why| ledger["dropped"][why].as_u64().unwrap()).sum();
+    assert_eq!(ledger["received"].as_u64().unwrap(), ledger["delivered"].as_u64().unwrap() + dropped, "{ledger}");
+    ledger
+}

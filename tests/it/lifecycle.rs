@@ -1,0 +1,140 @@
+//! Registration, subscription, `/next`, SHUTDOWN; and what Lambda may answer instead.
+
+use sandbox::{Failure, Invocation, Kinesis, ms};
+
+use crate::{extension, ledger};
+
+#[test]
+fn a_cold_start_calls_lambda_in_order_and_nobody_else() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).start();
+    let init = lambda.init().unwrap();
+
+    let calls: Vec<String> = init.calls.iter().map(|call| call.line()).collect();
+    assert_eq!(calls, ["POST /2020-01-01/extension/register", "PUT /2022-07-01/telemetry", "GET /2020-01-01/extension/event/next"]);
+    assert_eq!(init.calls[0].header("Lambda-Extension-Name"), Some("kinesis-telemetry-extension"));
+    assert_eq!(kinesis.puts().len(), 0, "no call to AWS before the first /next");
+    assert!(lambda.shutdown("spindown").is_clean());
+}
+
+#[test]
+fn the_subscription_asks_for_what_the_settings_say() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis)
+        .setting("TYPES", "function,extension")
+        .setting("BUFFER_TIMEOUT_MS", "100")
+        .setting("BUFFER_MAX_BYTES", "262144")
+        .setting("BUFFER_MAX_ITEMS", "1000")
+        .start();
+    let init = lambda.init().unwrap();
+    let body: serde_json::Value = serde_json::from_str(&init.calls[1].body).unwrap();
+    assert_eq!(body["schemaVersion"], "2025-01-29");
+    // `platform` is asked for although it is not shipped: it tells when an invocation ends.
+    assert_eq!(body["types"], serde_json::json!(["platform", "function", "extension"]));
+    assert_eq!(body["buffering"], serde_json::json!({"maxItems": 1000, "maxBytes": 262_144, "timeoutMs": 100}));
+    lambda.invoke(Invocation::new().text("only this")).unwrap();
+    assert!(lambda.shutdown("spindown").is_clean());
+    let account = kinesis.account();
+    assert!(account.events.iter().all(|event| !event.kind.starts_with("platform.")));
+    assert_eq!(account.of_type("function").len(), 1);
+}
+
+#[test]
+fn an_older_schema_is_asked_for_where_the_newest_is_refused() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).refuse_schema("2025-01-29").start();
+    lambda.init().unwrap();
+    lambda.invoke(Invocation::new().text("hello")).unwrap();
+    assert!(lambda.shutdown("spindown").is_clean());
+    assert_eq!(lambda.subscription().unwrap().schema, "2022-12-13");
+    kinesis.account().compare(&lambda.sent()).assert_clean();
+}
+
+#[test]
+fn no_telemetry_api_means_idle_with_one_line() {
+    for status in [202, 404, 400, 403, 500] {
+        let kinesis = Kinesis::start();
+        let lambda = extension(&kinesis).subscribe_answers(status).start();
+        lambda.init().unwrap();
+        for _ in 0..3 {
+            let report = lambda.invoke(Invocation::new().text("hello")).unwrap();
+            assert!(!report.deadline_exceeded);
+            assert!(report.held < ms(100), "an idle extension holds nothing, but {:?}", report.held);
+        }
+        assert!(lambda.shutdown("spindown").is_clean());
+        assert_eq!(lambda.stderr().len(), 1, "{status}: {:?}", lambda.stderr());
+        assert!(lambda.stderr()[0].contains(&status.to_string()), "{:?}", lambda.stderr());
+        assert_eq!(kinesis.puts().len(), 0);
+    }
+}
+
+#[test]
+fn a_refused_registration_ends_the_extension_with_one_line() {
+    for status in [403, 500] {
+        let kinesis = Kinesis::start();
+        let lambda = extension(&kinesis).register_answers(status).start();
+        let error = lambda.init().unwrap_err();
+        assert!(matches!(error.kind, Failure::Crash(exit) if exit.code == Some(1)), "{error}");
+        assert_eq!(lambda.stderr().len(), 1);
+        assert!(lambda.stderr()[0].contains(&status.to_string()), "{:?}", lambda.stderr());
+    }
+}
+
+#[test]
+fn a_next_that_fails_now_and_then_is_tried_again() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).next_answers(2, 500).next_answers(3, 403).start();
+    lambda.init().unwrap();
+    for _ in 0..3 {
+        lambda.invoke(Invocation::new().text("hello")).unwrap();
+    }
+    assert!(lambda.shutdown("spindown").is_clean());
+    kinesis.account().compare(&lambda.sent()).assert_clean();
+}
+
+#[test]
+fn a_sandbox_that_is_never_invoked_ships_its_init() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).runtime_init(ms(20), &["loading"]).start();
+    lambda.init().unwrap();
+    assert!(lambda.shutdown("spindown").is_clean());
+    kinesis.account().compare(&lambda.sent()).assert_clean();
+    let account = kinesis.account();
+    assert_eq!(account.of_type("platform.initStart").len(), 1);
+    assert_eq!(account.containing("loading")[0].json()["coldStart"], true);
+}
+
+#[test]
+fn the_ledger_is_the_last_event_and_agrees_with_the_stream() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).start();
+    lambda.init().unwrap();
+    for n in 0..5 {
+        lambda.invoke(Invocation::new().text(&format!("line {n}"))).unwrap();
+    }
+    assert!(lambda.shutdown("spindown").is_clean());
+    let account = kinesis.account();
+    account.compare(&lambda.sent()).assert_clean();
+    assert_eq!(account.events.last().unwrap().kind, "kinesis-telemetry.ledger");
+    let ledger = ledger(&kinesis);
+    assert_eq!(ledger["received"].as_u64().unwrap() as usize, lambda.sent().len());
+    assert_eq!(ledger["shutdownReason"], "spindown");
+    assert_eq!(ledger["retried"], 0);
+    let processes = account.by_process();
+    assert_eq!(processes.len(), 1);
+    let process = processes.values().next().unwrap();
+    assert!(process.gaps.is_empty() && process.repeats.is_empty());
+    assert_eq!(process.highest as usize, lambda.sent().len());
+}
+
+#[test]
+fn the_last_report_of_the_last_invocation_is_on_the_stream() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).start();
+    lambda.init().unwrap();
+    let report = lambda.invoke(Invocation::new()).unwrap();
+    let shutdown = lambda.shutdown("spindown");
+    assert!(shutdown.is_clean());
+    let reports: Vec<_> = kinesis.account().of_type("platform.report").iter().map(|e| e.json()["requestId"].clone()).collect();
+    assert_eq!(reports, [serde_json::json!(report.request_id)]);
+}
