@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -85,7 +85,7 @@ impl Extension {
         }
         listener.start(socket).map_err(|error| start_error(format!("cannot start the listener: {error}")))?;
         let dispatcher = Dispatcher::new(config, continuous, Arc::clone(&sandbox), Arc::clone(&queue), ledger);
-        let thread = thread::Builder::new().name("dispatcher".to_owned());
+        let thread = thread::Builder::new().name(panic::DISPATCHER.to_owned());
         thread.spawn(move || dispatcher.run()).map_err(|error| start_error(format!("cannot start the dispatcher: {error}")))?;
         Ok(Extension { queue, listener, sandbox })
     }
@@ -95,7 +95,9 @@ impl Extension {
         self.sandbox.invoked(&invoke.request_id, &invoke.invoked_function_arn);
         let (now, wall) = (Instant::now(), epoch_ms(SystemTime::now()));
         let deadline = Deadline::from_epoch(invoke.deadline_ms, INVOCATION_MARGIN, Limit::Invocation, now, wall);
-        self.ask(deadline.at() + GRACE, |rest| Command::Invoked { request_id: invoke.request_id, deadline, rest });
+        panic::switch("main");
+        // After a panic anywhere no invocation is held any more: what it waits for may never come.
+        self.ask(deadline.at() + GRACE, panic::happened, |rest| Command::Invoked { request_id: invoke.request_id, deadline, rest });
     }
 
     /// The sandbox ends. Comes back when all is sent, or at the deadline.
@@ -103,26 +105,22 @@ impl Extension {
         let (now, wall) = (Instant::now(), epoch_ms(SystemTime::now()));
         let deadline = Deadline::from_epoch(deadline_ms, SHUTDOWN_MARGIN, Limit::Shutdown, now, wall);
         let until = deadline.at().min(now + LAST_REPORT);
-        self.ask(until + GRACE, |rest| Command::Settle { until, rest });
+        self.ask(until + GRACE, panic::happened, |rest| Command::Settle { until, rest });
         self.listener.finish();
-        self.ask(deadline.at(), |rest| Command::Stop { deadline, reason, rest });
+        self.ask(deadline.at(), panic::in_dispatcher, |rest| Command::Stop { deadline, reason, rest });
     }
 
-    fn ask(&self, until: Instant, command: impl FnOnce(Rest) -> Command) {
+    /// Asks the dispatcher for something, and waits for its answer until `until`, or until `hopeless`.
+    fn ask(&self, until: Instant, hopeless: impl Fn() -> bool, command: impl FnOnce(Rest) -> Command) {
+        const LOOK: Duration = Duration::from_millis(50);
         let (rest, at_rest) = mpsc::channel();
         self.queue.command(command(rest));
-        wait(&at_rest, until);
-    }
-}
-
-/// Waits for the dispatcher's answer until `until`, or until a thread has panicked: then none may come.
-fn wait(at_rest: &Receiver<()>, until: Instant) {
-    const LOOK: Duration = Duration::from_millis(50);
-    while !panic::happened() {
-        let left = until.saturating_duration_since(Instant::now());
-        match at_rest.recv_timeout(left.min(LOOK)) {
-            Err(RecvTimeoutError::Timeout) if !left.is_zero() => {}
-            _ => return,
+        while !hopeless() {
+            let left = until.saturating_duration_since(Instant::now());
+            match at_rest.recv_timeout(left.min(LOOK)) {
+                Err(RecvTimeoutError::Timeout) if !left.is_zero() => {}
+                _ => return,
+            }
         }
     }
 }

@@ -6,24 +6,37 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-static HAPPENED: AtomicBool = AtomicBool::new(false);
+static ANYWHERE: AtomicBool = AtomicBool::new(false);
+static IN_DISPATCHER: AtomicBool = AtomicBool::new(false);
 
-/// Whether any thread has panicked. From then on the extension is idle: it holds nothing.
+/// The dispatcher thread's name: its panic is told from others.
+pub const DISPATCHER: &str = "dispatcher";
+
+/// Whether any thread has panicked. From then on no invocation is held.
 #[must_use]
 pub fn happened() -> bool {
-    HAPPENED.load(Ordering::Acquire)
+    ANYWHERE.load(Ordering::Acquire)
+}
+
+/// Whether the dispatcher has panicked: nobody will answer.
+#[must_use]
+pub fn in_dispatcher() -> bool {
+    IN_DISPATCHER.load(Ordering::Acquire)
 }
 
 /// Installs the hook. `idle` is what the main thread does after a panic of its own: call `/next` until SHUTDOWN, then exit; it never returns.
 pub fn survive(idle: impl Fn() + Send + Sync + 'static) {
     std::panic::set_hook(Box::new(move |info| {
-        let again = HAPPENED.swap(true, Ordering::AcqRel);
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("a helper").to_owned();
+        if name == DISPATCHER {
+            IN_DISPATCHER.store(true, Ordering::Release);
+        }
+        ANYWHERE.store(true, Ordering::Release);
         let place = info.location().map_or_else(String::new, |at| format!(" at {}:{}", at.file(), at.line()));
         // The message may quote telemetry, so only the place is told.
         crate::log::error!("panic", "a bug: the {name} thread panicked{place}; the function goes on without telemetry");
-        if name == "main" && !again {
+        if name == "main" {
             idle();
         }
         loop {
@@ -31,3 +44,17 @@ pub fn survive(idle: impl Fn() + Send + Sync + 'static) {
         }
     }));
 }
+
+/// Panics if the variable `PANIC_SWITCH` names this place; compiled for tests only.
+#[cfg(feature = "panic-switch")]
+#[allow(clippy::panic, reason = "that is what it is for")]
+pub fn switch(place: &str) {
+    if std::env::var("PANIC_SWITCH").is_ok_and(|wanted| wanted == place) {
+        panic!("as asked for");
+    }
+}
+
+/// Nothing, outside tests.
+#[cfg(not(feature = "panic-switch"))]
+#[inline]
+pub fn switch(_place: &str) {}

@@ -18,6 +18,7 @@ use crate::kinesis::put_records::{Client, Failure, LEAST_TIME, RecordOutcome, Re
 use crate::kinesis::record::{Envelope, LEDGER_EVENT, SANDBOX_EVENT};
 use crate::ledger::Ledger;
 use crate::log;
+use crate::panic;
 use crate::random;
 use crate::sandbox::Sandbox;
 
@@ -83,6 +84,14 @@ struct Outgoing {
     ambiguous: bool,
 }
 
+/// The last event that is still to come.
+#[derive(Debug, PartialEq, Eq)]
+enum Unreported {
+    Nothing,
+    Init,
+    Invocation(Arc<str>),
+}
+
 /// An invocation that `main` waits for.
 #[derive(Debug)]
 struct Held {
@@ -115,7 +124,7 @@ pub struct Dispatcher {
     held: Option<Held>,
     started: Option<Arc<str>>,
     done: Option<(Arc<str>, Option<EpochMs>)>,
-    unreported: Option<Arc<str>>,
+    unreported: Unreported,
     gap: bool,
     introduced: bool,
     ledger_sent: Instant,
@@ -150,7 +159,7 @@ impl Dispatcher {
             held: None,
             started: None,
             done: None,
-            unreported: None,
+            unreported: Unreported::Init,
             gap: false,
             introduced: false,
             ledger_sent: Instant::now(),
@@ -190,14 +199,19 @@ impl Dispatcher {
     fn note(&mut self, mark: Mark) {
         match mark {
             Mark::Started(request_id) => {
-                self.unreported = Some(request_id.clone());
+                self.unreported = Unreported::Invocation(request_id.clone());
                 self.started = Some(request_id);
                 self.gap = false;
             }
             Mark::Done { request_id, at } => self.done = Some((request_id, at)),
             Mark::Reported(request_id) => {
-                if self.unreported.as_ref() == Some(&request_id) {
-                    self.unreported = None;
+                if self.unreported == Unreported::Invocation(request_id) {
+                    self.unreported = Unreported::Nothing;
+                }
+            }
+            Mark::InitReported => {
+                if self.unreported == Unreported::Init {
+                    self.unreported = Unreported::Nothing;
                 }
             }
             Mark::Gap => self.gap = true,
@@ -223,7 +237,7 @@ impl Dispatcher {
     fn invoked(&mut self, held: Held) {
         let now = epoch_ms(SystemTime::now());
         self.cadence.invoked(now);
-        self.unreported = Some(held.request_id.as_str().into());
+        self.unreported = Unreported::Invocation(held.request_id.as_str().into());
         let mut plan = flush::on_invoke(self.mode, &self.cadence, &self.queue.pending(), self.max_age, now);
         if self.breaker.is_open() {
             if !self.breaker.may_probe(now) || self.queue.waiting() == 0 {
@@ -297,9 +311,9 @@ impl Dispatcher {
 
     // --- the end -----------------------------------------------------------------------------------------------------------------------
 
-    /// Waits for what Lambda still posts: the report of the last invocation.
+    /// Waits for what Lambda still posts: the report of the last invocation, or of the init if there was none.
     fn settle(&mut self, until: Instant) {
-        while self.unreported.is_some() && Instant::now() < until {
+        while self.unreported != Unreported::Nothing && Instant::now() < until {
             for mark in self.queue.wait(Some(until)).marks {
                 self.note(mark);
             }
@@ -434,6 +448,7 @@ impl Dispatcher {
     /// Sends the outbox once. Says whether it makes sense to go on now; what is not settled stays in the outbox.
     fn send(&mut self, attempt: u32, deadline: &Deadline) -> bool {
         let Some(mut outgoing) = self.outbox.take() else { return true };
+        panic::switch("dispatcher");
         let mut answer = self.put(&mut outgoing, deadline);
         if matches!(&answer, Err(failure) if failure.stale) {
             // The pooled connection had died in a freeze: no error, no pause, a fresh one at once.

@@ -29,6 +29,8 @@ pub enum Mark {
     },
     /// The last event of this request.
     Reported(Arc<str>),
+    /// The last event of the init.
+    InitReported,
     /// Telemetry was lost upstream: a `Done` that is waited for may be among it.
     Gap,
 }

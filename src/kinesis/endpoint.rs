@@ -92,7 +92,8 @@ impl Endpoint {
         let row = PARTITIONS.iter().find(|(prefix, _, _)| region.starts_with(prefix));
         let (suffix, dual_stack_suffix) = row.map_or(("amazonaws.com", "api.aws"), |(_, suffix, dual)| (*suffix, *dual));
         // GovCloud's ordinary host is its FIPS host.
-        let fips = variants.fips && !(region.starts_with("us-gov-") && !variants.dual_stack);
+        let has_own_fips_host = variants.dual_stack || !region.starts_with("us-gov-");
+        let fips = variants.fips && has_own_fips_host;
         let service = if fips { "kinesis-fips" } else { "kinesis" };
         let suffix = if variants.dual_stack { dual_stack_suffix } else { suffix };
         Endpoint { url: format!("https://{service}.{region}.{suffix}/"), region: region.to_owned() }

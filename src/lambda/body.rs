@@ -41,6 +41,8 @@ pub enum Signal {
         /// As in JSON, between the quotes.
         request_id: Arc<str>,
     },
+    /// `platform.initReport`: the last event of the init.
+    InitReport,
     /// `platform.logsDropped`: Lambda lost records, perhaps the `runtimeDone` too.
     LogsDropped {
         /// How many.
@@ -293,6 +295,7 @@ impl Page<'_> {
                 self.signals.push(signal);
             }
             "platform.report" => self.signals.extend(request_id().map(|request_id| Signal::Report { request_id })),
+            "platform.initReport" => self.signals.push(Signal::InitReport),
             "platform.initStart" => self.signals.extend(facts.log_stream.clone().map(Signal::LogStream)),
             "platform.logsDropped" => {
                 self.signals.push(Signal::LogsDropped { records: facts.dropped_records, bytes: facts.dropped_bytes });
@@ -499,4 +502,174 @@ fn trace_root(tracing: &RawValue) -> Option<&str> {
     }
     let value = in_quotes(serde_json::from_str::<Tracing<'_>>(tracing.get()).ok()?.value?)?;
     value.split(';').find_map(|part| part.strip_prefix("Root=")).filter(|root| !root.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: Types = Types { platform: true, function: true, extension: true };
+
+    fn intake() -> Intake {
+        Intake::new(ALL, false)
+    }
+
+    /// The events as they would be written, without what the extension adds.
+    fn texts(taken: &Taken) -> Vec<String> {
+        let bytes = taken.batch.bytes();
+        taken.batch.remaining().iter().map(|event| String::from_utf8(event.text.of(bytes).to_vec()).unwrap()).collect()
+    }
+
+    fn ids(taken: &Taken) -> Vec<Option<String>> {
+        let bytes = taken.batch.bytes();
+        let id = |event: &Event| match &event.request_id {
+            RequestId::Unknown => None,
+            RequestId::Own(span) => Some(String::from_utf8(span.of(bytes).to_vec()).unwrap()),
+            RequestId::InProgress(id) => Some(id.to_string()),
+        };
+        taken.batch.remaining().iter().map(id).collect()
+    }
+
+    fn event(kind: &str, record: &str) -> String {
+        format!(r#"{{"time":"2026-11-23T09:15:45.012Z","type":"{kind}","record":{record}}}"#)
+    }
+
+    fn body(events: &[String]) -> Vec<u8> {
+        format!("[{}]", events.join(",")).into_bytes()
+    }
+
+    #[test]
+    fn an_ordinary_body_is_not_copied() {
+        let events = [event("function", r#""a""#), event("function", r#"{"b":1}"#)];
+        let bytes = body(&events);
+        let length = bytes.len();
+        let taken = intake().take(bytes, 0);
+        assert_eq!(texts(&taken), events.map(|event| event.strip_suffix('}').unwrap().to_owned()));
+        assert_eq!(taken.batch.bytes().len(), length, "nothing behind the body");
+    }
+
+    #[test]
+    fn the_invocation_in_progress_lasts_until_the_next_start() {
+        let mut intake = intake();
+        let taken = intake.take(
+            body(&[
+                event("function", r#""init""#),
+                event("platform.start", r#"{"requestId":"r1"}"#),
+                event("function", r#""one""#),
+                event("function", r#"{"requestId":"own"}"#),
+                event("platform.runtimeDone", r#"{"requestId":"r1","status":"success"}"#),
+                event("function", r#""late""#),
+                event("platform.start", r#"{"requestId":"r2"}"#),
+                event("platform.report", r#"{"requestId":"r1"}"#),
+                event("extension", r#""two""#),
+                event("platform.extension", r#"{"name":"x"}"#),
+            ]),
+            0,
+        );
+        let some = |id: &str| Some(id.to_owned());
+        let expected = [None, some("r1"), some("r1"), some("own"), some("r1"), some("r1"), some("r2"), some("r1"), some("r2"), None];
+        assert_eq!(ids(&taken), expected);
+        let cold: Vec<bool> = taken.batch.remaining().iter().map(|event| event.cold_start).collect();
+        assert_eq!(cold, [true, true, true, false, true, true, false, true, false, false]);
+        let at = clock::parse_iso8601("2026-11-23T09:15:45.012Z");
+        assert_eq!(
+            taken.signals,
+            [
+                Signal::Start { request_id: "r1".into(), arn: None },
+                Signal::RuntimeDone { request_id: "r1".into(), at },
+                Signal::Start { request_id: "r2".into(), arn: None },
+                Signal::Report { request_id: "r1".into() },
+            ]
+        );
+    }
+
+    #[test]
+    fn where_invocations_overlap_no_request_id_is_guessed() {
+        let mut intake = Intake::new(ALL, true);
+        let events = [event("platform.start", r#"{"requestId":"r1"}"#), event("function", r#""whose?""#), event("function", r#"{"requestId":"r1"}"#)];
+        let taken = intake.take(body(&events), 0);
+        assert_eq!(ids(&taken), [Some("r1".to_owned()), None, Some("r1".to_owned())]);
+    }
+
+    #[test]
+    fn types_that_are_not_shipped_still_signal_and_take_no_number() {
+        let mut intake = Intake::new(Types { platform: false, ..ALL }, false);
+        let taken = intake.take(body(&[event("platform.start", r#"{"requestId":"r1"}"#), event("function", r#""x""#)]), 0);
+        assert_eq!(taken.signals.len(), 1);
+        assert_eq!(taken.batch.remaining().len(), 1);
+        assert_eq!(taken.batch.remaining()[0].number, 1);
+        assert_eq!(ids(&taken), [Some("r1".to_owned())]);
+    }
+
+    #[test]
+    fn facts_of_the_platform() {
+        let tracing = r#"{"type":"X-Amzn-Trace-Id","value":"Root=1-62e9;Parent=0e;Sampled=1"}"#;
+        let start = format!(r#"{{"requestId":"r1","functionArn":"arn:aws:lambda:x","tracing":{tracing}}}"#);
+        let taken = intake().take(
+            body(&[
+                event("platform.initStart", r#"{"instanceId":"2026/11/23/orders[$LATEST]22be"}"#),
+                event("platform.start", &start),
+                event("platform.logsDropped", r#"{"droppedBytes":12345,"droppedRecords":123,"reason":"slow"}"#),
+            ]),
+            0,
+        );
+        assert_eq!(
+            taken.signals,
+            [
+                Signal::LogStream("2026/11/23/orders[$LATEST]22be".to_owned()),
+                Signal::Start { request_id: "r1".into(), arn: Some("arn:aws:lambda:x".to_owned()) },
+                Signal::LogsDropped { records: 123, bytes: 12_345 },
+            ]
+        );
+        let trace = taken.batch.remaining()[1].trace_id.unwrap();
+        assert_eq!(trace.of(taken.batch.bytes()), b"1-62e9");
+    }
+
+    #[test]
+    fn other_spellings_are_rebuilt_on_one_line() {
+        let odd = "[ { \"type\" : \"function\",\n \"record\" : {\n\"a\" : [1,\r\n2]}, \"time\":\"t\", \"new\" : 1, \"region\":\"mars\" } ]";
+        let taken = intake().take(odd.as_bytes().to_vec(), 0);
+        let text = r#"{"time":"t","type":"function","record":{ "a" : [1,  2]},"new":1,"lambda.region":"mars""#;
+        assert_eq!(texts(&taken), [text]);
+        let record = taken.batch.remaining()[0].record;
+        assert_eq!(record.of(taken.batch.bytes()), br#"{ "a" : [1,  2]}"#);
+    }
+
+    #[test]
+    fn events_before_and_after_a_fault_are_kept_once() {
+        let (a, b) = (event("function", r#""a""#), event("function", r#""b""#));
+        let bytes = format!("[{a},{{\"broken\":,{b}]");
+        let taken = intake().take(bytes.into_bytes(), 1_795_425_345_012);
+        let unparsed = r#"{"time":"2026-11-23T09:15:45.012Z","type":"unparsed","record":"{\"broken\":""#;
+        assert_eq!(texts(&taken), [a.trim_end_matches('}'), unparsed, b.trim_end_matches('}')]);
+        assert_eq!((taken.unparsed, taken.signals.len()), (1, 1));
+        assert_eq!(taken.batch.remaining().iter().map(|event| event.number).collect::<Vec<_>>(), [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_runtime_done_in_a_broken_body_is_found() {
+        let bytes = br#"[{"time":"t","type":"platform.runtimeDone","record":{"requestId":"r1","status":#oops"#;
+        let taken = intake().take(bytes.to_vec(), 0);
+        assert!(taken.signals.contains(&Signal::RuntimeDone { request_id: "r1".into(), at: None }));
+    }
+
+    #[test]
+    fn a_cut_record_is_held_for_the_next_body_and_given_up_at_the_end() {
+        let mut intake = intake();
+        let head = r#"{"time":"t","type":"function","record":"#;
+        assert!(intake.take(format!("[{head}{{\"m\":\"AA}}]").into_bytes(), 0).batch.remaining().is_empty());
+        let taken = intake.take(format!("[{head}BB\"}}}},{}]", event("function", "1")).into_bytes(), 0);
+        assert_eq!(texts(&taken)[0], format!("{head}{{\"m\":\"AABB\"}}"));
+        assert_eq!(taken.batch.remaining().len(), 2);
+        assert!(intake.take(format!("[{head}{{\"m\":\"AA}}]").into_bytes(), 0).batch.remaining().is_empty());
+        assert_eq!(intake.finish(0).unparsed, 1);
+        assert_eq!(intake.finish(0).unparsed, 0);
+    }
+
+    #[test]
+    fn deep_nesting_and_lone_surrogates_pass() {
+        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        let taken = intake().take(body(&[event("function", &deep), event("function", r#""\ud800""#)]), 0);
+        assert_eq!((taken.batch.remaining().len(), taken.unparsed), (2, 0));
+    }
 }

@@ -21,6 +21,7 @@ use crate::config::Types;
 use crate::dispatch::queue::{Mark, Queue};
 use crate::ledger::Ledger;
 use crate::log;
+use crate::panic;
 use crate::random;
 use crate::sandbox::Sandbox;
 
@@ -94,7 +95,12 @@ impl Listener {
 
     /// Ships what was held back for a continuation that never came. To be called when no further POST is expected.
     pub fn finish(&self) {
-        let mut intake = self.lock();
+        // Not if a thread that panicked has the lock: it never gives it back, and SHUTDOWN does not wait.
+        let mut intake = match self.intake.try_lock() {
+            Ok(intake) => intake,
+            Err(_) if panic::happened() => return,
+            Err(_) => self.lock(),
+        };
         let taken = intake.finish(epoch_ms(SystemTime::now()));
         self.hand_over(taken);
     }
@@ -163,6 +169,7 @@ impl Listener {
         // The lock is taken before the answer: the next POST, which comes after the answer, cannot overtake this one.
         let mut intake = self.lock();
         answer(request, 200);
+        panic::switch("listener");
         let taken = intake.take(body, epoch_ms(SystemTime::now()));
         self.hand_over(taken);
     }
@@ -187,6 +194,7 @@ impl Listener {
             }
             Signal::RuntimeDone { request_id, at } => Some(Mark::Done { request_id, at }),
             Signal::Report { request_id } => Some(Mark::Reported(request_id)),
+            Signal::InitReport => Some(Mark::InitReported),
             Signal::LogsDropped { records, bytes } => {
                 self.ledger.platform_dropped_records.add(records);
                 self.ledger.platform_dropped_bytes.add(bytes);

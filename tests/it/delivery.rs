@@ -196,7 +196,7 @@ fn partition_keys_spread_or_hold_together() {
         let records = kinesis.records();
         // The extension's own events go by the sandbox.
         let telemetry: Vec<_> = records.iter().filter(|record| !record.data.windows(18).any(|w| w == b"kinesis-telemetry.")).collect();
-        let used: HashSet<_> = telemetry.iter().map(|record| record.shard.clone()).collect();
+        let used: HashSet<_> = telemetry.iter().map(|record| record.shard).collect();
         assert_eq!(used.len(), shards, "{setting}");
         match setting {
             "function" => assert!(telemetry.iter().all(|record| record.partition_key == "orders")),
@@ -224,7 +224,11 @@ fn unknown_event_types_and_keys_pass() {
     let account = kinesis.account();
     assert_eq!(account.of_type("platform.somethingNew")[0].request_id.as_deref(), Some("r-1"));
     assert_eq!(account.of_type("platform.brandNew")[0].record, br#"{"x":[1,2]}"#);
-    let lines: Vec<String> = kinesis.records().iter().flat_map(|r| r.data.split(|b| *b == b'\n').map(|l| String::from_utf8_lossy(l).into_owned()).collect::<Vec<_>>()).collect();
+    let lines: Vec<String> = kinesis
+        .records()
+        .iter()
+        .flat_map(|r| r.data.split(|b| *b == b'\n').map(|l| String::from_utf8_lossy(l).into_owned()).collect::<Vec<_>>())
+        .collect();
     let rebuilt: serde_json::Value = serde_json::from_str(lines.iter().find(|line| line.contains("multi")).unwrap()).unwrap();
     assert_eq!(rebuilt["record"], json!({"multi": "line"}));
     assert_eq!(rebuilt["extra"], json!({"k": 1}));

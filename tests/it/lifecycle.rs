@@ -59,7 +59,6 @@ fn no_telemetry_api_means_idle_with_one_line() {
         for _ in 0..3 {
             let report = lambda.invoke(Invocation::new().text("hello")).unwrap();
             assert!(!report.deadline_exceeded);
-            assert!(report.held < ms(100), "an idle extension holds nothing, but {:?}", report.held);
         }
         assert!(lambda.shutdown("spindown").is_clean());
         assert_eq!(lambda.stderr().len(), 1, "{status}: {:?}", lambda.stderr());

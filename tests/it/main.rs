@@ -1,9 +1,16 @@
 //! Drives the built binary from outside, against the simulator: one file per concern.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "test code: a broken assumption should stop the test where it happens")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "test code: a broken assumption should stop the test where it happens"
+)]
 
 mod delivery;
+mod house;
 mod lifecycle;
 mod loss;
+mod panics;
 mod settings;
 
 use std::path::PathBuf;

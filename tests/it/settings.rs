@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::process::{Command, Output};
 
 use kinesis_telemetry_extension::config;
-use sandbox::{Failure, Invocation, Kinesis, ms};
+use sandbox::{Failure, Invocation, Kinesis};
 
 use crate::{binary, extension};
 
@@ -19,12 +19,15 @@ fn all_bad_settings_are_told_in_one_line_and_the_function_is_unharmed() {
     lambda.init().unwrap();
     for _ in 0..3 {
         let report = lambda.invoke(Invocation::new().text("hello")).unwrap();
-        assert!(!report.deadline_exceeded && report.held < ms(100));
+        assert!(!report.deadline_exceeded);
+        assert_eq!(report.in_flight_at_next, 0);
     }
     assert!(lambda.shutdown("spindown").is_clean());
     let lines = lambda.stderr();
     assert_eq!(lines.len(), 1, "{lines:?}");
-    for part in ["KINESIS_TELEMETRY_FLUSH=\"banana\"", "adaptive, end, next", "KINESIS_TELEMETRY_PORT=\"9001\"", "KINESIS_TELEMETRY_STREAM", "METRICS"] {
+    for part in
+        ["KINESIS_TELEMETRY_FLUSH=\"banana\"", "adaptive, end, next", "KINESIS_TELEMETRY_PORT=\"9001\"", "KINESIS_TELEMETRY_STREAM", "METRICS"]
+    {
         assert!(lines[0].contains(part), "{part} missing in {}", lines[0]);
     }
     assert_eq!(kinesis.puts().len(), 0);
@@ -103,8 +106,16 @@ fn help_shows_every_setting_and_version_the_version() {
     assert!(String::from_utf8(unknown.stderr).unwrap().contains("--banana"));
 }
 
+/// With `UPDATE_README=1` the table is written instead of compared.
 #[test]
 fn the_readme_shows_the_same_table() {
-    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
-    assert!(readme.contains(&config::markdown()), "README.md is to hold this table:\n{}", config::markdown());
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+    let readme = std::fs::read_to_string(path).unwrap();
+    let (before, rest) = readme.split_once("<!-- settings -->\n").unwrap();
+    let (_, after) = rest.split_once("<!-- /settings -->\n").unwrap();
+    let right = format!("{before}<!-- settings -->\n{}<!-- /settings -->\n{after}", config::markdown());
+    if std::env::var_os("UPDATE_README").is_some() {
+        std::fs::write(path, &right).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(path).unwrap(), right, "UPDATE_README=1 cargo test --test it readme writes the table");
 }

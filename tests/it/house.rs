@@ -1,0 +1,79 @@
+//! The rooms and the arrows between them: all in the direction of the data.
+
+use std::path::{Path, PathBuf};
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] }).collect()
+}
+
+/// The code of a file under `src`, without its tests.
+fn code(path: &Path) -> String {
+    let text = std::fs::read_to_string(path).unwrap();
+    text.split("#[cfg(test)]").next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn rooms_know_only_what_lies_downstream() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    // A file or folder, what it may not name, and the one exception.
+    let rules: [(&str, &[&str], &str); 7] = [
+        ("kinesis", &["crate::lambda", "crate::dispatch"], ""),
+        ("dispatch", &["crate::lambda"], ""),
+        ("lambda/api.rs", &["crate::dispatch", "crate::kinesis", "listener"], ""),
+        ("lambda/listener.rs", &["crate::dispatch", "crate::kinesis", "api"], "crate::dispatch::queue"),
+        ("event.rs", &["crate::lambda", "crate::dispatch", "crate::kinesis"], ""),
+        ("ledger.rs", &["crate::lambda", "crate::dispatch", "crate::kinesis"], ""),
+        ("sandbox.rs", &["crate::lambda", "crate::dispatch", "crate::kinesis"], ""),
+    ];
+    for (place, forbidden, exception) in rules {
+        let path = src.join(place);
+        let files = if path.is_dir() { sources(&path) } else { vec![path] };
+        for file in files {
+            for line in code(&file).lines().filter(|line| line.trim_start().starts_with("use ") || line.contains("crate::")) {
+                let named = forbidden.iter().find(|name| line.contains(*name));
+                assert!(
+                    named.is_none() || (!exception.is_empty() && line.contains(exception)),
+                    "{} names {}: {line}",
+                    file.display(),
+                    named.unwrap()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn pure_files_have_no_thread_socket_clock_or_log() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for place in
+        ["lambda/body.rs", "lambda/repair.rs", "dispatch/flush.rs", "kinesis/record.rs", "kinesis/batch.rs", "kinesis/endpoint.rs", "deadline.rs"]
+    {
+        let code = code(&src.join(place));
+        for word in ["std::thread", "std::net", "Instant::now", "SystemTime::now", "crate::log", "std::env"] {
+            assert!(!code.contains(word), "{place} has {word}");
+        }
+    }
+}
+
+#[test]
+fn the_environment_is_read_and_signatures_are_made_in_one_place() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for file in sources(&src) {
+        let code = code(&file);
+        let name = file.strip_prefix(&src).unwrap().display().to_string();
+        let uses = |word: &str| code.lines().any(|line| line.contains(word) && !line.trim_start().starts_with("//"));
+        assert!(!uses("aws_sigv4") || name == "kinesis/sign.rs", "{name}");
+        assert!(!uses("std::env::var") || ["main.rs", "panic.rs"].contains(&name.as_str()), "{name}");
+        assert!(!uses("tiny_http") || name == "lambda/listener.rs", "{name}");
+    }
+}
+
+#[test]
+fn main_is_short_and_files_are_not_long() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for file in sources(&src) {
+        let code = code(&file).lines().filter(|line| !line.trim().is_empty() && !line.trim_start().starts_with("//")).count();
+        assert!(code <= 550, "{} has {code} lines of code", file.display());
+    }
+}
