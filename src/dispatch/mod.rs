@@ -3,3 +3,4 @@
 pub mod dispatcher;
 pub mod flush;
 pub mod queue;
+pub mod sender;

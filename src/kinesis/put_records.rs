@@ -60,6 +60,8 @@ pub struct Failure {
     pub ambiguous: bool,
     /// Whether it can be a pooled connection that had died, so that a fresh one is worth a try at once.
     pub stale: bool,
+    /// Whether Kinesis says that the signature's time is too far from its own.
+    pub about_time: bool,
 }
 
 impl fmt::Display for Failure {
@@ -193,7 +195,7 @@ impl Client {
 
     /// If the failure is about time and the `Date` header is far from our clock, the difference is kept for the signatures to come.
     fn correct_clock(&mut self, failure: Failure, headers: &HeaderMap) -> Failure {
-        if !is_about_time(&failure) {
+        if !failure.about_time {
             return failure;
         }
         let Some(theirs) = headers.get("date").and_then(|v| v.to_str().ok()).and_then(|v| httpdate::parse_http_date(v).ok()) else { return failure };
@@ -210,7 +212,7 @@ impl Client {
 }
 
 fn person(code: &str, message: String) -> Failure {
-    Failure { code: code.to_owned(), message, remedy: Remedy::Person, ambiguous: false, stale: false }
+    Failure { code: code.to_owned(), message, remedy: Remedy::Person, ambiguous: false, stale: false, about_time: false }
 }
 
 fn no_keys() -> Failure {
@@ -246,7 +248,7 @@ fn on_the_way(error: &ureq::Error, deadline: &Deadline, reused: bool) -> Failure
         Error::Timeout(phase) => format!("no answer ({phase}) within {}", deadline.limit()),
         other => other.to_string(),
     };
-    Failure { code: code.to_owned(), message, remedy, ambiguous, stale }
+    Failure { code: code.to_owned(), message, remedy, ambiguous, stale, about_time: false }
 }
 
 /// `getaddrinfo` failing has no kind of its own in std.
@@ -254,11 +256,11 @@ fn is_lookup_failure(error: &std::io::Error) -> bool {
     error.to_string().starts_with("failed to lookup address")
 }
 
-fn is_about_time(failure: &Failure) -> bool {
-    match failure.code.as_str() {
+fn is_about_time(code: &str, message: &str) -> bool {
+    match code {
         "RequestTimeTooSkewed" | "RequestExpired" => true,
         "InvalidSignatureException" | "SignatureDoesNotMatch" => {
-            failure.message.contains("Signature expired") || failure.message.contains("Signature not yet current")
+            message.contains("Signature expired") || message.contains("Signature not yet current")
         }
         _ => false,
     }
@@ -282,8 +284,14 @@ pub fn read_answer(body: &[u8], sent: usize) -> Result<Vec<RecordOutcome>, Failu
         sequence_number: Option<String>,
         error_code: Option<String>,
     }
-    let untrusted =
-        |message: String| Failure { code: "UnreadableAnswer".to_owned(), message, remedy: Remedy::Transient, ambiguous: true, stale: false };
+    let untrusted = |message: String| Failure {
+        code: "UnreadableAnswer".to_owned(),
+        message,
+        remedy: Remedy::Transient,
+        ambiguous: true,
+        stale: false,
+        about_time: false,
+    };
     let answer: Answer =
         serde_json::from_slice(body).map_err(|error| untrusted(format!("a 200 that is no answer to PutRecords: {:?}", error.classify())))?;
     if answer.records.len() != sent {
@@ -314,14 +322,14 @@ pub fn read_failure(status: u16, headers: &HeaderMap, body: &[u8]) -> Failure {
         kind.split(':').next().unwrap_or_default().chars().filter(|c| c.is_ascii_alphanumeric() || "._-".contains(*c)).take(64).collect::<String>()
     });
     let code = code.filter(|code| !code.is_empty()).unwrap_or_else(|| format!("Http{status}"));
-    let request_id = headers.get("x-amzn-requestid").and_then(|v| v.to_str().ok()).unwrap_or("none");
     let remedy = remedy(&code, status);
-    // AWS's sentence names what to mend (action, stream, times) and quotes no data; anything else's body is not shown.
-    let text = reason.message.map_or_else(String::new, |m| format!(" {}", m.chars().filter(|c| !c.is_control()).take(300).collect::<String>()));
-    let message = format!("HTTP {status}{text} (request id {request_id})");
+    // No body is quoted: neither AWS's nor a proxy's. The request id is what AWS's support asks for.
+    let request_id = headers.get("x-amzn-requestid").and_then(|v| v.to_str().ok());
+    let message = request_id.map_or_else(|| format!("HTTP {status}"), |id| format!("HTTP {status}, request id {id}"));
+    let about_time = is_about_time(&code, reason.message.as_deref().unwrap_or_default());
     // A gateway's 5xx may hide a request that went through; Kinesis's own 500 says that it did not.
     let ambiguous = matches!(status, 502 | 504) || code == "RequestTimeout" || code == "RequestTimeoutException";
-    Failure { code, message, remedy, ambiguous, stale: false }
+    Failure { code, message, remedy, ambiguous, stale: false, about_time }
 }
 
 /// By the code first, then by the status: Kinesis answers most errors with 400.

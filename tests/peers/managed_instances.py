@@ -1,0 +1,198 @@
+"""Lambda Managed Instances: AWS's own code posts the telemetry, and a Kinesis that is not ours takes it."""
+import collections
+import concurrent.futures
+import json
+import time
+import uuid
+
+import emulator
+import function
+import kinesis_local
+import ministack
+import stream
+from certificate import Certificate
+from check import Check
+from emulator import HERE, Emulator
+from kinesis_local import KinesisLocal
+from ministack import Ministack
+from process import Failure, wait_until
+
+CONCURRENCY = 8
+# Events that tell of one extension, so that the witness is not told quite the same as the extension under test.
+OF_ONE_EXTENSION = {"platform.extension", "platform.telemetrySubscription"}
+
+
+def delivers(setup, service, change=None, files=()):
+    """Everything that Lambda posts while many invocations overlap is on the stream of `service`, once."""
+    with service as aws, start(setup, {**aws.settings(), **(change or {})}, [HERE / "witness.py"], files) as lambda_:
+        requests = invoke_many(lambda_, 12)
+        printed = {line for request in requests for line in function.lines(request)}
+        # Managed Instances are never frozen, and may live for weeks: telemetry has to leave without a SHUTDOWN.
+        wait_until("what the function printed reaches the stream by age", 5, lambda: printed <= logs(aws))
+        # These are still in the queue when SHUTDOWN comes.
+        requests += invoke_many(lambda_, 4)
+        took = lambda_.shut_down()
+        events = stream.read(aws.kinesis)
+    if took > 2:
+        raise Failure(f"shutdown took {took:.2f} s of the 2 s that Lambda grants")
+    check_exit(lambda_)
+    stream.check_event_ids(events)
+    check_requests(events, requests)
+    check_witness(events, lambda_.stage / "tmp/witness")
+    received = stream.check_ledger(events)
+    if lambda_.said():
+        raise Failure(f"the extension had something to say: {lambda_.said()}")
+    return f"events in {received} out {len(events) - 1}"
+
+
+def refused(setup, code, action="kinesis:PutRecords", change=None, certificate=None):
+    """A stream out of reach because of `code`: one line that says so, an unharmed function, and an orderly end."""
+    with Ministack(setup, certificate) as aws, start(setup, {**aws.settings(action), **(change or {})}) as lambda_:
+        requests = invoke_many(lambda_, 4)
+        wait_until("the extension says what is wrong", 5, lambda_.said)
+        requests += invoke_many(lambda_, 4)
+        # Longer than events may wait for company: the extension fails once more, and has said so already.
+        time.sleep(1.3)
+        said = lambda_.said()
+        lambda_.shut_down()
+        events = stream.read(aws.kinesis)
+    check_exit(lambda_)
+    if events:
+        raise Failure(f"{len(events)} events on a stream out of reach")
+    if len(said) != 1 or code not in said[0]:
+        raise Failure(f"one line naming {code} was expected: {said}")
+    # What was lost is told at the end, not for every request that failed.
+    if len(lambda_.said()) > 3:
+        raise Failure(f"too many lines: {lambda_.said()}")
+    return f"invocations in {len(requests)} answered {len(requests)}, events out 0"
+
+
+def start(setup, environment, also=(), files=()):
+    return Emulator(setup, {"AWS_LAMBDA_MAX_CONCURRENCY": str(CONCURRENCY), **environment}, also, files)
+
+
+def invoke_many(lambda_, count):
+    """Invokes several times at once, with request ids of our own choosing, which are returned."""
+    requests = [str(uuid.uuid4()) for _ in range(count)]
+    with concurrent.futures.ThreadPoolExecutor(CONCURRENCY // 2) as pool:
+        answers = list(pool.map(lambda request: invoke(lambda_, request), requests))
+    for request, answer in zip(requests, answers):
+        if not isinstance(answer, dict) or answer.get("requestId") != request:
+            raise Failure(f"the function answered {answer} to {request}")
+    if max(answer["running"] for answer in answers) < 2:
+        raise Failure("no two invocations overlapped")
+    return requests
+
+
+def invoke(lambda_, request):
+    """Invokes once, again while all workers of the function are busy or not up yet: that leaves no trace in the telemetry."""
+    answers = []
+
+    def taken():
+        answers.append(lambda_.invoke({"sleep": 0.05}, request))
+        return answers[-1] != {"errorType": "Runtime.Unavailable"}
+
+    wait_until("the function is ready", 10, taken)
+    return answers[-1]
+
+
+def logs(aws):
+    """What the function printed, as the stream tells it. On Managed Instances every log record is a string."""
+    events = stream.read(aws.kinesis)
+    return {event.fields["record"] for event in events if event.fields["type"] == "function"}
+
+
+def check_exit(lambda_):
+    if lambda_.exits() != [("exited", "0")]:
+        raise Failure(f"the extension should end by itself with 0: {lambda_.exits()}")
+
+
+def check_requests(events, requests):
+    """Of every invocation: each line that it printed, its start and its report, all once."""
+    for request in requests:
+        mine = [event.fields for event in events if request in event.line]
+        found = collections.Counter(fields["record"] for fields in mine if fields["type"] == "function")
+        if found != collections.Counter(function.lines(request)):
+            raise Failure(f"printed lines of {request} on the stream: {found}")
+        for kind in ("platform.start", "platform.report"):
+            of_kind = [fields for fields in mine if fields["type"] == kind]
+            if len(of_kind) != 1 or of_kind[0]["record"]["requestId"] != request or of_kind[0]["requestId"] != request:
+                raise Failure(f"{kind} of {request}: {of_kind}")
+
+
+def check_witness(events, bodies):
+    """What the witness was told is on the stream: time, type and record, byte for byte."""
+    told = collections.Counter()
+    for body in sorted(bodies.iterdir()):
+        text, position = body.read_text(), 0
+        for event in json.loads(text):
+            record, position = stream.raw_record(text, position)
+            told[event["time"], event["type"], record] += event["type"] not in OF_ONE_EXTENSION
+    delivered = collections.Counter(
+        (event.fields["time"], event.fields["type"], stream.raw_record(event.line)[0])
+        for event in events
+        if event.fields["type"] not in OF_ONE_EXTENSION | {stream.LEDGER}
+    )
+    if told - delivered or delivered - told:
+        differ = [list((told - delivered).elements())[:3], list((delivered - told).elements())[:3]]
+        raise Failure("not as the witness was told, for example:\n  told   {}\n  stream {}".format(*differ))
+
+
+def by_ministack(setup):
+    return delivers(setup, Ministack(setup))
+
+
+def by_tls(setup):
+    certificate = Certificate(setup.work)
+    # As a function brings its own roots: in its code.
+    change = {"AWS_CA_BUNDLE": f"/var/task/{certificate.authority.name}"}
+    return delivers(setup, Ministack(setup, certificate), change, [certificate.authority])
+
+
+def by_kinesis_local(setup):
+    return delivers(setup, KinesisLocal(setup))
+
+
+def wrong_secret(setup):
+    return refused(setup, "InvalidSignatureException", change={"AWS_SECRET_ACCESS_KEY": "of another key"})
+
+
+def wrong_token(setup):
+    return refused(setup, "UnrecognizedClientException", change={"AWS_SESSION_TOKEN": "of another session"})
+
+
+def no_permission(setup):
+    return refused(setup, "AccessDeniedException", action="kinesis:GetRecords")
+
+
+def unknown_authority(setup):
+    return refused(setup, "UnknownIssuer", certificate=Certificate(setup.work))
+
+
+MINISTACK = [emulator.NAME, ministack.NAME]
+CHECKS = [
+    Check(
+        "managed-instances",
+        MINISTACK,
+        "telemetry of overlapping invocations, once and byte for byte, by age and at shutdown, under a role",
+        by_ministack,
+    ),
+    Check(
+        "kinesis-local",
+        [emulator.NAME, kinesis_local.NAME],
+        "the same on another Kinesis, the stream named by its ARN, with nulls in the answers",
+        by_kinesis_local,
+        ["npm", "node"],
+    ),
+    Check("tls", MINISTACK, "the same over TLS, with AWS_CA_BUNDLE", by_tls, ["openssl"]),
+    Check(
+        "unknown-authority",
+        MINISTACK,
+        "a certificate that nobody vouches for: one line, the function unharmed",
+        unknown_authority,
+        ["openssl"],
+    ),
+    Check("wrong-secret", MINISTACK, "a refused signature: one line, the function unharmed", wrong_secret),
+    Check("wrong-token", MINISTACK, "a refused session token: one line, the function unharmed", wrong_token),
+    Check("no-permission", MINISTACK, "a role without kinesis:PutRecords: one line, the function unharmed", no_permission),
+]

@@ -1,0 +1,284 @@
+//! The Kinesis endpoint's connections: reads each request, settles its fate, stores, and answers, or does not.
+//!
+//! One thread per connection. What is wanted of it is in [`super::faults`] and [`super::put_records`].
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use super::faults::{Faults, Plan};
+use super::put_records::{self, Limits, Record, Stream};
+use super::sigv4::{Credentials, Verifier};
+use super::store::{Answered, Put, Store};
+use crate::clock::shifted;
+use crate::http::{ReadError, Request, Wire, answer};
+use crate::server::{Serve, reset};
+use crate::wait::{Stop, lock};
+
+/// As much body as any front end has been seen to take.
+const BODY_LIMIT: usize = 16 * 1024 * 1024;
+
+const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
+
+/// How the endpoint is set up; fixed when it starts.
+pub(crate) struct Setup {
+    pub(crate) stream: String,
+    pub(crate) arn: String,
+    pub(crate) account: String,
+    pub(crate) region: String,
+    pub(crate) shards: usize,
+    pub(crate) limits: Limits,
+    pub(crate) credentials: Credentials,
+    pub(crate) check_signature: bool,
+    pub(crate) count_only: bool,
+    pub(crate) tls: Option<Arc<ServerConfig>>,
+}
+
+/// What the connections share with each other and with [`super::Kinesis`].
+pub(crate) struct Service {
+    pub(crate) setup: Setup,
+    pub(crate) faults: Mutex<Faults>,
+    pub(crate) store: Mutex<Store>,
+    pub(crate) clock_ms: AtomicI64,
+    pub(crate) stop: Stop,
+    /// Connections on which a request has begun and whose answer is not out yet.
+    pub(crate) in_flight: Mutex<HashMap<u64, Arc<TcpStream>>>,
+}
+
+impl Serve for Service {
+    fn serve(&self, connection: u64, stream: TcpStream) {
+        let Ok(socket) = stream.try_clone().map(Arc::new) else { return };
+        let stream = match &self.setup.tls {
+            None => Socket::Plain(stream),
+            Some(config) => match ServerConnection::new(Arc::clone(config)) {
+                Ok(session) => Socket::Tls(Box::new(StreamOwned::new(session, stream))),
+                Err(_) => return,
+            },
+        };
+        let mut wire = Wire::new(stream);
+        let mut here = Connection { id: connection, socket, service: self };
+        while !self.stop.is_set() && here.exchange(&mut wire) {}
+        lock(&self.in_flight).remove(&connection);
+    }
+}
+
+/// The connection, encrypted or not.
+enum Socket {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ServerConnection, TcpStream>>),
+}
+
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.flush(),
+            Self::Tls(stream) => stream.flush(),
+        }
+    }
+}
+
+struct Connection<'a> {
+    id: u64,
+    socket: Arc<TcpStream>,
+    service: &'a Service,
+}
+
+/// An answer that is decided on.
+struct Reply {
+    status: u16,
+    content_type: &'static str,
+    code: Option<String>,
+    body: Vec<u8>,
+}
+
+impl Connection<'_> {
+    /// One request and its answer; whether the connection goes on.
+    fn exchange(&mut self, wire: &mut Wire<Socket>) -> bool {
+        let begun = || {
+            lock(&self.service.in_flight).insert(self.id, Arc::clone(&self.socket));
+        };
+        match wire.request(BODY_LIMIT, begun) {
+            Ok(request) => self.handle(wire, &request),
+            Err(ReadError::TooLarge) => {
+                let _ = self.send(wire, &answer(413, &[], b""), &Plan::default());
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    fn handle(&self, wire: &mut Wire<Socket>, request: &Request) -> bool {
+        let service = self.service;
+        if service.setup.count_only {
+            let reply = lock(&service.store).count(&request.body);
+            return self.send(wire, &answer(200, &[("Content-Type", CONTENT_TYPE)], &reply), &Plan::default());
+        }
+        let parsed = service.parse(request);
+        let records: &[Record] = parsed.as_deref().unwrap_or_default();
+        let plan = lock(&service.faults).plan(Instant::now(), |bytes| records.iter().any(|record| contains(&record.data, bytes)));
+        let mut put = Put::of(request, self.id, service.setup.tls.is_some(), records);
+        if service.stop.sleep(plan.delay) {
+            return false;
+        }
+        if plan.reset_before {
+            put.answered = Answered::Reset;
+            lock(&service.store).log(put);
+            reset(&self.socket);
+            return false;
+        }
+        if plan.hang == Some(false) {
+            put.answered = Answered::Never;
+            lock(&service.store).log(put);
+            return self.hang();
+        }
+        let reply = service.decide(request, &parsed, &plan, &mut put);
+        self.deliver(wire, &plan, put, &reply)
+    }
+
+    fn deliver(&self, wire: &mut Wire<Socket>, plan: &Plan, mut put: Put, reply: &Reply) -> bool {
+        let stored = put.stored() > 0;
+        put.answered = match plan {
+            _ if plan.hang.is_some() => Answered::Never,
+            _ if plan.cut => Answered::Cut,
+            _ if plan.partial.is_some() => Answered::Partial,
+            _ if plan.replace.is_some() || plan.lengthen != 0 => Answered::Garbled,
+            _ => Answered::Whole,
+        };
+        put.status = Some(reply.status);
+        put.error.clone_from(&reply.code);
+        lock(&self.service.store).log(put);
+        if plan.hang.is_some() {
+            return self.hang();
+        }
+        if plan.cut && stored {
+            return self.close();
+        }
+        let bytes = self.service.encode(reply);
+        if let Some(few) = plan.partial {
+            let _ = self.send(wire, &bytes[..few.min(bytes.len())], plan);
+            return self.close();
+        }
+        self.send(wire, &bytes, plan) && !plan.close
+    }
+
+    fn close(&self) -> bool {
+        let _ = self.socket.shutdown(Shutdown::Both);
+        false
+    }
+
+    /// Writes the answer; the request stops being in flight before its last byte is out, so never after the client knows.
+    fn send(&self, wire: &mut Wire<Socket>, bytes: &[u8], plan: &Plan) -> bool {
+        let (last, pause) = plan.dribble.unwrap_or((bytes.len().max(1), Duration::ZERO));
+        let mut pieces = bytes.chunks(last).peekable();
+        while let Some(piece) = pieces.next() {
+            if pieces.peek().is_none() {
+                lock(&self.service.in_flight).remove(&self.id);
+            }
+            if wire.stream.write_all(piece).and_then(|()| wire.stream.flush()).is_err() {
+                return false;
+            }
+            if pieces.peek().is_some() && self.service.stop.sleep(pause) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Does nothing until the client hangs up.
+    fn hang(&self) -> bool {
+        while !hung_up(&self.socket, Duration::from_millis(20)) && !self.service.stop.is_set() {}
+        false
+    }
+}
+
+impl Service {
+    fn now(&self) -> SystemTime {
+        shifted(SystemTime::now(), self.clock_ms.load(Ordering::Relaxed))
+    }
+
+    fn parse(&self, request: &Request) -> Result<Vec<Record>, (&'static str, String)> {
+        let setup = &self.setup;
+        let stream = Stream { name: &setup.stream, arn: &setup.arn, account: &setup.account, shards: setup.shards };
+        put_records::parse(&request.body, &stream, &setup.limits)
+    }
+
+    fn decide(&self, request: &Request, parsed: &Result<Vec<Record>, (&'static str, String)>, plan: &Plan, put: &mut Put) -> Reply {
+        if let Some(refuse) = &plan.refuse {
+            let (status, content_type) = (refuse.status, refuse.content_type);
+            return Reply { status, content_type, code: refuse.code.clone(), body: refuse.body.clone() };
+        }
+        if request.method != "POST" || request.target != "/" || request.header("content-type") != Some(CONTENT_TYPE) {
+            let body = b"<UnknownOperationException/>\n".to_vec();
+            let code = Some("UnknownOperationException".to_owned());
+            return Reply { status: 404, content_type: "application/xml", code, body };
+        }
+        if request.header("x-amz-target") != Some("Kinesis_20131202.PutRecords") {
+            return refused("UnknownOperationException", "");
+        }
+        if self.setup.check_signature {
+            let setup = &self.setup;
+            let (credentials, region) = (&setup.credentials, setup.region.as_str());
+            let verifier = Verifier { credentials, region, service: "kinesis", now: self.now() };
+            if let Err(refusal) = verifier.check(request) {
+                return refused(refusal.code, &refusal.message);
+            }
+        }
+        let records = match parsed {
+            Ok(records) => records,
+            Err((code, message)) => return refused(code, message),
+        };
+        let body = lock(&self.store).put(records, plan, put);
+        Reply { status: 200, content_type: CONTENT_TYPE, code: None, body }
+    }
+
+    fn encode(&self, reply: &Reply) -> Vec<u8> {
+        let date = httpdate::fmt_http_date(self.now());
+        let id = uuid::Uuid::new_v4().to_string();
+        let second = uuid::Uuid::new_v4().simple().to_string();
+        let headers =
+            [("x-amzn-RequestId", id.as_str()), ("x-amz-id-2", second.as_str()), ("Date", date.as_str()), ("Content-Type", reply.content_type)];
+        answer(reply.status, &headers, &reply.body)
+    }
+}
+
+fn refused(code: &str, message: &str) -> Reply {
+    let body = serde_json::json!({ "__type": code, "message": message }).to_string().into_bytes();
+    Reply { status: 400, content_type: CONTENT_TYPE, code: Some(code.to_owned()), body }
+}
+
+fn contains(data: &[u8], bytes: &[u8]) -> bool {
+    memchr::memmem::find(data, bytes).is_some()
+}
+
+/// Whether the peer has closed or reset its side, waiting for that up to `limit`. Unread data does not hide it.
+pub(crate) fn hung_up(stream: &TcpStream, limit: Duration) -> bool {
+    let look = || {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(stream, EpollEvent::new(EpollFlags::EPOLLRDHUP, 0))?;
+        let mut events = [EpollEvent::empty()];
+        epoll.wait(&mut events, u16::try_from(limit.as_millis()).unwrap_or(u16::MAX))
+    };
+    look().is_ok_and(|count| count > 0)
+}

@@ -1,0 +1,101 @@
+//! As many events as fast as possible, over one connection, for benches and for the walls of memory.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::delivery::Client;
+use super::{Delivery, Lambda};
+use crate::clock::iso_millis;
+use crate::kinesis::FLOOD_MARK;
+
+/// Digits of the number in each line.
+const DIGITS: usize = 9;
+
+/// What a flood was like.
+#[derive(Clone, Copy, Debug)]
+pub struct FloodReport {
+    /// Events posted and answered 200.
+    pub events: usize,
+    /// Bytes of all bodies.
+    pub bytes: usize,
+    /// From the first byte to the last answer.
+    pub took: Duration,
+    /// The longest wait for an answer.
+    pub slowest: Duration,
+    /// POSTs that were not answered 200.
+    pub refused: usize,
+    /// CPU time that the extension spent meanwhile, in steps of 10 ms.
+    pub cpu: Duration,
+}
+
+impl Lambda {
+    /// Posts `batches` bodies of `events` text logs each, every event about `event_bytes` long as JSON. Each line holds a
+    /// number that no other one has: [`Account::flooded`](crate::Account::flooded) counts them. They are not in
+    /// [`Lambda::sent`].
+    ///
+    /// # Errors
+    /// When there is no subscription, or a POST fails.
+    pub fn flood(&self, batches: usize, events: usize, event_bytes: usize) -> io::Result<FloodReport> {
+        let subscription = self.subscription().ok_or_else(|| io::Error::other("not subscribed"))?;
+        let mut client = Client::new(Arc::clone(&self.shared));
+        let (mut body, places) = template(events, event_bytes);
+        let delivery = Delivery::default();
+        let cpu = self.stats().cpu;
+        let begun = Instant::now();
+        let mut report = FloodReport { events: 0, bytes: 0, took: Duration::ZERO, slowest: Duration::ZERO, refused: 0, cpu: Duration::ZERO };
+        for _ in 0..batches {
+            let first = self.shared.change(|world| {
+                world.flooded += events;
+                world.flooded - events
+            });
+            for (index, place) in places.iter().enumerate() {
+                body[*place..*place + DIGITS].copy_from_slice(format!("{:0DIGITS$}", first + index).as_bytes());
+            }
+            let asked = Instant::now();
+            let status = client.post(subscription.port, &subscription.path, &body, events, &delivery)?;
+            report.slowest = report.slowest.max(asked.elapsed());
+            report.bytes += body.len();
+            if status == 200 { report.events += events } else { report.refused += 1 }
+        }
+        report.took = begun.elapsed();
+        report.cpu = self.stats().cpu.saturating_sub(cpu);
+        Ok(report)
+    }
+}
+
+/// A body, and where in it the numbers stand.
+fn template(events: usize, event_bytes: usize) -> (Vec<u8>, Vec<usize>) {
+    let time = iso_millis(SystemTime::now());
+    let head = format!(r#"{{"time":"{time}","type":"function","record":"{FLOOD_MARK}"#);
+    let fill = event_bytes.saturating_sub(head.len() + DIGITS + 2);
+    let mut body = vec![b'['];
+    let mut places = Vec::with_capacity(events);
+    for index in 0..events {
+        if index > 0 {
+            body.push(b',');
+        }
+        body.extend_from_slice(head.as_bytes());
+        places.push(body.len());
+        body.extend(std::iter::repeat_n(b'0', DIGITS));
+        body.extend(std::iter::repeat_n(b' ', 1.min(fill)));
+        body.extend((0..fill.saturating_sub(1)).map(|at| b"the quick brown fox "[at % 20]));
+        body.extend_from_slice(br#""}"#);
+    }
+    body.push(b']');
+    (body, places)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_template_is_json_of_the_wanted_size() {
+        let (body, places) = template(3, 300);
+        let events: Vec<serde_json::Value> = serde_json::from_slice(&body).unwrap();
+        assert_eq!(events.len(), 3);
+        assert_eq!(body.len(), 2 + 2 + 3 * 300);
+        assert_eq!(&body[places[2]..places[2] + DIGITS], b"000000000");
+    }
+}
