@@ -90,21 +90,20 @@ pub const SETTINGS: &[Setting] = &[
     setting("BUFFER_TIMEOUT_MS", "25", Allowed::Number(25, 30_000), "asked of the Telemetry API: how long it may hold a batch back"),
     setting("BUFFER_MAX_BYTES", "1048576", Allowed::Number(262_144, 1_048_576), "asked of the Telemetry API: bytes in a batch"),
     setting("BUFFER_MAX_ITEMS", "10000", Allowed::Number(1000, 10_000), "asked of the Telemetry API: events in a batch"),
+    setting(
+        "SPOOL_BYTES",
+        "67108864",
+        Allowed::Number(0, 10_737_418_240),
+        "room under /tmp for events that memory cannot hold, or that a reset would lose; 0: none",
+    ),
+    setting("FALLBACK", "none", Allowed::OneOf(&["none", "log"]), "log prints events that are lost for good to stdout, one JSON line each"),
     setting("ON_ERROR", "continue", Allowed::OneOf(&["continue", "fail"]), "on a bad setting or a failed start: idle, or fail the function's init"),
     setting("LOG_LEVEL", "warn", Allowed::OneOf(&["error", "warn", "info", "debug"]), "of the extension's own lines on stderr"),
 ];
 
 /// Settings of the contract that this version does not have yet, and the value at which each changes nothing.
-const NOT_YET: &[(&str, &str)] = &[
-    ("COMPRESSION", "none"),
-    ("EXCLUDE", ""),
-    ("MIN_LEVEL", ""),
-    ("ROLE_ARN", ""),
-    ("EXTERNAL_ID", ""),
-    ("SPOOL_BYTES", "0"),
-    ("FALLBACK", "none"),
-    ("METRICS", "none"),
-];
+const NOT_YET: &[(&str, &str)] =
+    &[("COMPRESSION", "none"), ("EXCLUDE", ""), ("MIN_LEVEL", ""), ("ROLE_ARN", ""), ("EXTERNAL_ID", ""), ("METRICS", "none")];
 
 /// When telemetry leaves the sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,6 +145,15 @@ pub enum Envelope {
     Full,
     /// `requestId`, `eventId` and `traceId`; the rest stands once in a sandbox event.
     Slim,
+}
+
+/// What becomes of events that are lost for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fallback {
+    /// They are counted.
+    None,
+    /// They are counted, and printed to stdout.
+    Log,
 }
 
 /// The telemetry types that are shipped.
@@ -215,6 +223,12 @@ pub struct Config {
     pub flush_timeout: Duration,
     /// Memory for events waiting to be sent.
     pub queue_bytes: usize,
+    /// Room under [`Config::spool_folder`]; 0 for no spool.
+    pub spool_bytes: u64,
+    /// Under `/tmp`, or `TMPDIR` where that is set.
+    pub spool_folder: PathBuf,
+    /// What becomes of events that are lost for good.
+    pub fallback: Fallback,
     /// How events are packed.
     pub record: RecordFormat,
     /// The largest Kinesis record: data and key, in bytes.
@@ -366,6 +380,9 @@ impl Reader<'_> {
             max_age: Duration::from_millis(if max_age_unset && basics.managed_instances { 1000 } else { max_age_ms }),
             flush_timeout: Duration::from_millis(self.number("FLUSH_TIMEOUT_MS")),
             queue_bytes: self.number("QUEUE_BYTES"),
+            spool_bytes: self.number("SPOOL_BYTES"),
+            spool_folder: PathBuf::from(self.text("TMPDIR").unwrap_or_else(|| "/tmp".to_owned())).join(env!("CARGO_PKG_NAME")),
+            fallback: self.one_of("FALLBACK", &[("none", Fallback::None), ("log", Fallback::Log)], Fallback::None),
             record: self.one_of("RECORD", &[("lines", RecordFormat::Lines), ("event", RecordFormat::Event)], RecordFormat::Lines),
             record_bytes: self.number("RECORD_BYTES"),
             partition_key: self.one_of(
@@ -389,6 +406,10 @@ impl Reader<'_> {
             stream: stream.unwrap_or_else(|| Stream::Name(String::new())),
             endpoint: endpoint.unwrap_or_default(),
         };
+        if config.fallback == Fallback::Log && config.types.extension {
+            // The printed lines would come back as `extension` telemetry, and be lost, and be printed.
+            self.setting_problem("FALLBACK", "log", "log only without `extension` in KINESIS_TELEMETRY_TYPES");
+        }
         self.not_yet();
         self.problems.is_empty().then_some(config)
     }
@@ -507,7 +528,8 @@ mod tests {
     fn every_number_takes_its_bounds_and_nothing_beyond() {
         for s in SETTINGS {
             let Allowed::Number(min, max) = s.allowed else { continue };
-            for (value, good) in [(min, true), (max, true), (min - 1, false), (max + 1, false)] {
+            let values = [(Some(min), true), (Some(max), true), (min.checked_sub(1), false), (max.checked_add(1), false)];
+            for (value, good) in values.into_iter().filter_map(|(value, good)| Some((value?, good))) {
                 let (name, value) = (format!("{PREFIX}{}", s.name), value.to_string());
                 let result = with(&[LEAST[0], LEAST[1], (&name, &value)]).1;
                 assert_eq!(result.is_ok(), good, "{name}={value}");

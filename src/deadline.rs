@@ -63,6 +63,12 @@ impl Deadline {
         if other.at < self.at { other } else { self }
     }
 
+    /// The same limit, so much sooner.
+    #[must_use]
+    pub fn sooner(self, by: Duration) -> Deadline {
+        Deadline { at: self.at.checked_sub(by).unwrap_or(self.at), limit: self.limit }
+    }
+
     /// The instant itself.
     #[must_use]
     pub fn at(&self) -> Instant {

@@ -10,8 +10,10 @@ use crate::clock::{EpochMs, epoch_ms};
 use crate::config::{Config, Types};
 use crate::deadline::{Deadline, INVOCATION_MARGIN, Limit, SHUTDOWN_MARGIN};
 use crate::dispatch::dispatcher::Dispatcher;
+use crate::dispatch::pack::{Packer, REQUEST_BYTES};
 use crate::dispatch::queue::{Bounds, Command, Queue, Rest};
-use crate::dispatch::sender::REQUEST_BYTES;
+use crate::dispatch::sender::Sender;
+use crate::dispatch::spool::Spool;
 use crate::lambda::api::{Api, Function, Invoke, Registered, Subscription};
 use crate::lambda::listener::Listener;
 use crate::ledger::Ledger;
@@ -69,7 +71,10 @@ impl Extension {
             facts.tags.clone_from(&config.tags);
         });
         let bounds = Bounds { bytes: config.queue_bytes, request: REQUEST_BYTES.min(config.queue_bytes / 4) };
-        let queue = Arc::new(Queue::new(bounds, Arc::clone(&ledger)));
+        let folder = config.spool_folder.clone();
+        let spool = Arc::new(Spool::new(folder, config.spool_bytes, config.stream.member().1, sandbox.id(), Arc::clone(&ledger)));
+        let packer = || Packer::new(config, Arc::clone(&sandbox), Arc::clone(&ledger));
+        let queue = Arc::new(Queue::new(bounds, packer(), Arc::clone(&spool), Arc::clone(&ledger)));
         let continuous = !registered.invokes;
         let parts = (Arc::clone(&queue), Arc::clone(&sandbox), Arc::clone(&ledger));
         let listener = Arc::new(Listener::new(config.port, config.types, continuous, parts.0, parts.1, parts.2));
@@ -85,7 +90,8 @@ impl Extension {
             }
         }
         listener.start(socket).map_err(|error| start_error(format!("cannot start the listener: {error}")))?;
-        let dispatcher = Dispatcher::new(config, continuous, Arc::clone(&sandbox), Arc::clone(&queue), ledger);
+        let sender = Sender::new(config, packer(), spool, Arc::clone(&queue), Arc::clone(&ledger));
+        let dispatcher = Dispatcher::new(config, continuous, sender, Arc::clone(&queue), ledger);
         let thread = thread::Builder::new().name(panic::DISPATCHER.to_owned());
         thread.spawn(move || dispatcher.run()).map_err(|error| start_error(format!("cannot start the dispatcher: {error}")))?;
         Ok(Extension { queue, listener, sandbox })

@@ -61,6 +61,10 @@ pub struct Ledger {
     pub sent_bytes: Counter,
     /// Put under `/tmp` for want of room or time.
     pub spooled: Counter,
+    /// Taken over from the process before, out of its spool. They count as received too.
+    pub adopted: Counter,
+    /// Files in the spool that were not whole, or not ours.
+    pub spool_skipped: Counter,
     /// The most bytes that ever waited in memory.
     pub max_queued_bytes: Counter,
     /// The longest that one invocation was held, in milliseconds.
@@ -94,20 +98,21 @@ impl Ledger {
         self.dropped_queue.get() + self.dropped_rejected.get() + self.dropped_undelivered.get()
     }
 
-    /// The record of a `kinesis-telemetry.ledger` event.
+    /// The record of a `kinesis-telemetry.ledger` event. `waiting`: events that are neither delivered nor dropped yet.
     #[must_use]
-    pub fn json(&self, shutdown_reason: Option<&str>) -> String {
+    pub fn json(&self, waiting: u64, shutdown_reason: Option<&str>) -> String {
         let errors = self.request_errors.lock().unwrap_or_else(PoisonError::into_inner);
         let errors = serde_json::to_string(&*errors).unwrap_or_else(|_| "{}".to_owned());
         let mut json = format!(
             concat!(
-                r#"{{"received":{},"delivered":{},"retried":{},"possibleDuplicates":{},"#,
+                r#"{{"received":{},"delivered":{},"waiting":{},"retried":{},"possibleDuplicates":{},"#,
                 r#""dropped":{{"queue":{},"rejected":{},"undelivered":{}}},"truncated":{},"unparsed":{},"#,
                 r#""platformDropped":{{"records":{},"bytes":{}}},"requests":{},"requestErrors":{},"sentBytes":{},"#,
-                r#""spooled":{},"maxQueuedBytes":{},"holdMs":{{"max":{},"total":{}}},"refusedPosts":{}"#
+                r#""spooled":{},"adopted":{},"spoolSkipped":{},"maxQueuedBytes":{},"holdMs":{{"max":{},"total":{}}},"refusedPosts":{}"#
             ),
             self.received.get(),
             self.delivered.get(),
+            waiting,
             self.retried.get(),
             self.possible_duplicates.get(),
             self.dropped_queue.get(),
@@ -121,6 +126,8 @@ impl Ledger {
             errors,
             self.sent_bytes.get(),
             self.spooled.get(),
+            self.adopted.get(),
+            self.spool_skipped.get(),
             self.max_queued_bytes.get(),
             self.hold_ms_max.get(),
             self.hold_ms_total.get(),
@@ -147,7 +154,7 @@ mod tests {
         ledger.request_error("ThrottlingException");
         ledger.held(Duration::from_millis(12));
         ledger.held(Duration::from_millis(5));
-        let value: serde_json::Value = serde_json::from_str(&ledger.json(Some("spindown"))).unwrap();
+        let value: serde_json::Value = serde_json::from_str(&ledger.json(0, Some("spindown"))).unwrap();
         assert_eq!(value["received"], 7);
         assert_eq!(value["requestErrors"]["ThrottlingException"], 2);
         assert_eq!(value["holdMs"], serde_json::json!({"max": 12, "total": 17}));
@@ -161,7 +168,7 @@ mod tests {
         for n in 0..1000 {
             ledger.request_error(&format!("code{n}"));
         }
-        let value: serde_json::Value = serde_json::from_str(&ledger.json(None)).unwrap();
+        let value: serde_json::Value = serde_json::from_str(&ledger.json(0, None)).unwrap();
         assert_eq!(value["requestErrors"].as_object().unwrap().len(), 33);
         assert!(value.get("shutdownReason").is_none());
     }

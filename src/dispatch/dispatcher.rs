@@ -14,12 +14,13 @@ use crate::config::{Config, FlushMode};
 use crate::deadline::{Deadline, Limit};
 use crate::ledger::Ledger;
 use crate::log;
-use crate::sandbox::Sandbox;
 
 /// What one try may take while Kinesis does not answer.
 const PROBE: Duration = Duration::from_millis(500);
 /// What one request may take inside an invocation: a SHUTDOWN must not find the dispatcher busy for longer.
 const IN_BETWEEN: Duration = Duration::from_secs(1);
+/// What is kept back of the SHUTDOWN window for the spool and the ledger.
+const SPOOL_TIME: Duration = Duration::from_millis(100);
 /// The time between probes, in milliseconds: the first, and the longest.
 const PROBE_EVERY_MS: (u64, u64) = (1000, 30_000);
 
@@ -93,9 +94,9 @@ pub struct Dispatcher {
 impl Dispatcher {
     /// `continuous` on Managed Instances. Opens no connection.
     #[must_use]
-    pub fn new(config: &Config, continuous: bool, sandbox: Arc<Sandbox>, queue: Arc<Queue>, ledger: Arc<Ledger>) -> Dispatcher {
+    pub fn new(config: &Config, continuous: bool, sender: Sender, queue: Arc<Queue>, ledger: Arc<Ledger>) -> Dispatcher {
         Dispatcher {
-            sender: Sender::new(config, sandbox, Arc::clone(&queue), Arc::clone(&ledger)),
+            sender,
             queue,
             ledger,
             mode: config.flush,
@@ -116,6 +117,7 @@ impl Dispatcher {
 
     /// The thread's whole life: until `Stop`.
     pub fn run(mut self) {
+        self.sender.adopt();
         while !self.stopped {
             let found = self.queue.wait(self.next_look());
             for mark in found.marks {
@@ -295,15 +297,19 @@ impl Dispatcher {
         if let Some(held) = self.held.take() {
             self.answer(held);
         }
-        self.flush(deadline);
-        let left = self.queue.waiting();
-        self.ledger.dropped_undelivered.add(left);
+        // `/tmp` outlives a reset, and only that.
+        let reset = matches!(reason, "timeout" | "failure");
+        self.flush(&deadline.sooner(SPOOL_TIME));
+        if reset {
+            self.sender.keep_for_the_next();
+        }
+        self.sender.lose_the_rest(reset);
         let told = self.sender.send_ledger(deadline, reason);
         let lost = self.ledger.dropped();
         if lost > 0 {
-            log::error!("lost", "{lost} events are lost: {}", self.ledger.json(Some(reason)));
+            log::error!("lost", "{lost} events are lost: {}", self.ledger.json(self.queue.waiting(), Some(reason)));
         } else if !told {
-            log::warn!("ledger", "the ledger could not be sent: {}", self.ledger.json(Some(reason)));
+            log::warn!("ledger", "the ledger could not be sent: {}", self.ledger.json(self.queue.waiting(), Some(reason)));
         }
     }
 }

@@ -2,5 +2,7 @@
 
 pub mod dispatcher;
 pub mod flush;
+pub mod pack;
 pub mod queue;
 pub mod sender;
+pub mod spool;

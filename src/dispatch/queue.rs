@@ -10,10 +10,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::flush::Pending;
+use super::pack::Packer;
+use super::spool::{Spool, Spooled};
 use crate::clock::EpochMs;
 use crate::deadline::Deadline;
 use crate::event::{Batch, Event};
+use crate::kinesis::batch::{Limits, Request};
 use crate::ledger::Ledger;
+use crate::log;
 
 /// What the dispatcher must know of the telemetry that it finds in the queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +95,9 @@ pub struct Bounds {
 pub struct Queue {
     bounds: Bounds,
     ledger: Arc<Ledger>,
+    spool: Arc<Spool>,
+    /// For what goes into the spool; on the listener's threads.
+    packer: Mutex<Packer>,
     inner: Mutex<Inner>,
     wake: Condvar,
 }
@@ -112,11 +119,12 @@ struct Inner {
 impl Queue {
     /// An empty queue.
     #[must_use]
-    pub fn new(bounds: Bounds, ledger: Arc<Ledger>) -> Queue {
-        Queue { bounds, ledger, inner: Mutex::default(), wake: Condvar::new() }
+    pub fn new(bounds: Bounds, packer: Packer, spool: Arc<Spool>, ledger: Arc<Ledger>) -> Queue {
+        Queue { bounds, ledger, spool, packer: Mutex::new(packer), inner: Mutex::default(), wake: Condvar::new() }
     }
 
-    /// Puts in what a POST brought, and its marks. What there is no room for, oldest first, is dropped and counted.
+    /// Puts in what a POST brought, and its marks. What there is no room for, oldest first, goes to the spool; what has no room there either is
+    /// dropped and counted. Never waits for room.
     pub fn push(&self, batch: Batch, marks: Vec<Mark>, now: EpochMs) {
         let count = batch.remaining().len();
         self.ledger.received.add(count as u64);
@@ -128,29 +136,72 @@ impl Queue {
             inner.events += count;
             inner.batches.push_back((now, batch));
         }
-        self.make_room(&mut inner);
+        let overflow = self.make_room(&mut inner);
         self.ledger.max_queued_bytes.at_least(inner.bytes as u64);
         // The dispatcher is woken for what it acts on, not for each POST.
         let filled = before < self.bounds.request && inner.bytes >= self.bounds.request;
         let call = !marks.is_empty() || (was_empty && count > 0) || filled;
         inner.found.marks.extend(marks);
+        inner.news |= call;
+        drop(inner);
         if call {
-            inner.news = true;
-            drop(inner);
             self.wake.notify_one();
+        }
+        for (since, batch) in overflow {
+            self.spill(since, batch);
         }
     }
 
     /// An event with its bookkeeping takes at least as much as this, so the bound of bytes is one of count too.
     const LEAST_EVENT: usize = size_of::<Event>();
 
-    fn make_room(&self, inner: &mut Inner) {
+    /// Takes out what is too much. It waits in the spool from now on, or is dropped there.
+    fn make_room(&self, inner: &mut Inner) -> Vec<(EpochMs, Batch)> {
         let most_events = self.bounds.bytes / Self::LEAST_EVENT;
+        let mut overflow = Vec::new();
         while inner.bytes > self.bounds.bytes || inner.events > most_events {
-            let Some((_, batch)) = inner.batches.pop_front() else { return };
+            let Some((since, batch)) = inner.batches.pop_front() else { break };
             inner.forget(&batch);
-            self.ledger.dropped_queue.add(batch.remaining().len() as u64);
+            self.spool.expect(batch.remaining().len() as u64);
+            overflow.push((since, batch));
         }
+        overflow
+    }
+
+    /// Moves events that [`Spool::expect`] has announced to the spool.
+    fn spill(&self, since: EpochMs, mut batch: Batch) {
+        let mut packer = self.packer.lock().unwrap_or_else(PoisonError::into_inner);
+        while self.spool.is_on() && !batch.remaining().is_empty() {
+            let mut request = Request::new(packer.limits());
+            let unfit = packer.pack(&mut request, &mut batch);
+            self.spool.give_up(unfit);
+            self.ledger.dropped_rejected.add(unfit);
+            if request.is_empty() {
+                continue;
+            }
+            if let Err(error) = self.spool.write(&mut request, false, since, &packer) {
+                log::error!("spool", "events cannot be kept under /tmp ({error}); what memory cannot hold is lost");
+                packer.lose_request(&request);
+                self.spool.give_up(request.events());
+                self.ledger.dropped_queue.add(request.events());
+                break;
+            }
+        }
+        let lost = batch.remaining().len() as u64;
+        if lost > 0 {
+            packer.lose(&batch);
+            self.spool.give_up(lost);
+            self.ledger.dropped_queue.add(lost);
+        }
+    }
+
+    /// The oldest segment of the spool. Its events count as in hand, like those of [`Queue::take`].
+    pub fn take_spooled(&self, limits: Limits) -> Option<Spooled> {
+        let spooled = self.spool.take(limits)?;
+        let mut inner = self.lock();
+        inner.in_hand += spooled.request.events();
+        inner.in_hand_since.get_or_insert(spooled.since);
+        Some(spooled)
     }
 
     /// Asks something of the dispatcher.
@@ -196,7 +247,11 @@ impl Queue {
         inner.bytes += batch.cost();
         inner.events += count;
         inner.batches.push_front((since, batch));
-        self.make_room(&mut inner);
+        let overflow = self.make_room(&mut inner);
+        drop(inner);
+        for (since, batch) in overflow {
+            self.spill(since, batch);
+        }
     }
 
     /// `count` of the events in hand are delivered, or lost and counted.
@@ -212,7 +267,7 @@ impl Queue {
     #[must_use]
     pub fn pending(&self) -> Pending {
         let inner = self.lock();
-        let oldest = inner.in_hand_since.or_else(|| inner.batches.front().map(|(since, _)| *since));
+        let oldest = inner.in_hand_since.or_else(|| self.spool.oldest()).or_else(|| inner.batches.front().map(|(since, _)| *since));
         Pending { bytes: inner.bytes, oldest, bound: self.bounds.bytes, request: self.bounds.request }
     }
 
@@ -220,7 +275,7 @@ impl Queue {
     #[must_use]
     pub fn waiting(&self) -> u64 {
         let inner = self.lock();
-        inner.in_hand + inner.events as u64
+        inner.in_hand + inner.events as u64 + self.spool.waiting()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -252,9 +307,39 @@ mod tests {
         Batch::new(vec![0; bytes], (0..events).map(event).collect())
     }
 
-    fn queue(bytes: usize) -> (Queue, Arc<Ledger>) {
+    /// A queue whose spool has room for so much.
+    fn queue_and_spool(bytes: usize, folder: &std::path::Path, room: u64) -> (Queue, Arc<Ledger>) {
         let ledger = Arc::new(Ledger::default());
-        (Queue::new(Bounds { bytes, request: 1000 }, ledger.clone()), ledger)
+        let variable = |name: &str| match name {
+            "AWS_REGION" => Some("eu-west-1".to_owned()),
+            "KINESIS_TELEMETRY_STREAM" => Some("s".to_owned()),
+            _ => None,
+        };
+        let config = crate::config::read(variable).1.unwrap();
+        let packer = Packer::new(&config, Arc::default(), ledger.clone());
+        let spool = Arc::new(Spool::new(folder.join("spool"), room, "s", "owner", ledger.clone()));
+        (Queue::new(Bounds { bytes, request: 1000 }, packer, spool, ledger.clone()), ledger)
+    }
+
+    fn queue(bytes: usize) -> (Queue, Arc<Ledger>) {
+        queue_and_spool(bytes, std::path::Path::new("/nowhere"), 0)
+    }
+
+    #[test]
+    fn what_memory_cannot_hold_goes_to_the_spool() {
+        let folder = tempfile::tempdir().unwrap();
+        let cost = batch(10, 10_000).cost();
+        let (queue, ledger) = queue_and_spool(cost * 3, folder.path(), 1_000_000);
+        for n in 0..5 {
+            queue.push(batch(10, 10_000), Vec::new(), n);
+        }
+        assert_eq!((queue.waiting(), ledger.dropped(), ledger.spooled.get()), (50, 0, 20));
+        let limits = Limits { record_bytes: 1_048_576, request_bytes: 1_048_576, many_events: true };
+        assert_eq!(queue.pending().oldest, Some(0));
+        let spooled = queue.take_spooled(limits).unwrap();
+        assert_eq!((spooled.request.events(), spooled.since, queue.waiting()), (10, 0, 50));
+        queue.settled(10);
+        assert_eq!(queue.waiting(), 40);
     }
 
     #[test]

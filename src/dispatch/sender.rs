@@ -4,22 +4,20 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::pack::Packer;
 use super::queue::Queue;
-use crate::clock::epoch_ms;
+use super::spool::{Segment, Spool, Spooled};
+use crate::clock::{EpochMs, epoch_ms};
 use crate::config::{self, Config};
 use crate::deadline::Deadline;
-use crate::event::Batch;
-use crate::kinesis::batch::{Added, Limits, Request};
+use crate::kinesis::batch::Request;
 use crate::kinesis::put_records::{Client, Failure, LEAST_TIME, RecordOutcome, Remedy};
-use crate::kinesis::record::{Envelope, LEDGER_EVENT, SANDBOX_EVENT};
+use crate::kinesis::record::{LEDGER_EVENT, SANDBOX_EVENT};
 use crate::ledger::Ledger;
 use crate::log;
 use crate::panic;
 use crate::random;
-use crate::sandbox::Sandbox;
 
-/// Data in a request, for the memory's sake: with base64 its body takes a third more, beside the events that wait.
-pub const REQUEST_BYTES: usize = 2 * 1024 * 1024;
 /// A ledger event goes with a flush this often.
 const LEDGER_EVERY: Duration = Duration::from_secs(300);
 /// Pauses before a retry, in milliseconds: the base that doubles, and the bounds when throttled.
@@ -44,6 +42,8 @@ struct Outgoing {
     sent_before: bool,
     /// Kinesis may have taken it already.
     ambiguous: bool,
+    /// The file it came from, if any; the halves of a split one share it.
+    segment: Option<Arc<Segment>>,
 }
 
 /// See the module's page.
@@ -52,9 +52,8 @@ pub struct Sender {
     queue: Arc<Queue>,
     ledger: Arc<Ledger>,
     client: Client,
-    envelope: Envelope,
-    limits: Limits,
-    partition_key: config::PartitionKey,
+    packer: Packer,
+    spool: Arc<Spool>,
     /// The sandbox event is still to be shipped, before any other.
     to_introduce: bool,
     /// The request on its way; kept over flushes until all of its records are taken or lost.
@@ -68,23 +67,27 @@ pub struct Sender {
 impl Sender {
     /// Opens no connection.
     #[must_use]
-    pub fn new(config: &Config, sandbox: Arc<Sandbox>, queue: Arc<Queue>, ledger: Arc<Ledger>) -> Sender {
+    pub fn new(config: &Config, packer: Packer, spool: Arc<Spool>, queue: Arc<Queue>, ledger: Arc<Ledger>) -> Sender {
         Sender {
             queue,
             ledger,
             client: Client::new(config.endpoint.clone(), config.stream.clone(), config.keys.clone(), config.ca_bundle.clone()),
-            envelope: Envelope::new(config.envelope, sandbox),
-            limits: Limits {
-                record_bytes: config.record_bytes,
-                request_bytes: REQUEST_BYTES,
-                many_events: config.record == config::RecordFormat::Lines,
-            },
-            partition_key: config.partition_key,
+            packer,
+            spool,
             to_introduce: config.envelope == config::Envelope::Slim,
             outbox: None,
             aside: Vec::new(),
             ledger_sent: Instant::now(),
             ledgers: 0,
+        }
+    }
+
+    /// Takes over what the process before has left in the spool.
+    pub fn adopt(&mut self) {
+        if self.spool.is_on() {
+            let events = self.spool.adopt(self.packer.limits());
+            self.ledger.received.add(events);
+            self.ledger.adopted.add(events);
         }
     }
 
@@ -96,7 +99,7 @@ impl Sender {
         loop {
             if self.outbox.is_none() {
                 attempt = 0;
-                self.outbox = self.aside.pop().or_else(|| self.pack_with_ledger());
+                self.outbox = self.aside.pop().or_else(|| self.unspool()).or_else(|| self.pack_with_ledger());
             }
             if self.outbox.is_none() {
                 return Flushed::All;
@@ -108,15 +111,22 @@ impl Sender {
         }
     }
 
+    /// What is in the spool is older than what is in memory.
+    fn unspool(&mut self) -> Option<Outgoing> {
+        let Spooled { segment, request, ambiguous, .. } = self.queue.take_spooled(self.packer.limits())?;
+        Some(Outgoing { request, sent_before: false, ambiguous, segment: Some(Arc::new(segment)) })
+    }
+
     fn pack_with_ledger(&mut self) -> Option<Outgoing> {
         let mut request = self.pack()?;
         if self.ledger_sent.elapsed() >= LEDGER_EVERY {
             self.ledger_sent = Instant::now();
             self.ledgers += 1;
-            let record = self.ledger.json(None);
-            self.own_event(&mut request, LEDGER_EVENT, &record, &format!("ledger-{}", self.ledgers));
+            let record = self.ledger.json(self.queue.waiting(), None);
+            let name = format!("ledger-{}", self.ledgers);
+            self.packer.own_event(&mut request, LEDGER_EVENT, &record, &name, epoch_ms(SystemTime::now()));
         }
-        Some(Outgoing { request, sent_before: false, ambiguous: false })
+        Some(Outgoing { request, sent_before: false, ambiguous: false, segment: None })
     }
 
     /// Sends the outbox once. Says whether it makes sense to go on now; what is not settled stays in the outbox.
@@ -163,7 +173,10 @@ impl Sender {
                 RecordOutcome::Failed(why) => code = code.or(Some(why)),
             }
         }
-        let Some(code) = code else { return true };
+        let Some(code) = code else {
+            self.settled(outgoing);
+            return true;
+        };
         self.ledger.request_error(code);
         log::info!("records", "Kinesis took only a part of a request ({code}); the rest is sent again");
         outgoing.request.keep(|index| outcomes.get(index) != Some(&RecordOutcome::Taken));
@@ -195,15 +208,87 @@ impl Sender {
     /// One record that Kinesis refuses must not block the others: halve until it stands alone, then count it as lost.
     fn split(&mut self, outgoing: Outgoing, failure: &Failure) {
         if outgoing.request.len() > 1 {
-            let (first, second) = outgoing.request.split();
-            self.aside.push(Outgoing { request: second, ..outgoing });
-            self.outbox = Some(Outgoing { request: first, ..outgoing });
+            let Outgoing { request, sent_before, ambiguous, segment } = outgoing;
+            let (first, second) = request.split();
+            self.aside.push(Outgoing { request: second, sent_before, ambiguous, segment: segment.clone() });
+            self.outbox = Some(Outgoing { request: first, sent_before, ambiguous, segment });
         } else {
             let events = outgoing.request.events();
             self.ledger.dropped_rejected.add(events);
             self.queue.settled(events);
+            self.packer.lose_request(&outgoing.request);
+            self.settled(outgoing);
             log::error!("rejected", "Kinesis refuses a record; its {events} events are dropped: {failure}");
         }
+    }
+
+    /// All of a request is delivered, lost, or kept elsewhere: its file can go, once no other half needs it.
+    fn settled(&self, outgoing: Outgoing) {
+        if let Some(segment) = outgoing.segment.and_then(Arc::into_inner) {
+            self.spool.done(&segment);
+        }
+    }
+
+    /// The sandbox is reset: what could not be sent goes to the spool, for the process that starts next in this sandbox.
+    pub fn keep_for_the_next(&mut self) {
+        if !self.spool.is_on() {
+            return;
+        }
+        let now = epoch_ms(SystemTime::now());
+        let unsent: Vec<Outgoing> = self.outbox.take().into_iter().chain(self.aside.drain(..)).collect();
+        for outgoing in unsent {
+            if !self.keep(outgoing, now) {
+                return;
+            }
+        }
+        // Not through the spool's own files: they stay where they are.
+        while let Some(outgoing) = self.pack().map(|request| Outgoing { request, sent_before: false, ambiguous: false, segment: None }) {
+            if !self.keep(outgoing, now) {
+                return;
+            }
+        }
+    }
+
+    fn keep(&mut self, mut outgoing: Outgoing, since: EpochMs) -> bool {
+        let events = outgoing.request.events();
+        self.spool.expect(events);
+        if let Err(error) = self.spool.write(&mut outgoing.request, outgoing.ambiguous, since, &self.packer) {
+            log::error!("spool", "events cannot be kept under /tmp ({error})");
+            self.spool.give_up(events);
+            self.outbox = Some(outgoing);
+            return false;
+        }
+        self.queue.settled(events);
+        self.settled(outgoing);
+        true
+    }
+
+    /// Nobody will send what waits: it is lost, and counted. In a reset what the spool holds is not lost.
+    pub fn lose_the_rest(&mut self, reset: bool) {
+        let mut lost = 0;
+        while let Some(outgoing) = self.outbox.take().or_else(|| self.aside.pop()) {
+            lost += outgoing.request.events();
+            self.packer.lose_request(&outgoing.request);
+            self.settled(outgoing);
+        }
+        while let Some((_, batch)) = self.queue.take() {
+            lost += batch.remaining().len() as u64;
+            self.packer.lose(&batch);
+        }
+        self.queue.settled(lost);
+        if !reset {
+            if self.packer.prints_lost() {
+                while let Some(outgoing) = self.unspool() {
+                    let events = outgoing.request.events();
+                    lost += events;
+                    self.queue.settled(events);
+                    self.packer.lose_request(&outgoing.request);
+                    self.settled(outgoing);
+                }
+            }
+            lost += self.spool.discard();
+        }
+        self.ledger.dropped_undelivered.add(lost);
     }
 
     /// Waits for a random part of the range before a retry, if the time allows it; else there is no retry in this flush.
@@ -216,12 +301,11 @@ impl Sender {
         true
     }
 
-    /// The ledger goes in a request of its own, so that it can speak of all others.
-    /// Says whether it arrived.
+    /// The ledger goes in a request of its own, so that it can speak of all others. Says whether it arrived.
     pub fn send_ledger(&mut self, deadline: &Deadline, reason: &str) -> bool {
-        let mut request = Request::new(self.limits);
-        let record = self.ledger.json(Some(reason));
-        self.own_event(&mut request, LEDGER_EVENT, &record, "ledger");
+        let mut request = Request::new(self.packer.limits());
+        let record = self.ledger.json(self.queue.waiting(), Some(reason));
+        self.packer.own_event(&mut request, LEDGER_EVENT, &record, "ledger", epoch_ms(SystemTime::now()));
         while deadline.left(Instant::now()) > LEAST_TIME {
             match self.client.put(&mut request, deadline) {
                 Ok(outcomes) if outcomes.iter().all(|outcome| *outcome == RecordOutcome::Taken) => return true,
@@ -233,58 +317,22 @@ impl Sender {
         false
     }
 
-    /// Fills a request with what waits, oldest first; `None` if nothing does.
+    /// Fills a request with what waits in memory, oldest first; `None` if nothing does.
     fn pack(&mut self) -> Option<Request> {
-        let mut request = Request::new(self.limits);
+        let mut request = Request::new(self.packer.limits());
         while let Some((since, mut batch)) = self.queue.take() {
             if std::mem::take(&mut self.to_introduce) {
-                self.own_event(&mut request, SANDBOX_EVENT, "{}", "sandbox");
+                self.packer.own_event(&mut request, SANDBOX_EVENT, "{}", "sandbox", epoch_ms(SystemTime::now()));
             }
-            let taken = self.pack_batch(&mut request, &batch);
-            batch.advance(taken);
+            let unfit = self.packer.pack(&mut request, &mut batch);
+            self.ledger.dropped_rejected.add(unfit);
+            self.queue.settled(unfit);
             if !batch.remaining().is_empty() {
                 self.queue.give_back(since, batch);
                 break;
             }
         }
         (!request.is_empty()).then_some(request)
-    }
-
-    /// Packs as many of the batch's events as fit, and says how many.
-    fn pack_batch(&mut self, request: &mut Request, batch: &Batch) -> usize {
-        let bytes = batch.bytes();
-        self.envelope.update();
-        for (index, event) in batch.remaining().iter().enumerate() {
-            let key = self.envelope.partition_key(self.partition_key, event, bytes).map(str::to_owned);
-            let envelope = &mut self.envelope;
-            let mut added = request.add(key.as_deref(), 1, |out| envelope.line(event, bytes, out));
-            if let Added::TooLong(limit) = added {
-                added = request.add(key.as_deref(), 1, |out| envelope.cut_line(event, bytes, limit, out));
-                match added {
-                    Added::Yes => self.ledger.truncated.add(1),
-                    Added::Full => {}
-                    Added::TooLong(_) => {
-                        // What the envelope adds is by itself larger than a record may be.
-                        self.ledger.dropped_rejected.add(1);
-                        self.queue.settled(1);
-                        log::error!("envelope", "KINESIS_TELEMETRY_RECORD_BYTES is too small for an event's envelope; it is dropped");
-                        continue;
-                    }
-                }
-            }
-            if added == Added::Full {
-                return index;
-            }
-        }
-        batch.remaining().len()
-    }
-
-    /// One of the extension's own events. It counts as no event: the ledger is about Lambda's.
-    fn own_event(&mut self, request: &mut Request, kind: &str, record: &str, name: &str) {
-        let key = self.envelope.own_partition_key().to_owned();
-        let envelope = &mut self.envelope;
-        let now = epoch_ms(SystemTime::now());
-        request.add(Some(&key), 0, |out| envelope.own_line(kind, record, name, now, out));
     }
 }
 

@@ -223,6 +223,51 @@ impl Request {
         self.finished = None;
     }
 
+    /// The records as they stand in the body, for keeping them elsewhere, and what they hold: length in the body, events, decoded bytes.
+    /// A comma stands between two records.
+    #[must_use]
+    pub fn stored(&mut self) -> (&[u8], Vec<[u64; 3]>) {
+        self.close();
+        let end = self.records.last().map_or(HEAD.len(), |last| last.range.end);
+        let index = self.records.iter().map(|r| [r.range.len() as u64, r.events, r.bytes as u64]).collect();
+        (self.body.get(HEAD.len()..end).unwrap_or_default(), index)
+    }
+
+    /// A request of records that [`Request::stored`] gave; `None` if the bytes and the index do not fit together.
+    #[must_use]
+    pub fn restore(limits: Limits, bytes: &[u8], index: &[[u64; 3]]) -> Option<Request> {
+        let mut request = Request::new(limits);
+        let mut start = HEAD.len();
+        for [length, events, size] in index {
+            let end = start.checked_add(usize::try_from(*length).ok()?)?;
+            let record = bytes.get(start - HEAD.len()..end - HEAD.len())?;
+            let separated = end - HEAD.len() == bytes.len() || bytes.get(end - HEAD.len()) == Some(&b',');
+            let whole = record.starts_with(b"{\"Data\":\"") && record.ends_with(b"\"}") && separated;
+            if !whole || record.iter().any(|b| !(b' '..=b'~').contains(b)) {
+                return None;
+            }
+            let size = usize::try_from(*size).ok()?;
+            request.records.push(Record { range: start..end, events: *events, bytes: size });
+            request.payload += size;
+            start = end + 1;
+        }
+        let used = start.checked_sub(HEAD.len() + 1)?;
+        if used != bytes.len() || request.records.len() > MAX_RECORDS {
+            return None;
+        }
+        request.body.extend_from_slice(bytes);
+        Some(request)
+    }
+
+    /// The decoded data of each record, for those who have to read it again.
+    pub fn data(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
+        self.records.iter().filter_map(|record| {
+            let encoded = self.body.get(record.range.clone())?.strip_prefix(b"{\"Data\":\"")?;
+            let end = encoded.iter().position(|b| *b == b'"')?;
+            STANDARD.decode_to_vec(encoded.get(..end)?).ok()
+        })
+    }
+
     /// Splits a request of several records into two halves, both to be finished again.
     #[must_use]
     pub fn split(mut self) -> (Request, Request) {
@@ -370,6 +415,13 @@ mod tests {
         assert_eq!(hash, sha256(request.body()));
         assert_eq!(read(&request).iter().map(|(_, data)| data.len()).collect::<Vec<_>>(), [1, 4, 7]);
         assert_eq!(request.record(1), (1, 5));
+        let (bytes, index) = request.stored();
+        let mut restored = Request::restore(LIMITS, bytes, &index).unwrap();
+        assert_eq!(Request::restore(LIMITS, &bytes[1..], &index).map(|_| ()), None);
+        assert_eq!(Request::restore(LIMITS, bytes, &index[1..]).map(|_| ()), None);
+        assert_eq!(restored.finish(&stream()), hash);
+        assert_eq!(restored.body(), request.body());
+        assert_eq!(restored.data().map(|data| data.len()).collect::<Vec<_>>(), [1, 4, 7]);
         let (mut first, mut second) = request.split();
         let hashes = [first.finish(&stream()), second.finish(&stream())];
         assert_eq!(hashes, [sha256(first.body()), sha256(second.body())]);

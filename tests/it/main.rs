@@ -7,11 +7,14 @@
 )]
 
 mod delivery;
+mod freeze;
 mod house;
 mod lifecycle;
 mod loss;
 mod panics;
 mod settings;
+mod shutdown;
+mod walls;
 
 use std::path::PathBuf;
 
@@ -24,7 +27,7 @@ pub fn binary() -> PathBuf {
 
 /// A sandbox with the extension in it, writing to `kinesis` at the end of each invocation.
 pub fn extension(kinesis: &Kinesis) -> LambdaBuilder {
-    runner(Lambda::builder(binary()).kinesis(kinesis).setting("FLUSH", "end"))
+    runner(Lambda::builder(binary()).kinesis(kinesis).tmp_in("TMPDIR").setting("FLUSH", "end"))
 }
 
 /// A binary of another architecture needs an emulator in front.
@@ -40,6 +43,7 @@ fn runner(builder: LambdaBuilder) -> LambdaBuilder {
 pub fn ledger(kinesis: &Kinesis) -> serde_json::Value {
     let ledger = kinesis.account().ledgers().pop().expect("a ledger on the stream");
     let dropped: u64 = ["queue", "rejected", "undelivered"].iter().map(|why| ledger["dropped"][why].as_u64().unwrap()).sum();
-    assert_eq!(ledger["received"].as_u64().unwrap(), ledger["delivered"].as_u64().unwrap() + dropped, "{ledger}");
+    let number = |key: &str| ledger[key].as_u64().unwrap();
+    assert_eq!(number("received"), number("delivered") + dropped + number("waiting"), "{ledger}");
     ledger
 }

@@ -25,7 +25,7 @@ fn a_panic_in_any_thread_leaves_the_function_alone() {
     let binary = binary_with_a_switch();
     for place in ["listener", "dispatcher", "main"] {
         let kinesis = Kinesis::start();
-        let lambda = Lambda::builder(&binary).kinesis(&kinesis).setting("FLUSH", "end").env("PANIC_SWITCH", place).start();
+        let lambda = Lambda::builder(&binary).kinesis(&kinesis).tmp_in("TMPDIR").setting("FLUSH", "end").env("PANIC_SWITCH", place).start();
         lambda.init().unwrap();
         for _ in 0..4 {
             let report = lambda.invoke(Invocation::new().text("hello").work(ms(60))).unwrap();

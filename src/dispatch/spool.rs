@@ -1,0 +1,366 @@
+//! The spool: requests that memory cannot hold, or that a reset would lose, under `/tmp`.
+//!
+//! One file is one packed request, written under another name and then renamed, so a torn one is never seen under its own; its last 32 bytes
+//! are the SHA-256 of all before. `/tmp` outlives a reset: the process that starts next in this sandbox finds the files and sends them. Used
+//! by the listener's thread (what the queue has no room for) and the dispatcher's; no lock is held while a file is written or read.
+
+use std::collections::VecDeque;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sha2::{Digest, Sha256};
+
+use super::pack::Packer;
+use crate::clock::EpochMs;
+use crate::kinesis::batch::{Limits, Request};
+use crate::ledger::Ledger;
+use crate::log;
+
+const MAGIC: &[u8] = b"kinesis-telemetry-extension spool 1\n";
+const SUFFIX: &str = ".spool";
+const HASH: usize = 32;
+
+/// One file.
+#[derive(Debug)]
+pub struct Segment {
+    path: PathBuf,
+    bytes: u64,
+    events: u64,
+    since: EpochMs,
+}
+
+/// What a segment holds.
+#[derive(Debug)]
+pub struct Spooled {
+    /// To be given back with [`Spool::done`] when all of it is settled.
+    pub segment: Segment,
+    /// Ready to be sent.
+    pub request: Request,
+    /// Kinesis may have taken it already.
+    pub ambiguous: bool,
+    /// When its oldest event was taken from Lambda.
+    pub since: EpochMs,
+}
+
+/// See the module's page.
+#[derive(Debug)]
+pub struct Spool {
+    folder: PathBuf,
+    bound: u64,
+    /// Segments of another stream are not touched.
+    stream: String,
+    /// Of this process; part of each file's name.
+    owner: String,
+    ledger: Arc<Ledger>,
+    inner: Mutex<Inner>,
+    /// Events on the way in, or in files that nobody has taken.
+    waiting: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    segments: VecDeque<Segment>,
+    bytes: u64,
+    written: u64,
+}
+
+impl Spool {
+    /// Touches nothing yet. `bound` is `SPOOL_BYTES`; 0 switches it off.
+    #[must_use]
+    pub fn new(folder: PathBuf, bound: u64, stream: &str, owner: &str, ledger: Arc<Ledger>) -> Spool {
+        let (stream, owner) = (stream.to_owned(), owner.to_owned());
+        Spool { folder, bound, stream, owner, ledger, inner: Mutex::default(), waiting: AtomicU64::new(0) }
+    }
+
+    /// Whether there is one at all.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.bound > 0
+    }
+
+    /// Events in it, or on the way in.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::Acquire)
+    }
+
+    /// When the oldest of them was taken from Lambda.
+    #[must_use]
+    pub fn oldest(&self) -> Option<EpochMs> {
+        self.lock().segments.front().map(|segment| segment.since)
+    }
+
+    /// Events are on their way in: they wait here from now on.
+    pub fn expect(&self, events: u64) {
+        self.waiting.fetch_add(events, Ordering::AcqRel);
+    }
+
+    /// Events that were on their way in did not get there, and are settled elsewhere.
+    pub fn give_up(&self, events: u64) {
+        self.waiting.fetch_sub(events, Ordering::AcqRel);
+    }
+
+    /// Writes a request whose events were announced with [`Spool::expect`]. Where the room is used up the oldest segments go, counted as dropped.
+    ///
+    /// # Errors
+    /// If it cannot be written; its events are still the caller's then.
+    pub fn write(&self, request: &mut Request, ambiguous: bool, since: EpochMs, packer: &Packer) -> io::Result<()> {
+        let events = request.events();
+        let number = {
+            let mut inner = self.lock();
+            inner.written += 1;
+            inner.written
+        };
+        let path = self.folder.join(format!("{}-{number:08}{SUFFIX}", self.owner));
+        let bytes = self.write_file(&path, request, ambiguous, since)?;
+        self.ledger.spooled.add(events);
+        let mut inner = self.lock();
+        inner.bytes += bytes;
+        inner.segments.push_back(Segment { path, bytes, events, since });
+        while inner.bytes > self.bound {
+            let Some(oldest) = inner.segments.pop_front() else { break };
+            inner.bytes -= oldest.bytes;
+            if packer.prints_lost()
+                && let Some((request, _, _)) = self.read_file(&oldest.path, packer.limits())
+            {
+                packer.lose_request(&request);
+            }
+            self.forget(&oldest);
+            self.ledger.dropped_queue.add(oldest.events);
+        }
+        Ok(())
+    }
+
+    fn write_file(&self, path: &Path, request: &mut Request, ambiguous: bool, since: EpochMs) -> io::Result<u64> {
+        let (body, index) = request.stored();
+        let mut head = MAGIC.to_vec();
+        let mut number = |n: u64| head.extend_from_slice(&n.to_le_bytes());
+        number(self.stream.len() as u64);
+        number(u64::from(ambiguous));
+        number(since);
+        number(index.len() as u64);
+        index.iter().flatten().for_each(|n| number(*n));
+        head.extend_from_slice(self.stream.as_bytes());
+        let size = (head.len() + body.len() + HASH) as u64;
+        if size > self.bound {
+            return Err(io::Error::other("larger than KINESIS_TELEMETRY_SPOOL_BYTES"));
+        }
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
+        let part = path.with_extension("part");
+        let written = (|| {
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+            let hash = Sha256::new().chain_update(&head).chain_update(body).finalize();
+            [head.as_slice(), body, hash.as_slice()].iter().try_for_each(|bytes| file.write_all(bytes))?;
+            fs::rename(&part, path)
+        })();
+        if written.is_err() {
+            let _ = fs::remove_file(&part);
+        }
+        written.map(|()| size)
+    }
+
+    /// Takes over what the process before has left. Says how many events that are. A file that is not whole, or not of this stream, is
+    /// skipped and counted.
+    pub fn adopt(&self, limits: Limits) -> u64 {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return 0 };
+        let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        paths.sort();
+        let mut adopted = 0;
+        for path in paths {
+            // What this process itself has written meanwhile is known already.
+            if path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(&self.owner)) {
+                continue;
+            }
+            let found = self.read_file(&path, limits);
+            let Some((request, _, since)) = found else {
+                self.ledger.spool_skipped.add(1);
+                log::warn!("spool-skipped", "{} is no whole spool file of this stream; it is left alone", path.display());
+                continue;
+            };
+            let bytes = path.metadata().map_or(0, |about| about.len());
+            let events = request.events();
+            adopted += events;
+            self.expect(events);
+            let mut inner = self.lock();
+            inner.bytes += bytes;
+            inner.segments.push_back(Segment { path, bytes, events, since });
+        }
+        self.lock().segments.make_contiguous().sort_by_key(|segment| segment.since);
+        adopted
+    }
+
+    /// The oldest segment. Its file stays until [`Spool::done`].
+    pub fn take(&self, limits: Limits) -> Option<Spooled> {
+        loop {
+            let segment = {
+                let mut inner = self.lock();
+                let segment = inner.segments.pop_front()?;
+                inner.bytes -= segment.bytes;
+                segment
+            };
+            self.give_up(segment.events);
+            if let Some((request, ambiguous, since)) =
+                self.read_file(&segment.path, limits).filter(|(request, _, _)| request.events() == segment.events)
+            {
+                return Some(Spooled { segment, request, ambiguous, since });
+            }
+            self.ledger.dropped_queue.add(segment.events);
+            self.ledger.spool_skipped.add(1);
+            log::error!("spool-damaged", "{} was changed by somebody; its {} events are lost", segment.path.display(), segment.events);
+        }
+    }
+
+    /// All of the segment is settled.
+    pub fn done(&self, segment: &Segment) {
+        let _ = fs::remove_file(&segment.path);
+    }
+
+    /// The sandbox ends for good: nobody will read the files. Gives the number of events in them.
+    pub fn discard(&self) -> u64 {
+        let segments = std::mem::take(&mut *self.lock()).segments;
+        segments.iter().for_each(|segment| self.forget(segment));
+        segments.iter().map(|segment| segment.events).sum()
+    }
+
+    fn forget(&self, segment: &Segment) {
+        self.give_up(segment.events);
+        let _ = fs::remove_file(&segment.path);
+    }
+
+    /// Reads a file and believes nothing in it before its hash is right.
+    fn read_file(&self, path: &Path, limits: Limits) -> Option<(Request, bool, EpochMs)> {
+        let regular = fs::symlink_metadata(path).ok().filter(|about| about.is_file() && about.len() <= self.bound)?;
+        let mut bytes = Vec::with_capacity(usize::try_from(regular.len()).ok()?);
+        File::open(path).ok()?.take(self.bound).read_to_end(&mut bytes).ok()?;
+        let (content, hash) = bytes.split_at_checked(bytes.len().checked_sub(HASH)?)?;
+        if !content.starts_with(MAGIC) || Sha256::digest(content).as_slice() != hash {
+            return None;
+        }
+        let mut rest = content.get(MAGIC.len()..)?;
+        let mut number = || {
+            let (first, others) = rest.split_first_chunk::<8>()?;
+            rest = others;
+            Some(u64::from_le_bytes(*first))
+        };
+        let (stream_length, ambiguous, since, count) = (number()?, number()?, number()?, number()?);
+        let index = (0..count).map(|_| Some([number()?, number()?, number()?])).collect::<Option<Vec<_>>>()?;
+        let (stream, body) = rest.split_at_checked(usize::try_from(stream_length).ok()?)?;
+        if stream != self.stream.as_bytes() {
+            return None;
+        }
+        Some((Request::restore(limits, body, &index)?, ambiguous != 0, since))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { record_bytes: 1000, request_bytes: 10_000, many_events: true };
+
+    fn request(lines: u64) -> Request {
+        let mut request = Request::new(LIMITS);
+        for n in 0..lines {
+            request.add(Some("key"), 1, |out| out.extend_from_slice(format!("line {n}\n").as_bytes()));
+        }
+        request
+    }
+
+    fn spool(folder: &Path, bound: u64, owner: &str) -> (Spool, Arc<Ledger>) {
+        let ledger = Arc::new(Ledger::default());
+        (Spool::new(folder.join("spool"), bound, "stream", owner, ledger.clone()), ledger)
+    }
+
+    fn packer() -> Packer {
+        let variable = |name: &str| match name {
+            "AWS_REGION" => Some("eu-west-1".to_owned()),
+            "KINESIS_TELEMETRY_STREAM" => Some("s".to_owned()),
+            _ => None,
+        };
+        Packer::new(&crate::config::read(variable).1.unwrap(), Arc::default(), Arc::default())
+    }
+
+    fn put(spool: &Spool, lines: u64, since: EpochMs) {
+        let mut request = request(lines);
+        spool.expect(lines);
+        spool.write(&mut request, since % 2 == 1, since, &packer()).unwrap();
+    }
+
+    #[test]
+    fn what_goes_in_comes_out_oldest_first_also_in_the_next_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let (first, _) = spool(folder.path(), 100_000, "a");
+        put(&first, 3, 1);
+        put(&first, 5, 2);
+        assert_eq!((first.waiting(), first.oldest()), (8, Some(1)));
+        drop(first);
+
+        let (next, _) = spool(folder.path(), 100_000, "b");
+        assert_eq!(next.adopt(LIMITS), 8);
+        let spooled = next.take(LIMITS).unwrap();
+        assert_eq!((spooled.request.events(), spooled.ambiguous, spooled.since), (3, true, 1));
+        next.done(&spooled.segment);
+        assert_eq!(next.waiting(), 5);
+        let data: Vec<u8> = next.take(LIMITS).unwrap().request.data().flatten().collect();
+        assert_eq!(data, b"line 0\nline 1\nline 2\nline 3\nline 4\n");
+        // Not done: it is still there for the next one.
+        assert_eq!(spool(folder.path(), 100_000, "c").0.adopt(LIMITS), 5);
+    }
+
+    #[test]
+    fn the_oldest_go_where_there_is_no_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let (spool, ledger) = spool(folder.path(), 1000, "a");
+        for since in 0..10 {
+            put(&spool, 10, since);
+        }
+        assert!(spool.lock().bytes <= 1000);
+        assert_eq!(ledger.dropped_queue.get() + spool.waiting(), 100);
+        assert!(spool.oldest().unwrap() > 5);
+        let files = fs::read_dir(folder.path().join("spool")).unwrap().count();
+        assert_eq!(files, spool.lock().segments.len());
+    }
+
+    #[test]
+    fn torn_foreign_and_forged_files_are_skipped_and_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let (first, _) = spool(folder.path(), 100_000, "a");
+        put(&first, 3, 1);
+        let path = folder.path().join("spool/a-00000001.spool");
+        let whole = fs::read(&path).unwrap();
+        for (name, bytes) in [
+            ("torn.spool", whole[..whole.len() - 1].to_vec()),
+            ("flipped.spool", whole.iter().enumerate().map(|(n, b)| if n == 60 { b ^ 1 } else { *b }).collect()),
+            ("empty.spool", Vec::new()),
+            ("notes.txt", b"somebody else's".to_vec()),
+        ] {
+            fs::write(folder.path().join("spool").join(name), bytes).unwrap();
+        }
+        fs::create_dir(folder.path().join("spool/folder.spool")).unwrap();
+        std::os::unix::fs::symlink(&path, folder.path().join("spool/link.spool")).unwrap();
+        let (next, ledger) = spool(folder.path(), 100_000, "b");
+        assert_eq!(next.adopt(LIMITS), 3);
+        assert_eq!(ledger.spool_skipped.get(), 6);
+        let other = Spool::new(folder.path().join("spool"), 100_000, "another stream", "c", ledger.clone());
+        assert_eq!(other.adopt(LIMITS), 0);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_an_error_not_a_panic() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("spool"), "a file in the way").unwrap();
+        let (spool, _) = spool(folder.path(), 100_000, "a");
+        spool.expect(3);
+        assert!(spool.write(&mut request(3), false, 0, &packer()).is_err());
+        spool.give_up(3);
+        assert_eq!((spool.waiting(), spool.adopt(LIMITS)), (0, 0));
+    }
+}

@@ -1,0 +1,151 @@
+//! Memory, floods, and the walls of the listener.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use sandbox::{Fault, Invocation, Kinesis, ms, wait_until};
+
+use crate::{extension, ledger};
+
+/// What guarantee 3 allows beside the queue.
+const SLACK_KIB: u64 = 12 * 1024;
+
+#[test]
+fn memory_is_bounded_while_kinesis_hangs_and_a_million_events_arrive() {
+    let kinesis = Kinesis::builder().count_only().start();
+    let lambda = extension(&kinesis).setting("SPOOL_BYTES", "16777216").setting("QUEUE_BYTES", "8388608").timeout(ms(60_000)).start();
+    lambda.init().unwrap();
+    kinesis.fault(Fault::hang());
+    let invocation = Invocation::new().run(|lambda| {
+        let flood = lambda.flood(1000, 1000, 300).unwrap();
+        assert_eq!((flood.events, flood.refused), (1_000_000, 0));
+        assert!(lambda.stats().peak_kib < 8192 + SLACK_KIB, "{} KiB", lambda.stats().peak_kib);
+    });
+    lambda.invoke(invocation).unwrap();
+    kinesis.clear_faults();
+    assert!(lambda.shutdown("spindown").is_clean());
+    let stats = lambda.stats();
+    assert!(stats.peak_kib < 8192 + SLACK_KIB, "{} KiB", stats.peak_kib);
+    let lines = lambda.stderr();
+    assert!(lines.iter().any(|line| line.contains("events are lost")), "{lines:?}");
+    assert!(lines.len() <= 4, "{lines:?}");
+    let record = lines.iter().find_map(|line| serde_json::from_str::<serde_json::Value>(&line[line.find("{\"received")?..]).ok()).unwrap();
+    let dropped: u64 = ["queue", "rejected", "undelivered"].iter().map(|why| record["dropped"][why].as_u64().unwrap()).sum();
+    assert_eq!(
+        record["received"].as_u64().unwrap(),
+        record["delivered"].as_u64().unwrap() + dropped + record["waiting"].as_u64().unwrap(),
+        "{record}"
+    );
+    assert!(record["received"].as_u64().unwrap() >= 1_000_000);
+}
+
+#[test]
+fn a_flood_is_delivered_whole_when_kinesis_keeps_up() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).timeout(ms(60_000)).setting("QUEUE_BYTES", "67108864").start();
+    lambda.init().unwrap();
+    lambda.invoke(Invocation::new().run(|lambda| assert_eq!(lambda.flood(50, 1000, 300).unwrap().refused, 0))).unwrap();
+    assert!(lambda.shutdown("spindown").is_clean());
+    assert_eq!(kinesis.account().flooded(), 50_000);
+    assert_eq!(ledger(&kinesis)["dropped"]["queue"], 0);
+}
+
+#[test]
+fn what_memory_cannot_hold_is_delivered_from_the_spool() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).setting("QUEUE_BYTES", "1048576").setting("FLUSH_TIMEOUT_MS", "500").timeout(ms(60_000)).start();
+    lambda.init().unwrap();
+    kinesis.fault(Fault::hang());
+    lambda.invoke(Invocation::new().run(|lambda| assert_eq!(lambda.flood(30, 1000, 300).unwrap().refused, 0))).unwrap();
+    kinesis.clear_faults();
+    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+    let ledger = ledger(&kinesis);
+    assert!(ledger["spooled"].as_u64().unwrap() > 10_000, "{ledger}");
+    assert_eq!(kinesis.account().flooded(), 30_000, "{ledger}");
+    assert_eq!(std::fs::read_dir(lambda.tmp().join("kinesis-telemetry-extension")).unwrap().count(), 0);
+}
+
+/// Opens connections to the listener and leaves them, each after this much of a request.
+fn stalled(port: u16, count: usize, request: &str) -> Vec<TcpStream> {
+    let open = |_| {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        stream
+    };
+    (0..count).map(open).collect()
+}
+
+#[test]
+fn clients_that_stall_do_not_stop_the_listener() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).start();
+    lambda.init().unwrap();
+    let path = lambda.subscription().unwrap().path;
+    let half = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n[{{\"time\"");
+    let port = lambda.listener_port();
+    let open = [
+        stalled(port, 5, &half),
+        stalled(port, 5, "POST / HT"),
+        stalled(port, 5, "POST / HTTP/1.1\r\nContent-Length: 9999\r\n\r\nx"),
+        stalled(port, 5, ""),
+    ];
+    for n in 0..5 {
+        lambda.invoke(Invocation::new().text(&format!("line {n}"))).unwrap();
+    }
+    assert!(lambda.shutdown("spindown").is_clean());
+    drop(open);
+    kinesis.account().compare(&lambda.sent()).assert_clean();
+}
+
+#[test]
+fn a_thousand_connections_are_survived() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).without_freeze().start();
+    lambda.init().unwrap();
+    let mut open = stalled(lambda.listener_port(), 1000, "");
+    lambda.invoke(Invocation::new().text("in the crowd")).unwrap();
+    let path = lambda.subscription().unwrap().path;
+    let body = r#"[{"time":"t","type":"function","record":"from one of them"}]"#;
+    let request = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    open[999].write_all(request.as_bytes()).unwrap();
+    let mut answer = [0; 12];
+    open[999].read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    drop(open);
+    lambda.invoke(Invocation::new().text("after")).unwrap();
+    assert!(lambda.shutdown("spindown").is_clean());
+    kinesis.account().compare(&lambda.sent()).assert_lossless();
+    assert_eq!(kinesis.account().containing("from one of them").len(), 1);
+}
+
+#[test]
+fn running_out_of_file_descriptors_for_a_while_is_survived() {
+    let kinesis = Kinesis::start();
+    // The limit is set by a shell in front, which then becomes the extension.
+    let lambda = extension(&kinesis).runner(&["sh", "-c", "ulimit -n 24; exec \"$0\" \"$@\""]).without_freeze().start();
+    lambda.init().unwrap();
+    lambda.invoke(Invocation::new().text("before")).unwrap();
+    let port = lambda.listener_port();
+    let open = stalled(port, 40, "");
+    wait_until(ms(10_000), "the wall", || lambda.stderr().iter().any(|line| line.contains("port")));
+    drop(open);
+    for n in 0..3 {
+        lambda.invoke(Invocation::new().text(&format!("after {n}"))).unwrap();
+    }
+    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+    kinesis.account().compare(&lambda.sent()).assert_lossless();
+}
+
+#[test]
+fn big_bodies_are_taken() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).setting("QUEUE_BYTES", "33554432").timeout(ms(20_000)).start();
+    lambda.init().unwrap();
+    let line = format!("{{\"time\":\"t\",\"type\":\"function\",\"record\":\"{}\"}}", "big".repeat(100_000));
+    let body = format!("[{}]", vec![line; 27].join(","));
+    assert!(body.len() > 8_000_000 && body.len() < 8 * 1024 * 1024);
+    lambda.invoke(Invocation::new().run(move |lambda| assert_eq!(lambda.post_raw(body.as_bytes()).unwrap(), 200))).unwrap();
+    assert!(lambda.shutdown("spindown").is_clean());
+    assert_eq!(kinesis.account().containing("bigbig").len(), 27);
+    ledger(&kinesis);
+}
