@@ -1,7 +1,8 @@
 //! The telemetry listener: takes Lambda's POSTs, answers 200 at once, puts the events into the queue. Owns every tiny_http hazard.
 //!
 //! - Reading a body has no time-out, so a client that stalls costs its thread: another takes over before a body is read (leader and followers).
-//! - After a failed `accept` tiny_http closes the port and says so once: bind again, and go on serving the old connections.
+//! - Its accept thread ends with the first failed `accept`, and panics where the socket cannot be duplicated (no file descriptor left): the
+//!   bound socket is kept here as well, so that another server can go on with it, while the first still serves its connections.
 //! - `Request::respond` on a body that was not read blocks until the client hangs up: it costs a follower, not the listener.
 //!
 //! Runs on threads named `listener`. It never waits for room in the queue.
@@ -47,6 +48,7 @@ pub struct Listener {
 /// One bound socket and its idle threads. There is a second one after an `accept` has failed: the first still has its connections.
 struct Port {
     server: Server,
+    spare: TcpListener,
     idle: AtomicUsize,
 }
 
@@ -84,13 +86,35 @@ impl Listener {
     /// Serves the bound socket from now on.
     ///
     /// # Errors
-    /// If no thread can be started.
+    /// If no thread can be started or the socket cannot be duplicated.
     pub fn start(self: &Arc<Self>, socket: TcpListener) -> IoResult<()> {
+        let spare = socket.try_clone()?;
+        let listener = Arc::clone(self);
+        panic::rescue_accept(move || listener.accept_again(&spare));
+        let spare = socket.try_clone()?;
+        self.serve_on(socket, spare)
+    }
+
+    fn serve_on(self: &Arc<Self>, socket: TcpListener, spare: TcpListener) -> IoResult<()> {
         let listener = Arc::clone(self);
         named(move || match Server::from_listener(socket, None) {
-            Ok(server) => listener.serve(&Arc::new(Port { server, idle: AtomicUsize::new(0) })),
+            Ok(server) => listener.serve(&Arc::new(Port { server, spare, idle: AtomicUsize::new(0) })),
             Err(error) => log::error!("listener", "the telemetry listener cannot start: {error}"),
         })
+    }
+
+    /// The accept thread of a server has ended. Starts another one on the same socket, once there are file descriptors again.
+    fn accept_again(self: &Arc<Self>, socket: &TcpListener) {
+        log::warn!("accept", "the telemetry listener could not accept a connection (too many open files?) and tries again");
+        loop {
+            // As many as a new server and its first connections need, before it is started.
+            let enough: IoResult<Vec<TcpListener>> = (0..8).map(|_| socket.try_clone()).collect();
+            let started = enough.and_then(|_| self.serve_on(socket.try_clone()?, socket.try_clone()?));
+            if started.is_ok() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// Ships what was held back for a continuation that never came. To be called when no further POST is expected.
@@ -120,7 +144,7 @@ impl Listener {
                     }
                     self.handle(request);
                 }
-                Err(error) => self.bind_again(&error),
+                Err(_) => self.accept_again(&port.spare),
             }
             // One thread that waits is enough; a second one saves starting it anew. More have done their work.
             if port.idle.fetch_add(1, Ordering::AcqRel) >= 2 {
@@ -129,19 +153,6 @@ impl Listener {
             }
         }
         self.threads.fetch_sub(1, Ordering::AcqRel);
-    }
-
-    /// The accept thread has ended (too many open files, say), and with it the port is closed.
-    fn bind_again(self: &Arc<Self>, error: &std::io::Error) {
-        log::warn!("accept", "the telemetry listener lost its port ({error}) and binds it again");
-        loop {
-            if let Ok(socket) = Self::bind(self.port)
-                && self.start(socket).is_ok()
-            {
-                return;
-            }
-            thread::sleep(Duration::from_millis(100));
-        }
     }
 
     fn handle(&self, mut request: Request) {

@@ -117,5 +117,5 @@ fn the_readme_shows_the_same_table() {
     if std::env::var_os("UPDATE_README").is_some() {
         std::fs::write(path, &right).unwrap();
     }
-    assert_eq!(std::fs::read_to_string(path).unwrap(), right, "UPDATE_README=1 cargo test --test it readme writes the table");
+    assert!(std::fs::read_to_string(path).unwrap() == right, "UPDATE_README=1 cargo test --test it readme writes the table");
 }
