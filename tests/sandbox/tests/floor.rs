@@ -110,6 +110,17 @@ fn unsigned_requests_are_refused_unless_asked_for() {
 }
 
 #[test]
+fn what_a_test_posts_itself_can_be_accounted_for() {
+    let kinesis = Kinesis::builder().unsigned().start();
+    let lambda = floor(&kinesis).start();
+    lambda.init().unwrap();
+    assert_eq!(lambda.post_raw(br#"[{"time":"t","type":"function","record":"by hand"}]"#).unwrap(), 200);
+    lambda.expect("t", "function", r#""by hand""#, Expected::Absent);
+    assert!(lambda.shutdown("spindown").is_clean());
+    assert_all_there(&lambda, &kinesis);
+}
+
+#[test]
 fn a_flood_is_counted() {
     let kinesis = Kinesis::builder().count_only().start();
     let lambda = floor(&kinesis).without_freeze().start();

@@ -172,6 +172,20 @@ fn idle_connections_are_reset_and_new_ones_refused() {
 }
 
 #[test]
+fn counting_alone_fails_on_demand_too() {
+    let kinesis = Kinesis::builder().count_only().start();
+    kinesis.fault(Fault::error(500, "InternalFailure").times(1));
+    let mut stream = connect(&kinesis);
+    assert!(put(&mut stream, &["x"]).unwrap().0.starts_with("HTTP/1.1 500"));
+    let event = r#"{"time":"t","type":"function","record":1}"#;
+    assert_eq!(put(&mut stream, &[event, event]).unwrap().1["Records"].as_array().unwrap().len(), 2);
+    let counted = kinesis.counted();
+    assert_eq!((counted.requests, counted.records, counted.events), (1, 2, 2));
+    kinesis.fault(Fault::hang());
+    assert!(put(&mut stream, &[event]).is_err());
+}
+
+#[test]
 fn slow_answers() {
     let kinesis = unsigned().start();
     kinesis.fault(Fault::delay(ms(60)).times(1));

@@ -95,7 +95,8 @@ impl KinesisBuilder {
         self
     }
 
-    /// For benches: counts and forgets, and checks nothing; see [`Kinesis::counted`].
+    /// For benches: counts and forgets, and checks nothing; see [`Kinesis::counted`]. Faults of whole requests apply, those
+    /// of records do not.
     #[must_use]
     pub fn count_only(mut self) -> Self {
         self.count_only = true;

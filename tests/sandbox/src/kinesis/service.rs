@@ -131,11 +131,7 @@ impl Connection<'_> {
 
     fn handle(&self, wire: &mut Wire<Socket>, request: &Request) -> bool {
         let service = self.service;
-        if service.setup.count_only {
-            let reply = lock(&service.store).count(&request.body);
-            return self.send(wire, &answer(200, &[("Content-Type", CONTENT_TYPE)], &reply), &Plan::default());
-        }
-        let parsed = service.parse(request);
+        let parsed = if service.setup.count_only { Ok(Vec::new()) } else { service.parse(request) };
         let records: &[Record] = parsed.as_deref().unwrap_or_default();
         let plan = lock(&service.faults).plan(Instant::now(), |bytes| records.iter().any(|record| contains(&record.data, bytes)));
         let mut put = Put::of(request, self.id, service.setup.tls.is_some(), records);
@@ -158,7 +154,7 @@ impl Connection<'_> {
     }
 
     fn deliver(&self, wire: &mut Wire<Socket>, plan: &Plan, mut put: Put, reply: &Reply) -> bool {
-        let stored = put.stored() > 0;
+        let stored = reply.status == 200;
         put.answered = match plan {
             _ if plan.hang.is_some() => Answered::Never,
             _ if plan.cut => Answered::Cut,
@@ -228,6 +224,10 @@ impl Service {
         if let Some(refuse) = &plan.refuse {
             let (status, content_type) = (refuse.status, refuse.content_type);
             return Reply { status, content_type, code: refuse.code.clone(), body: refuse.body.clone() };
+        }
+        if self.setup.count_only {
+            let body = lock(&self.store).count(&request.body);
+            return Reply { status: 200, content_type: CONTENT_TYPE, code: None, body };
         }
         if request.method != "POST" || request.target != "/" || request.header("content-type") != Some(CONTENT_TYPE) {
             let body = b"<UnknownOperationException/>\n".to_vec();

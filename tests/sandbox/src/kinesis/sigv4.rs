@@ -5,8 +5,8 @@
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::{Digest, Sha256};
+use ring::digest::{SHA256, digest};
+use ring::hmac;
 
 use crate::clock::{amz_date, parse_amz_date};
 use crate::http::Request;
@@ -129,12 +129,12 @@ impl Verifier<'_> {
     fn signature(&self, request: &Request, authorization: &Authorization<'_>, date: &str) -> String {
         let canonical = canonical_request(request, &authorization.signed);
         let scope = authorization.scope.join("/");
-        let to_sign = format!("AWS4-HMAC-SHA256\n{date}\n{scope}\n{}", hex(&Sha256::digest(canonical)));
+        let to_sign = format!("AWS4-HMAC-SHA256\n{date}\n{scope}\n{}", sha256(canonical.as_bytes()));
         let mut key = format!("AWS4{}", self.credentials.secret_access_key).into_bytes();
         for part in authorization.scope {
-            key = hmac(&key, part.as_bytes());
+            key = sign(&key, part.as_bytes());
         }
-        hex(&hmac(&key, to_sign.as_bytes()))
+        hex(&sign(&key, to_sign.as_bytes()))
     }
 }
 
@@ -179,7 +179,7 @@ fn all_signed(request: &Request, signed: &[&str]) -> Result<(), Refusal> {
 /// `x-amz-content-sha256` is optional, but when it is there it must be the body's.
 fn true_hash(request: &Request) -> Result<(), Refusal> {
     match request.header("x-amz-content-sha256") {
-        Some(claimed) if claimed != hex(&Sha256::digest(&request.body)) => {
+        Some(claimed) if claimed != sha256(&request.body) => {
             Err(refusal("InvalidSignatureException", "The provided 'x-amz-content-sha256' header does not match what was computed."))
         }
         _ => Ok(()),
@@ -202,7 +202,7 @@ fn canonical_request(request: &Request, signed: &[&str]) -> String {
         let values: Vec<String> = values.map(|(_, value)| squeeze(value)).collect();
         let _ = writeln!(text, "{name}:{}", values.join(","));
     }
-    let _ = write!(text, "\n{}\n{}", signed.join(";"), hex(&Sha256::digest(&request.body)));
+    let _ = write!(text, "\n{}\n{}", signed.join(";"), sha256(&request.body));
     text
 }
 
@@ -224,10 +224,12 @@ fn squeeze(value: &str) -> String {
     value.split(' ').filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
-fn hmac(key: &[u8], data: &[u8]) -> Vec<u8> {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
-    mac.update(data);
-    mac.finalize().into_bytes().to_vec()
+fn sign(key: &[u8], data: &[u8]) -> Vec<u8> {
+    hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), data).as_ref().to_vec()
+}
+
+fn sha256(data: &[u8]) -> String {
+    hex(digest(&SHA256, data).as_ref())
 }
 
 fn hex(bytes: &[u8]) -> String {

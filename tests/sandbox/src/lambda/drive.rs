@@ -208,7 +208,8 @@ impl Lambda {
         }
         let _turn = lock(&self.turn);
         let init = if self.driver().process.is_none() { Some(self.init_in_turn()?) } else { None };
-        if let Some(exit) = self.shared.look().exit {
+        let exit = self.shared.look().exit;
+        if let Some(exit) = exit {
             return Err(self.crashed(exit));
         }
         self.thaw();

@@ -241,13 +241,20 @@ impl Lambda {
     }
 
     /// Posts these bytes to the subscribed destination on a connection of their own, and returns the status. They are
-    /// in no account.
+    /// in no account, unless told by [`Lambda::expect`].
     ///
     /// # Errors
     /// When there is no subscription or no answer.
     pub fn post_raw(&self, body: &[u8]) -> io::Result<u16> {
         let path = self.subscription().map(|taken| taken.path);
         self.post_to(&path.ok_or_else(|| io::Error::other("not subscribed"))?, body)
+    }
+
+    /// Puts an event into the account that a test posts raw: it is the extension's to deliver, as if Lambda had posted it.
+    pub fn expect(&self, time: &str, kind: &str, record: impl Into<Vec<u8>>, request_id: Expected) {
+        let event = SentEvent::new(kind.to_owned(), record.into(), request_id, time.to_owned());
+        let event = SentEvent { offered: 1, handed: 1, handed_at: Some(Instant::now()), ..event };
+        self.shared.change(|world| world.telemetry.note(event));
     }
 
     /// As [`Lambda::post_raw`], to any path.

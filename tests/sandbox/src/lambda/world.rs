@@ -231,6 +231,12 @@ impl Telemetry {
         }
     }
 
+    /// Lists an event that goes another way than through the buffer.
+    pub(crate) fn note(&mut self, mut event: SentEvent) {
+        event.number = self.events.len();
+        self.events.push(event);
+    }
+
     fn keep(&mut self, mut event: SentEvent) {
         event.number = self.events.len();
         let bytes = event.record.len() + event.kind.len() + 64;
