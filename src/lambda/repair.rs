@@ -44,7 +44,9 @@ pub(super) fn elements(body: &[u8], held: Option<Held>) -> Outcome {
     let mut outcome = Outcome { elements: Vec::new(), held };
     let mut rest = skip_separators(body);
     while !rest.is_empty() {
-        let used = if let Some(length) = whole(rest) {
+        let used = if let Some(length) = outcome.continued(rest) {
+            length
+        } else if let Some(length) = whole(rest) {
             outcome.give_up();
             outcome.elements.push(Element::Whole(rest.get(..length).unwrap_or_default().to_vec()));
             length
@@ -62,36 +64,34 @@ pub(super) fn elements(body: &[u8], held: Option<Held>) -> Outcome {
 }
 
 impl Outcome {
-    /// Takes a piece that is no JSON by itself.
+    /// If a cut record is held and the next piece continues it: takes the piece, and gives its length. It continues the record if together they
+    /// are whole, or are the beginning of something whole. What cannot be a continuation is an event of its own.
+    fn continued(&mut self, rest: &[u8]) -> Option<usize> {
+        let held = self.held.as_ref()?;
+        let piece = until_next_event(rest);
+        let more = piece.get(log_header(piece)?..)?;
+        let mut joined = [held.0.as_slice(), more].concat();
+        if let Some(mended) = mended(&joined) {
+            self.elements.push(Element::Whole(mended));
+            self.held = None;
+        } else if joined.pop() == Some(b'}') && is_unfinished(&joined) && joined.len() <= HELD_BYTES {
+            self.held = Some(Held(joined));
+        } else {
+            return None;
+        }
+        Some(piece.len())
+    }
+
+    /// Takes a piece that is no JSON by itself and continues nothing.
     fn piece(&mut self, piece: &[u8]) {
-        let lossy = String::from_utf8_lossy(piece);
-        if whole(lossy.as_bytes()) == Some(lossy.len()) {
-            // Only its UTF-8 was broken.
-            self.give_up();
-            return self.elements.push(Element::Whole(lossy.into_owned().into_bytes()));
+        self.give_up();
+        if let Some(mended) = mended(piece) {
+            return self.elements.push(Element::Whole(mended));
         }
-        let Some(header) = log_header(piece) else {
-            self.give_up();
-            return self.elements.push(Element::Damaged(piece.to_vec()));
-        };
-        let mut joined = match self.held.take() {
-            Some(Held(mut start)) => {
-                start.extend_from_slice(piece.get(header..).unwrap_or_default());
-                start
-            }
-            None => piece.to_vec(),
-        };
-        if whole(&joined) == Some(joined.len()) {
-            return self.elements.push(Element::Whole(joined));
+        match piece.strip_suffix(b"}") {
+            Some(start) if log_header(piece).is_some() && start.len() <= HELD_BYTES => self.held = Some(Held(start.to_vec())),
+            _ => self.elements.push(Element::Damaged(piece.to_vec())),
         }
-        let mended = String::from_utf8_lossy(&joined);
-        if whole(mended.as_bytes()) == Some(mended.len()) {
-            return self.elements.push(Element::Whole(mended.into_owned().into_bytes()));
-        }
-        if joined.len() > HELD_BYTES || joined.pop() != Some(b'}') {
-            return self.elements.push(Element::Damaged(joined));
-        }
-        self.held = Some(Held(joined));
     }
 
     /// What was held is not going to be continued.
@@ -110,6 +110,18 @@ fn whole(bytes: &[u8]) -> Option<usize> {
     let length = values.byte_offset();
     let follows = bytes.get(length..)?.iter().find(|b| !b.is_ascii_whitespace());
     matches!(follows, None | Some(b',' | b']')).then_some(length)
+}
+
+/// The bytes, if they are one JSON value; with U+FFFD where only their UTF-8 is broken.
+fn mended(bytes: &[u8]) -> Option<Vec<u8>> {
+    let text = String::from_utf8_lossy(bytes);
+    (whole(text.as_bytes()) == Some(text.len())).then(|| text.into_owned().into_bytes())
+}
+
+/// Whether something whole can begin like that.
+fn is_unfinished(bytes: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(bytes);
+    serde_json::from_str::<&RawValue>(&text).is_err_and(|error| error.is_eof())
 }
 
 /// Up to where the next event begins, or to the end without the array's closing bracket.

@@ -1,0 +1,91 @@
+//! Properties of packing: nothing lost, nothing twice, order kept within a partition key, limits held.
+
+use std::collections::BTreeMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use kinesis_telemetry_extension::kinesis::batch::{Added, Limits, MAX_RECORDS, Request};
+use kinesis_telemetry_extension::kinesis::endpoint::Stream;
+use proptest::prelude::*;
+use sha2::{Digest, Sha256};
+
+/// Key and data of each record on the wire.
+fn records(request: &mut Request) -> Vec<(String, Vec<u8>)> {
+    let hash = request.finish(&Stream::Name("s".to_owned()));
+    let expected: String = Sha256::digest(request.body()).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hash, expected);
+    let value: serde_json::Value = serde_json::from_slice(request.body()).unwrap();
+    let text = |record: &serde_json::Value, key: &str| record[key].as_str().unwrap().to_owned();
+    let records = value["Records"].as_array().unwrap().iter();
+    records.map(|record| (text(record, "PartitionKey"), STANDARD.decode(text(record, "Data")).unwrap())).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_line_is_sent_once_in_order_and_within_the_limits(
+        lines in prop::collection::vec((0usize..4, 0usize..3000), 0..400),
+        record_bytes in 1024usize..8000,
+        request_bytes in 2000usize..50_000,
+        many_events: bool,
+        failing in prop::collection::vec(any::<bool>(), 500),
+    ) {
+        let limits = Limits { record_bytes, request_bytes, many_events };
+        let line = |n: usize, key: usize, length: usize| format!("{n:06} {key} {}\n", "x".repeat(length));
+        let mut sent: Vec<(String, Vec<u8>)> = Vec::new();
+        let mut too_long = 0;
+        let mut waiting: Vec<(usize, (usize, usize))> = lines.iter().copied().enumerate().collect();
+        while !waiting.is_empty() {
+            let mut request = Request::new(limits);
+            let mut taken = 0;
+            for (n, (key, length)) in &waiting {
+                let text = line(*n, *key, *length);
+                let name = format!("key{key}");
+                match request.add(Some(&name), 1, |out| out.extend_from_slice(text.as_bytes())) {
+                    Added::Yes => {}
+                    Added::Full => break,
+                    Added::TooLong(limit) => {
+                        prop_assert_eq!(limit, record_bytes - 4);
+                        prop_assert!(text.len() > limit);
+                        too_long += 1;
+                    }
+                }
+                taken += 1;
+            }
+            prop_assert!(taken > 0, "each request takes something");
+            waiting.drain(..taken);
+            let events = request.events();
+            let mut first = records(&mut request);
+            prop_assert!(first.len() <= MAX_RECORDS);
+            let sizes: Vec<usize> = first.iter().map(|(key, data)| key.len() + data.len()).collect();
+            prop_assert!(sizes.iter().all(|size| *size <= record_bytes));
+            prop_assert!(first.len() <= 1 || sizes.iter().sum::<usize>() <= request_bytes);
+            prop_assert_eq!(events, first.iter().map(|(_, data)| data.iter().filter(|b| **b == b'\n').count() as u64).sum::<u64>());
+            // Some fail and go again: only those, and unchanged.
+            let again: Vec<_> = first.iter().enumerate().filter(|(n, _)| failing[*n]).map(|(_, record)| record.clone()).collect();
+            if !again.is_empty() {
+                request.keep(|index| failing[index]);
+                prop_assert_eq!(&records(&mut request), &again);
+                if again.len() > 1 {
+                    let (mut left, mut right) = request.split();
+                    prop_assert_eq!([records(&mut left), records(&mut right)].concat(), again);
+                }
+            }
+            sent.append(&mut first);
+        }
+        let mut by_key: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+        for (key, data) in sent {
+            by_key.entry(key).or_default().extend(data);
+        }
+        let mut expected: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+        for (n, (key, length)) in lines.iter().enumerate() {
+            let text = line(n, *key, *length);
+            if text.len() + 4 <= record_bytes {
+                expected.entry(format!("key{key}")).or_default().extend(text.bytes());
+            }
+        }
+        prop_assert_eq!(lines.iter().enumerate().filter(|(n, (key, length))| line(*n, *key, *length).len() + 4 > record_bytes).count(), too_long);
+        prop_assert!(by_key == expected);
+    }
+}
