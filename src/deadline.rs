@@ -8,7 +8,7 @@ use crate::clock::EpochMs;
 /// How much before the end of an invocation a flush stops: the time Lambda needs to take `/next`.
 pub const INVOCATION_MARGIN: Duration = Duration::from_millis(200);
 /// How much before the end of the SHUTDOWN window everything is over.
-pub const SHUTDOWN_MARGIN: Duration = Duration::from_millis(120);
+pub const SHUTDOWN_MARGIN: Duration = Duration::from_millis(250);
 
 /// The limit behind a [`Deadline`], named in the error of whatever ran into it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,6 +21,8 @@ const PROBE: Duration = Duration::from_millis(500);
 const IN_BETWEEN: Duration = Duration::from_secs(1);
 /// What is kept back of the SHUTDOWN window for the spool and the ledger.
 const SPOOL_TIME: Duration = Duration::from_millis(100);
+/// What is kept back of that for a last line on stderr.
+const LAST_WORDS: Duration = Duration::from_millis(40);
 /// The time between probes, in milliseconds: the first, and the longest.
 const PROBE_EVERY_MS: (u64, u64) = (1000, 30_000);
 
@@ -304,7 +306,8 @@ impl Dispatcher {
             self.sender.keep_for_the_next();
         }
         self.sender.lose_the_rest(reset);
-        let told = self.sender.send_ledger(deadline, reason);
+        // A line about what is lost must be said before `main` stops waiting.
+        let told = self.sender.send_ledger(&deadline.sooner(LAST_WORDS), reason);
         let lost = self.ledger.dropped();
         if lost > 0 {
             log::error!("lost", "{lost} events are lost: {}", self.ledger.json(self.queue.waiting(), Some(reason)));

@@ -167,3 +167,45 @@ fn an_invocation_is_let_go_before_its_deadline() {
     assert!(lambda.shutdown("spindown").is_clean());
     kinesis.account().compare(&lambda.sent()).assert_lossless();
 }
+
+#[test]
+fn a_runtime_done_inside_a_broken_body_ends_the_wait() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).timeout(ms(20_000)).start();
+    lambda.init().unwrap();
+    let id = "0d68ca91-49c9-448d-89b8-7ca3e6dc66aa";
+    let bodies = [
+        format!(
+            r#"[{{"time":"t","type":"function","record":{{"cut":"AAA}},{{"time":"t","type":"platform.runtimeDone","record":{{"requestId":"{id}","status":"success"}}}}]"#
+        ),
+        format!(r#"[{{"time":"t","type":"platform.runtimeDone","record":{{"requestId":"{id}","status":"#),
+    ];
+    for body in bodies {
+        // Lambda's own one is lost on the way; only the broken body has it.
+        let invocation = Invocation::new().request_id(id).run(move |lambda| {
+            assert_eq!(lambda.post_raw(body.as_bytes()).unwrap(), 200);
+            lambda.deliver(|way| way.path = Some("/lost".to_owned()));
+        });
+        let report = lambda.invoke(invocation).unwrap();
+        assert!(report.held < ms(10_000), "{:?}", report.held);
+        lambda.deliver(|way| way.path = None);
+    }
+    assert!(lambda.shutdown("spindown").is_clean());
+    assert!(!lambda.stderr().iter().any(|line| line.contains("did not come")), "{:?}", lambda.stderr());
+}
+
+#[test]
+fn invalid_utf8_and_deep_nesting_arrive() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).timeout(ms(20_000)).start();
+    lambda.init().unwrap();
+    let mut body = br#"[{"time":"t","type":"function","record":"left "#.to_vec();
+    body.extend_from_slice(b"\xff\xc3 right\"},{\"time\":\"t\",\"type\":\"function\",\"record\":");
+    body.extend_from_slice(format!("{}\"deep\"{}}}]", "[".repeat(50_000), "]".repeat(50_000)).as_bytes());
+    lambda.invoke(Invocation::new().run(move |lambda| assert_eq!(lambda.post_raw(&body).unwrap(), 200))).unwrap();
+    assert!(lambda.shutdown("spindown").is_clean());
+    let texts: Vec<String> = kinesis.records().iter().map(|record| String::from_utf8(record.data.clone()).unwrap()).collect();
+    assert!(texts.concat().contains("left \u{fffd}\u{fffd} right"));
+    assert!(texts.concat().contains("[[\"deep\"]]"));
+    assert_eq!(ledger(&kinesis)["unparsed"], 0);
+}

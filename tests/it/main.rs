@@ -11,6 +11,7 @@ mod freeze;
 mod house;
 mod lifecycle;
 mod loss;
+mod matrix;
 mod panics;
 mod settings;
 mod shutdown;

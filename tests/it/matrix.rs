@@ -1,0 +1,311 @@
+//! The fault matrix: what Lambda and the stream see of each fault. The README shows the same table; this test holds it to its rows, and
+//! `UPDATE_README=1` writes it with what was measured.
+
+use std::fmt::Write as _;
+use std::process::Command;
+use std::time::Duration;
+
+use sandbox::{Cut, CutForm, Delivery, Fault, Invocation, Kinesis, Lambda, LambdaBuilder, Which, ms, wait_until};
+
+use crate::extension;
+
+/// What a run of a row came to.
+#[derive(Default)]
+struct Seen {
+    held: Duration,
+    peak_kib: u64,
+    lost: usize,
+    repeated: usize,
+    /// What the ledgers and the last lines of the processes say.
+    counted: u64,
+}
+
+/// What a row promises.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Promise {
+    /// Each event once.
+    Once,
+    /// Each event at least once; those that came twice are `possibleDuplicates`.
+    AtLeastOnce,
+    /// Delivery is not possible: each event is counted as dropped.
+    Counted,
+}
+
+struct Row {
+    name: &'static str,
+    promise: Promise,
+    run: fn() -> Seen,
+}
+
+const ROWS: [Row; 17] = [
+    Row {
+        name: "30 % of the records throttled",
+        promise: Promise::Once,
+        run: || faulty(Fault::throttle(Which::Fraction(0.3)).times(5), |b| b.setting("RECORD", "event")),
+    },
+    Row { name: "all records throttled for 5 s", promise: Promise::Once, run: || faulty(Fault::throttle(Which::All).lasting(ms(5000)), plain) },
+    Row {
+        name: "every request answered 500 for 5 s",
+        promise: Promise::Once,
+        run: || faulty(Fault::error(500, "InternalFailure").lasting(ms(5000)), plain),
+    },
+    Row {
+        name: "connection cut before the answer, nothing stored",
+        promise: Promise::AtLeastOnce,
+        run: || faulty(Fault::reset_before_answer().times(3), plain),
+    },
+    Row { name: "connection cut after storing", promise: Promise::AtLeastOnce, run: || faulty(Fault::cut_after_store().times(2), plain) },
+    Row { name: "no answer for 5 s", promise: Promise::AtLeastOnce, run: || faulty(Fault::hang().lasting(ms(5000)), plain) },
+    Row {
+        name: "no answer, for good",
+        promise: Promise::Counted,
+        run: || {
+            hopeless(|kinesis, builder| {
+                kinesis.fault(Fault::hang());
+                builder
+            })
+        },
+    },
+    Row { name: "connection refused for a while", promise: Promise::Once, run: refused },
+    Row {
+        name: "the host name does not resolve",
+        promise: Promise::Counted,
+        run: || hopeless(|_, builder| builder.env("AWS_ENDPOINT_URL_KINESIS", "http://kinesis.invalid:1")),
+    },
+    Row {
+        name: "expired token for a while",
+        promise: Promise::Once,
+        run: || faulty(Fault::error(400, "ExpiredTokenException").lasting(ms(2000)), plain),
+    },
+    Row { name: "clock an hour off", promise: Promise::Once, run: skewed },
+    Row { name: "frozen in the middle of a request", promise: Promise::AtLeastOnce, run: frozen_in_a_request },
+    Row { name: "thawed with a dead connection, each time", promise: Promise::Once, run: dead_connections },
+    Row { name: "reset by a time-out while Kinesis fails", promise: Promise::Once, run: reset },
+    Row { name: "killed between invocations (out of memory)", promise: Promise::Once, run: killed },
+    Row { name: "40,000 lines in one invocation", promise: Promise::Once, run: flood },
+    Row { name: "records cut by Lambda", promise: Promise::Once, run: cut },
+];
+
+fn plain(builder: LambdaBuilder) -> LambdaBuilder {
+    builder
+}
+
+fn invocation(n: usize) -> Invocation {
+    Invocation::new().lines((0..20).map(|line| format!("invocation {n} line {line}"))).timeout(ms(20_000))
+}
+
+fn observe(lambda: &Lambda, seen: &mut Seen, n: usize) {
+    let report = lambda.invoke(invocation(n)).unwrap();
+    assert!(!report.deadline_exceeded);
+    assert_eq!(report.in_flight_at_next, 0);
+    seen.held = seen.held.max(report.held);
+    seen.peak_kib = seen.peak_kib.max(report.stats.peak_kib);
+}
+
+/// Shuts down and draws up the account.
+fn settle(kinesis: &Kinesis, lambda: &Lambda, mut seen: Seen) -> Seen {
+    let report = lambda.shutdown("spindown");
+    assert!(report.is_clean(), "{report:?} {:?}", lambda.stderr());
+    seen.peak_kib = seen.peak_kib.max(report.stats.peak_kib);
+    let account = kinesis.account();
+    let comparison = account.compare(&lambda.sent());
+    assert!(comparison.changed.is_empty() && comparison.wrong_request_id.is_empty() && comparison.broken.is_empty(), "{comparison}");
+    seen.lost = comparison.lost.len();
+    seen.repeated = comparison.repeated.len();
+    let said = lambda.stderr().into_iter().filter_map(|line| serde_json::from_str(&line[line.find("{\"received")?..]).ok());
+    for ledger in account.ledgers().into_iter().chain(said) {
+        let number = |key: &str| ledger[key].as_u64().unwrap();
+        let dropped: u64 = ["queue", "rejected", "undelivered"].iter().map(|why| ledger["dropped"][why].as_u64().unwrap()).sum();
+        assert_eq!(number("received"), number("delivered") + dropped + number("waiting"), "{ledger}");
+        seen.counted += dropped;
+        assert!(number("possibleDuplicates") >= comparison.repeated.len() as u64, "{ledger}");
+    }
+    seen
+}
+
+/// A healthy start, then the fault, then invocations until it has passed and all is delivered.
+fn faulty(fault: Fault, change: fn(LambdaBuilder) -> LambdaBuilder) -> Seen {
+    let kinesis = Kinesis::start();
+    let lambda = change(extension(&kinesis)).start();
+    lambda.init().unwrap();
+    let mut seen = Seen::default();
+    observe(&lambda, &mut seen, 0);
+    kinesis.fault(fault);
+    let mut n = 0;
+    wait_until(ms(60_000), "all to be delivered", || {
+        n += 1;
+        observe(&lambda, &mut seen, n);
+        n >= 10 && kinesis.account().compare(&lambda.sent()).lost.is_empty()
+    });
+    settle(&kinesis, &lambda, seen)
+}
+
+fn hopeless(make: fn(&Kinesis, LambdaBuilder) -> LambdaBuilder) -> Seen {
+    let kinesis = Kinesis::start();
+    let lambda = make(&kinesis, extension(&kinesis)).start();
+    lambda.init().unwrap();
+    let mut seen = Seen::default();
+    (0..10).for_each(|n| observe(&lambda, &mut seen, n));
+    settle(&kinesis, &lambda, seen)
+}
+
+fn refused() -> Seen {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).start();
+    lambda.init().unwrap();
+    let mut seen = Seen::default();
+    observe(&lambda, &mut seen, 0);
+    kinesis.refuse_connections();
+    (1..6).for_each(|n| observe(&lambda, &mut seen, n));
+    kinesis.accept_connections();
+    wait_until(ms(60_000), "all to be delivered", || {
+        observe(&lambda, &mut seen, 7);
+        kinesis.account().compare(&lambda.sent()).lost.is_empty()
+    });
+    settle(&kinesis, &lambda, seen)
+}
+
+fn skewed() -> Seen {
+    let kinesis = Kinesis::start();
+    kinesis.move_clock(-3600);
+    let lambda = extension(&kinesis).start();
+    lambda.init().unwrap();
+    let mut seen = Seen::default();
+    (0..10).for_each(|n| observe(&lambda, &mut seen, n));
+    settle(&kinesis, &lambda, seen)
+}
+
+fn frozen_in_a_request() -> Seen {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).setting("MAX_AGE_MS", "100").start();
+    lambda.init().unwrap();
+    let mut seen = Seen::default();
+    observe(&lambda, &mut seen, 0);
+    // The answer comes into a frozen process, which thaws when its own time-out is over.
+    kinesis.fault(Fault::delay(ms(500)).times(1));
+    let signal = |pid: i32, name: &str| assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
+    let freezing = invocation(1).pause(ms(400)).run(move |lambda| {
+        let pid = lambda.pid().unwrap();
+        signal(pid, "-STOP");
+        std::thread::sleep(ms(4000));
+        signal(pid, "-CONT");
+    });
+    let report = lambda.invoke(freezing).unwrap();
+    assert!(!report.deadline_exceeded);
+    (2..6).for_each(|n| observe(&lambda, &mut seen, n));
+    settle(&kinesis, &lambda, seen)
+}
+
+fn dead_connections() -> Seen {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).start();
+    lambda.init().unwrap();
+    let mut seen = Seen::default();
+    for n in 0..10 {
+        observe(&lambda, &mut seen, n);
+        kinesis.reset_idle_connections();
+    }
+    settle(&kinesis, &lambda, seen)
+}
+
+fn reset() -> Seen {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).start();
+    lambda.init().unwrap();
+    let mut seen = Seen::default();
+    observe(&lambda, &mut seen, 0);
+    kinesis.fault(Fault::error(500, "InternalFailure"));
+    lambda.invoke(invocation(1).times_out().timeout(ms(1000))).unwrap();
+    kinesis.clear_faults();
+    (2..6).for_each(|n| observe(&lambda, &mut seen, n));
+    settle(&kinesis, &lambda, seen)
+}
+
+fn killed() -> Seen {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).start();
+    lambda.init().unwrap();
+    let mut seen = Seen::default();
+    (0..5).for_each(|n| observe(&lambda, &mut seen, n));
+    lambda.kill();
+    // Lambda notices with the next invocation, which it cannot save; the one after that has a new process.
+    assert!(lambda.invoke(invocation(5)).is_err());
+    (6..12).for_each(|n| observe(&lambda, &mut seen, n));
+    settle(&kinesis, &lambda, seen)
+}
+
+fn flood() -> Seen {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).start();
+    lambda.init().unwrap();
+    let mut seen = Seen::default();
+    let report = lambda.invoke(invocation(0).run(|lambda| assert_eq!(lambda.flood(40, 1000, 300).unwrap().refused, 0))).unwrap();
+    seen.held = report.held;
+    wait_until(ms(60_000), "all to be delivered", || {
+        observe(&lambda, &mut seen, 1);
+        kinesis.account().flooded() == 40_000
+    });
+    let repeats: usize = kinesis.account().by_process().values().map(|process| process.repeats.len()).sum();
+    let seen = settle(&kinesis, &lambda, seen);
+    Seen { repeated: seen.repeated + repeats, ..seen }
+}
+
+fn cut() -> Seen {
+    let kinesis = Kinesis::start();
+    let cut = |form| Delivery { cut: Some(Cut { over: 262_144, form }), ..Delivery::default() };
+    let lambda = extension(&kinesis).delivery(cut(CutForm::Within)).start();
+    lambda.init().unwrap();
+    let mut seen = Seen::default();
+    for n in 0..4 {
+        if n == 2 {
+            lambda.deliver(|way| *way = cut(CutForm::Across));
+        }
+        lambda.invoke(invocation(n).json(&serde_json::json!({"message": "é\"日".repeat(100_000)}))).unwrap();
+    }
+    observe(&lambda, &mut seen, 5);
+    settle(&kinesis, &lambda, seen)
+}
+
+impl Row {
+    fn check(&self, seen: &Seen) {
+        // Generous, for a busy machine: FLUSH_TIMEOUT_MS is 3000.
+        assert!(seen.held < ms(9000), "{}: held {:?}", self.name, seen.held);
+        match self.promise {
+            Promise::Once => assert_eq!((seen.lost, seen.repeated), (0, 0), "{}", self.name),
+            Promise::AtLeastOnce => assert_eq!(seen.lost, 0, "{}", self.name),
+            Promise::Counted => assert_eq!((seen.lost as u64, seen.repeated), (seen.counted, 0), "{}", self.name),
+        }
+    }
+
+    fn promised(&self) -> [&'static str; 2] {
+        match self.promise {
+            Promise::Once => ["0", "0"],
+            Promise::AtLeastOnce => ["0", "counted"],
+            Promise::Counted => ["all, counted", "0"],
+        }
+    }
+}
+
+#[test]
+fn every_fault_comes_out_as_the_readme_says() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+    let readme = std::fs::read_to_string(path).unwrap();
+    let (before, rest) = readme.split_once("<!-- matrix -->\n").unwrap();
+    let (shown, after) = rest.split_once("<!-- /matrix -->\n").unwrap();
+    // A thread a row: most of the time they wait.
+    let seen: Vec<Seen> = std::thread::scope(|scope| {
+        ROWS.iter().map(|row| scope.spawn(row.run)).collect::<Vec<_>>().into_iter().map(|row| row.join().unwrap()).collect()
+    });
+    let mut table = "| fault | lost | repeated | held at most | peak memory |\n|---|---|---|---|---|\n".to_owned();
+    for (row, seen) in ROWS.iter().zip(&seen) {
+        row.check(seen);
+        let [lost, repeated] = row.promised();
+        let (seconds, mib) = (seen.held.as_secs_f64(), seen.peak_kib as f64 / 1024.0);
+        writeln!(table, "| {} | {lost} | {repeated} | {seconds:.1} s | {mib:.0} MiB |", row.name).unwrap();
+        let start = format!("| {} | {lost} | {repeated} |", row.name);
+        assert!(std::env::var_os("UPDATE_README").is_some() || shown.contains(&start), "README.md lacks {start}");
+    }
+    if std::env::var_os("UPDATE_README").is_some() {
+        std::fs::write(path, format!("{before}<!-- matrix -->\n{table}<!-- /matrix -->\n{after}")).unwrap();
+    }
+}
