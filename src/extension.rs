@@ -72,7 +72,7 @@ impl Extension {
         });
         let bounds = Bounds { bytes: config.queue_bytes, request: REQUEST_BYTES.min(config.queue_bytes / 4) };
         let folder = config.spool_folder.clone();
-        let spool = Arc::new(Spool::new(folder, config.spool_bytes, config.stream.member().1, sandbox.id(), Arc::clone(&ledger)));
+        let spool = Arc::new(Spool::new(folder, config.spool_bytes, config.stream.clone(), sandbox.id(), Arc::clone(&ledger)));
         let packer = || Packer::new(config, Arc::clone(&sandbox), Arc::clone(&ledger));
         let queue = Arc::new(Queue::new(bounds, packer(), Arc::clone(&spool), Arc::clone(&ledger)));
         let continuous = !registered.invokes;

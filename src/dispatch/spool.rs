@@ -1,7 +1,7 @@
 //! The spool: requests that memory cannot hold, or that a reset would lose, under `/tmp`.
 //!
-//! One file is one packed request, written under another name and then renamed, so a torn one is never seen under its own; its last 32 bytes
-//! are the SHA-256 of all before. `/tmp` outlives a reset: the process that starts next in this sandbox finds the files and sends them. Used
+//! One file is one packed request, written under another name and then renamed, so a torn one is never seen under its own; it holds the
+//! SHA-256 of its head and of its body. `/tmp` outlives a reset: the process that starts next in this sandbox finds the files and sends them. Used
 //! by the listener's thread (what the queue has no room for) and the dispatcher's; no lock is held while a file is written or read.
 
 use std::collections::VecDeque;
@@ -16,7 +16,8 @@ use sha2::{Digest, Sha256};
 
 use super::pack::Packer;
 use crate::clock::EpochMs;
-use crate::kinesis::batch::{Limits, Request};
+use crate::kinesis::batch::{self, Limits, Request};
+use crate::kinesis::endpoint::Stream;
 use crate::ledger::Ledger;
 use crate::log;
 
@@ -52,7 +53,7 @@ pub struct Spool {
     folder: PathBuf,
     bound: u64,
     /// Segments of another stream are not touched.
-    stream: String,
+    stream: Stream,
     /// Of this process; part of each file's name.
     owner: String,
     ledger: Arc<Ledger>,
@@ -71,9 +72,8 @@ struct Inner {
 impl Spool {
     /// Touches nothing yet. `bound` is `SPOOL_BYTES`; 0 switches it off.
     #[must_use]
-    pub fn new(folder: PathBuf, bound: u64, stream: &str, owner: &str, ledger: Arc<Ledger>) -> Spool {
-        let (stream, owner) = (stream.to_owned(), owner.to_owned());
-        Spool { folder, bound, stream, owner, ledger, inner: Mutex::default(), waiting: AtomicU64::new(0) }
+    pub fn new(folder: PathBuf, bound: u64, stream: Stream, owner: &str, ledger: Arc<Ledger>) -> Spool {
+        Spool { folder, bound, stream, owner: owner.to_owned(), ledger, inner: Mutex::default(), waiting: AtomicU64::new(0) }
     }
 
     /// Whether there is one at all.
@@ -136,16 +136,21 @@ impl Spool {
     }
 
     fn write_file(&self, path: &Path, request: &mut Request, ambiguous: bool, since: EpochMs) -> io::Result<u64> {
-        let (body, index) = request.stored();
+        let hash = request.finish(&self.stream);
+        let index = request.index();
+        let stream = self.stream.member().1.as_bytes();
         let mut head = MAGIC.to_vec();
         let mut number = |n: u64| head.extend_from_slice(&n.to_le_bytes());
-        number(self.stream.len() as u64);
+        number(stream.len() as u64);
         number(u64::from(ambiguous));
         number(since);
         number(index.len() as u64);
         index.iter().flatten().for_each(|n| number(*n));
-        head.extend_from_slice(self.stream.as_bytes());
-        let size = (head.len() + body.len() + HASH) as u64;
+        head.extend_from_slice(stream);
+        // The body's hash is known, as it has to be signed; the head's takes it in.
+        head.extend_from_slice(hash.as_bytes());
+        let head_hash = Sha256::digest(&head);
+        let size = (head.len() + HASH + request.body().len()) as u64;
         if size > self.bound {
             return Err(io::Error::other("larger than KINESIS_TELEMETRY_SPOOL_BYTES"));
         }
@@ -153,8 +158,7 @@ impl Spool {
         let part = path.with_extension("part");
         let written = (|| {
             let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
-            let hash = Sha256::new().chain_update(&head).chain_update(body).finalize();
-            [head.as_slice(), body, hash.as_slice()].iter().try_for_each(|bytes| file.write_all(bytes))?;
+            [head.as_slice(), head_hash.as_slice(), request.body()].iter().try_for_each(|bytes| file.write_all(bytes))?;
             fs::rename(&part, path)
         })();
         if written.is_err() {
@@ -236,23 +240,26 @@ impl Spool {
         let regular = fs::symlink_metadata(path).ok().filter(|about| about.is_file() && about.len() <= self.bound)?;
         let mut bytes = Vec::with_capacity(usize::try_from(regular.len()).ok()?);
         File::open(path).ok()?.take(self.bound).read_to_end(&mut bytes).ok()?;
-        let (content, hash) = bytes.split_at_checked(bytes.len().checked_sub(HASH)?)?;
-        if !content.starts_with(MAGIC) || Sha256::digest(content).as_slice() != hash {
-            return None;
-        }
-        let mut rest = content.get(MAGIC.len()..)?;
+        let mut rest = bytes.strip_prefix(MAGIC)?;
         let mut number = || {
             let (first, others) = rest.split_first_chunk::<8>()?;
             rest = others;
             Some(u64::from_le_bytes(*first))
         };
         let (stream_length, ambiguous, since, count) = (number()?, number()?, number()?, number()?);
-        let index = (0..count).map(|_| Some([number()?, number()?, number()?])).collect::<Option<Vec<_>>>()?;
-        let (stream, body) = rest.split_at_checked(usize::try_from(stream_length).ok()?)?;
-        if stream != self.stream.as_bytes() {
+        let index = (0..count).map(|_| Some([number()?, number()?, number()?, number()?])).collect::<Option<Vec<_>>>()?;
+        let (stream, rest) = rest.split_at_checked(usize::try_from(stream_length).ok()?)?;
+        let (body_hash, rest) = rest.split_at_checked(2 * HASH)?;
+        let (head_hash, body) = rest.split_at_checked(HASH)?;
+        let head = bytes.get(..bytes.len() - body.len() - HASH)?;
+        let hash = batch::hash(body);
+        let whole = Sha256::digest(head).as_slice() == head_hash && hash.as_bytes() == body_hash;
+        if !whole || stream != self.stream.member().1.as_bytes() {
             return None;
         }
-        Some((Request::restore(limits, body, &index)?, ambiguous != 0, since))
+        let at = bytes.len() - body.len();
+        bytes.drain(..at);
+        Some((Request::restore(limits, bytes, &index, &hash)?, ambiguous != 0, since))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -276,7 +283,7 @@ mod tests {
 
     fn spool(folder: &Path, bound: u64, owner: &str) -> (Spool, Arc<Ledger>) {
         let ledger = Arc::new(Ledger::default());
-        (Spool::new(folder.join("spool"), bound, "stream", owner, ledger.clone()), ledger)
+        (Spool::new(folder.join("spool"), bound, Stream::Name("stream".to_owned()), owner, ledger.clone()), ledger)
     }
 
     fn packer() -> Packer {
@@ -349,7 +356,7 @@ mod tests {
         let (next, ledger) = spool(folder.path(), 100_000, "b");
         assert_eq!(next.adopt(LIMITS), 3);
         assert_eq!(ledger.spool_skipped.get(), 6);
-        let other = Spool::new(folder.path().join("spool"), 100_000, "another stream", "c", ledger.clone());
+        let other = Spool::new(folder.path().join("spool"), 100_000, Stream::Name("another".to_owned()), "c", ledger.clone());
         assert_eq!(other.adopt(LIMITS), 0);
     }
 

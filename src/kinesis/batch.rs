@@ -191,7 +191,7 @@ impl Request {
         self.body.extend_from_slice(name.as_bytes());
         self.body.extend_from_slice(b"\"}");
         self.hash();
-        let hash = self.hasher.finalize_reset().iter().fold(String::with_capacity(64), |hex, byte| hex + &format!("{byte:02x}"));
+        let hash = hex(&self.hasher.finalize_reset());
         self.finished = Some(hash.clone());
         hash
     }
@@ -223,39 +223,36 @@ impl Request {
         self.finished = None;
     }
 
-    /// The records as they stand in the body, for keeping them elsewhere, and what they hold: length in the body, events, decoded bytes.
-    /// A comma stands between two records.
+    /// Where the records stand in a finished body, for keeping it elsewhere: of each its start, its length, its events and its decoded bytes.
     #[must_use]
-    pub fn stored(&mut self) -> (&[u8], Vec<[u64; 3]>) {
-        self.close();
-        let end = self.records.last().map_or(HEAD.len(), |last| last.range.end);
-        let index = self.records.iter().map(|r| [r.range.len() as u64, r.events, r.bytes as u64]).collect();
-        (self.body.get(HEAD.len()..end).unwrap_or_default(), index)
+    pub fn index(&self) -> Vec<[u64; 4]> {
+        self.records.iter().map(|r| [r.range.start as u64, r.range.len() as u64, r.events, r.bytes as u64]).collect()
     }
 
-    /// A request of records that [`Request::stored`] gave; `None` if the bytes and the index do not fit together.
+    /// A finished request again, from its body, its hash and its [`Request::index`]; `None` if they do not fit together.
     #[must_use]
-    pub fn restore(limits: Limits, bytes: &[u8], index: &[[u64; 3]]) -> Option<Request> {
+    pub fn restore(limits: Limits, body: Vec<u8>, index: &[[u64; 4]], hash: &str) -> Option<Request> {
         let mut request = Request::new(limits);
-        let mut start = HEAD.len();
-        for [length, events, size] in index {
-            let end = start.checked_add(usize::try_from(*length).ok()?)?;
-            let record = bytes.get(start - HEAD.len()..end - HEAD.len())?;
-            let separated = end - HEAD.len() == bytes.len() || bytes.get(end - HEAD.len()) == Some(&b',');
-            let whole = record.starts_with(b"{\"Data\":\"") && record.ends_with(b"\"}") && separated;
-            if !whole || record.iter().any(|b| !(b' '..=b'~').contains(b)) {
+        let mut end = HEAD.len();
+        for [start, length, events, bytes] in index {
+            let start = usize::try_from(*start).ok()?;
+            let range = start..start.checked_add(usize::try_from(*length).ok()?)?;
+            let record = body.get(range.clone())?;
+            let whole = record.starts_with(b"{\"Data\":\"") && record.ends_with(b"\"}");
+            if !whole || start < end || request.records.len() == MAX_RECORDS {
                 return None;
             }
-            let size = usize::try_from(*size).ok()?;
-            request.records.push(Record { range: start..end, events: *events, bytes: size });
-            request.payload += size;
-            start = end + 1;
+            end = range.end;
+            let bytes = usize::try_from(*bytes).ok()?;
+            request.payload = request.payload.checked_add(bytes)?;
+            request.records.push(Record { range, events: *events, bytes });
         }
-        let used = start.checked_sub(HEAD.len() + 1)?;
-        if used != bytes.len() || request.records.len() > MAX_RECORDS {
+        if !body.starts_with(HEAD) || request.records.is_empty() {
             return None;
         }
-        request.body.extend_from_slice(bytes);
+        request.body = body;
+        request.hashed = request.body.len();
+        request.finished = Some(hash.to_owned());
         Some(request)
     }
 
@@ -310,6 +307,16 @@ impl Request {
     pub fn record(&self, index: usize) -> (u64, u64) {
         self.records.get(index).map_or((0, 0), |r| (r.events, r.bytes as u64))
     }
+}
+
+/// SHA-256 of a whole body, in hex, as [`Request::finish`] gives it.
+#[must_use]
+pub fn hash(body: &[u8]) -> String {
+    hex(&Sha256::digest(body))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(64), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
 #[cfg(test)]
@@ -415,13 +422,16 @@ mod tests {
         assert_eq!(hash, sha256(request.body()));
         assert_eq!(read(&request).iter().map(|(_, data)| data.len()).collect::<Vec<_>>(), [1, 4, 7]);
         assert_eq!(request.record(1), (1, 5));
-        let (bytes, index) = request.stored();
-        let mut restored = Request::restore(LIMITS, bytes, &index).unwrap();
-        assert_eq!(Request::restore(LIMITS, &bytes[1..], &index).map(|_| ()), None);
-        assert_eq!(Request::restore(LIMITS, bytes, &index[1..]).map(|_| ()), None);
-        assert_eq!(restored.finish(&stream()), hash);
-        assert_eq!(restored.body(), request.body());
-        assert_eq!(restored.data().map(|data| data.len()).collect::<Vec<_>>(), [1, 4, 7]);
+        let index = request.index();
+        let restored = |index: &[[u64; 4]]| Request::restore(LIMITS, request.body().to_vec(), index, &hash);
+        let mut restored_whole = restored(&index).unwrap();
+        assert!(restored(&[[1, 5, 1, 1]]).is_none() && restored(&[]).is_none() && restored(&[index[1], index[0]]).is_none());
+        assert_eq!(restored_whole.finish(&stream()), hash);
+        assert_eq!(restored_whole.body(), request.body());
+        assert_eq!(restored_whole.data().map(|data| data.len()).collect::<Vec<_>>(), [1, 4, 7]);
+        restored_whole.keep(|index| index == 1);
+        restored_whole.finish(&stream());
+        assert_eq!(read(&restored_whole)[0].1.len(), 4);
         let (mut first, mut second) = request.split();
         let hashes = [first.finish(&stream()), second.finish(&stream())];
         assert_eq!(hashes, [sha256(first.body()), sha256(second.body())]);

@@ -117,7 +117,9 @@ impl Api {
     /// `runtime_api` is `host:port`; a URL is taken too, as some emulators set one.
     #[must_use]
     pub fn new(runtime_api: &str) -> Api {
-        let agent = Agent::config_builder().proxy(None).http_status_as_error(false).max_redirects(0).max_redirects_will_error(false).build();
+        let config = Agent::config_builder().proxy(None).http_status_as_error(false).max_redirects(0).max_redirects_will_error(false);
+        // Lambda's answers are small; ureq's own buffers have 128 KiB each.
+        let agent = config.input_buffer_size(8 * 1024).output_buffer_size(8 * 1024).build();
         let host = runtime_api.strip_prefix("http://").unwrap_or(runtime_api).trim_end_matches('/');
         Api { agent: agent.into(), base: format!("http://{host}") }
     }

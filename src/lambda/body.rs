@@ -144,7 +144,7 @@ impl Page<'_> {
     fn read(&mut self, bytes: &[u8]) {
         // Lambda's events have some 300 bytes; a too small guess costs one more allocation.
         self.events.reserve(bytes.len() / 300);
-        let multi_line = bytes.iter().any(|b| matches!(b, b'\n' | b'\r'));
+        let multi_line = has_line_end(bytes);
         // A record that the body before left unfinished must be looked for first.
         let understood = if self.intake.held.is_some() { 0 } else { self.read_array(bytes, multi_line) };
         match bytes.get(understood..) {
@@ -303,6 +303,10 @@ impl Page<'_> {
             _ => {}
         }
     }
+}
+
+fn has_line_end(bytes: &[u8]) -> bool {
+    memchr::memchr2(b'\n', b'\r', bytes).is_some()
 }
 
 /// What the extension itself adds to an event.
