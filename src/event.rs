@@ -93,6 +93,12 @@ impl Batch {
         self.next = (self.next + count).min(self.events.len());
     }
 
+    /// The buffer of the bytes, for the next body.
+    #[must_use]
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
     /// What it costs in memory, in bytes: the body and the bookkeeping, whether or not some events have been taken.
     #[must_use]
     pub fn cost(&self) -> usize {

@@ -119,9 +119,13 @@ impl Dispatcher {
 
     /// The thread's whole life: until `Stop`.
     pub fn run(mut self) {
-        self.sender.adopt();
+        let mut adopted = false;
         while !self.stopped {
             let found = self.queue.wait(self.next_look());
+            // Not before there is something to do: `main` is to be in `/next` first.
+            if !std::mem::replace(&mut adopted, true) {
+                self.sender.adopt();
+            }
             for mark in found.marks {
                 self.note(mark);
             }

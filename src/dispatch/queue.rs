@@ -81,6 +81,10 @@ pub struct Found {
     pub commands: Vec<Command>,
 }
 
+/// How many buffers are kept, and how large they may be.
+const SPARES: usize = 2;
+const SPARE_BYTES: usize = 1024 * 1024;
+
 /// Bounds of the queue.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
@@ -112,6 +116,8 @@ struct Inner {
     in_hand: u64,
     /// When the oldest of those was taken from Lambda.
     in_hand_since: Option<EpochMs>,
+    /// Buffers of bodies that are done with: their pages need not be fetched again.
+    spare: Vec<Vec<u8>>,
     /// There is something to look at since the dispatcher last looked.
     news: bool,
 }
@@ -251,6 +257,24 @@ impl Queue {
         drop(inner);
         for (since, batch) in overflow {
             self.spill(since, batch);
+        }
+    }
+
+    /// An empty buffer for a body of so many bytes.
+    #[must_use]
+    pub fn buffer(&self, bytes: usize) -> Vec<u8> {
+        let mut buffer = self.lock().spare.pop().unwrap_or_default();
+        buffer.clear();
+        buffer.reserve_exact(bytes);
+        buffer
+    }
+
+    /// A batch is done with: its buffer serves the next body.
+    pub fn recycle(&self, batch: Batch) {
+        let buffer = batch.into_bytes();
+        let mut inner = self.lock();
+        if inner.spare.len() < SPARES && buffer.capacity() <= SPARE_BYTES {
+            inner.spare.push(buffer);
         }
     }
 

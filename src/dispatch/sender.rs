@@ -62,7 +62,12 @@ pub struct Sender {
     aside: Vec<Outgoing>,
     ledger_sent: Instant,
     ledgers: u32,
+    /// The body of the last request, for the next one.
+    spare: Vec<u8>,
 }
+
+/// A spare body larger than this is given back to the system.
+const SPARE_BYTES: usize = 2 * 1024 * 1024;
 
 impl Sender {
     /// Opens no connection.
@@ -79,6 +84,7 @@ impl Sender {
             aside: Vec::new(),
             ledger_sent: Instant::now(),
             ledgers: 0,
+            spare: Vec::new(),
         }
     }
 
@@ -223,7 +229,11 @@ impl Sender {
     }
 
     /// All of a request is delivered, lost, or kept elsewhere: its file can go, once no other half needs it.
-    fn settled(&self, outgoing: Outgoing) {
+    fn settled(&mut self, outgoing: Outgoing) {
+        let buffer = outgoing.request.into_buffer();
+        if buffer.capacity() <= SPARE_BYTES {
+            self.spare = buffer;
+        }
         if let Some(segment) = outgoing.segment.and_then(Arc::into_inner) {
             self.spool.done(&segment);
         }
@@ -319,7 +329,7 @@ impl Sender {
 
     /// Fills a request with what waits in memory, oldest first; `None` if nothing does.
     fn pack(&mut self) -> Option<Request> {
-        let mut request = Request::new(self.packer.limits());
+        let mut request = Request::with_buffer(self.packer.limits(), std::mem::take(&mut self.spare));
         while let Some((since, mut batch)) = self.queue.take() {
             if std::mem::take(&mut self.to_introduce) {
                 self.packer.own_event(&mut request, SANDBOX_EVENT, "{}", "sandbox", epoch_ms(SystemTime::now()));
@@ -331,8 +341,13 @@ impl Sender {
                 self.queue.give_back(since, batch);
                 break;
             }
+            self.queue.recycle(batch);
         }
-        (!request.is_empty()).then_some(request)
+        if request.is_empty() {
+            self.spare = request.into_buffer();
+            return None;
+        }
+        Some(request)
     }
 }
 

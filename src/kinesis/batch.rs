@@ -82,9 +82,16 @@ impl Request {
     /// An empty request.
     #[must_use]
     pub fn new(limits: Limits) -> Request {
+        Request::with_buffer(limits, Vec::new())
+    }
+
+    /// An empty request whose body grows in a used buffer, whose pages need not be fetched again.
+    #[must_use]
+    pub fn with_buffer(limits: Limits, mut buffer: Vec<u8>) -> Request {
+        buffer.clear();
         let mut request = Request {
             limits,
-            body: Vec::new(),
+            body: buffer,
             records: Vec::new(),
             open: None,
             tail: Vec::new(),
@@ -155,6 +162,8 @@ impl Request {
     /// Encodes whole groups of three bytes of the tail.
     fn encode(&mut self) {
         let whole = self.tail.len() / 3 * 3;
+        // `encode_append` itself grows the body by just what it adds: a copy of the whole for each line.
+        self.body.reserve(whole / 3 * 4);
         STANDARD.encode_append(self.tail.get(..whole).unwrap_or_default(), &mut self.body);
         self.tail.drain(..whole);
         if self.body.len() - self.hashed >= HASH_STEP {
@@ -276,6 +285,12 @@ impl Request {
         self.keep(|index| index < middle);
         second.keep(|index| index >= middle);
         (self, second)
+    }
+
+    /// The body's buffer, for the next request.
+    #[must_use]
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.body
     }
 
     /// The body as it goes on the wire, once finished.

@@ -108,7 +108,9 @@ impl Envelope {
         }
         out.extend_from_slice(b",\"eventId\":\"");
         out.extend_from_slice(self.sandbox.id().as_bytes());
-        let _ = write!(out, "-{}\"", event.number);
+        out.push(b'-');
+        push_number(event.number, out);
+        out.push(b'"');
         if let Some(trace_id) = &event.trace_id {
             out.extend_from_slice(b",\"traceId\":\"");
             out.extend_from_slice(trace_id.of(bytes));
@@ -135,6 +137,21 @@ impl Envelope {
             self.arn = arn.map(str::to_owned);
             self.identity = identity(&self.facts, self.arn.as_deref());
         }
+    }
+}
+
+/// In decimal; `write!` takes four times as long, for each event.
+fn push_number(mut number: u64, out: &mut Vec<u8>) {
+    let start = out.len();
+    loop {
+        out.push(b'0' + u8::try_from(number % 10).unwrap_or(0));
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    if let Some(digits) = out.get_mut(start..) {
+        digits.reverse();
     }
 }
 

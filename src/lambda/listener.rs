@@ -28,6 +28,8 @@ use crate::sandbox::Sandbox;
 
 /// Lambda's bodies have 2 x `maxBytes` and some; one larger than this is refused.
 pub const MAX_BODY: usize = 8 * 1024 * 1024;
+/// Less than the 25 ms that Lambda holds the first batch back.
+const HEAD_START: Duration = Duration::from_millis(2);
 /// Threads that may be stuck in stalled bodies before the listener itself reads on the last one.
 const MAX_THREADS: usize = 64;
 
@@ -97,10 +99,18 @@ impl Listener {
 
     fn serve_on(self: &Arc<Self>, socket: TcpListener, spare: TcpListener) -> IoResult<()> {
         let listener = Arc::clone(self);
-        named(move || match Server::from_listener(socket, None) {
-            Ok(server) => listener.serve(&Arc::new(Port { server, spare, idle: AtomicUsize::new(0) })),
-            Err(error) => log::error!("listener", "the telemetry listener cannot start: {error}"),
+        named(move || {
+            // tiny_http starts five threads. `main` is to be in `/next` before they take the CPU; connections wait in the kernel so long.
+            thread::sleep(HEAD_START);
+            listener.serve_from(socket, spare);
         })
+    }
+
+    fn serve_from(self: &Arc<Self>, socket: TcpListener, spare: TcpListener) {
+        match Server::from_listener(socket, None) {
+            Ok(server) => self.serve(&Arc::new(Port { server, spare, idle: AtomicUsize::new(0) })),
+            Err(error) => log::error!("listener", "the telemetry listener cannot start: {error}"),
+        }
     }
 
     /// The accept thread of a server has ended. Starts another one on the same socket, once there are file descriptors again.
@@ -146,8 +156,8 @@ impl Listener {
                 }
                 Err(_) => self.accept_again(&port.spare),
             }
-            // One thread that waits is enough; a second one saves starting it anew. More have done their work.
-            if port.idle.fetch_add(1, Ordering::AcqRel) >= 2 {
+            // Lambda posts the next body while the last one is read: with three that wait, none is started anew. More have done their work.
+            if port.idle.fetch_add(1, Ordering::AcqRel) >= 3 {
                 port.idle.fetch_sub(1, Ordering::AcqRel);
                 break;
             }
@@ -166,7 +176,7 @@ impl Listener {
             log::error!("body", "a telemetry POST of {declared} bytes is refused; at most {MAX_BODY} are taken");
             return answer(request, 413);
         }
-        let mut body = Vec::with_capacity(declared);
+        let mut body = self.queue.buffer(declared);
         let read = request.as_reader().take(MAX_BODY as u64 + 1).read_to_end(&mut body);
         if body.len() > MAX_BODY {
             self.ledger.refused_posts.add(1);
