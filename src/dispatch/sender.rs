@@ -353,7 +353,7 @@ fn hint(failure: &Failure) -> &'static str {
         code if code.starts_with("AssumeRole.") => "; check KINESIS_TELEMETRY_ROLE_ARN, and the way to STS in the stream's region",
         "ProxyRefused" => "; check HTTPS_PROXY and NO_PROXY",
         "ExpiredTokenException" => {
-            "; keys that came in the environment cannot be renewed while this sandbox lives: what comes waits in memory and under /tmp until Kinesis takes \
+            "; credentials that came in the environment cannot be renewed while this sandbox lives: what comes waits in memory and under /tmp until Kinesis takes \
              them again, or the sandbox ends"
         }
         "AccessDeniedException" => "; the function's role needs kinesis:PutRecords on the stream (and kms:GenerateDataKey with a key of your own)",

@@ -320,8 +320,10 @@ fn thousands_of_events_a_second_on_managed_instances() {
             });
         }
     });
+    kinesis.wait_for(Duration::from_secs(30), "ten thousand lines", |account| account.of_type("function").len() >= 10_000);
     assert!(lambda.shutdown("spindown").is_clean());
-    kinesis.account().compare(&lambda.sent()).assert_clean();
+    let comparison = kinesis.account().compare(&lambda.sent());
+    assert!(comparison.is_lossless(), "{comparison}");
     assert_eq!(ledger(&kinesis)["dropped"], serde_json::json!({"queue": 0, "rejected": 0, "undelivered": 0}));
 }
 
@@ -339,9 +341,8 @@ fn keys_that_expire_after_hours_are_told_kept_for_and_recovered_from() {
     }
     assert!(lambda.drain(Duration::from_secs(5)));
     std::thread::sleep(ms(1500));
-    let said = lambda.stderr();
-    assert_eq!(said.len(), 1, "{said:?}");
-    assert!(said[0].contains("ExpiredTokenException") && said[0].contains("cannot be renewed"), "{said:?}");
+    let said: Vec<_> = lambda.stderr().into_iter().filter(|line| line.contains("ExpiredTokenException")).collect();
+    assert!(said.len() == 1 && said[0].contains("cannot be renewed"), "{said:?}");
     kinesis.clear_faults();
     kinesis.wait_for(Duration::from_secs(10), "what waited", |account| account.containing("expired").len() >= 3200);
     assert!(lambda.shutdown("spindown").is_clean());
