@@ -3,8 +3,8 @@
 //! The rules are those of AWS's SDKs. The HTTP client's own reading of the environment is not used: it takes `HTTP_PROXY` for https targets
 //! too, and sends even loopback calls through a proxy.
 
+use core::net::IpAddr;
 use std::fmt;
-use std::net::IpAddr;
 
 use http::Uri;
 

@@ -365,6 +365,21 @@ mod tests {
     }
 
     #[test]
+    fn a_restore_is_told_by_lambda_or_by_a_clock_that_jumped() {
+        let sandbox = Arc::new(Sandbox::default());
+        let mut elsewhere = Restores::new(false, Arc::clone(&sandbox));
+        let mut restores = Restores::new(true, Arc::clone(&sandbox));
+        assert!(!restores.happened());
+        sandbox.restored();
+        assert!(restores.happened() && !restores.happened());
+        restores.seen.1 -= Duration::from_secs(60);
+        assert!(restores.happened() && !restores.happened());
+        restores.seen.1 += Duration::from_secs(60);
+        assert!(restores.happened() && !restores.happened());
+        assert!(!elsewhere.happened());
+    }
+
+    #[test]
     fn the_code_may_stand_in_a_header() {
         let mut headers = HeaderMap::new();
         headers.insert("x-amzn-errortype", "AccessDeniedException:http://internal.amazon.com/".parse().unwrap());

@@ -250,6 +250,7 @@ CHECKS = [
     ),
     Check("assume-role", MINISTACK, "the same with the keys of a role that STS gives for the function's own", by_role),
     Check("role-refused", MINISTACK, "a role that may not be assumed: one line, the function unharmed", role_refused),
+    Check("arm64", [*MINISTACK, emulator.QEMU], "the same with the arm64 binary", by_ministack, [emulator.QEMU], arm64=True),
     Check("wrong-secret", MINISTACK, "a refused signature: one line, the function unharmed", wrong_secret),
     Check("wrong-token", MINISTACK, "a refused session token: one line, the function unharmed", wrong_token),
     Check("no-permission", MINISTACK, "a role without kinesis:PutRecords: one line, the function unharmed", no_permission),
