@@ -558,6 +558,19 @@ mod tests {
     }
 
     #[test]
+    fn numbers_begin_anew_with_a_restore() {
+        let mut intake = intake();
+        let init = [event("platform.initStart", "{}"), event("function", r#""init""#)];
+        let restored = [event("platform.restoreStart", "{}"), event("platform.restoreReport", "{}")];
+        let first = intake.take(body(&[&init[..], &restored[..]].concat()), 0);
+        let second = intake.take(body(&restored), 0);
+        let numbers = |taken: &Taken| taken.batch.remaining().iter().map(|event| (event.restores, event.number)).collect::<Vec<_>>();
+        assert_eq!(numbers(&first), [(0, 1), (0, 2), (1, 1), (1, 2)]);
+        assert_eq!(numbers(&second), [(2, 1), (2, 2)]);
+        assert_eq!(second.signals, [Signal::Restored]);
+    }
+
+    #[test]
     fn the_invocation_in_progress_lasts_until_the_next_start() {
         let mut intake = intake();
         let taken = intake.take(
