@@ -331,7 +331,15 @@ impl Reader<'_> {
     }
 
     fn problem(&mut self, name: &str, value: &str, allowed: impl fmt::Display) {
-        self.problems.push(Problem(format!("{name}={value:?}: allowed is {allowed}")));
+        self.note(format!("{name}={value:?}: allowed is {allowed}"));
+    }
+
+    /// Kinesis and STS may share a variable, and its fault.
+    fn note(&mut self, text: String) {
+        let problem = Problem(text);
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
     }
 
     fn setting_problem(&mut self, name: &str, value: &str, allowed: impl fmt::Display) {
@@ -460,14 +468,14 @@ impl Reader<'_> {
             Some((name, url)) => {
                 let found = Endpoint::custom(&url, region);
                 if found.is_none() {
-                    self.problem(name, &url, format_args!("a URL such as https://{service}.eu-west-1.amazonaws.com"));
+                    self.problem(name, &url, "a URL such as https://kinesis.eu-west-1.amazonaws.com");
                 }
                 found?
             }
         };
         // Only a proxy that would be used can be wrong. The value may hold a password, and is not shown.
         if let Some((name, _)) = self.proxies().of(endpoint.url()).filter(|(_, proxy)| !proxy::is_proxy(proxy)) {
-            self.problems.push(Problem(format!("{name}: allowed is a URL such as http://proxy:3128")));
+            self.note(format!("{name}: allowed is a URL such as http://proxy:3128"));
         }
         Some(endpoint)
     }
@@ -679,6 +687,8 @@ mod tests {
         let problems = with(&[LEAST[0], LEAST[1], proxy]).1.unwrap_err();
         assert_eq!(problems.len(), 1);
         assert!(problems[0].to_string().contains("HTTPS_PROXY") && !problems[0].to_string().contains("secret"));
+        let role = ("KINESIS_TELEMETRY_ROLE_ARN", "arn:aws:iam::123456789012:role/writer");
+        assert_eq!(with(&[LEAST[0], LEAST[1], proxy, role]).1.unwrap_err().len(), 1, "told once");
         assert!(with(&[LEAST[0], LEAST[1], proxy, ("NO_PROXY", "amazonaws.com")]).1.is_ok());
         assert!(with(&[LEAST[0], LEAST[1], proxy, ("AWS_ENDPOINT_URL", "http://127.0.0.1:1")]).1.is_ok());
     }

@@ -104,7 +104,9 @@ impl Packer {
         let key = self.envelope.own_partition_key().to_owned();
         for id in introduced..=restores {
             let envelope = &mut self.envelope;
-            request.add(Some(&key), 0, |out| envelope.sandbox_line(id, now, out));
+            if matches!(request.add(Some(&key), 0, |out| envelope.sandbox_line(id, now, out)), Added::TooLong(_)) {
+                log::error!("own-event", "KINESIS_TELEMETRY_RECORD_BYTES is too small for a sandbox event; it is not sent");
+            }
         }
     }
 

@@ -14,6 +14,9 @@ use crate::deadline::Deadline;
 /// An answer for 500 records has about 100 KB; more than this is nobody's answer.
 const MAX_ANSWER: u64 = 1024 * 1024;
 
+/// A time-out of zero means a whole second to ureq, so none is ever given.
+const LEAST: Duration = Duration::from_millis(5);
+
 /// What the environment says of the way out.
 #[derive(Clone, Debug, Default)]
 pub struct Way {
@@ -71,6 +74,10 @@ pub(super) type Answer = (u16, HeaderMap, Vec<u8>);
 /// Sends `request` and reads the whole answer. `reused`: the connection may be one that has died in the pool.
 pub(super) fn exchange<B: ureq::AsSendBody>(agent: &ureq::Agent, request: Request<B>, deadline: &Deadline, reused: bool) -> Result<Answer, Failure> {
     let left = deadline.left(Instant::now());
+    if left < LEAST {
+        // What came before, such as a call for keys, has used up the time.
+        return Err(Failure { remedy: Remedy::Transient, ..person("Timeout", format!("no time left within {}", deadline.limit())) });
+    }
     let failed = |error: &ureq::Error| on_the_way(error, deadline, reused);
     let request = agent
         .configure_request(request)
