@@ -7,8 +7,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::kinesis::credentials::Keys;
+use crate::kinesis::credentials::Source;
 use crate::kinesis::endpoint::{self, Endpoint, Stream};
+use crate::kinesis::proxy::{self, Proxies};
+use crate::kinesis::sts::{self, Role};
+use crate::kinesis::way::Way;
 use crate::log;
 
 /// What every setting's name begins with.
@@ -86,6 +89,13 @@ pub const SETTINGS: &[Setting] = &[
     setting("PARTITION_KEY", "sandbox", Allowed::OneOf(&["sandbox", "random", "function", "request"]), "what spreads records over shards"),
     setting("ENVELOPE", "full", Allowed::OneOf(&["full", "slim"]), "what each event carries beside Lambda's three keys"),
     setting("TAGS", "", Allowed::Text("key=value,key=value"), "copied into every event (slim: into the sandbox event)"),
+    setting("ROLE_ARN", "", Allowed::Text("the ARN of an IAM role"), "assumed through STS before writing"),
+    setting(
+        "EXTERNAL_ID",
+        "",
+        Allowed::Text("2 to 1224 letters, digits and _+=,.@:/-"),
+        "told to STS with ROLE_ARN, where that role's trust policy asks for it",
+    ),
     setting("PORT", "4243", Allowed::Port, "of the telemetry listener; fixed, so that a restarted sandbox is found again"),
     setting("BUFFER_TIMEOUT_MS", "25", Allowed::Number(25, 30_000), "asked of the Telemetry API: how long it may hold a batch back"),
     setting("BUFFER_MAX_BYTES", "1048576", Allowed::Number(262_144, 1_048_576), "asked of the Telemetry API: bytes in a batch"),
@@ -102,8 +112,7 @@ pub const SETTINGS: &[Setting] = &[
 ];
 
 /// Settings of the contract that this version does not have yet, and the value at which each changes nothing.
-const NOT_YET: &[(&str, &str)] =
-    &[("COMPRESSION", "none"), ("EXCLUDE", ""), ("MIN_LEVEL", ""), ("ROLE_ARN", ""), ("EXTERNAL_ID", ""), ("METRICS", "none")];
+const NOT_YET: &[(&str, &str)] = &[("COMPRESSION", "none"), ("EXCLUDE", ""), ("MIN_LEVEL", ""), ("METRICS", "none")];
 
 /// When telemetry leaves the sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,10 +218,14 @@ pub struct Config {
     pub stream: Stream,
     /// Where Kinesis is, and the region that signatures name.
     pub endpoint: Endpoint,
-    /// Keys from the environment; `None` where it has none.
-    pub keys: Option<Keys>,
-    /// `AWS_CA_BUNDLE`: a PEM file of roots to trust instead of the built-in ones.
-    pub ca_bundle: Option<PathBuf>,
+    /// Where keys come from.
+    pub credentials: Source,
+    /// The role whose keys are used instead of those.
+    pub role: Option<Role>,
+    /// Roots and proxies.
+    pub way: Way,
+    /// Whether the sandbox comes out of a snapshot.
+    pub snap_start: bool,
     /// What is shipped.
     pub types: Types,
     /// When it leaves.
@@ -318,7 +331,15 @@ impl Reader<'_> {
     }
 
     fn problem(&mut self, name: &str, value: &str, allowed: impl fmt::Display) {
-        self.problems.push(Problem(format!("{name}={value:?}: allowed is {allowed}")));
+        self.note(format!("{name}={value:?}: allowed is {allowed}"));
+    }
+
+    /// Kinesis and STS may share a variable, and its fault.
+    fn note(&mut self, text: String) {
+        let problem = Problem(text);
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
     }
 
     fn setting_problem(&mut self, name: &str, value: &str, allowed: impl fmt::Display) {
@@ -365,12 +386,14 @@ impl Reader<'_> {
 
     fn config(&mut self, basics: &Basics) -> Option<Config> {
         let stream = self.stream();
-        let endpoint = self.endpoint(stream.as_ref());
+        let endpoint = self.region(stream.as_ref()).and_then(|region| self.endpoint("kinesis", "AWS_ENDPOINT_URL_KINESIS", &region));
         let max_age_ms: u64 = self.number("MAX_AGE_MS");
         let max_age_unset = self.text(&format!("{PREFIX}MAX_AGE_MS")).is_none();
         let config = Config {
-            keys: self.keys(),
-            ca_bundle: self.text("AWS_CA_BUNDLE").map(PathBuf::from),
+            credentials: self.credentials(basics),
+            role: self.role(endpoint.as_ref()),
+            way: self.way(),
+            snap_start: self.text("AWS_LAMBDA_INITIALIZATION_TYPE").as_deref() == Some("snap-start"),
             types: self.types(),
             flush: self.one_of(
                 "FLUSH",
@@ -423,31 +446,71 @@ impl Reader<'_> {
         stream
     }
 
-    /// The order is that of AWS's SDKs: the service's own variable, the general one, then the region's rules.
-    fn endpoint(&mut self, stream: Option<&Stream>) -> Option<Endpoint> {
+    fn region(&mut self, stream: Option<&Stream>) -> Option<String> {
         let region = stream.and_then(Stream::region).map(str::to_owned);
         let region = region.or_else(|| self.text("AWS_REGION")).or_else(|| self.text("AWS_DEFAULT_REGION"));
-        let Some(region) = region.filter(|r| endpoint::is_region(r)) else {
+        let good = region.filter(|r| endpoint::is_region(r));
+        if good.is_none() {
             let value = self.text("AWS_REGION").unwrap_or_default();
             self.problem("AWS_REGION", &value, "a region such as eu-west-1");
-            return None;
-        };
+        }
+        good
+    }
+
+    /// The order is that of AWS's SDKs: the service's own variable, the general one, then the region's rules.
+    fn endpoint(&mut self, service: &str, variable: &str, region: &str) -> Option<Endpoint> {
         let flag = |name: &str| self.text(name).is_some_and(|v| v.eq_ignore_ascii_case("true"));
         let ignore = flag("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS");
         let variants = endpoint::Variants { fips: flag("AWS_USE_FIPS_ENDPOINT"), dual_stack: flag("AWS_USE_DUALSTACK_ENDPOINT") };
-        for name in ["AWS_ENDPOINT_URL_KINESIS", "AWS_ENDPOINT_URL"] {
-            let Some(url) = self.text(name).filter(|_| !ignore) else { continue };
-            let found = Endpoint::custom(&url, &region);
-            if found.is_none() {
-                self.problem(name, &url, "a URL such as https://kinesis.eu-west-1.amazonaws.com");
+        let custom = [variable, "AWS_ENDPOINT_URL"].into_iter().find_map(|name| Some((name, self.text(name).filter(|_| !ignore)?)));
+        let endpoint = match custom {
+            None => Endpoint::regional(service, region, variants),
+            Some((name, url)) => {
+                let found = Endpoint::custom(&url, region);
+                if found.is_none() {
+                    self.problem(name, &url, "a URL such as https://kinesis.eu-west-1.amazonaws.com");
+                }
+                found?
             }
-            return found;
+        };
+        // Only a proxy that would be used can be wrong. The value may hold a password, and is not shown.
+        if let Some((name, _)) = self.proxies().of(endpoint.url()).filter(|(_, proxy)| !proxy::is_proxy(proxy)) {
+            self.note(format!("{name}: allowed is a URL such as http://proxy:3128"));
         }
-        Some(Endpoint::regional(&region, variants))
+        Some(endpoint)
     }
 
-    fn keys(&self) -> Option<Keys> {
-        Some(Keys::new(self.text("AWS_ACCESS_KEY_ID")?, self.text("AWS_SECRET_ACCESS_KEY")?, self.text("AWS_SESSION_TOKEN")))
+    fn proxies(&self) -> Proxies {
+        Proxies::read(|name| self.text(name))
+    }
+
+    fn way(&self) -> Way {
+        Way { ca_bundle: self.text("AWS_CA_BUNDLE").map(PathBuf::from), proxies: self.proxies() }
+    }
+
+    fn credentials(&mut self, basics: &Basics) -> Source {
+        let host = basics.runtime_api.rsplit("//").next().unwrap_or_default().split([':', '/']).next().unwrap_or_default();
+        Source::read(|name| self.text(name), host).unwrap_or_else(|(name, allowed)| {
+            let value = self.text(name).unwrap_or_default();
+            self.problem(name, &value, allowed);
+            Source::Nowhere
+        })
+    }
+
+    /// The role is asked for in the stream's region: that is the one that must be reached anyway.
+    fn role(&mut self, kinesis: Option<&Endpoint>) -> Option<Role> {
+        let (arn, external_id) = (self.text(&format!("{PREFIX}ROLE_ARN")), self.text(&format!("{PREFIX}EXTERNAL_ID")));
+        if let Some(id) = external_id.as_ref().filter(|id| arn.is_none() || !sts::is_external_id(id)) {
+            let allowed = SETTINGS.iter().find(|s| s.name == "EXTERNAL_ID").map_or(Allowed::Text(""), |s| s.allowed);
+            self.setting_problem("EXTERNAL_ID", id, format_args!("{allowed}, with {PREFIX}ROLE_ARN"));
+        }
+        let arn = arn?.trim().to_owned();
+        if !sts::is_role(&arn) {
+            self.setting_problem("ROLE_ARN", &arn, "the ARN of an IAM role");
+        }
+        let endpoint = self.endpoint("sts", "AWS_ENDPOINT_URL_STS", kinesis?.region())?;
+        let session = sts::session_name(&self.text("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_default());
+        Some(Role { arn, external_id, session, endpoint })
     }
 
     fn types(&mut self) -> Types {
@@ -575,7 +638,7 @@ mod tests {
         let (_, result) = with(&[LEAST[0], LEAST[1], ("KINESIS_TELEMETRY_FLUSH", ""), ("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", "x")]);
         let config = result.unwrap();
         assert_eq!(config.flush, FlushMode::Adaptive);
-        assert!(config.keys.is_none());
+        assert!(matches!(config.credentials, Source::Nowhere));
     }
 
     #[test]
@@ -601,6 +664,33 @@ mod tests {
         assert_eq!(config.endpoint.url(), "http://127.0.0.1:1/");
         let config = with(&[LEAST[0], LEAST[1], both[0], ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")]).1.unwrap();
         assert_eq!(config.endpoint.url(), "https://kinesis.eu-west-1.amazonaws.com/");
+    }
+
+    #[test]
+    fn sts_has_an_endpoint_of_its_own() {
+        let role = ("KINESIS_TELEMETRY_ROLE_ARN", "arn:aws:iam::123456789012:role/writer");
+        let arn = ("KINESIS_TELEMETRY_STREAM", "arn:aws-cn:kinesis:cn-north-1:123456789012:stream/x");
+        let url = |pairs: &[(&str, &str)]| with(pairs).1.unwrap().role.unwrap().endpoint.url().to_owned();
+        assert_eq!(url(&[LEAST[0], LEAST[1], role]), "https://sts.eu-west-1.amazonaws.com/");
+        assert_eq!(url(&[arn, LEAST[1], role]), "https://sts.cn-north-1.amazonaws.com.cn/");
+        let (own, general) = (("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1"), ("AWS_ENDPOINT_URL", "http://127.0.0.1:2"));
+        assert_eq!(url(&[LEAST[0], LEAST[1], role, own, general]), "http://127.0.0.1:1/");
+        assert_eq!(url(&[LEAST[0], LEAST[1], role, general, ("AWS_ENDPOINT_URL_KINESIS", "http://127.0.0.1:3")]), "http://127.0.0.1:2/");
+        for bad in [("KINESIS_TELEMETRY_ROLE_ARN", "writer"), ("KINESIS_TELEMETRY_EXTERNAL_ID", "without-a-role")] {
+            assert!(with(&[LEAST[0], LEAST[1], bad]).1.unwrap_err()[0].to_string().contains(bad.0));
+        }
+    }
+
+    #[test]
+    fn a_proxy_is_only_wrong_where_it_is_used_and_its_value_is_not_shown() {
+        let proxy = ("HTTPS_PROXY", "socks5://user:secret@proxy:1080");
+        let problems = with(&[LEAST[0], LEAST[1], proxy]).1.unwrap_err();
+        assert_eq!(problems.len(), 1);
+        assert!(problems[0].to_string().contains("HTTPS_PROXY") && !problems[0].to_string().contains("secret"));
+        let role = ("KINESIS_TELEMETRY_ROLE_ARN", "arn:aws:iam::123456789012:role/writer");
+        assert_eq!(with(&[LEAST[0], LEAST[1], proxy, role]).1.unwrap_err().len(), 1, "told once");
+        assert!(with(&[LEAST[0], LEAST[1], proxy, ("NO_PROXY", "amazonaws.com")]).1.is_ok());
+        assert!(with(&[LEAST[0], LEAST[1], proxy, ("AWS_ENDPOINT_URL", "http://127.0.0.1:1")]).1.is_ok());
     }
 
     #[test]

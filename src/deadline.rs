@@ -21,6 +21,10 @@ pub enum Limit {
     Shutdown,
     /// One try after a Kinesis that did not answer, so that a dead endpoint is not waited for again and again.
     Probe,
+    /// What one call for credentials may take.
+    Credentials,
+    /// What `--check` may take.
+    Check,
 }
 
 impl fmt::Display for Limit {
@@ -30,6 +34,8 @@ impl fmt::Display for Limit {
             Limit::Invocation => "the invocation's deadline",
             Limit::Shutdown => "the shutdown deadline",
             Limit::Probe => "the probe time-out",
+            Limit::Credentials => "2 seconds",
+            Limit::Check => "10 seconds",
         })
     }
 }

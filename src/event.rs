@@ -58,6 +58,8 @@ pub struct Event {
     pub number: u64,
     /// Of the init or the first invocation.
     pub cold_start: bool,
+    /// How often the sandbox had been restored from its snapshot when it came: each time numbers begin anew, under a new id.
+    pub restores: u16,
 }
 
 /// The events of one POST, or what is left of them.

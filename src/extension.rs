@@ -90,7 +90,7 @@ impl Extension {
             }
         }
         listener.start(socket).map_err(|error| start_error(format!("cannot start the listener: {error}")))?;
-        let sender = Sender::new(config, packer(), spool, Arc::clone(&queue), Arc::clone(&ledger));
+        let sender = Sender::new(config, Arc::clone(&sandbox), packer(), spool, Arc::clone(&queue), Arc::clone(&ledger));
         let dispatcher = Dispatcher::new(config, continuous, sender, Arc::clone(&queue), ledger);
         let thread = thread::Builder::new().name(panic::DISPATCHER.to_owned());
         thread.spawn(move || dispatcher.run()).map_err(|error| start_error(format!("cannot start the dispatcher: {error}")))?;

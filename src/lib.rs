@@ -11,10 +11,12 @@
 //! - [`lambda`]: upstream, what Lambda says: Extensions API, Telemetry API, bodies.
 //! - [`dispatch`]: in the middle, what is kept and when it goes.
 //! - [`kinesis`]: downstream, what Kinesis takes: records, requests, signatures, answers.
+//! - [`check`]: the three rooms' settings, tried by a person.
 //! - [`event`], [`ledger`], [`sandbox`], [`deadline`], [`log`], [`clock`], [`random`]: small things that every room uses.
 //!
 //! Everything is synchronous: threads and blocking sockets, no async runtime.
 
+pub mod check;
 pub mod clock;
 pub mod config;
 pub mod deadline;

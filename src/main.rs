@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use kinesis_telemetry_extension::config::{self, OnError, Problem};
 use kinesis_telemetry_extension::extension::{Extension, StartError};
 use kinesis_telemetry_extension::lambda::api::{Api, ExtensionId, NextEvent, Registered};
-use kinesis_telemetry_extension::{log, panic};
+use kinesis_telemetry_extension::{check, log, panic};
 
 /// What the loop of an idle extension needs; a panic of the main thread continues from here.
 static LIFELINE: OnceLock<(Arc<Api>, ExtensionId)> = OnceLock::new();
@@ -17,8 +17,9 @@ fn main() -> ExitCode {
         None => run(),
         Some("--version" | "-V") => print(&format!("{} {}\n", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))),
         Some("--help" | "-h") => print(&help()),
+        Some("--check") => checked(),
         Some(other) => {
-            log::error!("arguments", "{other}: no such argument; allowed is --help, --version, or none to run as an extension");
+            log::error!("arguments", "{other}: no such argument; allowed is --help, --version, --check, or none to run as an extension");
             ExitCode::from(2)
         }
     }
@@ -29,7 +30,7 @@ fn run() -> ExitCode {
     panic::survive(|| std::process::exit(i32::from(idle() != ExitCode::SUCCESS)));
     let (basics, config) = config::read(|name| std::env::var(name).ok());
     log::start(basics.log_level, basics.log_format);
-    let unknown = config::unknown(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()));
+    let unknown = unknown_settings();
     if !unknown.is_empty() {
         log::warn!("unknown", "no such setting: {}; see --help", unknown.join(", "));
     }
@@ -57,6 +58,17 @@ fn run() -> ExitCode {
             idle()
         }
     }
+}
+
+fn unknown_settings() -> Vec<String> {
+    config::unknown(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
+}
+
+/// `--check`
+fn checked() -> ExitCode {
+    let report = check::run(config::read(|name| std::env::var(name).ok()).1, &unknown_settings());
+    print(&report.text);
+    if report.good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Why the extension idles: an error type for `init/error`, and one line for a person.
@@ -116,7 +128,7 @@ fn own_name() -> String {
 
 fn help() -> String {
     format!(
-        "{} {}\n{}\n\nLambda starts it from a layer, with no argument. For people: --help, --version.\n\nSettings, as environment variables:\n{}",
+        "{} {}\n{}\n\nLambda starts it from a layer, with no argument. For people: --help, --version, and\n--check, which tries the settings below with one record and says what is wrong.\n\nSettings, as environment variables:\n{}",
         env!("CARGO_PKG_NAME"),
         env!("CARGO_PKG_VERSION"),
         env!("CARGO_PKG_DESCRIPTION"),

@@ -31,6 +31,8 @@ pub struct Facts {
     pub region: Option<String>,
     /// `instanceId` of `platform.initStart`: the log stream's name in real sandboxes.
     pub log_stream: Option<String>,
+    /// The id after each restore from a snapshot.
+    restored: Vec<String>,
     /// From the setting.
     pub tags: Vec<(String, String)>,
     /// Request id and invoked ARN, oldest first.
@@ -49,6 +51,21 @@ impl Facts {
     }
 }
 
+impl Facts {
+    /// The id that the sandbox had after so many restores from its snapshot; `None` for the one that it began with.
+    #[must_use]
+    pub fn id_after(&self, restores: u16) -> Option<&str> {
+        let last = self.restored.len().min(usize::from(restores));
+        self.restored.get(last.checked_sub(1)?).map(String::as_str)
+    }
+
+    /// How often the sandbox has been restored.
+    #[must_use]
+    pub fn restores(&self) -> u16 {
+        u16::try_from(self.restored.len()).unwrap_or(u16::MAX)
+    }
+}
+
 impl Default for Sandbox {
     fn default() -> Self {
         Sandbox { id: random::hex16(), facts: Mutex::default(), generation: AtomicU64::new(1) }
@@ -56,10 +73,21 @@ impl Default for Sandbox {
 }
 
 impl Sandbox {
-    /// The first half of every event id: 16 hex digits, new for each process.
+    /// The first half of every event id until the sandbox is restored from a snapshot: 16 hex digits, new for each process.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// It was restored from a snapshot, from which others may come too: from now on its id is another one.
+    pub fn restored(&self) {
+        self.learn(|facts| facts.restored.push(random::hex16()));
+    }
+
+    /// How often it has been restored.
+    #[must_use]
+    pub fn restores(&self) -> u16 {
+        self.lock().restores()
     }
 
     /// Changes whenever a fact does.
@@ -116,6 +144,17 @@ mod tests {
         assert_eq!(facts.arn_of(None), Some("arn:aws:lambda:eu-west-1:123456789012:function:f:blue"));
         assert_eq!(facts.arn_of(Some("r3")), None);
         assert_eq!(facts.account_id.as_deref(), Some("123456789012"));
+    }
+
+    #[test]
+    fn each_restore_has_an_id_of_its_own() {
+        let sandbox = Sandbox::default();
+        assert_eq!(sandbox.facts().id_after(0), None);
+        sandbox.restored();
+        let facts = sandbox.facts();
+        assert_eq!((facts.id_after(0), facts.restores()), (None, 1));
+        assert!(facts.id_after(1).is_some_and(|id| id.len() == 16 && id != sandbox.id()));
+        assert_eq!(facts.id_after(2), facts.id_after(1));
     }
 
     #[test]

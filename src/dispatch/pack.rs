@@ -99,6 +99,17 @@ impl Packer {
         }
     }
 
+    /// The events that say what the sandbox is, one for each of its ids that has none yet: `introduced` of them have.
+    pub fn introduce(&mut self, request: &mut Request, introduced: u16, restores: u16, now: EpochMs) {
+        let key = self.envelope.own_partition_key().to_owned();
+        for id in introduced..=restores {
+            let envelope = &mut self.envelope;
+            if matches!(request.add(Some(&key), 0, |out| envelope.sandbox_line(id, now, out)), Added::TooLong(_)) {
+                log::error!("own-event", "KINESIS_TELEMETRY_RECORD_BYTES is too small for a sandbox event; it is not sent");
+            }
+        }
+    }
+
     /// The events of a batch are lost for good: `FALLBACK=log` prints them.
     pub fn lose(&mut self, batch: &Batch) {
         if !self.print_lost {

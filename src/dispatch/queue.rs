@@ -327,6 +327,7 @@ mod tests {
             trace_id: None,
             number: n as u64,
             cold_start: false,
+            restores: 0,
         };
         Batch::new(vec![0; bytes], (0..events).map(event).collect())
     }

@@ -12,11 +12,12 @@ use crate::config::{self, Config};
 use crate::deadline::Deadline;
 use crate::kinesis::batch::Request;
 use crate::kinesis::put_records::{Client, Failure, LEAST_TIME, RecordOutcome, Remedy};
-use crate::kinesis::record::{LEDGER_EVENT, SANDBOX_EVENT};
+use crate::kinesis::record::LEDGER_EVENT;
 use crate::ledger::Ledger;
 use crate::log;
 use crate::panic;
 use crate::random;
+use crate::sandbox::Sandbox;
 
 /// A ledger event goes with a flush this often.
 const LEDGER_EVERY: Duration = Duration::from_secs(300);
@@ -54,8 +55,10 @@ pub struct Sender {
     client: Client,
     packer: Packer,
     spool: Arc<Spool>,
-    /// The sandbox event is still to be shipped, before any other.
-    to_introduce: bool,
+    sandbox: Arc<Sandbox>,
+    /// For how many of the sandbox's ids a sandbox event was shipped, before any other (`ENVELOPE=slim`). One, and one more for each restore.
+    introduced: u16,
+    slim: bool,
     /// The request on its way; kept over flushes until all of its records are taken or lost.
     outbox: Option<Outgoing>,
     /// Halves of a refused request, to be sent before anything new.
@@ -72,14 +75,16 @@ const SPARE_BYTES: usize = 2 * 1024 * 1024;
 impl Sender {
     /// Opens no connection.
     #[must_use]
-    pub fn new(config: &Config, packer: Packer, spool: Arc<Spool>, queue: Arc<Queue>, ledger: Arc<Ledger>) -> Sender {
+    pub fn new(config: &Config, sandbox: Arc<Sandbox>, packer: Packer, spool: Arc<Spool>, queue: Arc<Queue>, ledger: Arc<Ledger>) -> Sender {
         Sender {
             queue,
             ledger,
-            client: Client::new(config.endpoint.clone(), config.stream.clone(), config.keys.clone(), config.ca_bundle.clone()),
+            client: Client::new(config, Arc::clone(&sandbox)),
+            slim: config.envelope == config::Envelope::Slim,
+            sandbox,
             packer,
             spool,
-            to_introduce: config.envelope == config::Envelope::Slim,
+            introduced: 0,
             outbox: None,
             aside: Vec::new(),
             ledger_sent: Instant::now(),
@@ -331,8 +336,10 @@ impl Sender {
     fn pack(&mut self) -> Option<Request> {
         let mut request = Request::with_buffer(self.packer.limits(), std::mem::take(&mut self.spare));
         while let Some((since, mut batch)) = self.queue.take() {
-            if std::mem::take(&mut self.to_introduce) {
-                self.packer.own_event(&mut request, SANDBOX_EVENT, "{}", "sandbox", epoch_ms(SystemTime::now()));
+            let restores = self.sandbox.restores();
+            if self.slim && self.introduced <= restores {
+                self.packer.introduce(&mut request, self.introduced, restores, epoch_ms(SystemTime::now()));
+                self.introduced = restores.saturating_add(1);
             }
             let unfit = self.packer.pack(&mut request, &mut batch);
             self.ledger.dropped_rejected.add(unfit);
@@ -354,11 +361,19 @@ impl Sender {
 /// What a person can mend.
 fn hint(failure: &Failure) -> &'static str {
     match failure.code.as_str() {
+        "AssumeRole.AccessDenied" => {
+            "; the function's role needs sts:AssumeRole on KINESIS_TELEMETRY_ROLE_ARN, and that role's trust policy must name it \
+             (and the same KINESIS_TELEMETRY_EXTERNAL_ID, if any)"
+        }
+        code if code.starts_with("AssumeRole.") => "; check KINESIS_TELEMETRY_ROLE_ARN, and the way to STS in the stream's region",
+        "ProxyRefused" => "; check HTTPS_PROXY and NO_PROXY",
+        "ExpiredTokenException" => {
+            "; credentials that came in the environment cannot be renewed while this sandbox lives: what comes waits in memory and under /tmp until Kinesis takes \
+             them again, or the sandbox ends"
+        }
         "AccessDeniedException" => "; the function's role needs kinesis:PutRecords on the stream (and kms:GenerateDataKey with a key of your own)",
         "ResourceNotFoundException" => "; check KINESIS_TELEMETRY_STREAM, and the account and region it is in",
-        "ExpiredTokenException" | "UnrecognizedClientException" | "InvalidClientTokenId" | "InvalidSignatureException" => {
-            "; check the function's credentials"
-        }
+        "UnrecognizedClientException" | "InvalidClientTokenId" | "InvalidSignatureException" => "; check the function's credentials",
         "NoCredentials" => "; a function has them from its role",
         "Tls" => "; check AWS_CA_BUNDLE if something intercepts TLS",
         _ => "",

@@ -86,20 +86,21 @@ const PARTITIONS: &[(&str, &str, &str)] = &[
 ];
 
 impl Endpoint {
-    /// The regional host by AWS's rules.
+    /// The regional host of `service` (`kinesis`, `sts`) by AWS's rules.
     #[must_use]
-    pub fn regional(region: &str, variants: Variants) -> Endpoint {
+    pub fn regional(service: &str, region: &str, variants: Variants) -> Endpoint {
         let row = PARTITIONS.iter().find(|(prefix, _, _)| region.starts_with(prefix));
         let (suffix, dual_stack_suffix) = row.map_or(("amazonaws.com", "api.aws"), |(_, suffix, dual)| (*suffix, *dual));
         // GovCloud's ordinary host is its FIPS host.
         let has_own_fips_host = variants.dual_stack || !region.starts_with("us-gov-");
         let fips = variants.fips && has_own_fips_host;
-        let service = if fips { "kinesis-fips" } else { "kinesis" };
+        let fips = if fips { "-fips" } else { "" };
         let suffix = if variants.dual_stack { dual_stack_suffix } else { suffix };
-        Endpoint { url: format!("https://{service}.{region}.{suffix}/"), region: region.to_owned() }
+        Endpoint { url: format!("https://{service}{fips}.{region}.{suffix}/"), region: region.to_owned() }
     }
 
-    /// A configured endpoint URL (VPC endpoint, emulator), used as it is. `None` if it is no http(s) URL with a host.
+    /// A configured endpoint URL (VPC endpoint, emulator), used as it is: FIPS and dual-stack are its owner's business, and no region is guessed
+    /// from it (`vpce` stands where one is expected). `None` if it is no http(s) URL with a host.
     #[must_use]
     pub fn custom(url: &str, region: &str) -> Option<Endpoint> {
         let uri: http::Uri = url.trim().parse().ok()?;
@@ -138,6 +139,9 @@ mod tests {
             ("us-east-1", fips, "kinesis-fips.us-east-1.amazonaws.com"),
             ("us-east-1", dual, "kinesis.us-east-1.api.aws"),
             ("us-east-1", both, "kinesis-fips.us-east-1.api.aws"),
+            ("us-gov-west-1", dual, "kinesis.us-gov-west-1.api.aws"),
+            ("us-gov-west-1", both, "kinesis-fips.us-gov-west-1.api.aws"),
+            ("cn-north-1", fips, "kinesis-fips.cn-north-1.amazonaws.com.cn"),
             ("cn-north-1", plain, "kinesis.cn-north-1.amazonaws.com.cn"),
             ("cn-north-1", dual, "kinesis.cn-north-1.api.amazonwebservices.com.cn"),
             ("us-gov-west-1", plain, "kinesis.us-gov-west-1.amazonaws.com"),
@@ -150,7 +154,10 @@ mod tests {
             ("eusc-de-east-1", dual, "kinesis.eusc-de-east-1.api.amazonwebservices.eu"),
             ("mars-north-1", plain, "kinesis.mars-north-1.amazonaws.com"),
         ] {
-            assert_eq!(Endpoint::regional(region, variants).url(), format!("https://{host}/"));
+            let endpoint = Endpoint::regional("kinesis", region, variants);
+            assert_eq!(endpoint.url(), format!("https://{host}/"));
+            assert_eq!(endpoint.region(), region);
+            assert_eq!(Endpoint::regional("sts", region, variants).url(), format!("https://{}/", host.replacen("kinesis", "sts", 1)));
         }
     }
 
@@ -185,7 +192,9 @@ mod tests {
             ("https://user:secret@host/", None),
             ("", None),
         ] {
-            assert_eq!(Endpoint::custom(url, "eu-west-1").as_ref().map(Endpoint::url), expected, "{url}");
+            let endpoint = Endpoint::custom(url, "eu-west-1");
+            assert_eq!(endpoint.as_ref().map(Endpoint::url), expected, "{url}");
+            assert!(endpoint.is_none_or(|endpoint| endpoint.region() == "eu-west-1"), "{url}");
         }
     }
 }

@@ -3,6 +3,10 @@
 pub mod batch;
 pub mod credentials;
 pub mod endpoint;
+pub mod proxy;
 pub mod put_records;
 pub mod record;
 pub mod sign;
+pub mod skew;
+pub mod sts;
+pub mod way;

@@ -8,21 +8,19 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderMap, Request as HttpRequest};
 use serde::Deserialize;
-use ureq::tls::{PemItem, RootCerts, TlsConfig};
 
 use super::batch::Request;
-use super::credentials::Keys;
+use super::credentials::Chain;
 use super::endpoint::{Endpoint, Stream};
-use super::sign;
+use super::skew::Skew;
+use super::way::{Answer, Way, exchange};
+use super::{sign, sts};
+use crate::config::Config;
 use crate::deadline::Deadline;
+use crate::sandbox::Sandbox;
 
 /// No call starts with less time left than this.
 pub const LEAST_TIME: Duration = Duration::from_millis(10);
-/// An answer for 500 records has about 100 KB; more than this is nobody's answer.
-const MAX_ANSWER: u64 = 1024 * 1024;
-/// The signature is good for five minutes; from four on, the local clock is taken to be wrong. As the AWS SDK for Rust does.
-const SKEW: Duration = Duration::from_secs(4 * 60);
-
 /// What became of one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecordOutcome {
@@ -62,6 +60,16 @@ pub struct Failure {
     pub stale: bool,
     /// Whether Kinesis says that the signature's time is too far from its own.
     pub about_time: bool,
+    /// AWS's own words, for the person who runs `--check`. In no log line.
+    pub detail: Option<String>,
+}
+
+impl Failure {
+    /// Whether the keys are refused as such, so that other ones may do.
+    fn is_about_keys(&self) -> bool {
+        let code = self.code.strip_prefix(sts::FAILED).unwrap_or(&self.code);
+        matches!(code, "ExpiredTokenException" | "ExpiredToken" | "UnrecognizedClientException" | "InvalidClientTokenId")
+    }
 }
 
 impl fmt::Display for Failure {
@@ -77,39 +85,50 @@ impl std::error::Error for Failure {}
 pub struct Client {
     endpoint: Endpoint,
     stream: Stream,
-    keys: Option<Keys>,
-    ca_bundle: Option<std::path::PathBuf>,
+    way: Way,
+    chain: Chain,
     agent: Option<ureq::Agent>,
-    /// How far Kinesis's clock is ahead of ours, where it matters.
     skew: Skew,
     /// A connection may be waiting in the pool.
     pooled: bool,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Skew {
-    ahead: Duration,
-    behind: Duration,
-}
-
-impl Skew {
-    fn apply(self, time: SystemTime) -> SystemTime {
-        time.checked_add(self.ahead).and_then(|t| t.checked_sub(self.behind)).unwrap_or(time)
-    }
+    restores: Restores,
 }
 
 impl Client {
     /// Opens nothing yet.
     #[must_use]
-    pub fn new(endpoint: Endpoint, stream: Stream, keys: Option<Keys>, ca_bundle: Option<std::path::PathBuf>) -> Client {
-        Client { endpoint, stream, keys, ca_bundle, agent: None, skew: Skew::default(), pooled: false }
+    pub fn new(config: &Config, sandbox: Arc<Sandbox>) -> Client {
+        Client {
+            endpoint: config.endpoint.clone(),
+            stream: config.stream.clone(),
+            way: config.way.clone(),
+            chain: Chain::new(config.credentials.clone(), config.role.clone(), config.way.clone()),
+            agent: None,
+            skew: Skew::default(),
+            pooled: false,
+            restores: Restores::new(config.snap_start, sandbox),
+        }
     }
 
-    /// Sends `request` once and says what became of each of its records, in their order.
+    /// Sends `request` once and says what became of each of its records, in their order. Once more where Kinesis refuses keys that can be had
+    /// anew.
     ///
     /// # Errors
     /// A [`Failure`] when the request failed as a whole or its answer cannot be trusted.
     pub fn put(&mut self, request: &mut Request, deadline: &Deadline) -> Result<Vec<RecordOutcome>, Failure> {
+        if self.restores.happened() {
+            // Sockets are dead, TLS sessions are known to other sandboxes, and keys may be old.
+            self.agent = None;
+            self.pooled = false;
+            self.chain.forget();
+        }
+        match self.put_once(request, deadline) {
+            Err(failure) if failure.is_about_keys() && self.chain.forget() => self.put_once(request, deadline),
+            other => other,
+        }
+    }
+
+    fn put_once(&mut self, request: &mut Request, deadline: &Deadline) -> Result<Vec<RecordOutcome>, Failure> {
         let sent = request.len();
         let hash = request.finish(&self.stream);
         let (status, headers, body) = self.post(request.body(), hash, deadline)?;
@@ -117,15 +136,15 @@ impl Client {
             return read_answer(&body, sent);
         }
         let failure = read_failure(status, &headers, &body);
-        Err(self.correct_clock(failure, &headers))
+        let corrected = failure.about_time && self.skew.learn(&headers);
+        Err(if corrected { Failure { remedy: Remedy::ClockCorrected, ..failure } } else { failure })
     }
 
-    fn post(&mut self, body: &[u8], hash: String, deadline: &Deadline) -> Result<(u16, HeaderMap, Vec<u8>), Failure> {
-        let keys = self.keys.as_ref().ok_or_else(no_keys)?;
-        let scope =
-            sign::Scope { url: self.endpoint.url(), region: self.endpoint.region(), service: "kinesis", time: self.skew.apply(SystemTime::now()) };
+    fn post(&mut self, body: &[u8], hash: String, deadline: &Deadline) -> Result<Answer, Failure> {
+        let keys = self.chain.keys(&mut self.skew, deadline)?;
+        let scope = sign::Scope { url: self.endpoint.url(), region: self.endpoint.region(), service: "kinesis", time: self.skew.now() };
         let headers = [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", "Kinesis_20131202.PutRecords")];
-        let signature = sign::headers(&scope, keys, &headers, hash).map_err(|message| person("BadCredentials", message))?;
+        let signature = sign::headers(&scope, &keys, &headers, hash).map_err(|message| person("BadCredentials", message))?;
         let mut post = HttpRequest::post(self.endpoint.url());
         for (name, value) in headers {
             post = post.header(name, value);
@@ -136,127 +155,57 @@ impl Client {
         let post = post.body(body).map_err(|error| person("BadRequest", error.to_string()))?;
 
         let reused = std::mem::take(&mut self.pooled);
-        let agent = self.agent()?;
-        let left = deadline.left(Instant::now());
-        let failed = |error: &ureq::Error| on_the_way(error, deadline, reused);
-        let post = agent
-            .configure_request(post)
-            .timeout_global(Some(left))
-            // A little earlier, so that the error tells a connection that never was from an answer that never came.
-            .timeout_resolve(Some(left.saturating_sub(Duration::from_millis(2))))
-            .timeout_connect(Some(left.saturating_sub(Duration::from_millis(1))))
-            .build();
-        let mut answer = agent.run(post).map_err(|error| failed(&error))?;
-        let bytes = answer.body_mut().with_config().limit(MAX_ANSWER).read_to_vec().map_err(|error| failed(&error))?;
-        self.pooled = true;
-        let (parts, _) = answer.into_parts();
-        Ok((parts.status.as_u16(), parts.headers, bytes))
-    }
-
-    fn agent(&mut self) -> Result<ureq::Agent, Failure> {
-        if let Some(agent) = &self.agent {
-            return Ok(agent.clone());
-        }
-        let roots = match &self.ca_bundle {
-            None => RootCerts::WebPki,
-            Some(path) => {
-                let problem = |what: String| person("AWS_CA_BUNDLE", format!("{}: {what}", path.display()));
-                let pem = std::fs::read(path).map_err(|error| problem(error.to_string()))?;
-                let certificates: Vec<_> = ureq::tls::parse_pem(&pem)
-                    .filter_map(|item| match item {
-                        Ok(PemItem::Certificate(certificate)) => Some(certificate),
-                        _ => None,
-                    })
-                    .collect();
-                if certificates.is_empty() {
-                    return Err(problem("holds no PEM certificate".to_owned()));
-                }
-                RootCerts::Specific(Arc::new(certificates))
-            }
+        let agent = match &self.agent {
+            Some(agent) => agent.clone(),
+            None => self.agent.insert(self.way.agent(self.endpoint.url())?).clone(),
         };
-        let agent: ureq::Agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
-            .accept("")
-            // One connection is all that a single dispatcher uses. A dead one is never tried twice, as it leaves the pool when used.
-            .max_idle_connections(1)
-            .max_idle_connections_per_host(1)
-            // Freezes are longer than any age that could be set here; a dead connection costs one retry.
-            .max_idle_age(Duration::from_secs(3600))
-            .proxy(None)
-            .tls_config(TlsConfig::builder().root_certs(roots).build())
-            .build()
-            .into();
-        self.agent = Some(agent.clone());
-        Ok(agent)
+        let answer = exchange(&agent, post, deadline, reused)?;
+        self.pooled = true;
+        Ok(answer)
     }
 
-    /// If the failure is about time and the `Date` header is far from our clock, the difference is kept for the signatures to come.
-    fn correct_clock(&mut self, failure: Failure, headers: &HeaderMap) -> Failure {
-        if !failure.about_time {
-            return failure;
-        }
-        let Some(theirs) = headers.get("date").and_then(|v| v.to_str().ok()).and_then(|v| httpdate::parse_http_date(v).ok()) else { return failure };
-        let ours = SystemTime::now();
-        let skew = Skew { ahead: theirs.duration_since(ours).unwrap_or_default(), behind: ours.duration_since(theirs).unwrap_or_default() };
-        let known = self.skew.apply(ours);
-        let off = theirs.duration_since(known).or_else(|_| known.duration_since(theirs)).unwrap_or_default();
-        if off < SKEW {
-            return failure;
-        }
-        self.skew = skew;
-        Failure { remedy: Remedy::ClockCorrected, ..failure }
+    /// Seconds that AWS's clock was found to be ahead of the local one; 0 while it was near enough.
+    #[must_use]
+    pub fn skew_seconds(&self) -> i64 {
+        self.skew.seconds()
     }
 }
 
-fn person(code: &str, message: String) -> Failure {
-    Failure { code: code.to_owned(), message, remedy: Remedy::Person, ambiguous: false, stale: false, about_time: false }
+/// Whether the sandbox was restored from a snapshot since the last look: Lambda says so, or, under SnapStart, the wall clock has jumped.
+#[derive(Debug)]
+struct Restores {
+    snap_start: bool,
+    sandbox: Arc<Sandbox>,
+    known: u16,
+    seen: (Instant, SystemTime),
 }
 
-fn no_keys() -> Failure {
-    person("NoCredentials", "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set".to_owned())
+impl Restores {
+    /// More than a clock that is being set right moves by.
+    const JUMP: Duration = Duration::from_secs(5);
+
+    fn new(snap_start: bool, sandbox: Arc<Sandbox>) -> Restores {
+        Restores { snap_start, sandbox, known: 0, seen: (Instant::now(), SystemTime::now()) }
+    }
+
+    fn happened(&mut self) -> bool {
+        if !self.snap_start {
+            return false;
+        }
+        let now = (Instant::now(), SystemTime::now());
+        let (elapsed, told) = (now.0.saturating_duration_since(self.seen.0), now.1.duration_since(self.seen.1));
+        self.seen = now;
+        let jumped = told.map_or(true, |told| told.abs_diff(elapsed) > Self::JUMP);
+        let known = std::mem::replace(&mut self.known, self.sandbox.restores());
+        jumped || known != self.known
+    }
 }
 
-/// An error before an answer was complete.
-fn on_the_way(error: &ureq::Error, deadline: &Deadline, reused: bool) -> Failure {
-    use std::io::ErrorKind as Io;
-    use ureq::{Error, Timeout};
-    let (code, ambiguous, remedy, stale) = match error {
-        Error::Timeout(Timeout::Resolve) => ("DnsTimeout", false, Remedy::Transient, false),
-        Error::Timeout(Timeout::Connect) => ("ConnectTimeout", false, Remedy::Transient, false),
-        Error::Timeout(_) => ("Timeout", true, Remedy::Transient, false),
-        Error::HostNotFound => ("HostNotFound", false, Remedy::Transient, false),
-        Error::ConnectionFailed => ("ConnectionFailed", false, Remedy::Transient, false),
-        Error::Tls(_) | Error::Rustls(_) | Error::Pem(_) | Error::TlsRequired => ("Tls", false, Remedy::Person, false),
-        Error::Io(io) => match io.kind() {
-            Io::ConnectionRefused | Io::HostUnreachable | Io::NetworkUnreachable | Io::AddrNotAvailable => {
-                ("ConnectionFailed", false, Remedy::Transient, false)
-            }
-            Io::ConnectionReset | Io::ConnectionAborted | Io::BrokenPipe | Io::UnexpectedEof | Io::NotConnected => {
-                ("ConnectionReset", true, Remedy::Transient, reused)
-            }
-            // TLS errors of rustls come wrapped in this kind.
-            Io::InvalidData if io.get_ref().is_some() => ("Tls", false, Remedy::Person, false),
-            _ if is_lookup_failure(io) => ("HostNotFound", false, Remedy::Transient, false),
-            _ => ("Io", true, Remedy::Transient, false),
-        },
-        _ => ("Http", true, Remedy::Transient, false),
-    };
-    let message = match error {
-        Error::Timeout(phase) => format!("no answer ({phase}) within {}", deadline.limit()),
-        other => other.to_string(),
-    };
-    Failure { code: code.to_owned(), message, remedy, ambiguous, stale, about_time: false }
+pub(super) fn person(code: &str, message: String) -> Failure {
+    Failure { code: code.to_owned(), message, remedy: Remedy::Person, ambiguous: false, stale: false, about_time: false, detail: None }
 }
 
-/// `getaddrinfo` failing has no kind of its own in std.
-fn is_lookup_failure(error: &std::io::Error) -> bool {
-    error.to_string().starts_with("failed to lookup address")
-}
-
-fn is_about_time(code: &str, message: &str) -> bool {
+pub(super) fn is_about_time(code: &str, message: &str) -> bool {
     match code {
         "RequestTimeTooSkewed" | "RequestExpired" => true,
         "InvalidSignatureException" | "SignatureDoesNotMatch" => {
@@ -284,14 +233,7 @@ pub fn read_answer(body: &[u8], sent: usize) -> Result<Vec<RecordOutcome>, Failu
         sequence_number: Option<String>,
         error_code: Option<String>,
     }
-    let untrusted = |message: String| Failure {
-        code: "UnreadableAnswer".to_owned(),
-        message,
-        remedy: Remedy::Transient,
-        ambiguous: true,
-        stale: false,
-        about_time: false,
-    };
+    let untrusted = |message: String| Failure { remedy: Remedy::Transient, ambiguous: true, ..person("UnreadableAnswer", message) };
     let answer: Answer =
         serde_json::from_slice(body).map_err(|error| untrusted(format!("a 200 that is no answer to PutRecords: {:?}", error.classify())))?;
     if answer.records.len() != sent {
@@ -329,11 +271,11 @@ pub fn read_failure(status: u16, headers: &HeaderMap, body: &[u8]) -> Failure {
     let about_time = is_about_time(&code, reason.message.as_deref().unwrap_or_default());
     // A gateway's 5xx may hide a request that went through; Kinesis's own 500 says that it did not.
     let ambiguous = matches!(status, 502 | 504) || code == "RequestTimeout" || code == "RequestTimeoutException";
-    Failure { code, message, remedy, ambiguous, stale: false, about_time }
+    Failure { remedy, ambiguous, about_time, detail: reason.message, ..person(&code, message) }
 }
 
 /// By the code first, then by the status: Kinesis answers most errors with 400.
-fn remedy(code: &str, status: u16) -> Remedy {
+pub(super) fn remedy(code: &str, status: u16) -> Remedy {
     match code {
         "ProvisionedThroughputExceededException"
         | "ThrottlingException"
@@ -420,6 +362,21 @@ mod tests {
             assert_eq!((failure.code.as_str(), failure.remedy), (code, remedy), "{body}");
             assert!(!failure.message.contains("html"));
         }
+    }
+
+    #[test]
+    fn a_restore_is_told_by_lambda_or_by_a_clock_that_jumped() {
+        let sandbox = Arc::new(Sandbox::default());
+        let mut elsewhere = Restores::new(false, Arc::clone(&sandbox));
+        let mut restores = Restores::new(true, Arc::clone(&sandbox));
+        assert!(!restores.happened());
+        sandbox.restored();
+        assert!(restores.happened() && !restores.happened());
+        restores.seen.1 -= Duration::from_secs(60);
+        assert!(restores.happened() && !restores.happened());
+        restores.seen.1 += Duration::from_secs(60);
+        assert!(restores.happened() && !restores.happened());
+        assert!(!elsewhere.happened());
     }
 
     #[test]

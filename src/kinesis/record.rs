@@ -74,7 +74,7 @@ impl Envelope {
     /// The partition key that `event` goes by, or `None` for a fresh one each record.
     #[must_use]
     pub fn partition_key<'a>(&'a self, by: config::PartitionKey, event: &'a Event, bytes: &'a [u8]) -> Option<&'a str> {
-        let sandbox = self.sandbox.id();
+        let sandbox = self.id(event.restores);
         match by {
             config::PartitionKey::Random => None,
             config::PartitionKey::Sandbox => Some(sandbox),
@@ -86,14 +86,30 @@ impl Envelope {
     /// The partition key of the extension's own events.
     #[must_use]
     pub fn own_partition_key(&self) -> &str {
-        self.sandbox.id()
+        self.id(self.facts.restores())
+    }
+
+    /// The first half of the event ids after so many restores.
+    fn id(&self, restores: u16) -> &str {
+        self.facts.id_after(restores).unwrap_or(self.sandbox.id())
     }
 
     /// One of the extension's own events, as one line. It takes no number: its event id is `<sandbox>-<name>`.
     pub fn own_line(&mut self, kind: &str, record: &str, name: &str, now: EpochMs, out: &mut Vec<u8>) {
         self.update();
+        let restores = self.facts.restores();
+        self.line_of(restores, kind, record, name, now, out);
+    }
+
+    /// The event that says what the sandbox is, under the id that it had after so many restores.
+    pub fn sandbox_line(&mut self, restores: u16, now: EpochMs, out: &mut Vec<u8>) {
+        self.update();
+        self.line_of(restores, SANDBOX_EVENT, "{}", "sandbox", now, out);
+    }
+
+    fn line_of(&mut self, restores: u16, kind: &str, record: &str, name: &str, now: EpochMs, out: &mut Vec<u8>) {
         self.fit_identity(None);
-        let _ = write!(out, r#"{{"time":"{}","type":"{kind}","record":{record},"eventId":"{}-{name}""#, clock::iso8601(now), self.sandbox.id());
+        let _ = write!(out, r#"{{"time":"{}","type":"{kind}","record":{record},"eventId":"{}-{name}""#, clock::iso8601(now), self.id(restores));
         out.extend_from_slice(&self.identity);
         out.extend_from_slice(&self.tags);
         out.extend_from_slice(b"}\n");
@@ -107,7 +123,7 @@ impl Envelope {
             out.push(b'"');
         }
         out.extend_from_slice(b",\"eventId\":\"");
-        out.extend_from_slice(self.sandbox.id().as_bytes());
+        out.extend_from_slice(self.id(event.restores).as_bytes());
         out.push(b'-');
         push_number(event.number, out);
         out.push(b'"');
@@ -275,6 +291,7 @@ mod tests {
             trace_id: None,
             number: 42,
             cold_start: true,
+            restores: 0,
         }
     }
 

@@ -50,6 +50,8 @@ pub enum Signal {
         /// Their bytes.
         bytes: u64,
     },
+    /// `platform.restoreStart`: what comes now comes from a sandbox that was restored from a snapshot.
+    Restored,
     /// A part of the body was past repair.
     Damaged,
 }
@@ -74,6 +76,7 @@ pub struct Intake {
     first: Option<Arc<str>>,
     current: Option<Arc<str>>,
     number: u64,
+    restores: u16,
     held: Option<repair::Held>,
 }
 
@@ -81,7 +84,7 @@ impl Intake {
     /// `types` are those to ship; events of others are read for their signals only.
     #[must_use]
     pub fn new(types: Types, overlapping: bool) -> Intake {
-        Intake { types, overlapping, first: None, current: None, number: 0, held: None }
+        Intake { types, overlapping, first: None, current: None, number: 0, restores: 0, held: None }
     }
 
     /// Reads one body. `now` stamps what has no time of its own.
@@ -220,8 +223,8 @@ impl Page<'_> {
 
     fn push(&mut self, text: Range<usize>, record: Range<usize>, request_id: RequestId, trace_id: Option<Span>, cold_start: bool) {
         self.intake.number += 1;
-        let number = self.intake.number;
-        self.events.push(Event { text: Span::new(&text), record: Span::new(&record), request_id, trace_id, number, cold_start });
+        let (number, restores) = (self.intake.number, self.intake.restores);
+        self.events.push(Event { text: Span::new(&text), record: Span::new(&record), request_id, trace_id, number, cold_start, restores });
     }
 
     /// The canonical object behind the body: for events whose keys are in another order, with unknown keys, or on several lines.
@@ -297,6 +300,12 @@ impl Page<'_> {
             "platform.report" => self.signals.extend(request_id().map(|request_id| Signal::Report { request_id })),
             "platform.initReport" => self.signals.push(Signal::InitReport),
             "platform.initStart" => self.signals.extend(facts.log_stream.clone().map(Signal::LogStream)),
+            "platform.restoreStart" => {
+                // Two sandboxes may come out of one snapshot: from here on they must not give the same ids to different events.
+                self.intake.number = 0;
+                self.intake.restores = self.intake.restores.saturating_add(1);
+                self.signals.push(Signal::Restored);
+            }
             "platform.logsDropped" => {
                 self.signals.push(Signal::LogsDropped { records: facts.dropped_records, bytes: facts.dropped_bytes });
             }
@@ -550,6 +559,19 @@ mod tests {
         let taken = intake().take(bytes, 0);
         assert_eq!(texts(&taken), events.map(|event| event.strip_suffix('}').unwrap().to_owned()));
         assert_eq!(taken.batch.bytes().len(), length, "nothing behind the body");
+    }
+
+    #[test]
+    fn numbers_begin_anew_with_a_restore() {
+        let mut intake = intake();
+        let init = [event("platform.initStart", "{}"), event("function", r#""init""#)];
+        let restored = [event("platform.restoreStart", "{}"), event("platform.restoreReport", "{}")];
+        let first = intake.take(body(&[&init[..], &restored[..]].concat()), 0);
+        let second = intake.take(body(&restored), 0);
+        let numbers = |taken: &Taken| taken.batch.remaining().iter().map(|event| (event.restores, event.number)).collect::<Vec<_>>();
+        assert_eq!(numbers(&first), [(0, 1), (0, 2), (1, 1), (1, 2)]);
+        assert_eq!(numbers(&second), [(2, 1), (2, 2)]);
+        assert_eq!(second.signals, [Signal::Restored]);
     }
 
     #[test]

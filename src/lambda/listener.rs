@@ -207,6 +207,10 @@ impl Listener {
                 self.sandbox.learn(|facts| facts.log_stream = Some(name));
                 None
             }
+            Signal::Restored => {
+                self.sandbox.restored();
+                None
+            }
             Signal::Start { request_id, arn } => {
                 if let Some(arn) = arn {
                     self.sandbox.invoked(&request_id, &arn);

@@ -6,6 +6,7 @@
     reason = "test code: a broken assumption should stop the test where it happens"
 )]
 
+mod check;
 mod delivery;
 mod freeze;
 mod house;
@@ -13,6 +14,7 @@ mod lifecycle;
 mod loss;
 mod matrix;
 mod panics;
+mod platforms;
 mod settings;
 mod shutdown;
 mod walls;
@@ -37,6 +39,16 @@ fn runner(builder: LambdaBuilder) -> LambdaBuilder {
         Ok(command) => builder.runner(&command.split(' ').collect::<Vec<_>>()),
         Err(_) => builder,
     }
+}
+
+/// The binary as a command of its own, for what people call it with.
+pub fn runner_command() -> std::process::Command {
+    let runner = std::env::var("KTE_RUNNER").unwrap_or_default();
+    let mut words = runner.split_whitespace();
+    let Some(first) = words.next() else { return std::process::Command::new(binary()) };
+    let mut command = std::process::Command::new(first);
+    command.args(words).arg(binary());
+    command
 }
 
 /// Checks the balance of the last ledger against itself, and gives it.

@@ -20,6 +20,7 @@ from process import Failure, Process, wait_until
 HERE = pathlib.Path(__file__).resolve().parent
 NAME = f"AWS runtime emulator of {install.RIE_WHEEL.replace('==', ' ')}"
 EXTENSION = "kinesis-telemetry-extension"
+QEMU = "qemu-aarch64-static"
 INVOKE = ("127.0.0.1", 8080)
 RUNTIME_API = ("127.0.0.1", 9001)
 # What the emulator writes itself; every other line comes from the function or an extension.
@@ -38,7 +39,7 @@ class Emulator(Process):
         for place in ("opt/extensions", "var/task", "var/lang", "tmp"):
             (self.stage / place).mkdir(parents=True)
         (self.stage / "tmp").chmod(0o1777)
-        copy(setup.binary, self.stage / "opt/extensions" / EXTENSION)
+        self.install(setup)
         for extension in also:
             copy(extension, self.stage / "opt/extensions" / extension.stem)
         copy(HERE / "function.py", self.stage / "var/task/bootstrap")
@@ -54,6 +55,17 @@ class Emulator(Process):
         # The library path is Lambda's own; a Python with a shared library needs it.
         environment = {"HOME": "/tmp", "LD_LIBRARY_PATH": "/var/lang/lib", **environment}
         super().__init__(command, environment, setup.work / "emulator.log", INVOKE[1])
+
+    def install(self, setup):
+        """Puts the extension where Lambda looks for it; one for arm64 behind a script of that name, which runs it under qemu."""
+        extension = self.stage / "opt/extensions" / EXTENSION
+        if not setup.arm64:
+            return copy(setup.binary, extension)
+        (self.stage / "opt/arm64").mkdir()
+        copy(setup.binary, self.stage / "opt/arm64" / EXTENSION)
+        # With the name that Lambda started, as the extension registers under it.
+        extension.write_text(f'#!/bin/sh\nexec {QEMU} -0 "$0" /opt/arm64/{EXTENSION} "$@"\n')
+        extension.chmod(0o755)
 
     def invoke(self, event, request_id=None):
         """Invokes the function, and gives its answer: parsed, or as text where it is no JSON."""

@@ -1,6 +1,7 @@
 """Lambda Managed Instances: AWS's own code posts the telemetry, and a Kinesis that is not ours takes it."""
 import collections
 import concurrent.futures
+import contextlib
 import json
 import time
 import uuid
@@ -16,15 +17,22 @@ from emulator import HERE, Emulator
 from kinesis_local import KinesisLocal
 from ministack import Ministack
 from process import Failure, wait_until
+from proxy import Proxy
 
 CONCURRENCY = 8
 # Events that tell of one extension, so that the witness is not told quite the same as the extension under test.
 OF_ONE_EXTENSION = {"platform.extension", "platform.telemetrySubscription"}
 
 
-def delivers(setup, service, change=None, files=()):
-    """Everything that Lambda posts while many invocations overlap is on the stream of `service`, once."""
-    with service as aws, start(setup, {**aws.settings(), **(change or {})}, [HERE / "witness.py"], files) as lambda_:
+def delivers(setup, service, change=None, files=(), settings=None):
+    """Everything that Lambda posts while many invocations overlap is on the stream of `service`, once.
+
+    `settings` makes the extension's environment from the service, where that is not the service's own.
+    """
+    with contextlib.ExitStack() as stack:
+        aws = stack.enter_context(service)
+        environment = settings(aws) if settings else aws.settings()
+        lambda_ = stack.enter_context(start(setup, {**environment, **(change or {})}, [HERE / "witness.py"], files))
         requests = invoke_many(lambda_, 12)
         printed = {line for request in requests for line in function.lines(request)}
         # Managed Instances are never frozen, and may live for weeks: telemetry has to leave without a SHUTDOWN.
@@ -45,9 +53,12 @@ def delivers(setup, service, change=None, files=()):
     return f"events in {received} out {len(events) - 1}"
 
 
-def refused(setup, code, action="kinesis:PutRecords", change=None, certificate=None):
+def refused(setup, code, action="kinesis:PutRecords", change=None, certificate=None, settings=None):
     """A stream out of reach because of `code`: one line that says so, an unharmed function, and an orderly end."""
-    with Ministack(setup, certificate) as aws, start(setup, {**aws.settings(action), **(change or {})}) as lambda_:
+    with contextlib.ExitStack() as stack:
+        aws = stack.enter_context(Ministack(setup, certificate))
+        environment = settings(aws) if settings else aws.settings(action)
+        lambda_ = stack.enter_context(start(setup, {**environment, **(change or {})}))
         requests = invoke_many(lambda_, 4)
         wait_until("the extension says what is wrong", 5, lambda_.said)
         requests += invoke_many(lambda_, 4)
@@ -169,6 +180,44 @@ def unknown_authority(setup):
     return refused(setup, "UnknownIssuer", certificate=Certificate(setup.work))
 
 
+def by_proxy(setup):
+    """No endpoint is set: the true host name, its certificate, and the way there only through the proxy."""
+    certificate = Certificate(setup.work)
+    with Proxy(ministack.PORT) as proxy:
+
+        def settings(aws):
+            # For the clients of this program, not for the extension.
+            environment = aws.settings()
+            del environment["AWS_ENDPOINT_URL_KINESIS"]
+            return {**environment, "HTTPS_PROXY": proxy.url, "AWS_CA_BUNDLE": f"/var/task/{certificate.authority.name}"}
+
+        result = delivers(setup, Ministack(setup, certificate), None, [certificate.authority], settings)
+        if set(proxy.asked) != {f"kinesis.{stream.REGION}.amazonaws.com:443"}:
+            raise Failure(f"the proxy was asked for {set(proxy.asked)}")
+    return result
+
+
+def assuming(aws, action):
+    """The function's own role may only assume another one, which may do `action`."""
+    writer = aws.role("writer", action, aws.arn)
+    environment = aws.settings("sts:AssumeRole", writer)
+    return {**environment, "KINESIS_TELEMETRY_ROLE_ARN": writer, "AWS_ENDPOINT_URL_STS": aws.url}
+
+
+def by_role(setup):
+    return delivers(setup, Ministack(setup), settings=lambda aws: assuming(aws, "kinesis:PutRecords"))
+
+
+def role_refused(setup):
+    """The function's role may write to the stream, but may not assume the role that it is told to."""
+
+    def settings(aws):
+        writer = aws.role("writer", "kinesis:PutRecords", aws.arn)
+        return {**aws.settings(), "KINESIS_TELEMETRY_ROLE_ARN": writer, "AWS_ENDPOINT_URL_STS": aws.url}
+
+    return refused(setup, "AssumeRole.AccessDenied", settings=settings)
+
+
 MINISTACK = [emulator.NAME, ministack.NAME]
 CHECKS = [
     Check(
@@ -192,6 +241,16 @@ CHECKS = [
         unknown_authority,
         ["openssl"],
     ),
+    Check(
+        "proxy",
+        MINISTACK,
+        "the same with the true host name, certificate and signature, through a CONNECT proxy",
+        by_proxy,
+        ["openssl"],
+    ),
+    Check("assume-role", MINISTACK, "the same with the keys of a role that STS gives for the function's own", by_role),
+    Check("role-refused", MINISTACK, "a role that may not be assumed: one line, the function unharmed", role_refused),
+    Check("arm64", [*MINISTACK, emulator.QEMU], "the same with the arm64 binary", by_ministack, [emulator.QEMU], arm64=True),
     Check("wrong-secret", MINISTACK, "a refused signature: one line, the function unharmed", wrong_secret),
     Check("wrong-token", MINISTACK, "a refused session token: one line, the function unharmed", wrong_token),
     Check("no-permission", MINISTACK, "a role without kinesis:PutRecords: one line, the function unharmed", no_permission),

@@ -44,14 +44,19 @@ class Ministack(Process):
             verify=str(self.certificate.authority) if self.certificate else None,
         )
 
-    def settings(self, action="kinesis:PutRecords"):
-        """The extension's environment: session keys of a new role that may do `action` on the stream, and nothing else."""
+    def role(self, name, action, resource):
+        """A new role that may do `action` on `resource`, and nothing else; its ARN."""
         iam = self.client("iam")
         trust = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}
-        role = iam.create_role(RoleName="function", AssumeRolePolicyDocument=policy(trust))["Role"]
-        allow = {"Effect": "Allow", "Action": action, "Resource": self.arn}
-        iam.put_role_policy(RoleName="function", PolicyName="stream", PolicyDocument=policy(allow))
-        keys = self.client("sts").assume_role(RoleArn=role["Arn"], RoleSessionName="function")["Credentials"]
+        role = iam.create_role(RoleName=name, AssumeRolePolicyDocument=policy(trust))["Role"]
+        allow = {"Effect": "Allow", "Action": action, "Resource": resource}
+        iam.put_role_policy(RoleName=name, PolicyName="only", PolicyDocument=policy(allow))
+        return role["Arn"]
+
+    def settings(self, action="kinesis:PutRecords", resource=None):
+        """The extension's environment: session keys of a new role that may do `action` on the stream, and nothing else."""
+        role = self.role("function", action, resource or self.arn)
+        keys = self.client("sts").assume_role(RoleArn=role, RoleSessionName="function")["Credentials"]
         return {
             "AWS_ACCESS_KEY_ID": keys["AccessKeyId"],
             "AWS_SECRET_ACCESS_KEY": keys["SecretAccessKey"],

@@ -35,6 +35,7 @@
 
 mod clock;
 mod http;
+mod identity;
 mod kinesis;
 mod lambda;
 mod proxy;
@@ -43,6 +44,7 @@ mod wait;
 
 pub use clock::{amz_date, iso_millis, parse_amz_date, unix_millis};
 pub use http::Request;
+pub use identity::Identity;
 pub use kinesis::{
     Account, Answered, Change, Comparison, Counted, Credentials, Fault, Kinesis, KinesisBuilder, MAX_KEY_CHARS, MAX_RECORDS, ProcessAccount, Put,
     RecordOutcome, StoredEvent, StoredRecord, Which,

@@ -22,6 +22,7 @@ pub use faults::{Fault, Which};
 pub use put_records::{MAX_KEY_CHARS, MAX_RECORDS, RecordOutcome};
 pub(crate) use service::hung_up;
 pub use sigv4::Credentials;
+pub(crate) use sigv4::Verifier;
 pub use store::{Answered, Counted, Put, StoredRecord};
 
 use crate::server::Server;
@@ -133,6 +134,7 @@ impl KinesisBuilder {
             setup,
             faults: Default::default(),
             store: Default::default(),
+            rotated: Default::default(),
             clock_ms: AtomicI64::new(0),
             stop: Stop::default(),
             in_flight: Default::default(),
@@ -214,6 +216,11 @@ impl Kinesis {
     #[must_use]
     pub fn credentials(&self) -> &Credentials {
         &self.service.setup.credentials
+    }
+
+    /// From now on only these keys are taken; those of before have expired.
+    pub fn rotate(&self, credentials: &Credentials) {
+        *lock(&self.service.rotated) = Some(credentials.clone());
     }
 
     /// From now on this goes wrong.

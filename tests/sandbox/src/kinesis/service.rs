@@ -45,6 +45,8 @@ pub(crate) struct Service {
     pub(crate) setup: Setup,
     pub(crate) faults: Mutex<Faults>,
     pub(crate) store: Mutex<Store>,
+    /// The keys that are taken instead of those of the setup.
+    pub(crate) rotated: Mutex<Option<Credentials>>,
     pub(crate) clock_ms: AtomicI64,
     pub(crate) stop: Stop,
     /// Connections on which a request has begun and whose answer is not out yet.
@@ -239,8 +241,13 @@ impl Service {
         }
         if self.setup.check_signature {
             let setup = &self.setup;
-            let (credentials, region) = (&setup.credentials, setup.region.as_str());
+            let rotated = lock(&self.rotated).clone();
+            let (credentials, region) = (rotated.as_ref().unwrap_or(&setup.credentials), setup.region.as_str());
             let verifier = Verifier { credentials, region, service: "kinesis", now: self.now() };
+            let former = request.header("authorization").is_some_and(|header| header.contains(&setup.credentials.access_key_id));
+            if rotated.as_ref().is_some_and(|keys| keys.access_key_id != setup.credentials.access_key_id) && former {
+                return refused("ExpiredTokenException", "The security token included in the request is expired");
+            }
             if let Err(refusal) = verifier.check(request) {
                 return refused(refusal.code, &refusal.message);
             }

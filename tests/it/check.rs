@@ -1,0 +1,177 @@
+//! `--check`: what a person is told, and to mend.
+
+use std::net::TcpListener;
+use std::process::Command;
+
+use sandbox::{Credentials, Fault, Identity, Kinesis};
+
+use crate::runner_command;
+
+/// Runs `--check` with what `kinesis` needs, changed by `change`; whether it was content, and what it said.
+fn check(kinesis: &Kinesis, change: impl FnOnce(&mut Command)) -> (bool, String) {
+    let keys = kinesis.credentials();
+    let mut command = runner_command();
+    command.arg("--check").env_clear();
+    command.env("AWS_REGION", kinesis.region()).env("AWS_ENDPOINT_URL_KINESIS", kinesis.url()).env("KINESIS_TELEMETRY_STREAM", kinesis.stream_name());
+    command.env("AWS_ACCESS_KEY_ID", &keys.access_key_id).env("AWS_SECRET_ACCESS_KEY", &keys.secret_access_key);
+    command.env("AWS_SESSION_TOKEN", keys.session_token.as_deref().unwrap_or_default());
+    if let Some(bundle) = kinesis.ca_bundle() {
+        command.env("AWS_CA_BUNDLE", bundle);
+    }
+    change(&mut command);
+    let output = command.output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "", "{said}");
+    for secret in [&keys.secret_access_key, keys.session_token.as_ref().unwrap()] {
+        assert!(!said.contains(secret.as_str()), "{said}");
+    }
+    assert!(matches!(output.status.code(), Some(0 | 1)), "{:?}", output.status);
+    (output.status.success(), said)
+}
+
+/// It is not content, and says all of `parts`.
+#[track_caller]
+fn wrong((good, said): (bool, String), parts: &[&str]) {
+    assert!(!good, "{said}");
+    for part in parts.iter().chain(&["WRONG", "mend: ", "would not arrive"]) {
+        assert!(said.contains(part), "{part} missing in:\n{said}");
+    }
+}
+
+#[test]
+fn all_is_well() {
+    for kinesis in [Kinesis::start(), Kinesis::builder().tls().start()] {
+        let (good, said) = check(&kinesis, |_| {});
+        assert!(good && said.contains("one record was taken") && !said.contains("mend"), "{said}");
+        let account = kinesis.account();
+        assert_eq!((account.events.len(), account.of_type("kinesis-telemetry.check").len()), (1, 1));
+    }
+}
+
+#[test]
+fn an_arn_and_a_misspelt_setting() {
+    let kinesis = Kinesis::start();
+    let arn = kinesis.stream_arn().to_owned();
+    let (good, said) = check(&kinesis, |command| {
+        command.env("KINESIS_TELEMETRY_STREAM", &arn).env("KINESIS_TELEMETRY_STREM", "x").env_remove("AWS_REGION");
+    });
+    assert!(good && said.contains("KINESIS_TELEMETRY_STREM is no setting") && said.contains(&arn), "{said}");
+}
+
+#[test]
+fn bad_settings() {
+    let kinesis = Kinesis::start();
+    let answer = check(&kinesis, |command| {
+        command.env("KINESIS_TELEMETRY_FLUSH", "banana").env("KINESIS_TELEMETRY_PORT", "9001");
+    });
+    wrong(answer, &["KINESIS_TELEMETRY_FLUSH=\"banana\"", "KINESIS_TELEMETRY_PORT=\"9001\""]);
+    assert!(kinesis.puts().is_empty());
+}
+
+#[test]
+fn a_wrong_stream() {
+    let kinesis = Kinesis::start();
+    let answer = check(&kinesis, |command| {
+        command.env("KINESIS_TELEMETRY_STREAM", "telemetri");
+    });
+    wrong(answer, &["ResourceNotFoundException", "set KINESIS_TELEMETRY_STREAM: there is no stream telemetri in region us-east-1"]);
+}
+
+#[test]
+fn no_permission() {
+    let kinesis = Kinesis::start();
+    let text = "User: arn:aws:sts::123456789012:assumed-role/f/f is not authorized to perform: kinesis:PutRecords";
+    kinesis.fault(Fault::error_text(400, "AccessDeniedException", text));
+    wrong(check(&kinesis, |_| {}), &["AccessDeniedException", text, "kinesis:PutRecords on arn:aws:kinesis:us-east-1:<account>:stream/telemetry"]);
+}
+
+#[test]
+fn no_credentials_wrong_ones_and_expired_ones() {
+    let kinesis = Kinesis::start();
+    let answer = check(&kinesis, |command| {
+        command.env("AWS_ACCESS_KEY_ID", "");
+    });
+    wrong(answer, &["credentials: there are none", "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"]);
+    let answer = check(&kinesis, |command| {
+        command.env("AWS_SECRET_ACCESS_KEY", "another");
+    });
+    wrong(answer, &["InvalidSignatureException", "set AWS_SECRET_ACCESS_KEY"]);
+    let answer = check(&kinesis, |command| {
+        command.env_remove("AWS_SESSION_TOKEN");
+    });
+    wrong(answer, &["UnrecognizedClientException", "AWS_SESSION_TOKEN"]);
+    kinesis.fault(Fault::error(400, "ExpiredTokenException"));
+    wrong(check(&kinesis, |_| {}), &["ExpiredTokenException", "fresh credentials"]);
+}
+
+#[test]
+fn a_bad_certificate_authority() {
+    let (kinesis, other) = (Kinesis::builder().tls().start(), Kinesis::builder().tls().start());
+    let answer = check(&kinesis, |command| {
+        command.env_remove("AWS_CA_BUNDLE");
+    });
+    wrong(answer, &["Tls", "set AWS_CA_BUNDLE to the certificate authority of https://localhost"]);
+    let answer = check(&kinesis, |command| {
+        command.env("AWS_CA_BUNDLE", other.ca_bundle().unwrap());
+    });
+    wrong(answer, &["Tls", "the one that is set does not fit"]);
+    for file in ["/nowhere.pem", "/dev/null"] {
+        let answer = check(&kinesis, |command| {
+            command.env("AWS_CA_BUNDLE", file);
+        });
+        wrong(answer, &[file, "a readable PEM file"]);
+    }
+}
+
+#[test]
+fn no_network() {
+    let kinesis = Kinesis::start();
+    kinesis.refuse_connections();
+    wrong(check(&kinesis, |_| {}), &["ConnectionFailed", "can be reached from here", "VPC endpoint"]);
+    let answer = check(&kinesis, |command| {
+        command.env("AWS_ENDPOINT_URL_KINESIS", "http://no-such-host.invalid/");
+    });
+    wrong(answer, &["HostNotFound", "can be resolved from here"]);
+    // Somebody listens there, but speaks no proxy.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = format!("http://user:hidden@{}", listener.local_addr().unwrap());
+    drop(listener);
+    let answer = check(&kinesis, |command| {
+        command.env_remove("AWS_ENDPOINT_URL_KINESIS").env("HTTPS_PROXY", &proxy);
+    });
+    assert!(!answer.1.contains("hidden"), "{}", answer.1);
+    wrong(answer, &["through the one in HTTPS_PROXY", "can be reached from here"]);
+}
+
+#[test]
+fn a_skewed_clock_is_noted_and_corrected() {
+    for (seconds, side) in [(900, "behind"), (-900, "ahead of")] {
+        let kinesis = Kinesis::start();
+        kinesis.move_clock(seconds);
+        let (good, said) = check(&kinesis, |_| {});
+        assert!(good && said.contains("set the clock right") && said.contains(&format!("seconds {side} AWS's")), "{said}");
+    }
+}
+
+#[test]
+fn roles_and_their_refusals() {
+    let own = Credentials::default();
+    let role = Credentials { access_key_id: "ASIACHECKROLEEXAMPLE".to_owned(), ..Credentials::default() };
+    let kinesis = Kinesis::builder().credentials(role.clone()).start();
+    let identity = Identity::start(&role, &own);
+    let arn = "arn:aws:iam::210987654321:role/writer";
+    let with_role = |command: &mut Command| {
+        command.env("AWS_ACCESS_KEY_ID", &own.access_key_id).env("KINESIS_TELEMETRY_ROLE_ARN", arn).env("AWS_ENDPOINT_URL_STS", identity.sts_url());
+    };
+    let (good, said) = check(&kinesis, with_role);
+    assert!(good && said.contains(&format!("role: {arn} is assumed")), "{said}");
+    for (status, code, part) in [
+        (403, "AccessDenied", "allow the function's role sts:AssumeRole on arn:aws:iam::210987654321:role/writer"),
+        (403, "RegionDisabledException", "activate STS for region us-east-1"),
+        (403, "ExpiredToken", "the credentials"),
+        (503, "ServiceUnavailable", "can be reached from here"),
+    ] {
+        identity.refuses(Some((status, code, "as STS says it")));
+        wrong(check(&kinesis, with_role), &[&format!("AssumeRole.{code}"), "AWS says: as STS says it", part]);
+    }
+}
