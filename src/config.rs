@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::kinesis::credentials::Keys;
 use crate::kinesis::endpoint::{self, Endpoint, Stream};
+use crate::lambda::filter::{Filter, Level};
 use crate::log;
 
 /// What every setting's name begins with.
@@ -86,6 +87,18 @@ pub const SETTINGS: &[Setting] = &[
     setting("PARTITION_KEY", "sandbox", Allowed::OneOf(&["sandbox", "random", "function", "request"]), "what spreads records over shards"),
     setting("ENVELOPE", "full", Allowed::OneOf(&["full", "slim"]), "what each event carries beside Lambda's three keys"),
     setting("TAGS", "", Allowed::Text("key=value,key=value"), "copied into every event (slim: into the sandbox event)"),
+    setting(
+        "EXCLUDE",
+        "",
+        Allowed::Text("event types, comma-separated, `*` at the end of one"),
+        "events not to ship, such as platform.start,platform.init*",
+    ),
+    setting(
+        "MIN_LEVEL",
+        "",
+        Allowed::OneOf(&["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"]),
+        "ships a JSON log line only from this level up; lines that say no level always ship",
+    ),
     setting("PORT", "4243", Allowed::Port, "of the telemetry listener; fixed, so that a restarted sandbox is found again"),
     setting("BUFFER_TIMEOUT_MS", "25", Allowed::Number(25, 30_000), "asked of the Telemetry API: how long it may hold a batch back"),
     setting("BUFFER_MAX_BYTES", "1048576", Allowed::Number(262_144, 1_048_576), "asked of the Telemetry API: bytes in a batch"),
@@ -102,8 +115,7 @@ pub const SETTINGS: &[Setting] = &[
 ];
 
 /// Settings of the contract that this version does not have yet, and the value at which each changes nothing.
-const NOT_YET: &[(&str, &str)] =
-    &[("COMPRESSION", "none"), ("EXCLUDE", ""), ("MIN_LEVEL", ""), ("ROLE_ARN", ""), ("EXTERNAL_ID", ""), ("METRICS", "none")];
+const NOT_YET: &[(&str, &str)] = &[("COMPRESSION", "none"), ("ROLE_ARN", ""), ("EXTERNAL_ID", ""), ("METRICS", "none")];
 
 /// When telemetry leaves the sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,6 +227,8 @@ pub struct Config {
     pub ca_bundle: Option<PathBuf>,
     /// What is shipped.
     pub types: Types,
+    /// What of that is left out.
+    pub filter: Filter,
     /// When it leaves.
     pub flush: FlushMode,
     /// How old an event may get while invocations keep coming.
@@ -368,10 +382,12 @@ impl Reader<'_> {
         let endpoint = self.endpoint(stream.as_ref());
         let max_age_ms: u64 = self.number("MAX_AGE_MS");
         let max_age_unset = self.text(&format!("{PREFIX}MAX_AGE_MS")).is_none();
+        let types = self.types();
         let config = Config {
             keys: self.keys(),
             ca_bundle: self.text("AWS_CA_BUNDLE").map(PathBuf::from),
-            types: self.types(),
+            types,
+            filter: self.filter(types),
             flush: self.one_of(
                 "FLUSH",
                 &[("adaptive", FlushMode::Adaptive), ("end", FlushMode::End), ("next", FlushMode::Next)],
@@ -467,6 +483,20 @@ impl Reader<'_> {
         types
     }
 
+    fn filter(&mut self, types: Types) -> Filter {
+        let (value, allowed) = self.value("EXCLUDE");
+        let filter = Filter::from(types).excluding(&value).unwrap_or_else(|| {
+            self.setting_problem("EXCLUDE", &value, allowed);
+            types.into()
+        });
+        let (value, allowed) = self.value("MIN_LEVEL");
+        let level = Level::parse(value.trim());
+        if level.is_none() && !value.is_empty() {
+            self.setting_problem("MIN_LEVEL", &value, allowed);
+        }
+        filter.from_level(level)
+    }
+
     fn tags(&mut self) -> Vec<(String, String)> {
         let (value, allowed) = self.value("TAGS");
         let mut tags: Vec<(String, String)> = Vec::new();
@@ -516,7 +546,7 @@ mod tests {
         for s in SETTINGS {
             match s.allowed {
                 Allowed::Number(min, max) => assert!((min..=max).contains(&s.default.parse().unwrap()), "{}", s.name),
-                Allowed::OneOf(words) => assert!(words.contains(&s.default), "{}", s.name),
+                Allowed::OneOf(words) => assert!(s.default.is_empty() || words.contains(&s.default), "{}", s.name),
                 Allowed::AnyOf(words) => assert!(s.default.split(',').all(|w| words.contains(&w)), "{}", s.name),
                 Allowed::Port | Allowed::Text(_) => {}
             }

@@ -41,6 +41,8 @@ pub struct Ledger {
     pub retried: Counter,
     /// Sent once more although the request before may have arrived.
     pub possible_duplicates: Counter,
+    /// Left out by `EXCLUDE` or `MIN_LEVEL`; not among the received ones.
+    pub excluded: Counter,
     /// Lost because the queue had no room.
     pub dropped_queue: Counter,
     /// Lost because Kinesis refuses them for what they are.
@@ -106,7 +108,7 @@ impl Ledger {
         let mut json = format!(
             concat!(
                 r#"{{"received":{},"delivered":{},"waiting":{},"retried":{},"possibleDuplicates":{},"#,
-                r#""dropped":{{"queue":{},"rejected":{},"undelivered":{}}},"truncated":{},"unparsed":{},"#,
+                r#""dropped":{{"queue":{},"rejected":{},"undelivered":{}}},"truncated":{},"unparsed":{},"excluded":{},"#,
                 r#""platformDropped":{{"records":{},"bytes":{}}},"requests":{},"requestErrors":{},"sentBytes":{},"#,
                 r#""spooled":{},"adopted":{},"spoolSkipped":{},"maxQueuedBytes":{},"holdMs":{{"max":{},"total":{}}},"refusedPosts":{}"#
             ),
@@ -120,6 +122,7 @@ impl Ledger {
             self.dropped_undelivered.get(),
             self.truncated.get(),
             self.unparsed.get(),
+            self.excluded.get(),
             self.platform_dropped_records.get(),
             self.platform_dropped_bytes.get(),
             self.requests.get(),

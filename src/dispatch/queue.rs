@@ -301,6 +301,7 @@ mod tests {
             record: Span::default(),
             request_id: RequestId::Unknown,
             trace_id: None,
+            tenant_id: None,
             number: n as u64,
             cold_start: false,
         };

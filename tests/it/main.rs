@@ -12,6 +12,7 @@ mod house;
 mod lifecycle;
 mod loss;
 mod panics;
+mod records;
 mod settings;
 mod shutdown;
 mod walls;
