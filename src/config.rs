@@ -77,7 +77,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("FLUSH_TIMEOUT_MS", "3000", Allowed::Number(50, 60_000), "the most that one flush may hold an invocation"),
     setting("QUEUE_BYTES", "8388608", Allowed::Number(1_048_576, 1_073_741_824), "memory for events waiting to be sent"),
-    setting("RECORD", "lines", Allowed::OneOf(&["lines", "event"]), "how events are packed into Kinesis records"),
+    setting("RECORD", "lines", Allowed::OneOf(&["lines", "event", "kpl"]), "how events are packed into Kinesis records"),
     setting(
         "RECORD_BYTES",
         "1048576",
@@ -85,6 +85,7 @@ pub const SETTINGS: &[Setting] = &[
         "the largest Kinesis record, data and key; not above the stream's own limit",
     ),
     setting("PARTITION_KEY", "sandbox", Allowed::OneOf(&["sandbox", "random", "function", "request"]), "what spreads records over shards"),
+    setting("COMPRESSION", "none", Allowed::OneOf(&["none", "gzip"]), "of each Kinesis record's data; with kpl, of each event in it"),
     setting("ENVELOPE", "full", Allowed::OneOf(&["full", "slim"]), "what each event carries beside Lambda's three keys"),
     setting("TAGS", "", Allowed::Text("key=value,key=value"), "copied into every event (slim: into the sandbox event)"),
     setting(
@@ -115,7 +116,7 @@ pub const SETTINGS: &[Setting] = &[
 ];
 
 /// Settings of the contract that this version does not have yet, and the value at which each changes nothing.
-const NOT_YET: &[(&str, &str)] = &[("COMPRESSION", "none"), ("ROLE_ARN", ""), ("EXTERNAL_ID", ""), ("METRICS", "none")];
+const NOT_YET: &[(&str, &str)] = &[("ROLE_ARN", ""), ("EXTERNAL_ID", ""), ("METRICS", "none")];
 
 /// When telemetry leaves the sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +136,17 @@ pub enum RecordFormat {
     Lines,
     /// One event a record.
     Event,
+    /// Many events a record, in the KPL aggregated format.
+    Kpl,
+}
+
+/// What is done to a record's data; in an aggregate, to each event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// Nothing.
+    None,
+    /// One gzip member.
+    Gzip,
 }
 
 /// What spreads records over shards.
@@ -245,6 +257,8 @@ pub struct Config {
     pub fallback: Fallback,
     /// How events are packed.
     pub record: RecordFormat,
+    /// What is done to their data.
+    pub compression: Compression,
     /// The largest Kinesis record: data and key, in bytes.
     pub record_bytes: usize,
     /// What spreads records over shards.
@@ -399,7 +413,12 @@ impl Reader<'_> {
             spool_bytes: self.number("SPOOL_BYTES"),
             spool_folder: PathBuf::from(self.text("TMPDIR").unwrap_or_else(|| "/tmp".to_owned())).join(env!("CARGO_PKG_NAME")),
             fallback: self.one_of("FALLBACK", &[("none", Fallback::None), ("log", Fallback::Log)], Fallback::None),
-            record: self.one_of("RECORD", &[("lines", RecordFormat::Lines), ("event", RecordFormat::Event)], RecordFormat::Lines),
+            record: self.one_of(
+                "RECORD",
+                &[("lines", RecordFormat::Lines), ("event", RecordFormat::Event), ("kpl", RecordFormat::Kpl)],
+                RecordFormat::Lines,
+            ),
+            compression: self.one_of("COMPRESSION", &[("none", Compression::None), ("gzip", Compression::Gzip)], Compression::None),
             record_bytes: self.number("RECORD_BYTES"),
             partition_key: self.one_of(
                 "PARTITION_KEY",
@@ -589,7 +608,7 @@ mod tests {
             ("KINESIS_TELEMETRY_PORT", "9001"),
             ("KINESIS_TELEMETRY_TAGS", "novalue"),
             ("KINESIS_TELEMETRY_TYPES", "platform,logs"),
-            ("KINESIS_TELEMETRY_COMPRESSION", "gzip"),
+            ("KINESIS_TELEMETRY_COMPRESSION", "zip"),
         ])
         .1
         .unwrap_err();

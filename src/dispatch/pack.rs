@@ -37,7 +37,8 @@ impl Packer {
             limits: Limits {
                 record_bytes: config.record_bytes,
                 request_bytes: REQUEST_BYTES,
-                many_events: config.record == config::RecordFormat::Lines,
+                record: config.record,
+                compression: config.compression,
             },
             partition_key: config.partition_key,
             ledger,
