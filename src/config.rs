@@ -112,11 +112,12 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("FALLBACK", "none", Allowed::OneOf(&["none", "log"]), "log prints events that are lost for good to stdout, one JSON line each"),
     setting("ON_ERROR", "continue", Allowed::OneOf(&["continue", "fail"]), "on a bad setting or a failed start: idle, or fail the function's init"),
+    setting("METRICS", "none", Allowed::OneOf(&["none", "emf"]), "emf prints one CloudWatch embedded-metric line at shutdown and every 5 minutes"),
     setting("LOG_LEVEL", "warn", Allowed::OneOf(&["error", "warn", "info", "debug"]), "of the extension's own lines on stderr"),
 ];
 
 /// Settings of the contract that this version does not have yet, and the value at which each changes nothing.
-const NOT_YET: &[(&str, &str)] = &[("ROLE_ARN", ""), ("EXTERNAL_ID", ""), ("METRICS", "none")];
+const NOT_YET: &[(&str, &str)] = &[("ROLE_ARN", ""), ("EXTERNAL_ID", "")];
 
 /// When telemetry leaves the sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -255,6 +256,8 @@ pub struct Config {
     pub spool_folder: PathBuf,
     /// What becomes of events that are lost for good.
     pub fallback: Fallback,
+    /// `METRICS=emf`: whether the ledger's counts are printed for CloudWatch.
+    pub emf: bool,
     /// How events are packed.
     pub record: RecordFormat,
     /// What is done to their data.
@@ -413,6 +416,7 @@ impl Reader<'_> {
             spool_bytes: self.number("SPOOL_BYTES"),
             spool_folder: PathBuf::from(self.text("TMPDIR").unwrap_or_else(|| "/tmp".to_owned())).join(env!("CARGO_PKG_NAME")),
             fallback: self.one_of("FALLBACK", &[("none", Fallback::None), ("log", Fallback::Log)], Fallback::None),
+            emf: self.one_of("METRICS", &[("none", false), ("emf", true)], false),
             record: self.one_of(
                 "RECORD",
                 &[("lines", RecordFormat::Lines), ("event", RecordFormat::Event), ("kpl", RecordFormat::Kpl)],

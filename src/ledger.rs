@@ -87,6 +87,12 @@ impl Ledger {
         *errors.entry(code.to_owned()).or_default() += 1;
     }
 
+    /// Failed requests, and those that Kinesis took only a part of.
+    #[must_use]
+    pub fn request_errors(&self) -> u64 {
+        self.request_errors.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
+    }
+
     /// Notes how long an invocation was held after the function's own work.
     pub fn held(&self, time: Duration) {
         let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);

@@ -196,3 +196,21 @@ fn mixed(n: usize) -> Vec<u8> {
         _ => format!("\"{}\"", text.chars().map(|c| if c == 'x' { '\u{1f389}' } else { c }).collect::<String>()).into_bytes(),
     }
 }
+
+#[test]
+fn metrics_are_one_line_that_cloudwatch_understands() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).setting("METRICS", "emf").start();
+    lambda.init().unwrap();
+    lambda.invoke(Invocation::new().text("counted")).unwrap();
+    assert!(lambda.shutdown("spindown").is_clean());
+    let lines = lambda.stdout();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let line: serde_json::Value = serde_json::from_str(&lines[0]).unwrap();
+    let ledger = ledger(&kinesis);
+    for (name, key) in [("Received", "received"), ("Delivered", "delivered"), ("Requests", "requests"), ("SentBytes", "sentBytes")] {
+        assert_eq!(line[name], ledger[key], "{name}");
+    }
+    assert!(line["Received"].as_u64().unwrap() > 5 && line["Dropped"] == 0 && line["FunctionName"] == "orders", "{line}");
+    assert_eq!(line["_aws"]["CloudWatchMetrics"][0]["Namespace"], "KinesisTelemetryExtension");
+}
