@@ -13,6 +13,7 @@ mod lifecycle;
 mod loss;
 mod panics;
 mod records;
+mod scale;
 mod settings;
 mod shutdown;
 mod walls;
