@@ -12,6 +12,7 @@ use crate::kinesis::endpoint::{self, Endpoint, Stream};
 use crate::kinesis::proxy::{self, Proxies};
 use crate::kinesis::sts::{self, Role};
 use crate::kinesis::way::Way;
+use crate::lambda::filter::{Filter, Level};
 use crate::log;
 
 /// What every setting's name begins with.
@@ -79,7 +80,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("FLUSH_TIMEOUT_MS", "3000", Allowed::Number(50, 60_000), "the most that one flush may hold an invocation"),
     setting("QUEUE_BYTES", "8388608", Allowed::Number(1_048_576, 1_073_741_824), "memory for events waiting to be sent"),
-    setting("RECORD", "lines", Allowed::OneOf(&["lines", "event"]), "how events are packed into Kinesis records"),
+    setting("RECORD", "lines", Allowed::OneOf(&["lines", "event", "kpl"]), "how events are packed into Kinesis records"),
     setting(
         "RECORD_BYTES",
         "1048576",
@@ -87,6 +88,7 @@ pub const SETTINGS: &[Setting] = &[
         "the largest Kinesis record, data and key; not above the stream's own limit",
     ),
     setting("PARTITION_KEY", "sandbox", Allowed::OneOf(&["sandbox", "random", "function", "request"]), "what spreads records over shards"),
+    setting("COMPRESSION", "none", Allowed::OneOf(&["none", "gzip"]), "of each Kinesis record's data; with kpl, of each event in it"),
     setting("ENVELOPE", "full", Allowed::OneOf(&["full", "slim"]), "what each event carries beside Lambda's three keys"),
     setting("TAGS", "", Allowed::Text("key=value,key=value"), "copied into every event (slim: into the sandbox event)"),
     setting("ROLE_ARN", "", Allowed::Text("the ARN of an IAM role"), "assumed through STS before writing"),
@@ -95,6 +97,18 @@ pub const SETTINGS: &[Setting] = &[
         "",
         Allowed::Text("2 to 1224 letters, digits and _+=,.@:/-"),
         "told to STS with ROLE_ARN, where that role's trust policy asks for it",
+    ),
+    setting(
+        "EXCLUDE",
+        "",
+        Allowed::Text("event types, comma-separated, `*` at the end of one"),
+        "events not to ship, such as platform.start,platform.init*",
+    ),
+    setting(
+        "MIN_LEVEL",
+        "",
+        Allowed::OneOf(&["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"]),
+        "ships a JSON log line only from this level up; lines that say no level always ship",
     ),
     setting("PORT", "4243", Allowed::Port, "of the telemetry listener; fixed, so that a restarted sandbox is found again"),
     setting("BUFFER_TIMEOUT_MS", "25", Allowed::Number(25, 30_000), "asked of the Telemetry API: how long it may hold a batch back"),
@@ -108,11 +122,9 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("FALLBACK", "none", Allowed::OneOf(&["none", "log"]), "log prints events that are lost for good to stdout, one JSON line each"),
     setting("ON_ERROR", "continue", Allowed::OneOf(&["continue", "fail"]), "on a bad setting or a failed start: idle, or fail the function's init"),
+    setting("METRICS", "none", Allowed::OneOf(&["none", "emf"]), "emf prints one CloudWatch embedded-metric line at shutdown and every 5 minutes"),
     setting("LOG_LEVEL", "warn", Allowed::OneOf(&["error", "warn", "info", "debug"]), "of the extension's own lines on stderr"),
 ];
-
-/// Settings of the contract that this version does not have yet, and the value at which each changes nothing.
-const NOT_YET: &[(&str, &str)] = &[("COMPRESSION", "none"), ("EXCLUDE", ""), ("MIN_LEVEL", ""), ("METRICS", "none")];
 
 /// When telemetry leaves the sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +144,17 @@ pub enum RecordFormat {
     Lines,
     /// One event a record.
     Event,
+    /// Many events a record, in the KPL aggregated format.
+    Kpl,
+}
+
+/// What is done to a record's data; in an aggregate, to each event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// Nothing.
+    None,
+    /// One gzip member.
+    Gzip,
 }
 
 /// What spreads records over shards.
@@ -228,6 +251,8 @@ pub struct Config {
     pub snap_start: bool,
     /// What is shipped.
     pub types: Types,
+    /// What of that is left out.
+    pub filter: Filter,
     /// When it leaves.
     pub flush: FlushMode,
     /// How old an event may get while invocations keep coming.
@@ -242,8 +267,12 @@ pub struct Config {
     pub spool_folder: PathBuf,
     /// What becomes of events that are lost for good.
     pub fallback: Fallback,
+    /// `METRICS=emf`: whether the ledger's counts are printed for CloudWatch.
+    pub emf: bool,
     /// How events are packed.
     pub record: RecordFormat,
+    /// What is done to their data.
+    pub compression: Compression,
     /// The largest Kinesis record: data and key, in bytes.
     pub record_bytes: usize,
     /// What spreads records over shards.
@@ -287,7 +316,7 @@ pub fn read(variable: impl Fn(&str) -> Option<String>) -> (Basics, Result<Config
 
 /// Variables that begin with our prefix and are no setting, such as a misspelt one.
 pub fn unknown(names: impl Iterator<Item = String>) -> Vec<String> {
-    let known = |name: &str| SETTINGS.iter().any(|s| s.name == name) || NOT_YET.iter().any(|(n, _)| *n == name);
+    let known = |name: &str| SETTINGS.iter().any(|s| s.name == name);
     let mut unknown: Vec<String> = names.filter(|name| name.strip_prefix(PREFIX).is_some_and(|rest| !known(rest))).collect();
     unknown.sort();
     unknown
@@ -389,12 +418,14 @@ impl Reader<'_> {
         let endpoint = self.region(stream.as_ref()).and_then(|region| self.endpoint("kinesis", "AWS_ENDPOINT_URL_KINESIS", &region));
         let max_age_ms: u64 = self.number("MAX_AGE_MS");
         let max_age_unset = self.text(&format!("{PREFIX}MAX_AGE_MS")).is_none();
+        let types = self.types();
         let config = Config {
             credentials: self.credentials(basics),
             role: self.role(endpoint.as_ref()),
             way: self.way(),
             snap_start: self.text("AWS_LAMBDA_INITIALIZATION_TYPE").as_deref() == Some("snap-start"),
-            types: self.types(),
+            types,
+            filter: self.filter(types),
             flush: self.one_of(
                 "FLUSH",
                 &[("adaptive", FlushMode::Adaptive), ("end", FlushMode::End), ("next", FlushMode::Next)],
@@ -406,7 +437,13 @@ impl Reader<'_> {
             spool_bytes: self.number("SPOOL_BYTES"),
             spool_folder: PathBuf::from(self.text("TMPDIR").unwrap_or_else(|| "/tmp".to_owned())).join(env!("CARGO_PKG_NAME")),
             fallback: self.one_of("FALLBACK", &[("none", Fallback::None), ("log", Fallback::Log)], Fallback::None),
-            record: self.one_of("RECORD", &[("lines", RecordFormat::Lines), ("event", RecordFormat::Event)], RecordFormat::Lines),
+            emf: self.one_of("METRICS", &[("none", false), ("emf", true)], false),
+            record: self.one_of(
+                "RECORD",
+                &[("lines", RecordFormat::Lines), ("event", RecordFormat::Event), ("kpl", RecordFormat::Kpl)],
+                RecordFormat::Lines,
+            ),
+            compression: self.one_of("COMPRESSION", &[("none", Compression::None), ("gzip", Compression::Gzip)], Compression::None),
             record_bytes: self.number("RECORD_BYTES"),
             partition_key: self.one_of(
                 "PARTITION_KEY",
@@ -433,7 +470,6 @@ impl Reader<'_> {
             // The printed lines would come back as `extension` telemetry, and be lost, and be printed.
             self.setting_problem("FALLBACK", "log", "log only without `extension` in KINESIS_TELEMETRY_TYPES");
         }
-        self.not_yet();
         self.problems.is_empty().then_some(config)
     }
 
@@ -530,6 +566,20 @@ impl Reader<'_> {
         types
     }
 
+    fn filter(&mut self, types: Types) -> Filter {
+        let (value, allowed) = self.value("EXCLUDE");
+        let filter = Filter::from(types).excluding(&value).unwrap_or_else(|| {
+            self.setting_problem("EXCLUDE", &value, allowed);
+            types.into()
+        });
+        let (value, allowed) = self.value("MIN_LEVEL");
+        let level = Level::parse(value.trim());
+        if level.is_none() && !value.is_empty() {
+            self.setting_problem("MIN_LEVEL", &value, allowed);
+        }
+        filter.from_level(level)
+    }
+
     fn tags(&mut self) -> Vec<(String, String)> {
         let (value, allowed) = self.value("TAGS");
         let mut tags: Vec<(String, String)> = Vec::new();
@@ -546,16 +596,6 @@ impl Reader<'_> {
         }
         tags
     }
-
-    fn not_yet(&mut self) {
-        for (name, harmless) in NOT_YET {
-            let full = format!("{PREFIX}{name}");
-            if let Some(value) = self.text(&full).filter(|value| !value.eq_ignore_ascii_case(harmless)) {
-                let allowed = if harmless.is_empty() { "only to leave it unset".to_owned() } else { format!("only {harmless}") };
-                self.problem(&full, &value, format_args!("{allowed}: version {} does not have it yet", env!("CARGO_PKG_VERSION")));
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -571,7 +611,7 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_defaults_are_allowed() {
-        let mut names: Vec<_> = SETTINGS.iter().map(|s| s.name).chain(NOT_YET.iter().map(|(n, _)| *n)).collect();
+        let mut names: Vec<_> = SETTINGS.iter().map(|s| s.name).collect();
         names.sort_unstable();
         let all = names.len();
         names.dedup();
@@ -579,7 +619,7 @@ mod tests {
         for s in SETTINGS {
             match s.allowed {
                 Allowed::Number(min, max) => assert!((min..=max).contains(&s.default.parse().unwrap()), "{}", s.name),
-                Allowed::OneOf(words) => assert!(words.contains(&s.default), "{}", s.name),
+                Allowed::OneOf(words) => assert!(s.default.is_empty() || words.contains(&s.default), "{}", s.name),
                 Allowed::AnyOf(words) => assert!(s.default.split(',').all(|w| words.contains(&w)), "{}", s.name),
                 Allowed::Port | Allowed::Text(_) => {}
             }
@@ -622,7 +662,7 @@ mod tests {
             ("KINESIS_TELEMETRY_PORT", "9001"),
             ("KINESIS_TELEMETRY_TAGS", "novalue"),
             ("KINESIS_TELEMETRY_TYPES", "platform,logs"),
-            ("KINESIS_TELEMETRY_COMPRESSION", "gzip"),
+            ("KINESIS_TELEMETRY_COMPRESSION", "zip"),
         ])
         .1
         .unwrap_err();

@@ -54,6 +54,8 @@ pub struct Event {
     pub request_id: RequestId,
     /// The root of the record's own trace context.
     pub trace_id: Option<Span>,
+    /// Whose invocation it belongs to, where functions are isolated by tenant.
+    pub tenant_id: Option<Span>,
     /// The second half of its event id: 1 for the first event taken from Lambda.
     pub number: u64,
     /// Of the init or the first invocation.

@@ -77,7 +77,7 @@ impl Extension {
         let queue = Arc::new(Queue::new(bounds, packer(), Arc::clone(&spool), Arc::clone(&ledger)));
         let continuous = !registered.invokes;
         let parts = (Arc::clone(&queue), Arc::clone(&sandbox), Arc::clone(&ledger));
-        let listener = Arc::new(Listener::new(config.port, config.types, continuous, parts.0, parts.1, parts.2));
+        let listener = Arc::new(Listener::new(config.port, config.filter.clone(), continuous, parts.0, parts.1, parts.2));
 
         let socket = Listener::bind(config.port)
             .map_err(|error| start_error(format!("KINESIS_TELEMETRY_PORT={}: cannot listen there: {error}", config.port)))?;

@@ -41,6 +41,8 @@ pub struct Ledger {
     pub retried: Counter,
     /// Sent once more although the request before may have arrived.
     pub possible_duplicates: Counter,
+    /// Left out by `EXCLUDE` or `MIN_LEVEL`; not among the received ones.
+    pub excluded: Counter,
     /// Lost because the queue had no room.
     pub dropped_queue: Counter,
     /// Lost because Kinesis refuses them for what they are.
@@ -85,6 +87,12 @@ impl Ledger {
         *errors.entry(code.to_owned()).or_default() += 1;
     }
 
+    /// Failed requests, and those that Kinesis took only a part of.
+    #[must_use]
+    pub fn request_errors(&self) -> u64 {
+        self.request_errors.lock().unwrap_or_else(PoisonError::into_inner).values().sum()
+    }
+
     /// Notes how long an invocation was held after the function's own work.
     pub fn held(&self, time: Duration) {
         let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
@@ -106,7 +114,7 @@ impl Ledger {
         let mut json = format!(
             concat!(
                 r#"{{"received":{},"delivered":{},"waiting":{},"retried":{},"possibleDuplicates":{},"#,
-                r#""dropped":{{"queue":{},"rejected":{},"undelivered":{}}},"truncated":{},"unparsed":{},"#,
+                r#""dropped":{{"queue":{},"rejected":{},"undelivered":{}}},"truncated":{},"unparsed":{},"excluded":{},"#,
                 r#""platformDropped":{{"records":{},"bytes":{}}},"requests":{},"requestErrors":{},"sentBytes":{},"#,
                 r#""spooled":{},"adopted":{},"spoolSkipped":{},"maxQueuedBytes":{},"holdMs":{{"max":{},"total":{}}},"refusedPosts":{}"#
             ),
@@ -120,6 +128,7 @@ impl Ledger {
             self.dropped_undelivered.get(),
             self.truncated.get(),
             self.unparsed.get(),
+            self.excluded.get(),
             self.platform_dropped_records.get(),
             self.platform_dropped_bytes.get(),
             self.requests.get(),

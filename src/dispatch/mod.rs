@@ -2,6 +2,7 @@
 
 pub mod dispatcher;
 pub mod flush;
+pub mod metrics;
 pub mod pack;
 pub mod queue;
 pub mod sender;

@@ -19,6 +19,7 @@ pub const REQUEST_BYTES: usize = 1024 * 1024;
 #[derive(Debug)]
 pub struct Packer {
     envelope: Envelope,
+    sandbox: Arc<Sandbox>,
     limits: Limits,
     partition_key: config::PartitionKey,
     ledger: Arc<Ledger>,
@@ -33,11 +34,13 @@ impl Packer {
     #[must_use]
     pub fn new(config: &Config, sandbox: Arc<Sandbox>, ledger: Arc<Ledger>) -> Packer {
         Packer {
-            envelope: Envelope::new(config.envelope, sandbox),
+            envelope: Envelope::new(config.envelope, Arc::clone(&sandbox)),
+            sandbox,
             limits: Limits {
                 record_bytes: config.record_bytes,
                 request_bytes: REQUEST_BYTES,
-                many_events: config.record == config::RecordFormat::Lines,
+                record: config.record,
+                compression: config.compression,
             },
             partition_key: config.partition_key,
             ledger,
@@ -50,6 +53,12 @@ impl Packer {
     #[must_use]
     pub fn limits(&self) -> Limits {
         self.limits
+    }
+
+    /// What is known of the sandbox.
+    #[must_use]
+    pub fn sandbox(&self) -> &Sandbox {
+        &self.sandbox
     }
 
     /// `FALLBACK=log`
@@ -132,6 +141,6 @@ impl Packer {
 }
 
 /// One JSON line each, so that they end in CloudWatch Logs. A closed stdout is nobody's problem.
-fn print(lines: &[u8]) {
+pub fn print(lines: &[u8]) {
     let _ = std::io::stdout().write_all(lines);
 }

@@ -317,6 +317,7 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Compression, RecordFormat};
     use crate::event::{RequestId, Span};
 
     fn batch(events: usize, bytes: usize) -> Batch {
@@ -325,6 +326,7 @@ mod tests {
             record: Span::default(),
             request_id: RequestId::Unknown,
             trace_id: None,
+            tenant_id: None,
             number: n as u64,
             cold_start: false,
             restores: 0,
@@ -359,7 +361,7 @@ mod tests {
             queue.push(batch(10, 10_000), Vec::new(), n);
         }
         assert_eq!((queue.waiting(), ledger.dropped(), ledger.spooled.get()), (50, 0, 20));
-        let limits = Limits { record_bytes: 1_048_576, request_bytes: 1_048_576, many_events: true };
+        let limits = Limits { record_bytes: 1_048_576, request_bytes: 1_048_576, record: RecordFormat::Lines, compression: Compression::None };
         assert_eq!(queue.pending().oldest, Some(0));
         let spooled = queue.take_spooled(limits).unwrap();
         assert_eq!((spooled.request.events(), spooled.since, queue.waiting()), (10, 0, 50));

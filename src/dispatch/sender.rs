@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::pack::Packer;
+use super::metrics::Metrics;
+use super::pack::{self, Packer};
 use super::queue::Queue;
 use super::spool::{Segment, Spool, Spooled};
 use crate::clock::{EpochMs, epoch_ms};
@@ -63,6 +64,8 @@ pub struct Sender {
     outbox: Option<Outgoing>,
     /// Halves of a refused request, to be sent before anything new.
     aside: Vec<Outgoing>,
+    /// `METRICS=emf`
+    metrics: Option<Metrics>,
     ledger_sent: Instant,
     ledgers: u32,
     /// The body of the last request, for the next one.
@@ -87,6 +90,7 @@ impl Sender {
             introduced: 0,
             outbox: None,
             aside: Vec::new(),
+            metrics: config.emf.then(Metrics::default),
             ledger_sent: Instant::now(),
             ledgers: 0,
             spare: Vec::new(),
@@ -136,6 +140,7 @@ impl Sender {
             let record = self.ledger.json(self.queue.waiting(), None);
             let name = format!("ledger-{}", self.ledgers);
             self.packer.own_event(&mut request, LEDGER_EVENT, &record, &name, epoch_ms(SystemTime::now()));
+            self.print_metrics();
         }
         Some(Outgoing { request, sent_before: false, ambiguous: false, segment: None })
     }
@@ -318,6 +323,7 @@ impl Sender {
 
     /// The ledger goes in a request of its own, so that it can speak of all others. Says whether it arrived.
     pub fn send_ledger(&mut self, deadline: &Deadline, reason: &str) -> bool {
+        self.print_metrics();
         let mut request = Request::new(self.packer.limits());
         let record = self.ledger.json(self.queue.waiting(), Some(reason));
         self.packer.own_event(&mut request, LEDGER_EVENT, &record, "ledger", epoch_ms(SystemTime::now()));
@@ -330,6 +336,13 @@ impl Sender {
             };
         }
         false
+    }
+
+    fn print_metrics(&mut self) {
+        if let Some(metrics) = &mut self.metrics {
+            let name = self.packer.sandbox().facts().function_name.unwrap_or_default();
+            pack::print(metrics.line(&self.ledger, &name, epoch_ms(SystemTime::now())).as_bytes());
+        }
     }
 
     /// Fills a request with what waits in memory, oldest first; `None` if nothing does.

@@ -270,8 +270,9 @@ impl Spool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Compression, RecordFormat};
 
-    const LIMITS: Limits = Limits { record_bytes: 1000, request_bytes: 10_000, many_events: true };
+    const LIMITS: Limits = Limits { record_bytes: 1000, request_bytes: 10_000, record: RecordFormat::Lines, compression: Compression::None };
 
     fn request(lines: u64) -> Request {
         let mut request = Request::new(LIMITS);

@@ -9,6 +9,9 @@ use base64_simd::STANDARD;
 use sha2::{Digest, Sha256};
 
 use super::endpoint::Stream;
+use super::gzip::{self, Gzip};
+use super::kpl::{self, Aggregate};
+use crate::config::{Compression, RecordFormat};
 use crate::random;
 
 /// AWS's limit of records in a request.
@@ -19,15 +22,41 @@ pub const MAX_REQUEST_BYTES: usize = 5 * 1024 * 1024 - 1024;
 /// Hash in pieces that are still in the CPU's first cache.
 const HASH_STEP: usize = 8 * 1024;
 
-/// The sizes to keep to. All count decoded data and key, in bytes, as Kinesis counts them.
+/// The sizes to keep to, and the form. All sizes count decoded data and key, in bytes, as Kinesis counts them.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Of a record: `RECORD_BYTES`.
+    /// Of a record: `RECORD_BYTES`. What is compressed is bounded by it before: a consumer never unpacks more than that.
     pub record_bytes: usize,
     /// Of a request, unless one record needs more.
     pub request_bytes: usize,
-    /// Whether a record takes more than one event.
-    pub many_events: bool,
+    /// How lines become records.
+    pub record: RecordFormat,
+    /// Of a record's data; in an aggregate, of each event.
+    pub compression: Compression,
+}
+
+impl Limits {
+    /// Whether a whole record is compressed while it is filled, so that its size shows only when it is closed.
+    fn compresses_records(&self) -> bool {
+        self.compression == Compression::Gzip && self.record == RecordFormat::Lines
+    }
+
+    /// What a record takes beside its lines.
+    fn opening(&self, key_length: usize) -> usize {
+        key_length + if self.record == RecordFormat::Kpl { kpl::overhead(key_length) } else { 0 }
+    }
+
+    /// The most bytes that a record of `length` can become by being compressed.
+    fn at_worst(&self, length: usize) -> usize {
+        length + if self.compression == Compression::Gzip { gzip::overhead(length) } else { 0 }
+    }
+
+    /// The longest line that fits into a record of its own.
+    fn longest_line(&self, key_length: usize) -> usize {
+        let frame = if self.record == RecordFormat::Kpl { kpl::MOST_FRAME } else { 0 };
+        let packing = self.at_worst(self.record_bytes) - self.record_bytes;
+        self.record_bytes.saturating_sub(self.opening(key_length) + frame + packing)
+    }
 }
 
 /// One record in a body: where it stands, and what it holds.
@@ -47,6 +76,7 @@ pub struct Request {
     open: Option<Open>,
     /// Bytes of the open record that are still to be encoded (fewer than three), then the line being added.
     tail: Vec<u8>,
+    gzip: Option<Gzip>,
     payload: usize,
     hasher: Sha256,
     hashed: usize,
@@ -61,7 +91,9 @@ struct Open {
     key: String,
     /// Whether lines of any key may join: a fresh key each record.
     any_key: bool,
+    aggregate: Option<Aggregate>,
     events: u64,
+    /// Data and key; before compression where the whole record is compressed.
     bytes: usize,
 }
 
@@ -77,6 +109,7 @@ pub enum Added {
 }
 
 const HEAD: &[u8] = b"{\"Records\":[";
+const DATA: &[u8] = b"{\"Data\":\"";
 
 impl Request {
     /// An empty request.
@@ -95,6 +128,7 @@ impl Request {
             records: Vec::new(),
             open: None,
             tail: Vec::new(),
+            gzip: None,
             payload: 0,
             hasher: Sha256::new(),
             hashed: 0,
@@ -108,45 +142,84 @@ impl Request {
     pub fn add(&mut self, key: Option<&str>, events: u64, write: impl FnOnce(&mut Vec<u8>)) -> Added {
         let carried = self.tail.len();
         write(&mut self.tail);
+        let longest = self.limits.longest_line(key.map_or(16, str::len));
+        if self.tail.len() - carried > longest {
+            self.tail.truncate(carried);
+            return Added::TooLong(longest);
+        }
+        self.wrap(carried);
         let length = self.tail.len() - carried;
-        let added = self.place(key, length, carried);
-        match added {
-            Added::Yes => {
-                if let Some(open) = &mut self.open {
-                    open.events += events;
-                    open.bytes += length;
-                }
-                self.payload += length;
-                self.encode();
-            }
-            Added::Full | Added::TooLong(_) => self.tail.truncate(carried),
-        }
-        added
-    }
-
-    /// Finds a record for a line of `length` bytes that stands in the tail behind `carried` bytes of the open record.
-    fn place(&mut self, key: Option<&str>, length: usize, carried: usize) -> Added {
-        let key_length = key.map_or(16, str::len);
-        if length + key_length > self.limits.record_bytes {
-            return Added::TooLong(self.limits.record_bytes.saturating_sub(key_length));
-        }
-        if let Some(open) = &self.open {
-            let same = self.limits.many_events && if key.is_none() { open.any_key } else { Some(open.key.as_str()) == key };
-            let fits = open.bytes + length <= self.limits.record_bytes && self.payload + length <= self.limits.request_bytes;
-            if same && fits {
-                return Added::Yes;
-            }
-        }
-        let records = self.records.len() + usize::from(self.open.is_some());
-        let first = records == 0;
-        if !first && (records >= MAX_RECORDS || self.payload + length + key_length > self.limits.request_bytes) {
+        if !self.place(key, carried) {
             return Added::Full;
         }
-        let line = self.tail.split_off(carried);
-        self.close();
-        self.tail = line;
-        self.open_record(key.map_or_else(random::hex16, str::to_owned), key.is_none());
+        if let Some(open) = &mut self.open {
+            open.events += events;
+            open.bytes += length;
+            if let Some(aggregate) = &mut open.aggregate {
+                aggregate.add(self.tail.get(self.tail.len() - length..).unwrap_or_default());
+            }
+        }
+        self.payload += length;
+        if self.limits.compresses_records() {
+            let line = self.tail.split_off(self.tail.len() - length);
+            self.gzip.get_or_insert_default().write(&line, &mut self.tail);
+        }
+        self.encode();
         Added::Yes
+    }
+
+    /// Makes of the line in the tail, from `start` on, what stands for it in a record.
+    fn wrap(&mut self, start: usize) {
+        if self.limits.compression == Compression::Gzip && !self.limits.compresses_records() {
+            let line = self.tail.split_off(start);
+            let gzip = self.gzip.get_or_insert_default();
+            gzip.open(&mut self.tail);
+            gzip.write(&line, &mut self.tail);
+            gzip.close(&mut self.tail);
+        }
+        if self.limits.record == RecordFormat::Kpl {
+            kpl::frame(&mut self.tail, start);
+        }
+    }
+
+    /// Finds a record for the line that stands in the tail behind `carried` bytes of the open record. Without room it takes the line away.
+    fn place(&mut self, key: Option<&str>, carried: usize) -> bool {
+        let length = self.tail.len() - carried;
+        if let Some(open) = &self.open {
+            let same = self.limits.record != RecordFormat::Event && if key.is_none() { open.any_key } else { Some(open.key.as_str()) == key };
+            let grown = open.bytes + length;
+            let fits = if self.limits.compresses_records() {
+                self.limits.at_worst(grown) <= self.limits.record_bytes && grown <= self.limits.request_bytes
+            } else {
+                grown <= self.limits.record_bytes && self.payload + length <= self.limits.request_bytes
+            };
+            if same && fits {
+                return true;
+            }
+        }
+        let line = self.tail.split_off(carried);
+        if !self.takes_another_record(self.limits.opening(key.map_or(16, str::len)) + length) {
+            return false;
+        }
+        self.close();
+        self.open_record(key.map_or_else(random::hex16, str::to_owned), key.is_none());
+        self.tail.extend_from_slice(&line);
+        true
+    }
+
+    /// Whether there is room for one more record, of `bytes` at first.
+    fn takes_another_record(&mut self, bytes: usize) -> bool {
+        let mut most = self.limits.request_bytes;
+        if self.limits.compresses_records() {
+            // Only now its size shows. A record that is begun can grow by the half of a request.
+            self.close();
+            if self.payload > most / 2 {
+                return false;
+            }
+            most += most / 2;
+        }
+        let records = self.len();
+        records == 0 || (records < MAX_RECORDS && self.payload + bytes <= most)
     }
 
     fn open_record(&mut self, key: String, any_key: bool) {
@@ -154,9 +227,14 @@ impl Request {
             self.body.push(b',');
         }
         let start = self.body.len();
-        self.body.extend_from_slice(b"{\"Data\":\"");
-        self.payload += key.len();
-        self.open = Some(Open { start, bytes: key.len(), key, any_key, events: 0 });
+        self.body.extend_from_slice(DATA);
+        let bytes = self.limits.opening(key.len());
+        self.payload += bytes;
+        let aggregate = (self.limits.record == RecordFormat::Kpl).then(|| Aggregate::open(&key, &mut self.tail));
+        if self.limits.compresses_records() {
+            self.gzip.get_or_insert_default().open(&mut self.tail);
+        }
+        self.open = Some(Open { start, bytes, key, any_key, aggregate, events: 0 });
     }
 
     /// Encodes whole groups of three bytes of the tail.
@@ -177,7 +255,17 @@ impl Request {
     }
 
     fn close(&mut self) {
-        let Some(open) = self.open.take() else { return };
+        let Some(mut open) = self.open.take() else { return };
+        if let Some(aggregate) = open.aggregate {
+            aggregate.close(&mut self.tail);
+        }
+        if let Some(gzip) = self.gzip.as_mut().filter(|_| self.limits.compresses_records()) {
+            gzip.close(&mut self.tail);
+            let encoded = self.body.len() - open.start - DATA.len();
+            let bytes = encoded / 4 * 3 + self.tail.len() + open.key.len();
+            self.payload = self.payload - open.bytes + bytes;
+            open.bytes = bytes;
+        }
         STANDARD.encode_append(&self.tail, &mut self.body);
         self.tail.clear();
         self.body.extend_from_slice(b"\",\"PartitionKey\":\"");
@@ -192,6 +280,7 @@ impl Request {
             return hash.clone();
         }
         self.close();
+        self.gzip = None;
         let (member, name) = stream.member();
         self.body.extend_from_slice(b"],\"");
         self.body.extend_from_slice(member.as_bytes());
@@ -247,7 +336,7 @@ impl Request {
             let start = usize::try_from(*start).ok()?;
             let range = start..start.checked_add(usize::try_from(*length).ok()?)?;
             let record = body.get(range.clone())?;
-            let whole = record.starts_with(b"{\"Data\":\"") && record.ends_with(b"\"}");
+            let whole = record.starts_with(DATA) && record.ends_with(b"\"}");
             if !whole || start < end || request.records.len() == MAX_RECORDS {
                 return None;
             }
@@ -265,12 +354,12 @@ impl Request {
         Some(request)
     }
 
-    /// The decoded data of each record, for those who have to read it again.
+    /// The lines of each record, decoded and unpacked, for those who have to read them again.
     pub fn data(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
         self.records.iter().filter_map(|record| {
-            let encoded = self.body.get(record.range.clone())?.strip_prefix(b"{\"Data\":\"")?;
+            let encoded = self.body.get(record.range.clone())?.strip_prefix(DATA)?;
             let end = encoded.iter().position(|b| *b == b'"')?;
-            STANDARD.decode_to_vec(encoded.get(..end)?).ok()
+            Some(unpacked(&STANDARD.decode_to_vec(encoded.get(..end)?).ok()?))
         })
     }
 
@@ -334,11 +423,19 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(64), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
+/// The lines in a record's data, however they were packed.
+fn unpacked(data: &[u8]) -> Vec<u8> {
+    match kpl::records(data) {
+        Some(records) => records.into_iter().flat_map(unpacked).collect(),
+        None => gzip::undo(data).unwrap_or_else(|| data.to_vec()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { record_bytes: 1000, request_bytes: 10_000, many_events: true };
+    const LIMITS: Limits = Limits { record_bytes: 1000, request_bytes: 10_000, record: RecordFormat::Lines, compression: Compression::None };
 
     fn stream() -> Stream {
         Stream::Name("telemetry".to_owned())
@@ -390,7 +487,7 @@ mod tests {
 
     #[test]
     fn no_more_than_500_records() {
-        let mut request = Request::new(Limits { many_events: false, ..LIMITS });
+        let mut request = Request::new(Limits { record: RecordFormat::Event, ..LIMITS });
         let taken = (0..600).take_while(|_| add(&mut request, Some("k"), "x\n") == Added::Yes).count();
         assert_eq!(taken, MAX_RECORDS);
     }
@@ -425,9 +522,71 @@ mod tests {
         assert_eq!(keys.len(), 7);
     }
 
+    /// Every form, with lines of every size around every limit: sizes as counted, limits held, lines as they went in.
+    #[test]
+    fn every_form_keeps_to_its_limits_and_comes_back() {
+        use {Compression::Gzip, RecordFormat::Event, RecordFormat::Kpl, RecordFormat::Lines};
+        let forms = [Lines, Event, Kpl].into_iter().flat_map(|record| [Compression::None, Gzip].map(|compression| (record, compression)));
+        for ((record, compression), record_bytes) in forms.flat_map(|form| [1024, 5000, 300_000].map(|bytes| (form, bytes))) {
+            let limits = Limits { record_bytes, request_bytes: 100_000, record, compression };
+            let longest = limits.longest_line(3);
+            let mut noise = 7_u64;
+            let mut line = |length: usize| -> Vec<u8> {
+                let next = || {
+                    noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    (noise >> 40) as u8
+                };
+                std::iter::repeat_with(next).take(length).collect()
+            };
+            let sizes = (0..600).map(|n| n * 3).chain([0, longest - 1, longest]);
+            let (mut sent, mut received, mut request) = (Vec::new(), Vec::new(), Request::new(limits));
+            let mut finish = |request: &mut Request| {
+                let hash = request.finish(&stream());
+                assert_eq!(hash, sha256(request.body()));
+                let value: serde_json::Value = serde_json::from_slice(request.body()).unwrap();
+                let mut total = 0;
+                for (index, stored) in value["Records"].as_array().unwrap().iter().enumerate() {
+                    let data = STANDARD.decode_to_vec(stored["Data"].as_str().unwrap()).unwrap();
+                    assert_eq!(request.record(index).1 as usize, data.len() + 3, "{record:?} {compression:?}");
+                    assert!(data.len() + 3 <= record_bytes, "{record:?} {compression:?}: {}", data.len());
+                    total += data.len() + 3;
+                }
+                assert_eq!(request.payload, total);
+                assert!(total <= 150_000 || request.len() == 1, "{record:?} {compression:?}: {total}");
+                received.extend(request.data().flatten());
+            };
+            for size in sizes {
+                let line = line(size.min(longest));
+                let add = |request: &mut Request| request.add(Some("key"), 1, |out| out.extend_from_slice(&line));
+                let mut added = add(&mut request);
+                if added == Added::Full {
+                    finish(&mut request);
+                    request = Request::new(limits);
+                    added = add(&mut request);
+                }
+                assert_eq!(added, Added::Yes, "{record:?} {compression:?} {size}");
+                sent.extend_from_slice(&line);
+            }
+            assert_eq!(request.add(Some("key"), 1, |out| out.resize(out.len() + longest + 1, b'x')), Added::TooLong(longest));
+            finish(&mut request);
+            assert!(sent == received, "{record:?} {compression:?} {record_bytes}");
+        }
+    }
+
+    #[test]
+    fn what_shrinks_fills_a_request_with_more() {
+        let limits = Limits { request_bytes: 100_000, record_bytes: 100_000, compression: Compression::Gzip, ..LIMITS };
+        let mut request = Request::new(limits);
+        let line = format!("{}\n", "telemetry ".repeat(100));
+        let lines = (0..100_000).take_while(|_| add(&mut request, Some("key"), &line) == Added::Yes).count();
+        assert!(lines > 5000, "{lines}");
+        request.finish(&stream());
+        assert!(request.payload <= 150_000 && request.len() < 200, "{} in {}", request.payload, request.len());
+    }
+
     #[test]
     fn only_the_wanted_records_stay() {
-        let mut request = Request::new(Limits { many_events: false, ..LIMITS });
+        let mut request = Request::new(Limits { record: RecordFormat::Event, ..LIMITS });
         for n in 0..7 {
             add(&mut request, Some("k"), &"x".repeat(n + 1));
         }

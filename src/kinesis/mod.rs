@@ -3,6 +3,8 @@
 pub mod batch;
 pub mod credentials;
 pub mod endpoint;
+pub mod gzip;
+pub mod kpl;
 pub mod proxy;
 pub mod put_records;
 pub mod record;

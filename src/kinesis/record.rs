@@ -133,6 +133,11 @@ impl Envelope {
             out.push(b'"');
         }
         if self.kind == config::Envelope::Full {
+            if let Some(tenant_id) = &event.tenant_id {
+                out.extend_from_slice(b",\"tenantId\":\"");
+                out.extend_from_slice(tenant_id.of(bytes));
+                out.push(b'"');
+            }
             self.fit_identity(request_id);
             out.extend_from_slice(&self.identity);
             if event.cold_start {
@@ -289,6 +294,7 @@ mod tests {
             record: Span::new(&record),
             request_id: RequestId::InProgress("r1".into()),
             trace_id: None,
+            tenant_id: None,
             number: 42,
             cold_start: true,
             restores: 0,

@@ -12,9 +12,9 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::filter::Filter;
 use super::repair;
 use crate::clock::{self, EpochMs};
-use crate::config::Types;
 use crate::event::{Batch, Event, RequestId, Span};
 
 /// What the rest of the extension must know of a body, beside its events.
@@ -65,37 +65,42 @@ pub struct Taken {
     pub signals: Vec<Signal>,
     /// Events that are shipped as text because their JSON is broken; they are in `batch` too.
     pub unparsed: u64,
+    /// Events that `EXCLUDE` or `MIN_LEVEL` leave out; they are nowhere else.
+    pub excluded: u64,
 }
 
 /// The stream of telemetry as this process has seen it so far: which invocation is in progress, and the last event number.
 #[derive(Debug)]
 pub struct Intake {
-    types: Types,
+    filter: Filter,
     /// Invocations overlap on Managed Instances, so none is "in progress".
     overlapping: bool,
     first: Option<Arc<str>>,
     current: Option<Arc<str>>,
+    /// Whose invocation that is; as in JSON, between the quotes.
+    tenant: Option<Box<str>>,
     number: u64,
     restores: u16,
     held: Option<repair::Held>,
 }
 
 impl Intake {
-    /// `types` are those to ship; events of others are read for their signals only.
+    /// `filter` says what to ship; other events are read for their signals only.
     #[must_use]
-    pub fn new(types: Types, overlapping: bool) -> Intake {
-        Intake { types, overlapping, first: None, current: None, number: 0, restores: 0, held: None }
+    pub fn new(filter: impl Into<Filter>, overlapping: bool) -> Intake {
+        Intake { filter: filter.into(), overlapping, first: None, current: None, tenant: None, number: 0, restores: 0, held: None }
     }
 
     /// Reads one body. `now` stamps what has no time of its own.
     pub fn take(&mut self, mut bytes: Vec<u8>, now: EpochMs) -> Taken {
-        let mut page = Page { intake: self, now, events: Vec::new(), signals: Vec::new(), side: Side::new(bytes.len()), unparsed: 0 };
+        let (events, side) = (Vec::new(), Side::new(bytes.len()));
+        let mut page = Page { intake: self, now, events, signals: Vec::new(), side, tenant: None, unparsed: 0, excluded: 0 };
         page.read(&bytes);
-        let Page { events, signals, side, unparsed, .. } = page;
+        let Page { events, signals, side, unparsed, excluded, .. } = page;
         if !side.bytes.is_empty() {
             bytes.extend_from_slice(&side.bytes);
         }
-        Taken { batch: Batch::new(bytes, events), signals, unparsed }
+        Taken { batch: Batch::new(bytes, events), signals, unparsed, excluded }
     }
 
     /// What is held back for the next body to continue and never was. To be called when no further body comes.
@@ -140,7 +145,10 @@ struct Page<'i> {
     events: Vec<Event>,
     signals: Vec<Signal>,
     side: Side,
+    /// Where the tenant of the invocation in progress stands in `side`, once it was needed.
+    tenant: Option<Span>,
     unparsed: u64,
+    excluded: u64,
 }
 
 impl Page<'_> {
@@ -200,7 +208,11 @@ impl Page<'_> {
             .filter(|(text, _)| !multi_line || !bytes.get(text.clone()).unwrap_or_default().iter().any(|b| matches!(b, b'\n' | b'\r')));
         let facts = Facts::of(kind, envelope.record);
         self.signal(kind, &facts, envelope);
-        if !self.ships(kind) {
+        if !self.intake.filter.ships(kind) {
+            return;
+        }
+        if self.intake.filter.excludes(kind, facts.level) {
+            self.excluded += 1;
             return;
         }
         let (text, record) = in_place.unwrap_or_else(|| self.rebuild(envelope));
@@ -210,7 +222,7 @@ impl Page<'_> {
             let start = record.start + offset;
             Some(Span::new(&(start..start + part?.len())))
         };
-        let (own, trace_id) = (within(facts.request_id), within(facts.trace_id));
+        let (own, trace_id, own_tenant) = (within(facts.request_id), within(facts.trace_id), within(facts.tenant_id));
         let cold_start = match (facts.request_id, &self.intake.first) {
             (_, None) => true,
             (Some(own), Some(first)) => *own == **first,
@@ -218,13 +230,24 @@ impl Page<'_> {
         };
         let in_progress = || self.intake.current.clone().filter(|_| is_log(kind) && !self.intake.overlapping);
         let request_id = own.map(RequestId::Own).or_else(|| in_progress().map(RequestId::InProgress)).unwrap_or_default();
-        self.push(text, record, request_id, trace_id, cold_start);
+        let in_progress = facts.request_id.is_none_or(|own| self.intake.current.as_deref() == Some(own)) && request_id != RequestId::Unknown;
+        let tenant_id = own_tenant.or_else(|| self.tenant_in_progress().filter(|_| in_progress));
+        let (text, record) = (Span::new(&text), Span::new(&record));
+        self.push(Event { text, record, request_id, trace_id, tenant_id, number: 0, cold_start, restores: 0 });
     }
 
-    fn push(&mut self, text: Range<usize>, record: Range<usize>, request_id: RequestId, trace_id: Option<Span>, cold_start: bool) {
+    fn push(&mut self, event: Event) {
         self.intake.number += 1;
-        let (number, restores) = (self.intake.number, self.intake.restores);
-        self.events.push(Event { text: Span::new(&text), record: Span::new(&record), request_id, trace_id, number, cold_start, restores });
+        self.events.push(Event { number: self.intake.number, restores: self.intake.restores, ..event });
+    }
+
+    /// The tenant of the invocation in progress, for records that do not name it themselves.
+    fn tenant_in_progress(&mut self) -> Option<Span> {
+        let tenant = self.intake.tenant.as_deref()?;
+        if self.tenant.is_none() {
+            self.tenant = Some(Span::new(&self.side.put(tenant.as_bytes())));
+        }
+        self.tenant
     }
 
     /// The canonical object behind the body: for events whose keys are in another order, with unknown keys, or on several lines.
@@ -261,6 +284,10 @@ impl Page<'_> {
         if let Some(request_id) = repair::find_runtime_done(bytes) {
             self.signals.push(Signal::RuntimeDone { request_id: request_id.into(), at: None });
         }
+        if self.intake.filter.excludes("unparsed", None) {
+            self.excluded += 1;
+            return;
+        }
         let text = serde_json::to_string(&String::from_utf8_lossy(bytes)).unwrap_or_else(|_| "\"\"".to_owned());
         let head = format!("{{\"time\":\"{}\",\"type\":\"unparsed\",\"record\":", clock::iso8601(self.now));
         let start = self.side.put(head.as_bytes()).start;
@@ -269,17 +296,9 @@ impl Page<'_> {
         let in_progress = self.intake.current.clone().filter(|_| !self.intake.overlapping);
         let cold_start = self.intake.first.is_none() || (in_progress.is_some() && in_progress == self.intake.first);
         let request_id = in_progress.map_or(RequestId::Unknown, RequestId::InProgress);
-        self.push(start..record.end, record, request_id, None, cold_start);
-    }
-
-    fn ships(&self, kind: &str) -> bool {
-        match kind {
-            "function" => self.intake.types.function,
-            "extension" => self.intake.types.extension,
-            _ if kind.starts_with("platform.") => self.intake.types.platform,
-            // A type that is not known yet came because it was asked for.
-            _ => true,
-        }
+        let tenant_id = self.tenant_in_progress().filter(|_| request_id != RequestId::Unknown);
+        let (text, record) = (Span::new(&(start..record.end)), Span::new(&record));
+        self.push(Event { text, record, request_id, trace_id: None, tenant_id, number: 0, cold_start, restores: 0 });
     }
 
     fn signal(&mut self, kind: &str, facts: &Facts<'_>, envelope: &Envelope<'_>) {
@@ -289,6 +308,8 @@ impl Page<'_> {
                 let Some(request_id) = request_id() else { return };
                 self.intake.first.get_or_insert_with(|| request_id.clone());
                 self.intake.current = Some(request_id.clone());
+                self.intake.tenant = facts.tenant_id.filter(|_| !self.intake.overlapping).map(Box::from);
+                self.tenant = None;
                 self.signals.push(Signal::Start { request_id, arn: facts.arn.clone() });
             }
             "platform.runtimeDone" => {
@@ -319,10 +340,11 @@ fn has_line_end(bytes: &[u8]) -> bool {
 }
 
 /// What the extension itself adds to an event.
-const ADDED_KEYS: [&str; 12] = [
+const ADDED_KEYS: [&str; 13] = [
     "requestId",
     "eventId",
     "traceId",
+    "tenantId",
     "functionName",
     "functionVersion",
     "functionArn",
@@ -447,6 +469,8 @@ impl<'de, F: FnMut(Envelope<'de>)> Visitor<'de> for Each<F> {
 struct Facts<'a> {
     request_id: Option<&'a str>,
     trace_id: Option<&'a str>,
+    tenant_id: Option<&'a str>,
+    level: Option<&'a str>,
     arn: Option<String>,
     log_stream: Option<String>,
     dropped_records: u64,
@@ -481,6 +505,8 @@ impl<'de> Visitor<'de> for RecordKeys<'_, 'de> {
         while let Some(Key(key)) = map.next_key()? {
             match (key.as_ref(), self.logs) {
                 ("requestId", _) => self.facts.request_id = in_quotes(map.next_value()?),
+                ("level", true) => self.facts.level = in_quotes(map.next_value()?),
+                ("tenantId", _) => self.facts.tenant_id = in_quotes(map.next_value()?),
                 ("tracing", false) => self.facts.trace_id = trace_root(map.next_value()?),
                 ("functionArn", false) => self.facts.arn = plain(map.next_value()?),
                 ("instanceId", false) => self.facts.log_stream = plain(map.next_value()?),
@@ -520,6 +546,7 @@ fn trace_root(tracing: &RawValue) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Types;
 
     const ALL: Types = Types { platform: true, function: true, extension: true };
 

@@ -17,8 +17,8 @@ use std::time::{Duration, SystemTime};
 use tiny_http::{Method, Request, Response, Server};
 
 use super::body::{Intake, Signal, Taken};
+use super::filter::Filter;
 use crate::clock::epoch_ms;
-use crate::config::Types;
 use crate::dispatch::queue::{Mark, Queue};
 use crate::ledger::Ledger;
 use crate::log;
@@ -66,12 +66,12 @@ impl Listener {
 
     /// A listener that hands what it takes to `queue`. `any_path` and overlapping invocations are Managed Instances' ways.
     #[must_use]
-    pub fn new(port: u16, types: Types, managed_instances: bool, queue: Arc<Queue>, sandbox: Arc<Sandbox>, ledger: Arc<Ledger>) -> Listener {
+    pub fn new(port: u16, filter: Filter, managed_instances: bool, queue: Arc<Queue>, sandbox: Arc<Sandbox>, ledger: Arc<Ledger>) -> Listener {
         Listener {
             port,
             path: format!("/{}{}", random::hex16(), random::hex16()),
             any_path: managed_instances,
-            intake: Mutex::new(Intake::new(types, managed_instances)),
+            intake: Mutex::new(Intake::new(filter, managed_instances)),
             queue,
             sandbox,
             ledger,
@@ -197,6 +197,7 @@ impl Listener {
 
     fn hand_over(&self, taken: Taken) {
         self.ledger.unparsed.add(taken.unparsed);
+        self.ledger.excluded.add(taken.excluded);
         let marks = taken.signals.into_iter().filter_map(|signal| self.mark(signal)).collect();
         self.queue.push(taken.batch, marks, epoch_ms(SystemTime::now()));
     }

@@ -2,5 +2,6 @@
 
 pub mod api;
 pub mod body;
+pub mod filter;
 pub mod listener;
 pub mod repair;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use kinesis_telemetry_extension::config::{Compression, RecordFormat};
 use kinesis_telemetry_extension::kinesis::batch::{Added, Limits, MAX_RECORDS, Request};
 use kinesis_telemetry_extension::kinesis::endpoint::Stream;
 use proptest::prelude::*;
@@ -31,7 +32,8 @@ proptest! {
         many_events: bool,
         failing in prop::collection::vec(any::<bool>(), 500),
     ) {
-        let limits = Limits { record_bytes, request_bytes, many_events };
+        let record = if many_events { RecordFormat::Lines } else { RecordFormat::Event };
+        let limits = Limits { record_bytes, request_bytes, record, compression: Compression::None };
         let line = |n: usize, key: usize, length: usize| format!("{n:06} {key} {}\n", "x".repeat(length));
         let mut sent: Vec<(String, Vec<u8>)> = Vec::new();
         let mut too_long = 0;

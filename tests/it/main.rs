@@ -15,6 +15,8 @@ mod loss;
 mod matrix;
 mod panics;
 mod platforms;
+mod records;
+mod scale;
 mod settings;
 mod shutdown;
 mod walls;

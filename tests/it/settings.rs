@@ -15,7 +15,7 @@ fn run(arguments: &[&str]) -> Output {
 #[test]
 fn all_bad_settings_are_told_in_one_line_and_the_function_is_unharmed() {
     let kinesis = Kinesis::start();
-    let lambda = extension(&kinesis).setting("FLUSH", "banana").setting("PORT", "9001").setting("STREAM", "").setting("METRICS", "emf").start();
+    let lambda = extension(&kinesis).setting("FLUSH", "banana").setting("PORT", "9001").setting("STREAM", "").setting("METRICS", "statsd").start();
     lambda.init().unwrap();
     for _ in 0..3 {
         let report = lambda.invoke(Invocation::new().text("hello")).unwrap();

@@ -117,7 +117,7 @@ pub(super) fn unpack(records: &[StoredRecord]) -> (Vec<StoredEvent>, Vec<Vec<u8>
                 broken.push(record.data.clone());
                 continue;
             }
-            Some(inner) => inner.into_iter().flat_map(|(_, data)| data).collect(),
+            Some(inner) => inner.into_iter().flat_map(|(_, data)| inflate(&data)).collect(),
             None => inflate(&record.data),
         };
         for line in lines(&inner) {

@@ -1,0 +1,157 @@
+//! Which events are shipped: `TYPES`, `EXCLUDE`, `MIN_LEVEL`. Pure.
+
+use crate::config::Types;
+
+/// How severe a log line is. The order is the severity's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// `TRACE`
+    Trace,
+    /// `DEBUG`
+    Debug,
+    /// `INFO`
+    Info,
+    /// `WARN`, and Python's `WARNING`
+    Warn,
+    /// `ERROR`
+    Error,
+    /// `FATAL`, and Python's `CRITICAL`
+    Fatal,
+}
+
+impl Level {
+    /// The level of that name in any case; `None` for all others, such as the numbers that some loggers write.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Level> {
+        let names = [
+            ("TRACE", Level::Trace),
+            ("DEBUG", Level::Debug),
+            ("INFO", Level::Info),
+            ("WARN", Level::Warn),
+            ("WARNING", Level::Warn),
+            ("ERROR", Level::Error),
+            ("FATAL", Level::Fatal),
+            ("CRITICAL", Level::Fatal),
+        ];
+        names.iter().find(|(known, _)| name.eq_ignore_ascii_case(known)).map(|(_, level)| *level)
+    }
+}
+
+/// Event types that are not shipped: one by name, or all that begin with what stands before the `*`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Pattern {
+    text: String,
+    is_prefix: bool,
+}
+
+/// See the module's page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filter {
+    types: Types,
+    exclude: Vec<Pattern>,
+    min_level: Option<Level>,
+}
+
+impl From<Types> for Filter {
+    fn from(types: Types) -> Filter {
+        Filter { types, exclude: Vec::new(), min_level: None }
+    }
+}
+
+impl Filter {
+    /// Leaves out the event types in `list`, separated by commas. `None` where one of them cannot be a type.
+    #[must_use]
+    pub fn excluding(self, list: &str) -> Option<Filter> {
+        let names = list.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let exclude = names.map(|name| {
+            let text = name.strip_suffix('*').unwrap_or(name);
+            let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+            plain.then(|| Pattern { text: text.to_owned(), is_prefix: text.len() < name.len() })
+        });
+        Some(Filter { exclude: exclude.collect::<Option<_>>()?, ..self })
+    }
+
+    /// Leaves out log lines that say a lower level.
+    #[must_use]
+    pub fn from_level(self, min_level: Option<Level>) -> Filter {
+        Filter { min_level, ..self }
+    }
+
+    /// Whether events of this type are to be shipped at all, by `TYPES`.
+    #[must_use]
+    pub fn ships(&self, kind: &str) -> bool {
+        match kind {
+            "function" => self.types.function,
+            "extension" => self.types.extension,
+            _ if kind.starts_with("platform.") => self.types.platform,
+            // A type that is not known yet came because it was asked for.
+            _ => true,
+        }
+    }
+
+    /// Whether an event of that type is left out. `level`: what a JSON log line says of itself, between its quotes.
+    #[must_use]
+    pub fn excludes(&self, kind: &str, level: Option<&str>) -> bool {
+        let low = || self.min_level.is_some_and(|least| level.and_then(Level::parse).is_some_and(|level| level < least));
+        self.exclude.iter().any(|pattern| if pattern.is_prefix { kind.starts_with(&pattern.text) } else { kind == pattern.text }) || low()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filter() -> Filter {
+        Filter::from(Types { platform: true, function: true, extension: false })
+    }
+
+    #[test]
+    fn the_table_of_patterns() {
+        for (list, kind, left_out) in [
+            ("", "platform.start", false),
+            ("platform.start", "platform.start", true),
+            ("platform.start", "platform.startle", false),
+            ("platform.start", "Platform.Start", false),
+            ("platform.*", "platform.start", true),
+            ("platform.*", "platform", false),
+            ("platform.*", "function", false),
+            ("platform.init*", "platform.initReport", true),
+            ("platform.init*", "platform.report", false),
+            ("platform.start, platform.extension ,", "platform.extension", true),
+            ("function", "function", true),
+            ("unparsed", "unparsed", true),
+            ("*", "anything", true),
+        ] {
+            assert_eq!(filter().excluding(list).unwrap().excludes(kind, None), left_out, "{list} {kind}");
+        }
+        for bad in ["plat*form", "**", "*.start", "platform.start;function", "a b", "\"function\""] {
+            assert_eq!(filter().excluding(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_table_of_levels() {
+        for (least, line, left_out) in [
+            (None, Some("TRACE"), false),
+            (Some("INFO"), None, false),
+            (Some("INFO"), Some("DEBUG"), true),
+            (Some("INFO"), Some("info"), false),
+            (Some("INFO"), Some("Warning"), false),
+            (Some("FATAL"), Some("CRITICAL"), false),
+            (Some("FATAL"), Some("ERROR"), true),
+            (Some("FATAL"), Some("verbose"), false),
+            (Some("FATAL"), Some("30"), false),
+            (Some("TRACE"), Some("TRACE"), false),
+            (Some("DEBUG"), Some("trace"), true),
+        ] {
+            let filter = filter().from_level(least.and_then(Level::parse));
+            assert_eq!(filter.excludes("function", line), left_out, "{least:?} {line:?}");
+        }
+    }
+
+    #[test]
+    fn types_that_were_not_asked_for() {
+        assert!(filter().ships("platform.report") && filter().ships("function") && filter().ships("novel"));
+        assert!(!filter().ships("extension"));
+    }
+}

@@ -1,0 +1,229 @@
+"""Reads a stream, or a file of records, and says of each sandbox what is missing and what came twice.
+
+Event ids of one process run from 1 without a gap: a number that is not there was lost, one that is there again came twice.
+The ledger, a process's last event, must say the same.
+"""
+import argparse
+import base64
+import collections
+import datetime
+import json
+import os
+import pathlib
+import re
+import sys
+import time
+
+sys.dont_write_bytecode = True
+
+import timeline
+import unpack
+
+LEDGER, SANDBOX = "kinesis-telemetry.ledger", "kinesis-telemetry.sandbox"
+EVENT_ID = re.compile(r"([0-9a-f]{16})-(\d+|sandbox|ledger(?:-\d+)?)")
+
+
+class Process:
+    """What one process of the extension has put on the stream."""
+
+    def __init__(self):
+        self.numbers = collections.Counter()
+        self.ledger = None
+        self.function = None
+        self.bytes = 0
+
+    def gaps(self):
+        """Runs of missing numbers below the highest, as (first, last); and what the ledger knows of beyond it."""
+        runs, expected = [], 1
+        for number in sorted(self.numbers):
+            if number > expected:
+                runs.append((expected, number - 1))
+            expected = number + 1
+        return runs
+
+    def repeats(self):
+        return {number: count for number, count in sorted(self.numbers.items()) if count > 1}
+
+    def disagreement(self):
+        """Where the ledger and the stream differ, in words; None where they agree."""
+        if self.ledger is None:
+            return "no ledger: the process was killed, or still runs"
+        ledger = self.ledger
+        dropped = sum(ledger["dropped"].values())
+        delivered = ledger["delivered"] - ledger.get("adopted", 0)
+        if ledger["received"] != ledger["delivered"] + dropped + ledger["waiting"]:
+            return f"its own balance is wrong: {json.dumps(ledger)}"
+        # What a reset left in the spool, the next process sends under its old id; it may also have adopted some itself.
+        least, most = (delivered, ledger["received"] + ledger["waiting"])
+        found = len(self.numbers)
+        if found < least:
+            return f"says {delivered} delivered, but only {found} are here"
+        if found > most:
+            return f"says {ledger['received']} received, but {found} are here"
+        if self.repeats() and not ledger["possibleDuplicates"]:
+            return "says nothing of repeats"
+        return None
+
+
+class Account:
+    def __init__(self):
+        self.processes = collections.defaultdict(Process)
+        self.records = self.events = self.strangers = 0
+        self.moments = []
+
+    def record(self, data, arrived=None):
+        """Takes in one Kinesis record."""
+        self.records += 1
+        for event, line in unpack.events(data):
+            self.event(event, len(line), arrived)
+
+    def event(self, event, length=0, arrived=None):
+        match = EVENT_ID.fullmatch(str((event or {}).get("eventId")))
+        if not match:
+            self.strangers += 1
+            return
+        self.events += 1
+        process = self.processes[match[1]]
+        process.function = process.function or event.get("functionName")
+        process.bytes += length
+        if match[2].isdigit():
+            process.numbers[int(match[2])] += 1
+        elif event["type"] == LEDGER and isinstance(event["record"], dict):
+            # The one with the reason is the last.
+            if process.ledger is None or "shutdownReason" in event["record"] or "shutdownReason" not in process.ledger:
+                process.ledger = event["record"]
+        self.moments.append((match[1], event.get("time"), event.get("type"), event.get("requestId"), arrived))
+
+    def report(self):
+        """Lines for a person, and whether nothing is missing, repeated or in dispute."""
+        good, out = True, []
+        for name, process in sorted(self.processes.items()):
+            gaps, repeats, why = process.gaps(), process.repeats(), process.disagreement()
+            first, last = (min(process.numbers), max(process.numbers)) if process.numbers else ("-", "-")
+            out.append(f"{name}  {process.function or '-'}  first {first}, last {last}, {sum(process.numbers.values())} events, {process.bytes} bytes")
+            missing = sum(last - first + 1 for first, last in gaps)
+            out.append(f"    gaps     {missing or 'none'}{listed(runs(gaps))}")
+            out.append(f"    repeats  {len(repeats) or 'none'}{listed(f'{number} ({count} times)' for number, count in repeats.items())}")
+            out.append(f"    ledger   {why or 'agrees'}")
+            good = good and not gaps and not repeats and not why
+        out.append(f"{self.records} records, {self.events} events, {len(self.processes)} processes, {self.strangers} lines of others")
+        out.append("nothing is missing" if good and self.processes else "something is to be looked at" if self.processes else "no events")
+        return out, good and bool(self.processes)
+
+
+def runs(gaps):
+    return (str(first) if first == last else f"{first} to {last}" for first, last in gaps)
+
+
+def listed(items, most=20):
+    items = list(items)
+    return f": {', '.join(items[:most])}{', ...' if len(items) > most else ''}" if items else ""
+
+
+class Progress:
+    """One line on stderr that is written over, twice a second at the most."""
+
+    def __init__(self, unit):
+        self.unit, self.last, self.started = unit, time.monotonic(), time.monotonic()
+
+    def show(self, done, note=""):
+        now = time.monotonic()
+        if now - self.last >= 0.5:
+            self.last = now
+            print(f"\r{done} {self.unit}, {now - self.started:.0f} s{note}    ", end="", file=sys.stderr, flush=True)
+
+    def end(self):
+        if self.last - self.started >= 0.5:
+            print(file=sys.stderr)
+
+
+def read_stream(account, name, since):
+    """Every record from the stream's oldest, or from `since` on, up to what is there now."""
+    import boto3
+
+    kinesis = boto3.client("kinesis")
+    who = {"StreamARN": name} if name.startswith("arn:") else {"StreamName": name}
+    start = {"ShardIteratorType": "AT_TIMESTAMP", "Timestamp": since} if since else {"ShardIteratorType": "TRIM_HORIZON"}
+    progress = Progress("records")
+    shards = [shard for page in kinesis.get_paginator("list_shards").paginate(**who) for shard in page["Shards"]]
+    for at, shard in enumerate(shards):
+        iterator = kinesis.get_shard_iterator(**who, ShardId=shard["ShardId"], **start)["ShardIterator"]
+        while iterator:
+            try:
+                answer = kinesis.get_records(ShardIterator=iterator)
+            except kinesis.exceptions.ProvisionedThroughputExceededException:
+                time.sleep(0.5)
+                continue
+            for record in answer["Records"]:
+                account.record(record["Data"], record.get("ApproximateArrivalTimestamp"))
+            behind = answer.get("MillisBehindLatest") or 0
+            progress.show(account.records, f", shard {at + 1} of {len(shards)}, {behind / 1000:.0f} s behind")
+            iterator = answer.get("NextShardIterator") if answer["Records"] or behind else None
+    progress.end()
+
+
+def read_file(account, path):
+    """Records of a file, in whatever form: `aws kinesis get-records`, one base64 record a line, the demo's --json, plain lines, raw bytes."""
+    data = path.read_bytes()
+    progress = Progress("lines")
+    if not data.lstrip().startswith(b"{"):
+        try:
+            records = [base64.b64decode(line, validate=True) for line in data.split()]
+        except ValueError:
+            records = [data]
+        for record in records:
+            account.record(record)
+        return
+    try:
+        whole = json.loads(data)
+    except ValueError:
+        whole = {}
+    if isinstance(whole.get("Records"), list):
+        for record in whole["Records"]:
+            account.record(base64.b64decode(record["Data"]), record.get("ApproximateArrivalTimestamp"))
+        return
+    for number, line in enumerate(data.split(b"\n")):
+        progress.show(number)
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except ValueError:
+            account.event(None)
+            continue
+        if isinstance(value.get("event"), dict):
+            account.event(value["event"], len(line))
+        elif isinstance(value.get("Data"), str):
+            account.record(base64.b64decode(value["Data"]), value.get("ApproximateArrivalTimestamp"))
+        elif "summary" not in value:
+            account.event(value, len(line))
+    progress.end()
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(
+        prog="scripts/ledger",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="AWS_ENDPOINT_URL and the other variables of AWS's tools are honoured. Exit code 0 when nothing is missing, repeated or in dispute.",
+    )
+    parser.add_argument("source", help="a stream's name or ARN; or a file: of records, of lines, or what scripts/demo --json printed")
+    parser.add_argument("--since", help="read the stream from this time on, such as 2026-11-23T09:15:00Z")
+    parser.add_argument("--plot", type=pathlib.Path, metavar="OUT.svg", help="draw invocations and deliveries over time")
+    chosen = parser.parse_args(arguments)
+    base = pathlib.Path(os.environ.get("LEDGER_FROM", "."))
+    account, path = Account(), base / chosen.source
+    if path.is_file():
+        read_file(account, path)
+    else:
+        since = chosen.since and datetime.datetime.fromisoformat(chosen.since.replace("Z", "+00:00"))
+        read_stream(account, chosen.source, since)
+    out, good = account.report()
+    print("\n".join(out))
+    if chosen.plot:
+        (base / chosen.plot).write_text(timeline.svg(account))
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
