@@ -165,6 +165,14 @@ def by_tls(setup):
     return delivers(setup, Ministack(setup, certificate), change, [certificate.authority])
 
 
+def aggregated(setup):
+    return delivers(setup, Ministack(setup), {"KINESIS_TELEMETRY_RECORD": "kpl"})
+
+
+def zipped(setup):
+    return delivers(setup, Ministack(setup), {"KINESIS_TELEMETRY_RECORD": "kpl", "KINESIS_TELEMETRY_COMPRESSION": "gzip"})
+
+
 def by_kinesis_local(setup):
     return delivers(setup, KinesisLocal(setup))
 
@@ -224,6 +232,7 @@ def role_refused(setup):
 
 
 MINISTACK = [emulator.NAME, ministack.NAME]
+AGGREGATED = [*MINISTACK, "aws-kinesis-agg 1.2.3"]
 CHECKS = [
     Check(
         "managed-instances",
@@ -238,6 +247,8 @@ CHECKS = [
         by_kinesis_local,
         ["npm", "node"],
     ),
+    Check("kpl", AGGREGATED, "the same as KPL aggregates, taken apart by the consumers' own library", aggregated),
+    Check("kpl-gzip", AGGREGATED, "the same with each event compressed", zipped),
     Check("tls", MINISTACK, "the same over TLS, with AWS_CA_BUNDLE", by_tls, ["openssl"]),
     Check(
         "unknown-authority",

@@ -1,9 +1,15 @@
 """Reads a stream back as any consumer would, and holds what it finds to the extension's promises."""
 import collections
+import gzip
 import json
+import pathlib
 import re
+import sys
 
 from process import Failure
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "records"))
+import unpack
 
 Event = collections.namedtuple("Event", "line fields")
 NAME = "telemetry"
@@ -31,8 +37,17 @@ def read(kinesis):
                 break
             iterator = answer["NextShardIterator"]
             for record in answer["Records"]:
-                events += parse(record["Data"].decode())
+                for data in packed(record):
+                    events += parse(data.decode())
     return events
+
+
+def packed(record):
+    """The data of one Kinesis record, or of each record in a KPL aggregate, unzipped; by the de-aggregator that consumers use."""
+    data = record["Data"]
+    if data.startswith(b"\xf3\x89\x9a\xc2") and unpack.inner_keys(data) != {record["PartitionKey"]}:
+        raise Failure(f"consumers drop an aggregate with other keys inside than {record['PartitionKey']}: {unpack.inner_keys(data)}")
+    return [gzip.decompress(part) if part.startswith(unpack.GZIP) else part for part in unpack.deaggregate(data)]
 
 
 def parse(data):
