@@ -322,10 +322,20 @@ pub fn unknown(names: impl Iterator<Item = String>) -> Vec<String> {
     unknown
 }
 
-/// The settings as `--help` prints them.
+/// What `--help` prints.
 #[must_use]
 pub fn help() -> String {
-    SETTINGS.iter().fold(String::new(), |text, s| {
+    let head = concat!(
+        env!("CARGO_PKG_NAME"),
+        " ",
+        env!("CARGO_PKG_VERSION"),
+        "\n",
+        env!("CARGO_PKG_DESCRIPTION"),
+        "\n\nLambda starts it from a layer, with no argument. For people: --help, --version, and\n",
+        "--check, which tries the settings below with one record and says what is wrong.\n\n",
+        "Settings, as environment variables:\n"
+    );
+    SETTINGS.iter().fold(head.to_owned(), |text, s| {
         let default = if s.default.is_empty() { "none" } else { s.default };
         format!("{text}  {PREFIX}{}\n      {}\n      default: {default}; allowed: {}\n", s.name, s.meaning, s.allowed)
     })

@@ -28,9 +28,19 @@ const GRACE: Duration = Duration::from_millis(50);
 /// Why telemetry will not come. One clause, for a person.
 #[derive(Debug)]
 pub struct StartError {
-    /// Whether this is a place without a Telemetry API, which is no fault.
-    pub not_here: bool,
+    not_here: bool,
     why: String,
+}
+
+/// The kind of a start in a place without a Telemetry API, which is no fault.
+pub const NOT_HERE: &str = "Extension.NotHere";
+
+impl StartError {
+    /// As `init/error` wants it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        if self.not_here { NOT_HERE } else { "Extension.StartFailed" }
+    }
 }
 
 impl fmt::Display for StartError {

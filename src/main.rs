@@ -5,18 +5,18 @@ use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 
 use kinesis_telemetry_extension::config::{self, OnError, Problem};
-use kinesis_telemetry_extension::extension::{Extension, StartError};
-use kinesis_telemetry_extension::lambda::api::{Api, ExtensionId, NextEvent, Registered};
+use kinesis_telemetry_extension::extension::{Extension, NOT_HERE};
+use kinesis_telemetry_extension::lambda::api::{Api, ExtensionId, NextEvent, Registered, own_name};
 use kinesis_telemetry_extension::{check, log, panic};
 
 /// What the loop of an idle extension needs; a panic of the main thread continues from here.
 static LIFELINE: OnceLock<(Arc<Api>, ExtensionId)> = OnceLock::new();
 
 fn main() -> ExitCode {
-    match std::env::args().nth(1).as_deref() {
+    match std::env::args_os().nth(1).map(|argument| argument.to_string_lossy().into_owned()).as_deref() {
         None => run(),
         Some("--version" | "-V") => print(&format!("{} {}\n", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))),
-        Some("--help" | "-h") => print(&help()),
+        Some("--help" | "-h") => print(&config::help()),
         Some("--check") => checked(),
         Some(other) => {
             log::error!("arguments", "{other}: no such argument; allowed is --help, --version, --check, or none to run as an extension");
@@ -48,10 +48,10 @@ fn run() -> ExitCode {
     let _ = LIFELINE.set((Arc::clone(&api), registered.id.clone()));
 
     match config.map_err(|problems| bad_settings(&problems)).and_then(|config| start(&config, &api, &registered)) {
-        Ok(extension) => work(&api, &registered.id, &extension),
+        Ok(extension) => serve(&api, &registered.id, Some(&extension)),
         Err((kind, line)) => {
             log::error!("start", "{line}");
-            if basics.on_error == OnError::Fail && kind != "Extension.NotHere" {
+            if basics.on_error == OnError::Fail && kind != NOT_HERE {
                 api.init_error(&registered.id, kind);
                 return ExitCode::FAILURE;
             }
@@ -80,60 +80,33 @@ fn bad_settings(problems: &[Problem]) -> Idle {
 }
 
 fn start(config: &config::Config, api: &Api, registered: &Registered) -> Result<Extension, Idle> {
-    Extension::start(config, api, registered).map_err(|error: StartError| {
-        let kind = if error.not_here { "Extension.NotHere" } else { "Extension.StartFailed" };
-        (kind, format!("no telemetry is sent: {error}"))
-    })
+    Extension::start(config, api, registered).map_err(|error| (error.kind(), format!("no telemetry is sent: {error}")))
 }
 
-fn work(api: &Api, id: &ExtensionId, extension: &Extension) -> ExitCode {
+/// The `/next` loop. Without an extension it holds nothing and does nothing, but the function lives.
+fn serve(api: &Api, id: &ExtensionId, extension: Option<&Extension>) -> ExitCode {
     loop {
-        match api.next(id) {
+        match (api.next(id), extension) {
             // After a panic there may be nobody left to ask.
-            Ok(NextEvent::Invoke(invoke)) if !panic::happened() => extension.invoked(invoke),
-            Ok(NextEvent::Invoke(_)) => {}
-            Ok(NextEvent::Shutdown { deadline_ms, reason }) => {
-                extension.stop(deadline_ms, reason);
+            (Ok(NextEvent::Invoke(invoke)), Some(extension)) if !panic::happened() => extension.invoked(invoke),
+            (Ok(NextEvent::Invoke(_)), _) => {}
+            (Ok(NextEvent::Shutdown { deadline_ms, reason }), extension) => {
+                extension.inspect(|extension| extension.stop(deadline_ms, reason));
                 return ExitCode::SUCCESS;
             }
-            Err(error) => return gone(api, id, &error),
+            (Err(error), _) => return gone(api, id, &error),
         }
     }
 }
 
-/// Holds nothing and does nothing, but keeps calling `/next`: the function lives.
 fn idle() -> ExitCode {
-    let Some((api, id)) = LIFELINE.get() else { return ExitCode::FAILURE };
-    loop {
-        match api.next(id) {
-            Ok(NextEvent::Invoke(_)) => {}
-            Ok(NextEvent::Shutdown { .. }) => return ExitCode::SUCCESS,
-            Err(error) => return gone(api, id, &error),
-        }
-    }
+    LIFELINE.get().map_or(ExitCode::FAILURE, |(api, id)| serve(api, id, None))
 }
 
 fn gone(api: &Api, id: &ExtensionId, error: &dyn std::error::Error) -> ExitCode {
     log::error!("gone", "{error}; Lambda's API is gone, and so is the extension");
     api.exit_error(id, "Extension.NextFailed");
     ExitCode::FAILURE
-}
-
-/// The file name that Lambda started, which is the name that it expects to be registered.
-fn own_name() -> String {
-    let path = std::env::args_os().next().map(std::path::PathBuf::from).or_else(|| std::env::current_exe().ok());
-    let name = path.as_deref().and_then(|path| path.file_name()?.to_str()).unwrap_or(env!("CARGO_PKG_NAME"));
-    name.to_owned()
-}
-
-fn help() -> String {
-    format!(
-        "{} {}\n{}\n\nLambda starts it from a layer, with no argument. For people: --help, --version, and\n--check, which tries the settings below with one record and says what is wrong.\n\nSettings, as environment variables:\n{}",
-        env!("CARGO_PKG_NAME"),
-        env!("CARGO_PKG_VERSION"),
-        env!("CARGO_PKG_DESCRIPTION"),
-        config::help()
-    )
 }
 
 fn print(text: &str) -> ExitCode {

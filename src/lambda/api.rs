@@ -237,6 +237,14 @@ impl Api {
     }
 }
 
+/// The file name that Lambda started, which is the name that it expects to be registered.
+#[must_use]
+pub fn own_name() -> String {
+    let path = std::env::args_os().next().map(std::path::PathBuf::from).or_else(|| std::env::current_exe().ok());
+    let name = path.as_deref().and_then(|path| path.file_name()?.to_str()).unwrap_or(env!("CARGO_PKG_NAME"));
+    name.to_owned()
+}
+
 fn read_event(body: &[u8]) -> Option<NextEvent> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
