@@ -8,6 +8,7 @@
 
 mod check;
 mod delivery;
+mod deployed;
 mod freeze;
 mod house;
 mod lifecycle;

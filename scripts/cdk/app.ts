@@ -1,0 +1,65 @@
+/** Reads the context (`-c key=value`, see `scripts/deploy --help`) and makes the stack. */
+import { App, CfnWaitConditionHandle, Stack, Tags } from 'aws-cdk-lib';
+import * as path from 'node:path';
+
+import { TelemetryStack } from './stack';
+
+/** Everything that can be tagged is, with these. Who pays and who answers for it is to be said, not guessed: no defaults. */
+export const REQUIRED_TAGS = ['CostCenter', 'Environment', 'Application', 'Owner'];
+
+/** Adds to `app` what its context asks for. */
+export function fill(app: App): App {
+  const context = (key: string): string | undefined => {
+    const value: unknown = app.node.tryGetContext(key);
+    return value === undefined || value === '' ? undefined : String(value);
+  };
+  const name = context('stackName') ?? 'kinesis-telemetry';
+  if (context('destroy') === 'true') {
+    // To delete a stack its name is enough: no layers, no tags. A template may not be empty, so there is this.
+    new CfnWaitConditionHandle(new Stack(app, name), 'Nothing');
+    return app;
+  }
+  const missing = REQUIRED_TAGS.filter((tag) => !context(tag));
+  if (missing.length > 0) throw new Error(`these tags are required: ${missing.map((tag) => `-c ${tag}=...`).join(' ')}`);
+  const [streamArn, encryption, alarmTopic] = ['streamArn', 'encryption', 'alarmTopic'].map(context);
+  const [shards, retentionHours] = ['shards', 'retentionHours'].map((key) => number(key, context(key)));
+  const stack = new TelemetryStack(app, name, {
+    // Seen from dist/, both here and in the copy under target/cdk.
+    layers: context('layers') ?? path.join(__dirname, '../../../target/layer'),
+    ...(streamArn && { streamArn }),
+    ...(shards && { shards }),
+    ...(retentionHours && { retentionHours }),
+    ...(encryption && { encryption }),
+    ...(alarmTopic && { alarmTopic }),
+    settings: json('settings', context('settings') ?? '{}'),
+    denyCloudWatchLogs: context('denyLogs') === 'true',
+    archive: context('archive') === 'true',
+    consumed: context('consumed') === 'true',
+  });
+  REQUIRED_TAGS.forEach((tag) => Tags.of(stack).add(tag, context(tag) ?? ''));
+  return app;
+}
+
+function json(key: string, value: string): object {
+  try {
+    return Object(JSON.parse(value));
+  } catch {
+    throw new Error(`${key}=${value}: allowed is JSON, such as {"flush":"end"}`);
+  }
+}
+
+function number(key: string, value: string | undefined): number | undefined {
+  if (value === undefined) return undefined;
+  if (!/^[1-9][0-9]*$/.test(value)) throw new Error(`${key}=${value}: allowed is a whole number from 1`);
+  return Number(value);
+}
+
+if (require.main === module) {
+  try {
+    fill(new App()).synth();
+  } catch (error) {
+    // What is thrown here says what to mend; where in the code it was noticed helps nobody.
+    console.error(`error: ${error instanceof Error ? error.message : error}`);
+    process.exitCode = 1;
+  }
+}

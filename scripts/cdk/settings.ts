@@ -1,0 +1,142 @@
+/**
+ * The extension's settings as a type, and their way into a function's environment.
+ *
+ * Each field is a row of the binary's own table (`kinesis-telemetry-extension --help`): `maxAgeMs` is
+ * `KINESIS_TELEMETRY_MAX_AGE_MS`. What stands between the marks is that table; a test compares, and
+ * `UPDATE_SETTINGS=1 tests/deploy/run settings` writes it anew. `STREAM` is missing here: the construct sets it. Values
+ * are checked at synth, so that a bad one is no surprise in production.
+ */
+
+/** What every variable's name begins with. */
+export const PREFIX = 'KINESIS_TELEMETRY_';
+
+/** Every setting but the stream. What is left out has its default. */
+export interface ExtensionSettings {
+  // <fields>
+  /** what to subscribe to; default: platform,function; allowed: any of platform, function, extension */
+  readonly types?: readonly ('platform' | 'function' | 'extension')[];
+  /** when telemetry leaves the sandbox; default: adaptive; allowed: adaptive, end, next */
+  readonly flush?: 'adaptive' | 'end' | 'next';
+  /** how old an event may get in the queue while invocations keep coming (Managed Instances: 1000); default: 10000; allowed: 100 to 900000 */
+  readonly maxAgeMs?: number;
+  /** the most that one flush may hold an invocation; default: 3000; allowed: 50 to 60000 */
+  readonly flushTimeoutMs?: number;
+  /** memory for events waiting to be sent; default: 8388608; allowed: 1048576 to 1073741824 */
+  readonly queueBytes?: number;
+  /** how events are packed into Kinesis records; default: lines; allowed: lines, event, kpl */
+  readonly record?: 'lines' | 'event' | 'kpl';
+  /** the largest Kinesis record, data and key; not above the stream's own limit; default: 1048576; allowed: 1024 to 10485760 */
+  readonly recordBytes?: number;
+  /** what spreads records over shards; default: sandbox; allowed: sandbox, random, function, request */
+  readonly partitionKey?: 'sandbox' | 'random' | 'function' | 'request';
+  /** of each Kinesis record's data; with kpl, of each event in it; default: none; allowed: none, gzip */
+  readonly compression?: 'none' | 'gzip';
+  /** what each event carries beside Lambda's three keys; default: full; allowed: full, slim */
+  readonly envelope?: 'full' | 'slim';
+  /** copied into every event (slim: into the sandbox event); default: none; allowed: key=value,key=value */
+  readonly tags?: Readonly<Record<string, string>>;
+  /** assumed through STS before writing; default: none; allowed: the ARN of an IAM role */
+  readonly roleArn?: string;
+  /** told to STS with ROLE_ARN, where that role's trust policy asks for it; default: none; allowed: 2 to 1224 letters, digits and _+=,.@:/- */
+  readonly externalId?: string;
+  /** events not to ship, such as platform.start,platform.init*; default: none; allowed: event types, comma-separated, `*` at the end of one */
+  readonly exclude?: string;
+  /** ships a JSON log line only from this level up; lines that say no level always ship; default: none; allowed: TRACE, DEBUG, INFO, WARN, ERROR, FATAL */
+  readonly minLevel?: 'TRACE' | 'DEBUG' | 'INFO' | 'WARN' | 'ERROR' | 'FATAL';
+  /** of the telemetry listener; fixed, so that a restarted sandbox is found again; default: 4243; allowed: 1 to 65535, not 9001 */
+  readonly port?: number;
+  /** asked of the Telemetry API: how long it may hold a batch back; default: 25; allowed: 25 to 30000 */
+  readonly bufferTimeoutMs?: number;
+  /** asked of the Telemetry API: bytes in a batch; default: 1048576; allowed: 262144 to 1048576 */
+  readonly bufferMaxBytes?: number;
+  /** asked of the Telemetry API: events in a batch; default: 10000; allowed: 1000 to 10000 */
+  readonly bufferMaxItems?: number;
+  /** room under /tmp for events that memory cannot hold, or that a reset would lose; 0: none; default: 67108864; allowed: 0 to 10737418240 */
+  readonly spoolBytes?: number;
+  /** log prints events that are lost for good to stdout, one JSON line each; default: none; allowed: none, log */
+  readonly fallback?: 'none' | 'log';
+  /** on a bad setting or a failed start: idle, or fail the function's init; default: continue; allowed: continue, fail */
+  readonly onError?: 'continue' | 'fail';
+  /** emf prints one CloudWatch embedded-metric line at shutdown and every 5 minutes; default: none; allowed: none, emf */
+  readonly metrics?: 'none' | 'emf';
+  /** of the extension's own lines on stderr; default: warn; allowed: error, warn, info, debug */
+  readonly logLevel?: 'error' | 'warn' | 'info' | 'debug';
+  // </fields>
+}
+
+/** What a setting's value may be; `allowed` says it in the words of `--help`. */
+interface Rule {
+  readonly allowed: string;
+  fits(value: unknown): boolean;
+}
+
+export const number = (min: number, max: number, except?: number): Rule => ({
+  allowed: `${min} to ${max}${except ? `, not ${except}` : ''}`,
+  fits: (value) => Number.isInteger(value) && Number(value) >= min && Number(value) <= max && value !== except,
+});
+export const oneOf = (...words: string[]): Rule => ({
+  allowed: words.join(', '),
+  fits: (value) => words.includes(String(value)),
+});
+export const someOf = (...words: string[]): Rule => ({
+  allowed: `any of ${words.join(', ')}`,
+  fits: (value) => Array.isArray(value) && value.length > 0 && value.every((word) => words.includes(word)),
+});
+export const pairs: Rule = {
+  allowed: 'key=value,key=value',
+  fits: (value) => Object.entries(Object(value)).every(([key, tag]) => /^[^=,]+$/.test(key) && /^[^,]*$/.test(String(tag))),
+};
+export const text = (allowed: string): Rule => ({ allowed, fits: (value) => typeof value === 'string' });
+
+/** A rule for each field of the type: the compiler sees to it that none is missing. */
+export const RULES: Readonly<Record<keyof ExtensionSettings, Rule>> = {
+  // <rules>
+  types: someOf('platform', 'function', 'extension'),
+  flush: oneOf('adaptive', 'end', 'next'),
+  maxAgeMs: number(100, 900_000),
+  flushTimeoutMs: number(50, 60_000),
+  queueBytes: number(1_048_576, 1_073_741_824),
+  record: oneOf('lines', 'event', 'kpl'),
+  recordBytes: number(1024, 10_485_760),
+  partitionKey: oneOf('sandbox', 'random', 'function', 'request'),
+  compression: oneOf('none', 'gzip'),
+  envelope: oneOf('full', 'slim'),
+  tags: pairs,
+  roleArn: text('the ARN of an IAM role'),
+  externalId: text('2 to 1224 letters, digits and _+=,.@:/-'),
+  exclude: text('event types, comma-separated, `*` at the end of one'),
+  minLevel: oneOf('TRACE', 'DEBUG', 'INFO', 'WARN', 'ERROR', 'FATAL'),
+  port: number(1, 65_535, 9001),
+  bufferTimeoutMs: number(25, 30_000),
+  bufferMaxBytes: number(262_144, 1_048_576),
+  bufferMaxItems: number(1000, 10_000),
+  spoolBytes: number(0, 10_737_418_240),
+  fallback: oneOf('none', 'log'),
+  onError: oneOf('continue', 'fail'),
+  metrics: oneOf('none', 'emf'),
+  logLevel: oneOf('error', 'warn', 'info', 'debug'),
+  // </rules>
+};
+
+/** The environment variable of a field: `maxAgeMs` is `KINESIS_TELEMETRY_MAX_AGE_MS`. */
+export function variable(field: string): string {
+  return PREFIX + field.replace(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase();
+}
+
+/** The variables that say the same as `settings`. Throws one error that names every bad value. */
+export function environment(settings: ExtensionSettings): Record<string, string> {
+  const given = Object.entries(settings).filter(([, value]) => value !== undefined);
+  const problems = given.flatMap(([field, value]) => {
+    const rule = RULES[field as keyof ExtensionSettings] as Rule | undefined;
+    if (!rule) return [`${field}: no such setting`];
+    return rule.fits(value) ? [] : [`${field}=${JSON.stringify(value)}: allowed is ${rule.allowed}`];
+  });
+  if (problems.length > 0) throw new Error(`settings of the telemetry extension: ${problems.join('; ')}`);
+  return Object.fromEntries(given.map(([field, value]) => [variable(field), written(value)]));
+}
+
+function written(value: unknown): string {
+  if (Array.isArray(value)) return value.join(',');
+  if (typeof value === 'object' && value) return Object.entries(value).map(([key, of]) => `${key}=${of}`).join(',');
+  return String(value);
+}

@@ -1,0 +1,110 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use crate::contestant::{self, Contestant};
+use crate::scenario;
+
+pub(crate) const HELP: &str = "\
+usage: bench run [--quick] [--only SCENARIO,...] [--json FILE] [--svg FILE] [--valgrind FILE] [--version NAME=TEXT]...
+                 [--remark TEXT]... CONTESTANT=FILE...
+       bench counts --binary FILE --record FILE [--check]
+
+run     measures the contestants in turn and prints one table
+counts  counts the extension's instructions under callgrind and writes them to --record; with --check compares them
+        with what stands there instead, and fails when one has grown by more than a quarter
+
+contestants: floor-static floor-glibc extension-static extension-glibc peer-sdk peer-node
+scenarios:   start flood growth invocations tls";
+
+pub(crate) enum Command {
+    Help,
+    Run(Plan),
+    Counts(Counting),
+}
+
+/// What `run` is to do.
+#[derive(Default)]
+pub(crate) struct Plan {
+    pub(crate) quick: bool,
+    pub(crate) contestants: Vec<Contestant>,
+    pub(crate) versions: Vec<(String, String)>,
+    pub(crate) remarks: Vec<String>,
+    pub(crate) json: Option<PathBuf>,
+    pub(crate) svg: Option<PathBuf>,
+    pub(crate) valgrind: Option<PathBuf>,
+    only: Vec<String>,
+}
+
+impl Plan {
+    pub(crate) fn wants(&self, scenario: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|name| name == scenario)
+    }
+}
+
+/// What `counts` is to do.
+pub(crate) struct Counting {
+    pub(crate) binary: PathBuf,
+    pub(crate) record: PathBuf,
+    pub(crate) check: bool,
+}
+
+pub(crate) fn read(arguments: impl Iterator<Item = String>) -> Result<Command, String> {
+    let mut arguments = arguments.peekable();
+    match arguments.next().as_deref() {
+        Some("run") => read_run(arguments).map(Command::Run),
+        Some("counts") => read_counts(arguments).map(Command::Counts),
+        None | Some("--help" | "-h") => Ok(Command::Help),
+        Some(other) => Err(format!("{other}: neither run nor counts")),
+    }
+}
+
+fn read_run(mut arguments: impl Iterator<Item = String>) -> Result<Plan, String> {
+    let mut plan = Plan::default();
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value"));
+        match argument.as_str() {
+            "--quick" => plan.quick = true,
+            "--json" => plan.json = Some(value()?.into()),
+            "--svg" => plan.svg = Some(value()?.into()),
+            "--valgrind" => plan.valgrind = Some(value()?.into()),
+            "--version" => plan.versions.push(pair(&value()?)?),
+            "--remark" => plan.remarks.push(value()?),
+            "--only" => plan.only = value()?.split(',').map(str::to_owned).collect(),
+            _ => {
+                let (id, file) = pair(&argument)?;
+                plan.contestants.push(contestant::of(&id, file.into())?);
+            }
+        }
+    }
+    if let Some(unknown) = plan.only.iter().find(|name| scenario::ALL.iter().all(|scenario| scenario.name != **name)) {
+        return Err(format!("{unknown}: no such scenario"));
+    }
+    if plan.contestants.is_empty() {
+        return Err("no contestants".to_owned());
+    }
+    plan.contestants.sort_by_key(|contestant| contestant.place);
+    Ok(plan)
+}
+
+fn read_counts(mut arguments: impl Iterator<Item = String>) -> Result<Counting, String> {
+    let (mut binary, mut record, mut check) = (None, None, false);
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value"));
+        match argument.as_str() {
+            "--binary" => binary = Some(PathBuf::from(value()?)),
+            "--record" => record = Some(PathBuf::from(value()?)),
+            "--check" => check = true,
+            other => return Err(format!("{other}: no such argument")),
+        }
+    }
+    match (binary, record) {
+        (Some(binary), Some(record)) => Ok(Counting { binary, record, check }),
+        _ => Err("counts needs --binary and --record".to_owned()),
+    }
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or_else(|| format!("{text}: no such argument"))?;
+    Ok((name.to_owned(), value.to_owned()))
+}

@@ -1,0 +1,66 @@
+//! Who takes part.
+
+use std::path::{Path, PathBuf};
+
+use sandbox::{Kinesis, Lambda, LambdaBuilder, ms};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Floor,
+    Extension,
+    Peer,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Contestant {
+    pub(crate) id: &'static str,
+    pub(crate) title: &'static str,
+    pub(crate) kind: Kind,
+    /// Which floor was built the same way.
+    pub(crate) floor: &'static str,
+    /// In the table and in each round.
+    pub(crate) place: usize,
+    pub(crate) file: PathBuf,
+}
+
+const ALL: [(&str, &str, Kind, &str); 6] = [
+    ("floor-static", "floor, static", Kind::Floor, "floor-static"),
+    ("extension-static", "extension, static", Kind::Extension, "floor-static"),
+    ("floor-glibc", "floor, glibc", Kind::Floor, "floor-glibc"),
+    ("extension-glibc", "extension, glibc", Kind::Extension, "floor-glibc"),
+    ("peer-sdk", "Rust, AWS SDK", Kind::Peer, "floor-glibc"),
+    ("peer-node", "Node.js, AWS SDK", Kind::Peer, "floor-glibc"),
+];
+
+pub(crate) fn of(id: &str, file: PathBuf) -> Result<Contestant, String> {
+    let place = ALL.iter().position(|(known, ..)| *known == id).ok_or_else(|| format!("{id}: no such contestant"))?;
+    if !file.is_file() {
+        return Err(format!("{}: no such file", file.display()));
+    }
+    let (id, title, kind, floor) = ALL[place];
+    Ok(Contestant { id, title, kind, floor, place, file })
+}
+
+impl Contestant {
+    /// A program of machine code, so that its instructions can be counted.
+    pub(crate) fn is_native(&self) -> bool {
+        self.kind != Kind::Peer
+    }
+
+    /// A sandbox with it, in which nothing but its own work takes time.
+    pub(crate) fn sandbox(&self, kinesis: &Kinesis) -> LambdaBuilder {
+        sandbox(&self.file, kinesis)
+    }
+}
+
+/// See [`Contestant::sandbox`].
+pub(crate) fn sandbox(file: &Path, kinesis: &Kinesis) -> LambdaBuilder {
+    let mut builder = Lambda::builder(file).kinesis(kinesis).tmp_in("TMPDIR").without_feedback().timeout(ms(120_000));
+    builder = builder.init_limit(ms(60_000)).shutdown_limit(ms(30_000)).setting("FLUSH_TIMEOUT_MS", "60000");
+    if let Some(bundle) = kinesis.ca_bundle() {
+        // The same authority by the names that the SDKs' libraries know.
+        let bundle = bundle.to_string_lossy().into_owned();
+        builder = builder.env("SSL_CERT_FILE", &bundle).env("NODE_EXTRA_CA_CERTS", &bundle);
+    }
+    builder
+}

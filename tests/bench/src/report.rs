@@ -1,0 +1,134 @@
+//! The results as a table for people and as JSON for machines.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value, json};
+
+use crate::arguments::Plan;
+use crate::contestant::{Contestant, Kind};
+use crate::machine;
+use crate::measure::{ALL, Bound, Measure, Results, Yardstick};
+
+pub(crate) struct Report<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) results: &'a Results,
+    /// Before and after.
+    pub(crate) load: (f64, f64),
+}
+
+impl Report<'_> {
+    /// Measures that any contestant has a value of.
+    fn rows(&self) -> impl Iterator<Item = &'static Measure> {
+        ALL.iter().filter(|measure| self.plan.contestants.iter().any(|contestant| self.results.of(measure.id, contestant.id).is_some()))
+    }
+
+    pub(crate) fn where_and_what(&self) -> Vec<String> {
+        let mut lines = vec![machine::describe(), format!("load {:.1} before, {:.1} after", self.load.0, self.load.1)];
+        lines.push(self.plan.versions.iter().map(|(name, version)| format!("{name} {version}")).collect::<Vec<_>>().join(", "));
+        lines
+    }
+
+    pub(crate) fn table(&self) -> String {
+        let mut text = String::new();
+        let first = self.rows().map(|measure| measure.title.len()).max().unwrap_or(0).max(20);
+        let _ = write!(text, "{:first$}", "median, x floor");
+        for contestant in &self.plan.contestants {
+            let _ = write!(text, " {:>19}", contestant.title);
+        }
+        text.push('\n');
+        let mut scenario = "";
+        for measure in self.rows() {
+            if measure.scenario != scenario {
+                scenario = measure.scenario;
+                let _ = writeln!(text, "{}", "-".repeat(first + 20 * self.plan.contestants.len()));
+            }
+            let _ = write!(text, "{:first$}", measure.title);
+            for contestant in &self.plan.contestants {
+                let _ = write!(text, " {:>19}", self.cell(measure, contestant));
+            }
+            text.push('\n');
+        }
+        self.bounds(&mut text);
+        for remark in &self.results.remarks {
+            let _ = writeln!(text, "note: {remark}");
+        }
+        text.push('\n');
+        self.where_and_what().iter().for_each(|line| {
+            let _ = writeln!(text, "{line}");
+        });
+        text.push_str(
+            "x: times the floor that was built the same way; idle memory: times the glibc floor; growth: times the smaller flood; TLS: times without it",
+        );
+        text
+    }
+
+    fn cell(&self, measure: &Measure, contestant: &Contestant) -> String {
+        let Some(samples) = self.results.of(measure.id, contestant.id) else { return "-".to_owned() };
+        let value = measure.unit.show(samples.median());
+        match self.results.ratio(measure, contestant) {
+            Some(ratio) => format!("{value} {:>6}", format!("{}x", short(ratio))),
+            None => format!("{value} {:>6}", ""),
+        }
+    }
+
+    fn bounds(&self, text: &mut String) {
+        text.push('\n');
+        for (measure, bound) in self.rows().filter_map(|measure| Some((measure, measure.bound?))) {
+            for contestant in self.plan.contestants.iter().filter(|contestant| contestant.kind == Kind::Extension) {
+                let Some(ratio) = self.results.ratio(measure, contestant) else { continue };
+                let (good, word, limit) = match bound {
+                    Bound::AtMost(limit) => (ratio <= limit, "at most", limit),
+                    Bound::AtLeast(limit) => (ratio >= limit, "at least", limit),
+                };
+                let verdict = if good { "met   " } else { "MISSED" };
+                let title = measure.title.trim();
+                let _ = writeln!(text, "{verdict} {title}, {}: {}x, bound {word} {limit}x", contestant.title, short(ratio));
+            }
+        }
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        let measures: Map<String, Value> = self.rows().map(|measure| (measure.id.to_owned(), self.measure(measure))).collect();
+        let versions: Map<String, Value> = self.plan.versions.iter().map(|(name, version)| (name.clone(), json!(version))).collect();
+        json!({
+            "machine": machine::describe(),
+            "load": [self.load.0, self.load.1],
+            "versions": versions,
+            "quick": self.plan.quick,
+            "measures": measures,
+            "remarks": self.results.remarks,
+        })
+    }
+
+    fn measure(&self, measure: &Measure) -> Value {
+        let mut contestants = Map::new();
+        for contestant in &self.plan.contestants {
+            let Some(samples) = self.results.of(measure.id, contestant.id) else { continue };
+            let mut value = json!({ "median": samples.median(), "min": samples.least(), "max": samples.most(), "runs": samples.0.len() });
+            if let Some(ratio) = self.results.ratio(measure, contestant) {
+                value["ratio"] = json!(ratio);
+            }
+            contestants.insert(contestant.id.to_owned(), value);
+        }
+        let mut value = json!({ "title": measure.title.trim(), "scenario": measure.scenario, "unit": measure.unit.name() });
+        match measure.bound {
+            Some(Bound::AtMost(limit)) => value["atMost"] = json!(limit),
+            Some(Bound::AtLeast(limit)) => value["atLeast"] = json!(limit),
+            None => {}
+        }
+        value["ratioTo"] = match measure.yardstick {
+            Yardstick::OwnFloor => json!("the floor built the same way"),
+            Yardstick::OwnFloors(other) => json!(format!("{other} of the floor built the same way")),
+            Yardstick::GlibcFloor => json!("floor-glibc"),
+            Yardstick::Self_(other) => json!(other),
+            Yardstick::None => Value::Null,
+        };
+        value["contestants"] = Value::Object(contestants);
+        value
+    }
+}
+
+/// A ratio with as many digits as mean something.
+pub(crate) fn short(ratio: f64) -> String {
+    if ratio >= 9.95 { format!("{ratio:.0}") } else { format!("{ratio:.2}") }
+}

@@ -1,0 +1,248 @@
+//! What the contestants go through. One call is one turn of one contestant.
+
+use std::io::IsTerminal;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sandbox::{Fault, FloodReport, Invocation, Kinesis, Lambda, ms};
+
+use crate::Result;
+use crate::arguments::Plan;
+use crate::contestant::{Contestant, Kind};
+use crate::measure::Results;
+use crate::process;
+
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    /// Rounds in full and with `--quick`.
+    rounds: (usize, usize),
+    turn: fn(&Contestant, &Plan, &mut Results) -> Result<()>,
+}
+
+pub(crate) const ALL: [Scenario; 5] = [
+    Scenario { name: "start", rounds: (41, 11), turn: start },
+    Scenario { name: "flood", rounds: (7, 3), turn: flood },
+    Scenario { name: "growth", rounds: (1, 1), turn: growth },
+    Scenario { name: "invocations", rounds: (2, 1), turn: invocations },
+    Scenario { name: "tls", rounds: (3, 1), turn: tls },
+];
+
+/// Batches of 1000 events of 300 bytes.
+const FLOOD: usize = 200;
+const EVENTS: usize = 1000;
+const EVENT_BYTES: usize = 300;
+
+/// How long an idle process is given to come to rest.
+const REST: Duration = Duration::from_millis(150);
+/// How long nothing may arrive before a flood is taken to be over.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// All rounds; contestants take turns in each.
+pub(crate) fn run(scenario: &Scenario, plan: &Plan, results: &mut Results) -> Result<()> {
+    let rounds = if plan.quick { scenario.rounds.1 } else { scenario.rounds.0 };
+    for round in 1..=rounds {
+        for contestant in &plan.contestants {
+            progress(&format!("{}: round {round} of {rounds}, {}", scenario.name, contestant.title));
+            (scenario.turn)(contestant, plan, results).map_err(|error| format!("{}, {}: {error}", scenario.name, contestant.title))?;
+        }
+    }
+    progress("");
+    Ok(())
+}
+
+/// What is going on, on one line, for a person who waits.
+pub(crate) fn progress(line: &str) {
+    if std::io::stderr().is_terminal() {
+        eprint!("\r\x1b[K{line}");
+    }
+}
+
+/// Process start to the first `/next`, and what it holds when nothing happens.
+fn start(contestant: &Contestant, _: &Plan, results: &mut Results) -> Result<()> {
+    let kinesis = Kinesis::builder().count_only().start();
+    let lambda = contestant.sandbox(&kinesis).start();
+    let init = lambda.init()?;
+    let cpu = process::cpu(&lambda)?;
+    let faults = process::page_faults(&lambda)?;
+    thread::sleep(REST);
+    let stats = lambda.stats();
+    results.add("start", contestant, init.first_next.as_secs_f64() * 1e3);
+    results.add("start-cpu", contestant, cpu.as_secs_f64() * 1e3);
+    results.add("start-faults", contestant, faults as f64);
+    results.add("idle", contestant, stats.resident_kib as f64);
+    results.add("threads", contestant, stats.threads as f64);
+    lambda.kill();
+    Ok(())
+}
+
+/// What a flood cost.
+struct Flooded {
+    cpu_us: f64,
+    delivered: f64,
+    taken: f64,
+    peak_kib: f64,
+    requests: f64,
+}
+
+/// As many events as the simulator can post, inside one invocation, until the last of them is on the stream. No freeze.
+fn pour(contestant: &Contestant, batches: usize, envelope: &str, results: &mut Results) -> Result<Flooded> {
+    let kinesis = Kinesis::builder().count_only().start();
+    let lambda = contestant.sandbox(&kinesis).setting("ENVELOPE", envelope).setting("FLUSH", "end").without_freeze().start();
+    lambda.init()?;
+    lambda.drain(ms(2000));
+    let before = process::cpu(&lambda)?;
+    let wanted = (batches * EVENTS) as u64;
+    let (tell, told) = mpsc::channel::<std::io::Result<(Instant, FloodReport)>>();
+    let invocation = Invocation::new().run(move |lambda| {
+        let begun = Instant::now();
+        let _ = tell.send(lambda.flood(batches, EVENTS, EVENT_BYTES).map(|report| (begun, report)));
+    });
+    let (invoked, last) = thread::scope(|scope| {
+        let arrival = scope.spawn(|| last_arrival(&kinesis, wanted));
+        (lambda.invoke(invocation), arrival.join())
+    });
+    invoked?;
+    let (begun, report) = told.recv()??;
+    let last = last.map_err(|_| "the thread that watches the stream panicked")?;
+    let cpu = process::cpu(&lambda)?.saturating_sub(before);
+    let counted = kinesis.counted();
+    let shutdown = lambda.shutdown("spindown");
+    if counted.events < wanted {
+        results.remarks.push(format!("{}: {} of {wanted} events arrived in a flood", contestant.title, counted.events));
+    }
+    Ok(Flooded {
+        cpu_us: cpu.as_secs_f64() * 1e6 / counted.events.max(1) as f64,
+        delivered: counted.events as f64 / last.saturating_duration_since(begun).as_secs_f64(),
+        taken: report.events as f64 / report.took.as_secs_f64(),
+        peak_kib: shutdown.stats.peak_kib as f64,
+        requests: counted.requests as f64,
+    })
+}
+
+/// When the last event that was waited for arrived.
+fn last_arrival(kinesis: &Kinesis, wanted: u64) -> Instant {
+    let (mut last, mut seen) = (Instant::now(), 0);
+    loop {
+        let events = kinesis.counted().events;
+        if events > seen {
+            (last, seen) = (Instant::now(), events);
+        }
+        if seen >= wanted || (seen > 0 && last.elapsed() > SILENCE) || last.elapsed() > SILENCE * 12 {
+            return last;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn flood(contestant: &Contestant, _: &Plan, results: &mut Results) -> Result<()> {
+    let flooded = pour(contestant, FLOOD, "slim", results)?;
+    results.add("flood-cpu", contestant, flooded.cpu_us);
+    results.add("flood-rate", contestant, flooded.delivered);
+    results.add("flood-taken", contestant, flooded.taken);
+    results.add("flood-peak", contestant, flooded.peak_kib);
+    results.add("flood-requests", contestant, flooded.requests);
+    if contestant.kind == Kind::Extension {
+        let flooded = pour(contestant, FLOOD, "full", results)?;
+        results.add("flood-cpu-full", contestant, flooded.cpu_us);
+        results.add("flood-rate-full", contestant, flooded.delivered);
+    }
+    Ok(())
+}
+
+/// Ten times the flood: cost must grow with it, memory must not.
+fn growth(contestant: &Contestant, plan: &Plan, results: &mut Results) -> Result<()> {
+    // The floor has no bound on its memory, and the peers take as long as they take.
+    if plan.quick || contestant.kind != Kind::Extension {
+        return Ok(());
+    }
+    let flooded = pour(contestant, FLOOD * 10, "slim", results)?;
+    results.add("growth-cpu", contestant, flooded.cpu_us);
+    results.add("growth-peak", contestant, flooded.peak_kib);
+    Ok(())
+}
+
+/// Many invocations of a millisecond with one line each, the sandbox frozen in between; and some with `FLUSH=end`.
+fn invocations(contestant: &Contestant, plan: &Plan, results: &mut Results) -> Result<()> {
+    const LATENCIES: [(u64, &str, &str, &str); 3] = [
+        (0, "invocations-cpu-0", "invocations-added-0", "end-added-0"),
+        (5, "invocations-cpu-5", "invocations-added-5", "end-added-5"),
+        (20, "invocations-cpu-20", "invocations-added-20", "end-added-20"),
+    ];
+    let (many, some) = if plan.quick { (500, 50) } else { (5000, 150) };
+    for (latency, cpu_row, added_row, end_row) in LATENCIES {
+        let (cpu, added) = invoke_many(contestant, latency, many, "adaptive")?;
+        results.add(cpu_row, contestant, cpu);
+        results.add(added_row, contestant, added);
+        if contestant.kind == Kind::Extension {
+            let (_, added) = invoke_many(contestant, latency, some, "end")?;
+            results.add(end_row, contestant, added);
+        }
+    }
+    Ok(())
+}
+
+/// CPU in us and time added in ms, both on average: what is billed is the sum.
+fn invoke_many(contestant: &Contestant, latency: u64, count: usize, flush: &str) -> Result<(f64, f64)> {
+    let kinesis = Kinesis::builder().count_only().start();
+    if latency > 0 {
+        kinesis.fault(Fault::delay(ms(latency)));
+    }
+    let lambda = contestant.sandbox(&kinesis).setting("FLUSH", flush).start();
+    lambda.init()?;
+    let before = process::cpu(&lambda)?;
+    let mut added = Duration::ZERO;
+    for number in 0..count {
+        let report = lambda.invoke(Invocation::new().text(&format!("order {number} taken")))?;
+        added += report.held;
+    }
+    let cpu = process::cpu(&lambda)?.saturating_sub(before);
+    lambda.shutdown("spindown");
+    Ok((cpu.as_secs_f64() * 1e6 / count as f64, added.as_secs_f64() * 1e3 / count as f64))
+}
+
+/// A flush with each invocation, without TLS and with it.
+fn tls(contestant: &Contestant, plan: &Plan, results: &mut Results) -> Result<()> {
+    // The floor speaks plain HTTP only.
+    if contestant.kind == Kind::Floor {
+        return Ok(());
+    }
+    let count = if plan.quick { 20 } else { 80 };
+    for (secure, first_row, each_row) in [(false, "plain-first", "plain-each"), (true, "tls-first", "tls-each")] {
+        let kinesis = Kinesis::builder().count_only();
+        let kinesis = if secure { kinesis.tls().start() } else { kinesis.start() };
+        let lambda = contestant.sandbox(&kinesis).setting("FLUSH", "end").start();
+        lambda.init()?;
+        // No rest: the peers send what the init brought as soon as it comes.
+        let start = process::cpu(&lambda)?;
+        flush_once(&lambda, &kinesis)?;
+        let first = process::cpu(&lambda)?;
+        for _ in 1..count {
+            flush_once(&lambda, &kinesis)?;
+        }
+        let end = process::cpu(&lambda)?;
+        results.add(first_row, contestant, first.saturating_sub(start).as_secs_f64() * 1e6);
+        results.add(each_row, contestant, end.saturating_sub(first).as_secs_f64() * 1e6 / (count - 1) as f64);
+        if secure {
+            let mut connections: Vec<u64> = kinesis.puts().iter().map(|put| put.connection).collect();
+            connections.sort_unstable();
+            connections.dedup();
+            results.add("tls-connections", contestant, connections.len() as f64);
+            results.add("tls-requests", contestant, kinesis.counted().requests as f64);
+            results.add("tls-peak", contestant, lambda.stats().peak_kib as f64);
+        }
+        lambda.shutdown("spindown");
+    }
+    Ok(())
+}
+
+/// An invocation that is long enough for a batch to be posted and sent within it.
+fn flush_once(lambda: &Lambda, kinesis: &Kinesis) -> Result<()> {
+    let before = kinesis.counted().requests;
+    lambda.invoke(Invocation::new().text("order taken").work(ms(35)))?;
+    if kinesis.counted().requests == before {
+        // A peer that takes its time: it is thawed by the next invocation.
+        lambda.invoke(Invocation::new().work(ms(60)))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,287 @@
+"""The checks, in the order in which they run. Those from `deployment` on share one emulator and one deployed stack."""
+import collections
+import contextlib
+import json
+import os
+import pathlib
+import platform
+import re
+import shutil
+import subprocess
+import zipfile
+
+import readback
+import tools
+from emulation import Moto
+from process import Failure
+
+# `name`: to ask for it alone. `proves`: in a few words. `run`: takes the setup, raises Failure, returns what was found.
+# `needs`: the check that must have passed before, for this one goes on with what it left.
+Check = collections.namedtuple("Check", "name proves run needs", defaults=[None])
+
+TAGS = {"CostCenter": "4711", "Environment": "test", "Application": "telemetry", "Owner": "somebody"}
+MACHINE = {"aarch64": "arm64", "amd64": "x86_64"}.get(platform.machine(), platform.machine())
+
+
+class Setup:
+    """What the checks share. `with` ends the emulator."""
+
+    def __init__(self, binary, integration_tests):
+        self.binary, self.integration_tests = binary, integration_tests
+        self.bin = tools.ROOT / "venv/bin"
+        self.work, self.templates = tools.ROOT / "work", tools.ROOT / "templates"
+        self.moto = self.found = None
+        self.stack = contextlib.ExitStack()
+        for folder in (self.work, self.templates):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stack.close()
+
+    def call(self, name, command, seconds, may_fail=False, folder=None, **variables):
+        """Runs a program, keeps what it says in a log, and gives that; fails where it does, unless it may."""
+        environment = {**os.environ, "HOME": str(self.work), **{key: str(value) for key, value in variables.items()}}
+        log = self.work / f"{name}.log"
+        with open(log, "wb") as output:
+            child = subprocess.Popen(
+                [str(part) for part in command],
+                cwd=folder or tools.REPOSITORY,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+            try:
+                code = child.wait(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                raise Failure(f"{name}: not within {seconds} s; see {log}")
+            finally:
+                child.kill()
+                child.wait(timeout=10)
+        said = log.read_text(errors="replace")
+        if code and not may_fail:
+            raise Failure(f"{name} ended with {code}:\n" + "\n".join(said.splitlines()[-40:]))
+        return said
+
+    def deploy_script(self, name, *arguments, **variables):
+        tags = [word for tag, value in TAGS.items() for word in ("-c", f"{tag}={value}")]
+        return self.call(name, [tools.REPOSITORY / "scripts/deploy", *arguments, *tags], 180, **variables)
+
+    def read_back(self):
+        return readback.Readback(self.moto.client, TAGS, tools.LAYERS)
+
+
+def types(setup):
+    """The app and its tests, with everything that TypeScript can be strict about."""
+    app = tools.app()
+    setup.call("types", [app / "node_modules/.bin/tsc"], 60, folder=app)
+    return f"{len(list(app.glob('*.ts')))} files"
+
+
+def node_tests(setup, name, **variables):
+    said = setup.call(name, ["node", "--test", "--test-reporter", "spec", f"dist/{name}.test.js"], 120, folder=tools.APP, **variables)
+    passed = int(re.search(r"^ℹ pass (\d+)$", said, re.MULTILINE)[1])
+    if not passed:
+        raise Failure(f"{name}: no test was run")
+    return f"{passed} tests"
+
+
+def settings(setup):
+    """With UPDATE_SETTINGS set it writes the table into scripts/cdk/settings.ts instead of comparing."""
+    file = tools.REPOSITORY / "scripts/cdk/settings.ts"
+    return node_tests(setup, "settings", KTE_BINARY=setup.binary, SETTINGS_FILE=file)
+
+
+def template(setup):
+    return node_tests(setup, "template", TEMPLATES=setup.templates)
+
+
+def offline(setup):
+    """This program runs without a network; so does the synthesis, with layers as they will be deployed."""
+    routes = pathlib.Path("/proc/net/route").read_text().splitlines()[1:]
+    if routes:
+        raise Failure(f"there is a network: {routes}")
+    said = setup.deploy_script("offline", "--synth", "-c", "archive=true")
+    if "written to" not in said:
+        raise Failure(f"no template was written: {said}")
+    written = list((tools.CDK / "cdk.out").glob("*.template.json"))
+    for file in written:
+        shutil.copy(file, setup.templates / f"synthesized-{file.name}")
+    return f"{sum(file.stat().st_size for file in written)} bytes of template"
+
+
+def lint(setup):
+    """W3005 is CDK's own: it says twice that a function waits for its role. Planted errors must be found, too."""
+    templates = sorted(setup.templates.glob("*.json"))
+    readme = re.findall(r"^```yaml\n(.*?)^```$", (tools.REPOSITORY / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    snippets = [snippet for snippet in readme if "Resources:" in snippet]
+    files = [setup.work / f"readme-{number}.yaml" for number in range(len(snippets))]
+    for file, snippet in zip(files, snippets):
+        file.write_text(snippet)
+    bad = json.loads((setup.templates / "default.template.json").read_text())
+    for resource in bad["Resources"].values():
+        if resource["Type"] == "AWS::Lambda::Function":
+            resource["Properties"]["Architectures"] = ["aarch64"]
+        if resource["Type"] == "AWS::IAM::ManagedPolicy":
+            resource["Properties"]["PolicyDocument"]["Statement"][0]["Action"] = "kinesis:PutRecordz"
+    planted = setup.work / "planted.json"
+    planted.write_text(json.dumps(bad))
+    command = [setup.bin / "cfn-lint", "--ignore-checks", "W3005", "--format", "json", "--", *templates, *files, planted]
+    said = setup.call("lint", command, 120, may_fail=True)
+    try:
+        findings = json.loads(said)
+    except ValueError:
+        raise Failure(f"cfn-lint broke down:\n{said}")
+    good = [f"{finding['Filename']}: {finding['Message']}" for finding in findings if finding["Filename"] != str(planted)]
+    if good:
+        raise Failure("\n".join(good))
+    for word in ("aarch64", "putrecordz"):
+        if not any(word in finding["Message"].lower() for finding in findings):
+            raise Failure(f"cfn-lint overlooks {word}: {said}")
+    return f"{len(templates)} templates, {len(snippets)} of the README's, and 2 planted errors found"
+
+
+def usage(setup):
+    """What is asked of scripts/deploy wrongly is told at once, before anything is built."""
+    program = tools.REPOSITORY / "scripts/deploy"
+    if "--destroy" not in setup.call("usage", [program, "--help"], 10):
+        raise Failure("--help is no help")
+    mistakes = {"--banana": "unknown argument --banana", "-c Ower=me": "no such key: Ower", "-c layers=nowhere": "no such folder: nowhere"}
+    for arguments, message in mistakes.items():
+        said = setup.call("usage", [program, *arguments.split()], 10, may_fail=True)
+        if message not in said:
+            raise Failure(f"scripts/deploy {arguments} says:\n{said}")
+    return f"{len(mistakes)} mistakes"
+
+
+def deployment(setup):
+    """As a person does it, from nothing: the account isn't bootstrapped either."""
+    setup.moto = setup.stack.enter_context(Moto(setup.work, setup.bin / "python"))
+    # 127.0.0.1, as many write it; the script knows that it must be `localhost`.
+    said = setup.deploy_script("deploy", AWS_ENDPOINT_URL=f"http://127.0.0.1:{setup.moto.port}")
+    for word in ("== bootstrap", "StreamName = ", "aws lambda get-function-configuration --function-name kinesis-telemetry-"):
+        if word not in said:
+            raise Failure(f"scripts/deploy does not say {word!r}:\n{said}")
+    # Without the zips that CDK made and keeps: they would hide what `control` does to the files.
+    shutil.copytree(tools.CDK / "cdk.out", setup.work / "assembly", ignore=shutil.ignore_patterns(".cache"))
+    setup.found = setup.read_back()
+    if setup.found.problems:
+        raise Failure("the stack is not as it should be:\n  " + "\n  ".join(setup.found.problems))
+    resources = setup.moto.client("cloudformation").describe_stack_resources(StackName=readback.STACK)["StackResources"]
+    return f"{len(setup.found.outputs)} outputs, {len(resources)} resources"
+
+
+def layers(setup):
+    """`readback` compared the deployed program with the built folder's; here with the zip's that people download."""
+    for architecture, program in setup.found.layers.items():
+        with zipfile.ZipFile(tools.LAYERS / f"kinesis-telemetry-extension-{architecture}.zip") as archive:
+            (entry,) = archive.infolist()
+            if (entry.filename, oct(entry.external_attr >> 16)) != (readback.EXTENSION, oct(0o100755)):
+                raise Failure(f"the zip for {architecture} holds {entry}")
+            if archive.read(entry) != program:
+                raise Failure(f"the zip for {architecture} holds another program than the deployed layer")
+    sizes = ", ".join(f"{architecture} {len(program)} bytes" for architecture, program in setup.found.layers.items())
+    if len(setup.found.layers) != 2:
+        raise Failure(f"not both layers are there: {sizes}")
+    return sizes
+
+
+def telemetry(setup):
+    """The program out of the deployed layer, with the deployed function's environment, in the simulated Lambda."""
+    binary, variables = setup.work / "kinesis-telemetry-extension", setup.work / "environment.json"
+    binary.write_bytes(setup.found.layers[MACHINE])
+    binary.chmod(0o755)
+    variables.write_text(json.dumps(setup.found.environments[MACHINE]))
+    command = [setup.integration_tests, "deployed::", "--nocapture"]
+    said = setup.call("telemetry", command, 60, KTE_BINARY=binary, KTE_DEPLOYED_ENV=variables)
+    if "test result: ok. 1 passed" not in said:
+        raise Failure(f"tests/it/deployed.rs was not run:\n{said}")
+    return f"with {', '.join(setup.found.environments[MACHINE])}"
+
+
+def destruction(setup):
+    setup.call("destroy", [tools.REPOSITORY / "scripts/deploy", "--destroy"], 120, AWS_ENDPOINT_URL=f"http://localhost:{setup.moto.port}")
+    left = readback.left(setup.moto.client)
+    if left:
+        raise Failure(f"left behind: {', '.join(left)}")
+    return "nothing is left"
+
+
+def control(setup):
+    """A template broken on purpose: CDK and the emulator take it, and `readback` must find each break."""
+    broken = setup.work / "assembly"
+    wanted = sabotage(broken)
+    # CDK does not upload again what is there under the same hash, the template and a file of another mode among them.
+    s3 = setup.moto.client("s3")
+    for item in s3.list_objects_v2(Bucket=readback.ASSETS)["Contents"]:
+        s3.delete_object(Bucket=readback.ASSETS, Key=item["Key"])
+    command = [tools.CDK / "node_modules/.bin/cdk", "deploy", "--app", broken, "--all", "--require-approval", "never", "--no-notices"]
+    said = setup.call("control", command, 120, folder=tools.CDK, **setup.moto.variables())
+    if "✅" not in said:
+        raise Failure(f"cdk did not deploy the broken template:\n{said}")
+    problems = setup.read_back().problems
+    overlooked = [start for start in wanted if not any(problem.startswith(start) for problem in problems)]
+    beside = [problem for problem in problems if not any(problem.startswith(start) for start in wanted)]
+    if overlooked or beside:
+        raise Failure(f"overlooked: {overlooked}; found beside that: {beside}")
+    return f"{len(wanted)} breaks, {len(problems)} found"
+
+
+def sabotage(assembly):
+    """Breaks a synthesized stack in many places, and gives how the problem of each must begin."""
+    (file,) = assembly.glob("*.template.json")
+    document = json.loads(file.read_text())
+
+    def first(kind, word=""):
+        return next(key for key, it in document["Resources"].items() if it["Type"] == kind and word in json.dumps(it["Properties"]))
+
+    def properties(kind, word=""):
+        return document["Resources"][first(kind, word)]["Properties"]
+
+    # Both layers become the x86_64 program, and that can't be executed.
+    x86, arm = (properties("AWS::Lambda::LayerVersion", architecture) for architecture in ("x86_64", "arm64"))
+    arm["Content"]["S3Key"] = x86["Content"]["S3Key"]
+    (assembly / f"asset.{x86['Content']['S3Key'].removesuffix('.zip')}" / readback.EXTENSION).chmod(0o644)
+    properties("AWS::IAM::ManagedPolicy")["PolicyDocument"]["Statement"][0]["Action"] = "kinesis:PutRecord"
+    properties("AWS::SSM::Parameter", "/extension/arn")["Value"] = "nothing"
+    del properties("AWS::Kinesis::Stream")["StreamEncryption"]
+    properties("AWS::Kinesis::Stream")["Tags"].pop()
+    properties("AWS::Logs::LogGroup")["RetentionInDays"] = 3
+    del properties("AWS::Lambda::Function", "arm64")["Layers"]
+    del properties("AWS::Lambda::Function", "x86_64")["Environment"]
+    del properties("AWS::IAM::Role")["ManagedPolicyArns"]
+    del document["Resources"][first("AWS::CloudWatch::Alarm")], document["Outputs"]["WriteThrottlesAlarm"]
+    file.write_text(json.dumps(document))
+    return [
+        "layer x86_64: files and modes",
+        "layer arm64: files and modes",
+        "layer arm64: program",
+        "policy: statements",
+        "parameters: extension/arn",
+        "stream: encryption",
+        "stream: tags",
+        "log_group x86_64: retention",
+        "function arm64: layers",
+        "function x86_64: KeyError('Environment')",
+        "role x86_64: managed policies",
+        "alarm: KeyError('WriteThrottlesAlarm')",
+    ]
+
+
+CHECKS = [
+    Check("types", "strict TypeScript", types),
+    Check("settings", "the settings' type is the binary's table", settings, "types"),
+    Check("template", "what the template must say", template, "types"),
+    Check("offline", "synthesis without a network", offline),
+    Check("lint", "cfn-lint has nothing to say", lint, "template"),
+    Check("usage", "scripts/deploy names a mistake", usage),
+    Check("deployment", "scripts/deploy from nothing; every resource read back", deployment),
+    Check("layers", "the deployed program is the built one, 0755 in its place", layers, "deployment"),
+    Check("telemetry", "the deployed environment and program ship telemetry", telemetry, "deployment"),
+    Check("destruction", "scripts/deploy --destroy", destruction, "deployment"),
+    Check("control", "a template broken on purpose does not pass", control, "destruction"),
+]
