@@ -16,6 +16,8 @@
 //!
 //! Everything is synchronous: threads and blocking sockets, no async runtime.
 
+#![forbid(unsafe_code)]
+
 pub mod check;
 pub mod clock;
 pub mod config;

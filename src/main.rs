@@ -1,5 +1,7 @@
 //! The story: arguments, settings, registration, the `/next` loop, exit code.
 
+#![forbid(unsafe_code)]
+
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};

@@ -6,7 +6,8 @@ import subprocess
 
 from tools import PROGRAM
 
-REGISTRY = "registry+https://github.com/rust-lang/crates.io-index"
+# How Cargo.lock marks what comes from a registry; scripts/audit refuses any other than Rust's own.
+REGISTRY = "registry+"
 
 
 def text(crates, arch):
@@ -84,7 +85,7 @@ def auditable(crates, arch):
     place = {(crate.name, crate.version): at for at, crate in enumerate(crates)}
     packages = []
     for crate in crates:
-        source = "crates.io" if crate.source == REGISTRY else "local"
+        source = "crates.io" if (crate.source or "").startswith(REGISTRY) else "local"
         package = {"name": crate.name, "version": crate.version, "source": source}
         if children := sorted(place[key] for key in crate.children[arch]):
             package["dependencies"] = children
