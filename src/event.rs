@@ -4,7 +4,6 @@
 //! event are its JSON object without the closing brace, on one line, so that whoever sends it appends what the extension adds.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 /// A range of a batch's bytes. 32 bits: a body has 8 MiB at the most.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,6 +22,12 @@ impl Span {
         Span { start: narrow(range.start), len: narrow(range.len()) }
     }
 
+    /// Whether it holds nothing.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.len == 0
+    }
+
     /// The bytes themselves; empty where the span does not lie within `bytes`.
     #[must_use]
     pub fn of<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
@@ -31,31 +36,20 @@ impl Span {
     }
 }
 
-/// Which invocation an event belongs to. Ids are as in JSON, between the quotes, so they need no escaping.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum RequestId {
-    /// None, or none that can be known.
-    #[default]
-    Unknown,
-    /// The record says so itself.
-    Own(Span),
-    /// A text log: the invocation in progress.
-    InProgress(Arc<str>),
-}
-
 /// One telemetry event, as ranges into its batch's bytes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Event {
     /// The canonical object `{"time":…,"type":…,"record":…` without its closing brace.
     pub text: Span,
     /// The record's value within the batch's bytes.
     pub record: Span,
-    /// The invocation it belongs to.
-    pub request_id: RequestId,
-    /// The root of the record's own trace context.
-    pub trace_id: Option<Span>,
-    /// Whose invocation it belongs to, where functions are isolated by tenant.
-    pub tenant_id: Option<Span>,
+    /// The invocation it belongs to, as in JSON between the quotes, so that it needs no escaping: the record's own, or for a log the one in
+    /// progress. Empty where it is not known.
+    pub request_id: Span,
+    /// The root of the record's own trace context, or empty.
+    pub trace_id: Span,
+    /// Whose invocation it belongs to, where functions are isolated by tenant, or empty.
+    pub tenant_id: Span,
     /// The second half of its event id: 1 for the first event taken from Lambda.
     pub number: u64,
     /// Of the init or the first invocation.
@@ -97,10 +91,10 @@ impl Batch {
         self.next = (self.next + count).min(self.events.len());
     }
 
-    /// The buffer of the bytes, for the next body.
+    /// Its buffers, for the next body.
     #[must_use]
-    pub fn into_bytes(self) -> Vec<u8> {
-        self.bytes
+    pub fn into_buffers(self) -> (Vec<u8>, Vec<Event>) {
+        (self.bytes, self.events)
     }
 
     /// What it costs in memory, in bytes: the body and the bookkeeping, whether or not some events have been taken.

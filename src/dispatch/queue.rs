@@ -101,9 +101,16 @@ pub struct Queue {
     ledger: Arc<Ledger>,
     spool: Arc<Spool>,
     /// For what goes into the spool; on the listener's threads.
-    packer: Mutex<Packer>,
+    spill: Mutex<Spill>,
     inner: Mutex<Inner>,
     wake: Condvar,
+}
+
+/// What packs for the spool, and the body of the request that it packed last.
+#[derive(Debug)]
+struct Spill {
+    packer: Packer,
+    buffer: Vec<u8>,
 }
 
 #[derive(Debug, Default)]
@@ -116,8 +123,8 @@ struct Inner {
     in_hand: u64,
     /// When the oldest of those was taken from Lambda.
     in_hand_since: Option<EpochMs>,
-    /// Buffers of bodies that are done with: their pages need not be fetched again.
-    spare: Vec<Vec<u8>>,
+    /// Buffers of batches that are done with: their pages need not be fetched again.
+    spare: Vec<(Vec<u8>, Vec<Event>)>,
     /// There is something to look at since the dispatcher last looked.
     news: bool,
 }
@@ -126,7 +133,7 @@ impl Queue {
     /// An empty queue.
     #[must_use]
     pub fn new(bounds: Bounds, packer: Packer, spool: Arc<Spool>, ledger: Arc<Ledger>) -> Queue {
-        Queue { bounds, ledger, spool, packer: Mutex::new(packer), inner: Mutex::default(), wake: Condvar::new() }
+        Queue { bounds, ledger, spool, spill: Mutex::new(Spill { packer, buffer: Vec::new() }), inner: Mutex::default(), wake: Condvar::new() }
     }
 
     /// Puts in what a POST brought, and its marks. What there is no room for, oldest first, goes to the spool; what has no room there either is
@@ -176,20 +183,25 @@ impl Queue {
 
     /// Moves events that [`Spool::expect`] has announced to the spool.
     fn spill(&self, since: EpochMs, mut batch: Batch) {
-        let mut packer = self.packer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut spill = self.spill.lock().unwrap_or_else(PoisonError::into_inner);
+        let Spill { packer, buffer } = &mut *spill;
         while self.spool.is_on() && !batch.remaining().is_empty() {
-            let mut request = Request::new(packer.limits());
+            let mut request = Request::with_buffer(packer.limits(), std::mem::take(buffer));
             let unfit = packer.pack(&mut request, &mut batch);
             self.spool.give_up(unfit);
             self.ledger.dropped_rejected.add(unfit);
             if request.is_empty() {
                 continue;
             }
-            if let Err(error) = self.spool.write(&mut request, false, since, &packer) {
+            let written = self.spool.write(&mut request, false, since, packer);
+            if let Err(error) = &written {
                 log::error!("spool", "events cannot be kept under /tmp ({error}); what memory cannot hold is lost");
                 packer.lose_request(&request);
                 self.spool.give_up(request.events());
                 self.ledger.dropped_queue.add(request.events());
+            }
+            *buffer = request.into_buffer();
+            if written.is_err() {
                 break;
             }
         }
@@ -199,11 +211,13 @@ impl Queue {
             self.spool.give_up(lost);
             self.ledger.dropped_queue.add(lost);
         }
+        drop(spill);
+        self.recycle(batch);
     }
 
-    /// The oldest segment of the spool. Its events count as in hand, like those of [`Queue::take`].
-    pub fn take_spooled(&self, limits: Limits) -> Option<Spooled> {
-        let spooled = self.spool.take(limits)?;
+    /// The oldest segment of the spool, read into a used buffer. Its events count as in hand, like those of [`Queue::take`].
+    pub fn take_spooled(&self, limits: Limits, buffer: &mut Vec<u8>) -> Option<Spooled> {
+        let spooled = self.spool.take(limits, buffer)?;
         let mut inner = self.lock();
         inner.in_hand += spooled.request.events();
         inner.in_hand_since.get_or_insert(spooled.since);
@@ -260,22 +274,26 @@ impl Queue {
         }
     }
 
-    /// An empty buffer for a body of so many bytes.
+    /// Used buffers for a body of so many bytes and its events, or new ones. What is in them does not matter any more.
     #[must_use]
-    pub fn buffer(&self, bytes: usize) -> Vec<u8> {
-        let mut buffer = self.lock().spare.pop().unwrap_or_default();
-        buffer.clear();
-        buffer.reserve_exact(bytes);
-        buffer
+    pub fn buffers(&self, bytes: usize) -> (Vec<u8>, Vec<Event>) {
+        let spare = &mut self.lock().spare;
+        // Not a much too large one: it counts as a whole while it is in the queue.
+        let fits = |(body, _): &(Vec<u8>, Vec<Event>)| (bytes..=bytes * 4).contains(&body.capacity());
+        spare.iter().position(fits).map(|found| spare.swap_remove(found)).unwrap_or_default()
     }
 
-    /// A batch is done with: its buffer serves the next body.
+    /// A batch is done with: its buffers serve the next body.
     pub fn recycle(&self, batch: Batch) {
-        let buffer = batch.into_bytes();
-        let mut inner = self.lock();
-        if inner.spare.len() < SPARES && buffer.capacity() <= SPARE_BYTES {
-            inner.spare.push(buffer);
+        if batch.cost() > SPARE_BYTES {
+            return;
         }
+        let mut inner = self.lock();
+        if inner.spare.len() == SPARES {
+            // Perhaps they are of no use to the bodies that come now.
+            inner.spare.remove(0);
+        }
+        inner.spare.push(batch.into_buffers());
     }
 
     /// `count` of the events in hand are delivered, or lost and counted.
@@ -318,15 +336,15 @@ impl Inner {
 mod tests {
     use super::*;
     use crate::config::{Compression, RecordFormat};
-    use crate::event::{RequestId, Span};
+    use crate::event::Span;
 
     fn batch(events: usize, bytes: usize) -> Batch {
         let event = |n: usize| Event {
             text: Span::default(),
             record: Span::default(),
-            request_id: RequestId::Unknown,
-            trace_id: None,
-            tenant_id: None,
+            request_id: Span::default(),
+            trace_id: Span::default(),
+            tenant_id: Span::default(),
             number: n as u64,
             cold_start: false,
             restores: 0,
@@ -363,7 +381,7 @@ mod tests {
         assert_eq!((queue.waiting(), ledger.dropped(), ledger.spooled.get()), (50, 0, 20));
         let limits = Limits { record_bytes: 1_048_576, request_bytes: 1_048_576, record: RecordFormat::Lines, compression: Compression::None };
         assert_eq!(queue.pending().oldest, Some(0));
-        let spooled = queue.take_spooled(limits).unwrap();
+        let spooled = queue.take_spooled(limits, &mut Vec::new()).unwrap();
         assert_eq!((spooled.request.events(), spooled.since, queue.waiting()), (10, 0, 50));
         queue.settled(10);
         assert_eq!(queue.waiting(), 40);

@@ -128,7 +128,7 @@ impl Sender {
 
     /// What is in the spool is older than what is in memory.
     fn unspool(&mut self) -> Option<Outgoing> {
-        let Spooled { segment, request, ambiguous, .. } = self.queue.take_spooled(self.packer.limits())?;
+        let Spooled { segment, request, ambiguous, .. } = self.queue.take_spooled(self.packer.limits(), &mut self.spare)?;
         Some(Outgoing { request, sent_before: false, ambiguous, segment: Some(Arc::new(segment)) })
     }
 
@@ -208,6 +208,11 @@ impl Sender {
             self.split(outgoing, failure);
             return true;
         }
+        if failure.remedy == Remedy::Person && outgoing.segment.is_some() && !outgoing.request.is_whole() {
+            // No signature will ever fit it.
+            self.lose(outgoing, "a file of the spool was changed by somebody");
+            return true;
+        }
         self.outbox = Some(outgoing);
         match failure.remedy {
             Remedy::Person => log::error!("person", "PutRecords failed: {failure}{}", hint(failure)),
@@ -229,13 +234,17 @@ impl Sender {
             self.aside.push(Outgoing { request: second, sent_before, ambiguous, segment: segment.clone() });
             self.outbox = Some(Outgoing { request: first, sent_before, ambiguous, segment });
         } else {
-            let events = outgoing.request.events();
-            self.ledger.dropped_rejected.add(events);
-            self.queue.settled(events);
-            self.packer.lose_request(&outgoing.request);
-            self.settled(outgoing);
-            log::error!("rejected", "Kinesis refuses a record; its {events} events are dropped: {failure}");
+            self.lose(outgoing, &format!("Kinesis refuses a record: {failure}"));
         }
+    }
+
+    fn lose(&mut self, outgoing: Outgoing, why: &str) {
+        let events = outgoing.request.events();
+        self.ledger.dropped_rejected.add(events);
+        self.queue.settled(events);
+        self.packer.lose_request(&outgoing.request);
+        self.settled(outgoing);
+        log::error!("rejected", "{why}; {events} events are dropped");
     }
 
     /// All of a request is delivered, lost, or kept elsewhere: its file can go, once no other half needs it.

@@ -24,6 +24,8 @@ use crate::log;
 const MAGIC: &[u8] = b"kinesis-telemetry-extension spool 1\n";
 const SUFFIX: &str = ".spool";
 const HASH: usize = 32;
+/// Bytes of a number, lowest first.
+const NUMBER: usize = 8;
 
 /// One file.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub struct Segment {
     bytes: u64,
     events: u64,
     since: EpochMs,
+    /// This process has written it: there is no need to hash it again before it is sent, and Kinesis checks its signature.
+    own: bool,
 }
 
 /// What a segment holds.
@@ -120,12 +124,12 @@ impl Spool {
         self.ledger.spooled.add(events);
         let mut inner = self.lock();
         inner.bytes += bytes;
-        inner.segments.push_back(Segment { path, bytes, events, since });
+        inner.segments.push_back(Segment { path, bytes, events, since, own: true });
         while inner.bytes > self.bound {
             let Some(oldest) = inner.segments.pop_front() else { break };
             inner.bytes -= oldest.bytes;
             if packer.prints_lost()
-                && let Some((request, _, _)) = self.read_file(&oldest.path, packer.limits())
+                && let Some((request, _, _)) = self.read_file(&oldest.path, false, packer.limits(), Vec::new())
             {
                 packer.lose_request(&request);
             }
@@ -179,7 +183,7 @@ impl Spool {
             if path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(&self.owner)) {
                 continue;
             }
-            let found = self.read_file(&path, limits);
+            let found = self.read_file(&path, false, limits, Vec::new());
             let Some((request, _, since)) = found else {
                 self.ledger.spool_skipped.add(1);
                 log::warn!("spool-skipped", "{} is no whole spool file of this stream; it is left alone", path.display());
@@ -191,14 +195,14 @@ impl Spool {
             self.expect(events);
             let mut inner = self.lock();
             inner.bytes += bytes;
-            inner.segments.push_back(Segment { path, bytes, events, since });
+            inner.segments.push_back(Segment { path, bytes, events, since, own: false });
         }
         self.lock().segments.make_contiguous().sort_by_key(|segment| segment.since);
         adopted
     }
 
-    /// The oldest segment. Its file stays until [`Spool::done`].
-    pub fn take(&self, limits: Limits) -> Option<Spooled> {
+    /// The oldest segment, read into a used buffer. Its file stays until [`Spool::done`].
+    pub fn take(&self, limits: Limits, buffer: &mut Vec<u8>) -> Option<Spooled> {
         loop {
             let segment = {
                 let mut inner = self.lock();
@@ -207,9 +211,8 @@ impl Spool {
                 segment
             };
             self.give_up(segment.events);
-            if let Some((request, ambiguous, since)) =
-                self.read_file(&segment.path, limits).filter(|(request, _, _)| request.events() == segment.events)
-            {
+            let found = self.read_file(&segment.path, segment.own, limits, std::mem::take(buffer));
+            if let Some((request, ambiguous, since)) = found.filter(|(request, _, _)| request.events() == segment.events) {
                 return Some(Spooled { segment, request, ambiguous, since });
             }
             self.ledger.dropped_queue.add(segment.events);
@@ -235,36 +238,50 @@ impl Spool {
         let _ = fs::remove_file(&segment.path);
     }
 
-    /// Reads a file and believes nothing in it before its hash is right.
-    fn read_file(&self, path: &Path, limits: Limits) -> Option<(Request, bool, EpochMs)> {
+    /// Reads a file into a used buffer. Unless it is trusted, nothing in it is believed before its hash is right.
+    fn read_file(&self, path: &Path, trusted: bool, limits: Limits, mut body: Vec<u8>) -> Option<(Request, bool, EpochMs)> {
         let regular = fs::symlink_metadata(path).ok().filter(|about| about.is_file() && about.len() <= self.bound)?;
-        let mut bytes = Vec::with_capacity(usize::try_from(regular.len()).ok()?);
-        File::open(path).ok()?.take(self.bound).read_to_end(&mut bytes).ok()?;
-        let mut rest = bytes.strip_prefix(MAGIC)?;
-        let mut number = || {
-            let (first, others) = rest.split_first_chunk::<8>()?;
-            rest = others;
-            Some(u64::from_le_bytes(*first))
+        let mut left = usize::try_from(regular.len()).ok()?;
+        let mut file = File::open(path).ok()?;
+        let mut head = Vec::new();
+        // The next so many bytes, which become part of the head.
+        let mut more = |head: &mut Vec<u8>, count: usize| {
+            left = left.checked_sub(count)?;
+            let start = head.len();
+            head.resize(start + count, 0);
+            file.read_exact(head.get_mut(start..)?).ok()
         };
-        let (stream_length, ambiguous, since, count) = (number()?, number()?, number()?, number()?);
-        let index = (0..count).map(|_| Some([number()?, number()?, number()?, number()?])).collect::<Option<Vec<_>>>()?;
-        let (stream, rest) = rest.split_at_checked(usize::try_from(stream_length).ok()?)?;
-        let (body_hash, rest) = rest.split_at_checked(2 * HASH)?;
-        let (head_hash, body) = rest.split_at_checked(HASH)?;
-        let head = bytes.get(..bytes.len() - body.len() - HASH)?;
-        let hash = batch::hash(body);
-        let whole = Sha256::digest(head).as_slice() == head_hash && hash.as_bytes() == body_hash;
-        if !whole || stream != self.stream.member().1.as_bytes() {
+        more(&mut head, MAGIC.len() + 4 * NUMBER)?;
+        let [stream_length, ambiguous, since, count] = *numbers(head.strip_prefix(MAGIC)?).first_chunk()?;
+        let index_bytes = usize::try_from(count).ok()?.checked_mul(4 * NUMBER)?;
+        let stream_length = usize::try_from(stream_length).ok()?;
+        let index_at = head.len();
+        more(&mut head, index_bytes)?;
+        let stream_at = head.len();
+        more(&mut head, stream_length)?;
+        let hash_at = head.len();
+        more(&mut head, 2 * HASH)?;
+        let end = head.len();
+        more(&mut head, HASH)?;
+        body.clear();
+        body.reserve_exact(left);
+        file.take(left as u64).read_to_end(&mut body).ok()?;
+        let index: Vec<[u64; 4]> = numbers(head.get(index_at..stream_at)?).as_chunks().0.to_vec();
+        let hash = std::str::from_utf8(head.get(hash_at..end)?).ok()?;
+        let whole = || head.get(..end).is_some_and(|text| Sha256::digest(text).as_slice() == head.get(end..).unwrap_or_default()) && batch::hash(&body) == hash;
+        if body.len() != left || head.get(stream_at..hash_at)? != self.stream.member().1.as_bytes() || !(trusted || whole()) {
             return None;
         }
-        let at = bytes.len() - body.len();
-        bytes.drain(..at);
-        Some((Request::restore(limits, bytes, &index, &hash)?, ambiguous != 0, since))
+        Some((Request::restore(limits, body, &index, hash)?, ambiguous != 0, since))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn numbers(bytes: &[u8]) -> Vec<u64> {
+    bytes.as_chunks::<NUMBER>().0.iter().map(|number| u64::from_le_bytes(*number)).collect()
 }
 
 #[cfg(test)]
@@ -313,11 +330,11 @@ mod tests {
 
         let (next, _) = spool(folder.path(), 100_000, "b");
         assert_eq!(next.adopt(LIMITS), 8);
-        let spooled = next.take(LIMITS).unwrap();
+        let spooled = next.take(LIMITS, &mut Vec::new()).unwrap();
         assert_eq!((spooled.request.events(), spooled.ambiguous, spooled.since), (3, true, 1));
         next.done(&spooled.segment);
         assert_eq!(next.waiting(), 5);
-        let data: Vec<u8> = next.take(LIMITS).unwrap().request.data().flatten().collect();
+        let data: Vec<u8> = next.take(LIMITS, &mut Vec::new()).unwrap().request.data().flatten().collect();
         assert_eq!(data, b"line 0\nline 1\nline 2\nline 3\nline 4\n");
         // Not done: it is still there for the next one.
         assert_eq!(spool(folder.path(), 100_000, "c").0.adopt(LIMITS), 5);

@@ -19,8 +19,8 @@ pub const MAX_RECORDS: usize = 500;
 /// Data and keys in a request of several records. AWS's limit is 10 MiB since 2025; older endpoints refuse more than 5 MiB, some already
 /// a few bytes below it. With base64 that is 6.7 MiB of body: see `Limits::request_bytes` for the memory's sake.
 pub const MAX_REQUEST_BYTES: usize = 5 * 1024 * 1024 - 1024;
-/// Hash in pieces that are still in the CPU's first cache.
-const HASH_STEP: usize = 8 * 1024;
+/// Lines are gathered before they are encoded, and what was encoded is hashed while it is in the CPU's first cache.
+const ENCODE_STEP: usize = 6 * 1024;
 
 /// The sizes to keep to, and the form. All sizes count decoded data and key, in bytes, as Kinesis counts them.
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +74,7 @@ pub struct Request {
     body: Vec<u8>,
     records: Vec<Record>,
     open: Option<Open>,
-    /// Bytes of the open record that are still to be encoded (fewer than three), then the line being added.
+    /// Bytes of the open record that are still to be encoded, then the line being added.
     tail: Vec<u8>,
     gzip: Option<Gzip>,
     payload: usize,
@@ -108,6 +108,8 @@ pub enum Added {
     TooLong(usize),
 }
 
+/// What a body has beside base64, with some hundred records.
+const FRAME_BYTES: usize = 32 * 1024;
 const HEAD: &[u8] = b"{\"Records\":[";
 const DATA: &[u8] = b"{\"Data\":\"";
 
@@ -115,16 +117,9 @@ impl Request {
     /// An empty request.
     #[must_use]
     pub fn new(limits: Limits) -> Request {
-        Request::with_buffer(limits, Vec::new())
-    }
-
-    /// An empty request whose body grows in a used buffer, whose pages need not be fetched again.
-    #[must_use]
-    pub fn with_buffer(limits: Limits, mut buffer: Vec<u8>) -> Request {
-        buffer.clear();
         let mut request = Request {
             limits,
-            body: buffer,
+            body: Vec::new(),
             records: Vec::new(),
             open: None,
             tail: Vec::new(),
@@ -136,6 +131,16 @@ impl Request {
         };
         request.body.extend_from_slice(HEAD);
         request
+    }
+
+    /// An empty request whose body is written into a used buffer, whose pages need not be fetched again.
+    #[must_use]
+    pub fn with_buffer(limits: Limits, mut buffer: Vec<u8>) -> Request {
+        buffer.clear();
+        // Room for all of it at once: a body that grows is moved, and its pages fetched anew each time. Pages that stay unused cost nothing.
+        buffer.reserve_exact(limits.request_bytes / 3 * 4 + FRAME_BYTES);
+        buffer.extend_from_slice(HEAD);
+        Request { body: buffer, ..Request::new(limits) }
     }
 
     /// Adds the line that `write` appends to the buffer it is given; `key` is its partition key, or `None` for a fresh one each record.
@@ -237,16 +242,15 @@ impl Request {
         self.open = Some(Open { start, bytes, key, any_key, aggregate, events: 0 });
     }
 
-    /// Encodes whole groups of three bytes of the tail.
+    /// Encodes whole groups of three bytes of the tail, once it is worth it.
     fn encode(&mut self) {
-        let whole = self.tail.len() / 3 * 3;
-        // `encode_append` itself grows the body by just what it adds: a copy of the whole for each line.
-        self.body.reserve(whole / 3 * 4);
-        STANDARD.encode_append(self.tail.get(..whole).unwrap_or_default(), &mut self.body);
-        self.tail.drain(..whole);
-        if self.body.len() - self.hashed >= HASH_STEP {
-            self.hash();
+        if self.tail.len() < ENCODE_STEP {
+            return;
         }
+        let whole = self.tail.len() / 3 * 3;
+        append_base64(self.tail.get(..whole).unwrap_or_default(), &mut self.body);
+        self.tail.drain(..whole);
+        self.hash();
     }
 
     fn hash(&mut self) {
@@ -266,7 +270,7 @@ impl Request {
             self.payload = self.payload - open.bytes + bytes;
             open.bytes = bytes;
         }
-        STANDARD.encode_append(&self.tail, &mut self.body);
+        append_base64(&self.tail, &mut self.body);
         self.tail.clear();
         self.body.extend_from_slice(b"\",\"PartitionKey\":\"");
         self.body.extend_from_slice(open.key.as_bytes());
@@ -376,6 +380,12 @@ impl Request {
         (self, second)
     }
 
+    /// Whether a finished body still has the hash that it was finished with.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.finished.as_ref().is_none_or(|known| *known == hash(&self.body))
+    }
+
     /// The body's buffer, for the next request.
     #[must_use]
     pub fn into_buffer(self) -> Vec<u8> {
@@ -411,6 +421,12 @@ impl Request {
     pub fn record(&self, index: usize) -> (u64, u64) {
         self.records.get(index).map_or((0, 0), |r| (r.events, r.bytes as u64))
     }
+}
+
+/// `encode_append` by itself grows the body by just what it adds: a copy of the whole each time.
+fn append_base64(bytes: &[u8], body: &mut Vec<u8>) {
+    body.reserve(bytes.len().div_ceil(3) * 4);
+    STANDARD.encode_append(bytes, body);
 }
 
 /// SHA-256 of a whole body, in hex, as [`Request::finish`] gives it.

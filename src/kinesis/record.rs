@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::clock::{self, EpochMs};
 use crate::config;
-use crate::event::{Event, RequestId};
+use crate::event::Event;
 use crate::sandbox::{Facts, Sandbox};
 
 /// The type of the event that says what a sandbox is, for `ENVELOPE=slim`.
@@ -23,19 +23,29 @@ pub struct Envelope {
     sandbox: Arc<Sandbox>,
     facts: Facts,
     generation: u64,
+    /// Request id and number of restores of the event before: most events have the same as that.
+    fitted: Option<(Vec<u8>, u16)>,
+    /// `,"requestId":"…","eventId":"…-`
+    head: Vec<u8>,
     /// The ARN that `identity` was made with.
     arn: Option<String>,
     /// `,"functionName":…,…,"logStream":…`
     identity: Vec<u8>,
     /// `,"tags":{…}`
     tags: Vec<u8>,
+    /// What ends an event that has no ids of its own, from the quote behind its number on: an ordinary one, and one of a cold start.
+    tails: [Vec<u8>; 2],
 }
 
 impl Envelope {
     /// Nothing is read of the sandbox until the first event.
     #[must_use]
     pub fn new(kind: config::Envelope, sandbox: Arc<Sandbox>) -> Envelope {
-        Envelope { kind, sandbox, facts: Facts::default(), generation: 0, arn: None, identity: Vec::new(), tags: Vec::new() }
+        let (head, identity, tags) = (Vec::new(), Vec::new(), Vec::new());
+        let (facts, tails) = (Facts::default(), Default::default());
+        let mut envelope = Envelope { kind, sandbox, facts, generation: 0, fitted: None, head, arn: None, identity, tags, tails };
+        envelope.make_tails();
+        envelope
     }
 
     /// Looks whether facts of the sandbox have changed. To be called before a run of events.
@@ -44,9 +54,10 @@ impl Envelope {
         if generation != self.generation {
             self.facts = self.sandbox.facts();
             self.generation = generation;
+            self.fitted = None;
             self.arn = self.facts.arn_of(None).map(str::to_owned);
-            self.identity = identity(&self.facts, self.arn.as_deref());
             self.tags = tags(&self.facts.tags);
+            self.make_identity();
         }
     }
 
@@ -79,7 +90,10 @@ impl Envelope {
             config::PartitionKey::Random => None,
             config::PartitionKey::Sandbox => Some(sandbox),
             config::PartitionKey::Function => Some(self.facts.function_name.as_deref().filter(|name| is_plain_key(name)).unwrap_or(sandbox)),
-            config::PartitionKey::Request => Some(request_id(event, bytes).filter(|id| is_plain_key(id)).unwrap_or(sandbox)),
+            config::PartitionKey::Request => {
+                let id = std::str::from_utf8(event.request_id.of(bytes)).ok();
+                Some(id.filter(|id| is_plain_key(id)).unwrap_or(sandbox))
+            }
         }
     }
 
@@ -108,42 +122,31 @@ impl Envelope {
     }
 
     fn line_of(&mut self, restores: u16, kind: &str, record: &str, name: &str, now: EpochMs, out: &mut Vec<u8>) {
-        self.fit_identity(None);
+        self.fit(b"", restores);
         let _ = write!(out, r#"{{"time":"{}","type":"{kind}","record":{record},"eventId":"{}-{name}""#, clock::iso8601(now), self.id(restores));
-        out.extend_from_slice(&self.identity);
-        out.extend_from_slice(&self.tags);
+        self.push_identity(false, out);
         out.extend_from_slice(b"}\n");
     }
 
     fn finish(&mut self, event: &Event, bytes: &[u8], truncated: Option<usize>, out: &mut Vec<u8>) {
-        let request_id = request_id(event, bytes);
-        if let Some(id) = request_id {
-            out.extend_from_slice(b",\"requestId\":\"");
-            out.extend_from_slice(id.as_bytes());
-            out.push(b'"');
-        }
-        out.extend_from_slice(b",\"eventId\":\"");
-        out.extend_from_slice(self.id(event.restores).as_bytes());
-        out.push(b'-');
+        self.fit(event.request_id.of(bytes), event.restores);
+        out.extend_from_slice(&self.head);
         push_number(event.number, out);
-        out.push(b'"');
-        if let Some(trace_id) = &event.trace_id {
-            out.extend_from_slice(b",\"traceId\":\"");
-            out.extend_from_slice(trace_id.of(bytes));
-            out.push(b'"');
+        let full = self.kind == config::Envelope::Full;
+        if event.trace_id.is_empty() && event.tenant_id.is_empty() && truncated.is_none() {
+            let [ordinary, cold] = &self.tails;
+            return out.extend_from_slice(if event.cold_start { cold } else { ordinary });
         }
-        if self.kind == config::Envelope::Full {
-            if let Some(tenant_id) = &event.tenant_id {
-                out.extend_from_slice(b",\"tenantId\":\"");
-                out.extend_from_slice(tenant_id.of(bytes));
-                out.push(b'"');
+        out.push(b'"');
+        for (key, value, wanted) in [("traceId", event.trace_id, true), ("tenantId", event.tenant_id, full)] {
+            if wanted && !value.is_empty() {
+                for part in [b",\"", key.as_bytes(), b"\":\"", value.of(bytes), b"\""] {
+                    out.extend_from_slice(part);
+                }
             }
-            self.fit_identity(request_id);
-            out.extend_from_slice(&self.identity);
-            if event.cold_start {
-                out.extend_from_slice(b",\"coldStart\":true");
-            }
-            out.extend_from_slice(&self.tags);
+        }
+        if full {
+            self.push_identity(event.cold_start, out);
         }
         if let Some(count) = truncated {
             let _ = write!(out, ",\"truncatedBytes\":{count}");
@@ -151,13 +154,48 @@ impl Envelope {
         out.extend_from_slice(b"}\n");
     }
 
-    /// Makes `identity` fit the invocation: two invocations may have come by two ARNs.
-    fn fit_identity(&mut self, request_id: Option<&str>) {
-        let arn = self.facts.arn_of(request_id);
+    fn push_identity(&self, cold_start: bool, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.identity);
+        if cold_start {
+            out.extend_from_slice(b",\"coldStart\":true");
+        }
+        out.extend_from_slice(&self.tags);
+    }
+
+    /// Makes `head` and `identity` fit the invocation and the restore: two invocations may have come by two ARNs.
+    fn fit(&mut self, request_id: &[u8], restores: u16) {
+        if self.fitted.as_ref().is_some_and(|(id, after)| id == request_id && *after == restores) {
+            return;
+        }
+        let mut head = std::mem::take(&mut self.head);
+        head.clear();
+        if !request_id.is_empty() {
+            [b",\"requestId\":\"", request_id, b"\""].iter().for_each(|part| head.extend_from_slice(part));
+        }
+        [b",\"eventId\":\"", self.id(restores).as_bytes(), b"-"].iter().for_each(|part| head.extend_from_slice(part));
+        self.head = head;
+        let arn = self.facts.arn_of(std::str::from_utf8(request_id).ok().filter(|id| !id.is_empty()));
         if arn != self.arn.as_deref() {
             self.arn = arn.map(str::to_owned);
-            self.identity = identity(&self.facts, self.arn.as_deref());
+            self.make_identity();
         }
+        self.fitted = Some((request_id.to_vec(), restores));
+    }
+
+    fn make_identity(&mut self) {
+        self.identity = identity(&self.facts, self.arn.as_deref());
+        self.make_tails();
+    }
+
+    fn make_tails(&mut self) {
+        self.tails = [false, true].map(|cold_start| {
+            let mut tail = vec![b'"'];
+            if self.kind == config::Envelope::Full {
+                self.push_identity(cold_start, &mut tail);
+            }
+            tail.extend_from_slice(b"}\n");
+            tail
+        });
     }
 }
 
@@ -198,14 +236,6 @@ fn tags(tags: &[(String, String)]) -> Vec<u8> {
     let pair = |(key, value): &(String, String)| Some(format!("{}:{}", serde_json::to_string(key).ok()?, serde_json::to_string(value).ok()?));
     let pairs: Vec<String> = tags.iter().filter_map(pair).collect();
     if pairs.is_empty() { Vec::new() } else { format!(r#","tags":{{{}}}"#, pairs.join(",")).into_bytes() }
-}
-
-fn request_id<'a>(event: &'a Event, bytes: &'a [u8]) -> Option<&'a str> {
-    match &event.request_id {
-        RequestId::Unknown => None,
-        RequestId::Own(span) => std::str::from_utf8(span.of(bytes)).ok(),
-        RequestId::InProgress(id) => Some(id),
-    }
 }
 
 /// Whether `text` can be a partition key and stand between quotes as it is. AWS allows 256 characters; whether it counts UTF-8 bytes or UTF-16
@@ -286,29 +316,32 @@ mod tests {
         Arc::new(sandbox)
     }
 
-    fn event(bytes: &[u8]) -> Event {
-        let text = std::str::from_utf8(bytes).unwrap();
-        let record = text.find("\"record\":").unwrap() + 9..bytes.len() - 1;
-        Event {
-            text: Span::new(&(0..bytes.len() - 1)),
+    /// The event, and the bytes that it points into.
+    fn event(object: &[u8]) -> (Event, Vec<u8>) {
+        let text = std::str::from_utf8(object).unwrap();
+        let record = text.find("\"record\":").unwrap() + 9..object.len() - 1;
+        let bytes = [object, b"r1"].concat();
+        let event = Event {
+            text: Span::new(&(0..object.len() - 1)),
             record: Span::new(&record),
-            request_id: RequestId::InProgress("r1".into()),
-            trace_id: None,
-            tenant_id: None,
+            request_id: Span::new(&(object.len()..bytes.len())),
+            trace_id: Span::default(),
+            tenant_id: Span::default(),
             number: 42,
             cold_start: true,
             restores: 0,
-        }
+        };
+        (event, bytes)
     }
 
     #[test]
     fn full_says_everything_and_slim_only_what_differs() {
-        let bytes = br#"{"time":"t","type":"function","record":"hello"}"#;
+        let (event, bytes) = event(br#"{"time":"t","type":"function","record":"hello"}"#);
         let sandbox = sandbox();
         let mut out = Vec::new();
         let mut full = Envelope::new(config::Envelope::Full, sandbox.clone());
         full.update();
-        full.line(&event(bytes), bytes, &mut out);
+        full.line(&event, &bytes, &mut out);
         let id = sandbox.id();
         assert_eq!(
             String::from_utf8(out).unwrap(),
@@ -323,7 +356,7 @@ mod tests {
             )
         );
         let mut out = Vec::new();
-        Envelope::new(config::Envelope::Slim, sandbox.clone()).line(&event(bytes), bytes, &mut out);
+        Envelope::new(config::Envelope::Slim, sandbox.clone()).line(&event, &bytes, &mut out);
         let slim = format!("{{\"time\":\"t\",\"type\":\"function\",\"record\":\"hello\",\"requestId\":\"r1\",\"eventId\":\"{id}-42\"}}\n");
         assert_eq!(String::from_utf8(out).unwrap(), slim);
     }
@@ -336,12 +369,12 @@ mod tests {
             format!("[{}1]", "1,".repeat(2000)),
         ];
         for record in records {
-            let bytes = format!(r#"{{"time":"t","type":"function","record":{record}}}"#).into_bytes();
+            let (event, bytes) = event(format!(r#"{{"time":"t","type":"function","record":{record}}}"#).as_bytes());
             let mut envelope = Envelope::new(config::Envelope::Full, sandbox());
             envelope.update();
             for limit in 1000..1040 {
                 let mut out = Vec::new();
-                envelope.cut_line(&event(&bytes), &bytes, limit, &mut out);
+                envelope.cut_line(&event, &bytes, limit, &mut out);
                 assert!(out.len() <= limit && out.len() > limit - 50, "{} of {limit}", out.len());
                 let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
                 let kept = value["record"].as_str().unwrap();

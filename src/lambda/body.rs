@@ -9,13 +9,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::filter::Filter;
-use super::repair;
+use super::{repair, scan};
 use crate::clock::{self, EpochMs};
-use crate::event::{Batch, Event, RequestId, Span};
+use crate::event::{Batch, Event, Span};
 
 /// What the rest of the extension must know of a body, beside its events.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,9 +92,15 @@ impl Intake {
     }
 
     /// Reads one body. `now` stamps what has no time of its own.
-    pub fn take(&mut self, mut bytes: Vec<u8>, now: EpochMs) -> Taken {
-        let (events, side) = (Vec::new(), Side::new(bytes.len()));
-        let mut page = Page { intake: self, now, events, signals: Vec::new(), side, tenant: None, unparsed: 0, excluded: 0 };
+    pub fn take(&mut self, bytes: Vec<u8>, now: EpochMs) -> Taken {
+        self.take_with(bytes, Vec::new(), now)
+    }
+
+    /// As [`Intake::take`]; the events go into a used buffer, whose pages need not be fetched again.
+    pub fn take_with(&mut self, mut bytes: Vec<u8>, mut events: Vec<Event>, now: EpochMs) -> Taken {
+        events.clear();
+        let side = Side::new(bytes.len());
+        let mut page = Page { intake: self, now, events, signals: Vec::new(), side, progress: None, unparsed: 0, excluded: 0 };
         page.read(&bytes);
         let Page { events, signals, side, unparsed, excluded, .. } = page;
         if !side.bytes.is_empty() {
@@ -145,19 +151,26 @@ struct Page<'i> {
     events: Vec<Event>,
     signals: Vec<Signal>,
     side: Side,
-    /// Where the tenant of the invocation in progress stands in `side`, once it was needed.
-    tenant: Option<Span>,
+    /// Known once it was needed.
+    progress: Option<Progress>,
     unparsed: u64,
     excluded: u64,
+}
+
+/// What an event without a request id of its own has from the invocation in progress. The spans are empty where there is none.
+#[derive(Clone, Copy)]
+struct Progress {
+    request_id: Span,
+    tenant_id: Span,
+    cold_start: bool,
 }
 
 impl Page<'_> {
     fn read(&mut self, bytes: &[u8]) {
         // Lambda's events have some 300 bytes; a too small guess costs one more allocation.
         self.events.reserve(bytes.len() / 300);
-        let multi_line = has_line_end(bytes);
         // A record that the body before left unfinished must be looked for first.
-        let understood = if self.intake.held.is_some() { 0 } else { self.read_array(bytes, multi_line) };
+        let understood = if self.intake.held.is_some() { 0 } else { self.read_array(bytes) };
         match bytes.get(understood..) {
             Some(rest) if !rest.is_empty() || self.intake.held.is_some() => self.repair(rest),
             _ => {}
@@ -165,21 +178,61 @@ impl Page<'_> {
     }
 
     /// The ordinary case: a whole JSON array. Comes back with the index behind the last byte that was understood.
-    fn read_array(&mut self, bytes: &[u8], multi_line: bool) -> usize {
-        let mut reader = serde_json::Deserializer::from_slice(bytes);
-        let mut understood = 0;
-        let each = Each {
-            on: |envelope: Envelope<'_>| {
-                if let Some(end) = envelope.end(bytes) {
-                    understood = end;
-                }
-                self.event(&envelope, bytes, multi_line);
-            },
+    fn read_array(&mut self, bytes: &[u8]) -> usize {
+        // Once for all: what is behind a broken character is repair's.
+        let text = match std::str::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(error) => bytes.get(..error.valid_up_to()).and_then(|good| std::str::from_utf8(good).ok()).unwrap_or_default(),
         };
-        match reader.deserialize_seq(each) {
-            Ok(()) if reader.end().is_ok() => bytes.len(),
-            _ => understood,
+        let plain = !scan::has_control(bytes);
+        let mut understood = 0;
+        let mut at = skip_blanks(bytes, 0);
+        if bytes.get(at) != Some(&b'[') {
+            return 0;
         }
+        at = skip_blanks(bytes, at + 1);
+        let mut closed = bytes.get(at) == Some(&b']');
+        while !closed {
+            let log = if plain { scan::text_log(text.as_bytes(), at) } else { None };
+            let end = match log {
+                Some(log) => self.text_log(&log),
+                None => self.read_element(text, at, !plain),
+            };
+            let Some(end) = end else { return understood };
+            understood = end;
+            at = skip_blanks(bytes, end);
+            closed = bytes.get(at) == Some(&b']');
+            if !closed && bytes.get(at) != Some(&b',') {
+                return understood;
+            }
+            at = if closed { at } else { skip_blanks(bytes, at + 1) };
+        }
+        if skip_blanks(bytes, at + 1) == bytes.len() { bytes.len() } else { understood }
+    }
+
+    /// One element of any form. Comes back with the index behind it; `None` if it does not parse.
+    fn read_element(&mut self, text: &str, at: usize, multi_line: bool) -> Option<usize> {
+        let mut elements = serde_json::Deserializer::from_str(text.get(at..)?).into_iter::<Envelope<'_>>();
+        let envelope = elements.next()?.ok()?;
+        self.event(&envelope, text.as_bytes(), multi_line);
+        Some(at + elements.byte_offset())
+    }
+
+    /// A text log that stands as it is to be shipped. Comes back with the index behind it.
+    fn text_log(&mut self, log: &scan::TextLog) -> Option<usize> {
+        let end = log.object.end;
+        if !self.intake.filter.ships(log.kind) {
+            return Some(end);
+        }
+        if self.intake.filter.excludes(log.kind, None) {
+            self.excluded += 1;
+            return Some(end);
+        }
+        let Progress { request_id, tenant_id, cold_start } = self.progress();
+        let text = log.object.start..end - 1;
+        let (text, record) = (Span::new(&text), Span::new(&log.record));
+        self.push(Event { text, record, request_id, trace_id: Span::default(), tenant_id, number: 0, cold_start, restores: 0 });
+        Some(end)
     }
 
     /// What does not parse as a whole: element by element, with Lambda's cut records put together again.
@@ -223,17 +276,16 @@ impl Page<'_> {
             Some(Span::new(&(start..start + part?.len())))
         };
         let (own, trace_id, own_tenant) = (within(facts.request_id), within(facts.trace_id), within(facts.tenant_id));
-        let cold_start = match (facts.request_id, &self.intake.first) {
-            (_, None) => true,
-            (Some(own), Some(first)) => *own == **first,
-            (None, Some(first)) => !self.intake.overlapping && self.intake.current.as_ref() == Some(first),
+        let progress = self.progress();
+        let (request_id, cold_start) = match (facts.request_id, &self.intake.first) {
+            (Some(id), Some(first)) => (own.unwrap_or_default(), *id == **first),
+            (Some(_), None) => (own.unwrap_or_default(), true),
+            (None, _) => (if is_log(kind) { progress.request_id } else { Span::default() }, progress.cold_start),
         };
-        let in_progress = || self.intake.current.clone().filter(|_| is_log(kind) && !self.intake.overlapping);
-        let request_id = own.map(RequestId::Own).or_else(|| in_progress().map(RequestId::InProgress)).unwrap_or_default();
-        let in_progress = facts.request_id.is_none_or(|own| self.intake.current.as_deref() == Some(own)) && request_id != RequestId::Unknown;
-        let tenant_id = own_tenant.or_else(|| self.tenant_in_progress().filter(|_| in_progress));
+        let in_progress = facts.request_id.is_none_or(|own| self.intake.current.as_deref() == Some(own)) && !request_id.is_empty();
+        let tenant_id = own_tenant.or(in_progress.then_some(progress.tenant_id)).unwrap_or_default();
         let (text, record) = (Span::new(&text), Span::new(&record));
-        self.push(Event { text, record, request_id, trace_id, tenant_id, number: 0, cold_start, restores: 0 });
+        self.push(Event { text, record, request_id, trace_id: trace_id.unwrap_or_default(), tenant_id, number: 0, cold_start, restores: 0 });
     }
 
     fn push(&mut self, event: Event) {
@@ -241,13 +293,17 @@ impl Page<'_> {
         self.events.push(Event { number: self.intake.number, restores: self.intake.restores, ..event });
     }
 
-    /// The tenant of the invocation in progress, for records that do not name it themselves.
-    fn tenant_in_progress(&mut self) -> Option<Span> {
-        let tenant = self.intake.tenant.as_deref()?;
-        if self.tenant.is_none() {
-            self.tenant = Some(Span::new(&self.side.put(tenant.as_bytes())));
+    /// What the invocation in progress says of records that do not say it themselves.
+    fn progress(&mut self) -> Progress {
+        if let Some(known) = self.progress {
+            return known;
         }
-        self.tenant
+        let Intake { first, current, tenant, overlapping, .. } = &*self.intake;
+        let mut put = |text: Option<&str>| text.map(|text| Span::new(&self.side.put(text.as_bytes()))).unwrap_or_default();
+        let request_id = put(current.as_deref().filter(|_| !overlapping));
+        let tenant_id = put(tenant.as_deref());
+        let cold_start = first.is_none() || (!overlapping && current == first);
+        *self.progress.insert(Progress { request_id, tenant_id, cold_start })
     }
 
     /// The canonical object behind the body: for events whose keys are in another order, with unknown keys, or on several lines.
@@ -293,12 +349,9 @@ impl Page<'_> {
         let start = self.side.put(head.as_bytes()).start;
         let record = self.side.put(text.as_bytes());
         self.unparsed += 1;
-        let in_progress = self.intake.current.clone().filter(|_| !self.intake.overlapping);
-        let cold_start = self.intake.first.is_none() || (in_progress.is_some() && in_progress == self.intake.first);
-        let request_id = in_progress.map_or(RequestId::Unknown, RequestId::InProgress);
-        let tenant_id = self.tenant_in_progress().filter(|_| request_id != RequestId::Unknown);
+        let Progress { request_id, tenant_id, cold_start } = self.progress();
         let (text, record) = (Span::new(&(start..record.end)), Span::new(&record));
-        self.push(Event { text, record, request_id, trace_id: None, tenant_id, number: 0, cold_start, restores: 0 });
+        self.push(Event { text, record, request_id, trace_id: Span::default(), tenant_id, number: 0, cold_start, restores: 0 });
     }
 
     fn signal(&mut self, kind: &str, facts: &Facts<'_>, envelope: &Envelope<'_>) {
@@ -309,7 +362,7 @@ impl Page<'_> {
                 self.intake.first.get_or_insert_with(|| request_id.clone());
                 self.intake.current = Some(request_id.clone());
                 self.intake.tenant = facts.tenant_id.filter(|_| !self.intake.overlapping).map(Box::from);
-                self.tenant = None;
+                self.progress = None;
                 self.signals.push(Signal::Start { request_id, arn: facts.arn.clone() });
             }
             "platform.runtimeDone" => {
@@ -335,8 +388,9 @@ impl Page<'_> {
     }
 }
 
-fn has_line_end(bytes: &[u8]) -> bool {
-    memchr::memchr2(b'\n', b'\r', bytes).is_some()
+fn skip_blanks(bytes: &[u8], from: usize) -> usize {
+    let rest = bytes.get(from..).unwrap_or_default();
+    from + rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).count()
 }
 
 /// What the extension itself adds to an event.
@@ -392,15 +446,6 @@ impl<'a> Envelope<'a> {
         fits.then_some((start..end, record_at..end))
     }
 
-    /// The index in `bytes` behind the closing brace, as far as it can be told from the parts.
-    fn end(&self, bytes: &[u8]) -> Option<usize> {
-        let parts = [self.time, self.kind, self.record].into_iter().flatten().chain(self.others.iter().map(|(_, value)| *value));
-        let last = parts.map(|part| part.get().as_ptr() as usize + part.get().len()).max()?;
-        let end = last.checked_sub(bytes.as_ptr() as usize)?;
-        let closing = bytes.get(end..)?.iter().position(|b| *b == b'}')?;
-        Some(end + closing + 1)
-    }
-
     fn rebuilt(&self) -> Vec<u8> {
         let pairs = [("time", self.time), ("type", self.kind), ("record", self.record)];
         let known = pairs.into_iter().filter_map(|(key, value)| value.map(|v| (Cow::Borrowed(key), v)));
@@ -441,26 +486,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for Envelope<'a> {
             }
         }
         deserializer.deserialize_map(Keys)
-    }
-}
-
-/// Hands over each element of an array as it is parsed, so that those before a fault are kept.
-struct Each<F> {
-    on: F,
-}
-
-impl<'de, F: FnMut(Envelope<'de>)> Visitor<'de> for Each<F> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an array of telemetry events")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
-        while let Some(envelope) = seq.next_element()? {
-            (self.on)(envelope);
-        }
-        Ok(())
     }
 }
 
@@ -562,12 +587,8 @@ mod tests {
 
     fn ids(taken: &Taken) -> Vec<Option<String>> {
         let bytes = taken.batch.bytes();
-        let id = |event: &Event| match &event.request_id {
-            RequestId::Unknown => None,
-            RequestId::Own(span) => Some(String::from_utf8(span.of(bytes).to_vec()).unwrap()),
-            RequestId::InProgress(id) => Some(id.to_string()),
-        };
-        taken.batch.remaining().iter().map(id).collect()
+        let id = |event: &Event| String::from_utf8(event.request_id.of(bytes).to_vec()).unwrap();
+        taken.batch.remaining().iter().map(|event| Some(id(event)).filter(|id| !id.is_empty())).collect()
     }
 
     fn event(kind: &str, record: &str) -> String {
@@ -674,7 +695,7 @@ mod tests {
                 Signal::LogsDropped { records: 123, bytes: 12_345 },
             ]
         );
-        let trace = taken.batch.remaining()[1].trace_id.unwrap();
+        let trace = taken.batch.remaining()[1].trace_id;
         assert_eq!(trace.of(taken.batch.bytes()), b"1-62e9");
     }
 

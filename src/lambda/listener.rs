@@ -7,7 +7,7 @@
 //!
 //! Runs on threads named `listener`. It never waits for room in the queue.
 
-use std::io::{Read, Result as IoResult};
+use std::io::{ErrorKind, Read, Result as IoResult};
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,6 +28,8 @@ use crate::sandbox::Sandbox;
 
 /// Lambda's bodies have 2 x `maxBytes` and some; one larger than this is refused.
 pub const MAX_BODY: usize = 8 * 1024 * 1024;
+/// Room behind a body for the ids that its events share, so that it need not be moved for them.
+const SIDE_ROOM: usize = 256;
 /// Less than the 25 ms that Lambda holds the first batch back.
 const HEAD_START: Duration = Duration::from_millis(2);
 /// Threads that may be stuck in stalled bodies before the listener itself reads on the last one.
@@ -176,8 +178,8 @@ impl Listener {
             log::error!("body", "a telemetry POST of {declared} bytes is refused; at most {MAX_BODY} are taken");
             return answer(request, 413);
         }
-        let mut body = self.queue.buffer(declared);
-        let read = request.as_reader().take(MAX_BODY as u64 + 1).read_to_end(&mut body);
+        let (mut body, events) = self.queue.buffers(declared + SIDE_ROOM);
+        let read = read_body(request.as_reader(), declared, &mut body);
         if body.len() > MAX_BODY {
             self.ledger.refused_posts.add(1);
             log::error!("body", "a telemetry POST of more than {MAX_BODY} bytes is refused");
@@ -191,7 +193,7 @@ impl Listener {
         let mut intake = self.lock();
         answer(request, 200);
         panic::switch("listener");
-        let taken = intake.take(body, epoch_ms(SystemTime::now()));
+        let taken = intake.take_with(body, events, epoch_ms(SystemTime::now()));
         self.hand_over(taken);
     }
 
@@ -234,6 +236,30 @@ impl Listener {
     fn lock(&self) -> MutexGuard<'_, Intake> {
         self.intake.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Reads a body into a buffer that may be used already. One that says its length is read up to that, any other up to its end or the bound.
+fn read_body(reader: &mut dyn Read, declared: usize, body: &mut Vec<u8>) -> IoResult<()> {
+    if declared == 0 {
+        body.clear();
+        return reader.take(MAX_BODY as u64 + 1).read_to_end(body).map(drop);
+    }
+    if body.capacity() < declared {
+        // The system gives it filled with zeros, and its pages only as they are used: a client may declare more than it sends.
+        *body = vec![0; declared + SIDE_ROOM];
+    }
+    body.resize(declared, 0);
+    let mut have = 0;
+    while let Some(rest) = body.get_mut(have..).filter(|rest| !rest.is_empty()) {
+        match reader.read(rest) {
+            Ok(0) => break,
+            Ok(count) => have += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    body.truncate(have);
+    Ok(())
 }
 
 /// A client that hung up is nobody's problem here.

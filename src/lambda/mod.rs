@@ -5,3 +5,4 @@ pub mod body;
 pub mod filter;
 pub mod listener;
 pub mod repair;
+pub mod scan;
