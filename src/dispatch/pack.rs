@@ -55,6 +55,13 @@ impl Packer {
         self.limits
     }
 
+    /// About as many bytes as the body of a request with this batch will have, and at the most what one may have.
+    #[must_use]
+    pub fn body_bytes(&self, batch: &Batch) -> usize {
+        let lines = batch.bytes().len() + batch.remaining().len() * self.envelope.added_bytes();
+        Limits { request_bytes: lines.min(self.limits.request_bytes), ..self.limits }.body_bytes()
+    }
+
     /// What is known of the sandbox.
     #[must_use]
     pub fn sandbox(&self) -> &Sandbox {

@@ -5,6 +5,7 @@
 //! lock can panic.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -81,9 +82,37 @@ pub struct Found {
     pub commands: Vec<Command>,
 }
 
-/// How many buffers are kept, and how large they may be.
-const SPARES: usize = 2;
+/// What waits to be sent.
+#[derive(Debug)]
+pub enum Waiting {
+    /// As they came.
+    Events(Batch),
+    /// Packed by the listener already, because the dispatcher had enough to do.
+    Packed(Box<Request>),
+}
+
+impl Waiting {
+    fn cost(&self) -> usize {
+        match self {
+            Waiting::Events(batch) => batch.cost(),
+            Waiting::Packed(request) => request.cost(),
+        }
+    }
+
+    fn events(&self) -> usize {
+        match self {
+            Waiting::Events(batch) => batch.remaining().len(),
+            Waiting::Packed(request) => usize::try_from(request.events()).unwrap_or(usize::MAX),
+        }
+    }
+}
+
+/// How many buffers of each kind are kept, and how large they may be.
+const SPARES: usize = 3;
 const SPARE_BYTES: usize = 1024 * 1024;
+const SPARE_BODY_BYTES: usize = 2 * 1024 * 1024;
+/// A batch of so many bytes is worth a request of its own.
+const PACK_BYTES: usize = 256 * 1024;
 
 /// Bounds of the queue.
 #[derive(Clone, Copy, Debug)]
@@ -100,22 +129,15 @@ pub struct Queue {
     bounds: Bounds,
     ledger: Arc<Ledger>,
     spool: Arc<Spool>,
-    /// For what goes into the spool; on the listener's threads.
-    spill: Mutex<Spill>,
+    /// For the listener's threads.
+    packer: Mutex<Packer>,
     inner: Mutex<Inner>,
     wake: Condvar,
 }
 
-/// What packs for the spool, and the body of the request that it packed last.
-#[derive(Debug)]
-struct Spill {
-    packer: Packer,
-    buffer: Vec<u8>,
-}
-
 #[derive(Debug, Default)]
 struct Inner {
-    batches: VecDeque<(EpochMs, Batch)>,
+    waiting: VecDeque<(EpochMs, Waiting)>,
     bytes: usize,
     events: usize,
     found: Found,
@@ -125,6 +147,8 @@ struct Inner {
     in_hand_since: Option<EpochMs>,
     /// Buffers of batches that are done with: their pages need not be fetched again.
     spare: Vec<(Vec<u8>, Vec<Event>)>,
+    /// The same of requests' bodies.
+    spare_bodies: Vec<Vec<u8>>,
     /// There is something to look at since the dispatcher last looked.
     news: bool,
 }
@@ -133,7 +157,7 @@ impl Queue {
     /// An empty queue.
     #[must_use]
     pub fn new(bounds: Bounds, packer: Packer, spool: Arc<Spool>, ledger: Arc<Ledger>) -> Queue {
-        Queue { bounds, ledger, spool, spill: Mutex::new(Spill { packer, buffer: Vec::new() }), inner: Mutex::default(), wake: Condvar::new() }
+        Queue { bounds, ledger, spool, packer: Mutex::new(packer), inner: Mutex::default(), wake: Condvar::new() }
     }
 
     /// Puts in what a POST brought, and its marks. What there is no room for, oldest first, goes to the spool; what has no room there either is
@@ -141,13 +165,13 @@ impl Queue {
     pub fn push(&self, batch: Batch, marks: Vec<Mark>, now: EpochMs) {
         let count = batch.remaining().len();
         self.ledger.received.add(count as u64);
+        let items = if batch.cost() >= PACK_BYTES && self.is_busy() { self.pack(batch) } else { vec![Waiting::Events(batch)] };
         let mut inner = self.lock();
-        let was_empty = inner.batches.is_empty();
+        let was_empty = inner.waiting.is_empty();
         let before = inner.bytes;
-        if count > 0 {
-            inner.bytes += batch.cost();
-            inner.events += count;
-            inner.batches.push_back((now, batch));
+        for item in items.into_iter().filter(|item| item.events() > 0) {
+            inner.remember(&item);
+            inner.waiting.push_back((now, item));
         }
         let overflow = self.make_room(&mut inner);
         self.ledger.max_queued_bytes.at_least(inner.bytes as u64);
@@ -160,64 +184,100 @@ impl Queue {
         if call {
             self.wake.notify_one();
         }
-        for (since, batch) in overflow {
-            self.spill(since, batch);
+        for (since, item) in overflow {
+            self.spill(since, item);
         }
+    }
+
+    /// Whether the dispatcher has its next request waiting, so that it will not come to this one for a while.
+    fn is_busy(&self) -> bool {
+        self.lock().bytes >= self.bounds.request
+    }
+
+    /// Does the dispatcher's packing for it, while the bytes are in this CPU's cache. It sends meanwhile, and keeps up: a flood that is
+    /// packed by one thread and sent by another rarely needs the spool.
+    fn pack(&self, mut batch: Batch) -> Vec<Waiting> {
+        let mut packer = self.packer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut packed = Vec::new();
+        while !batch.remaining().is_empty() {
+            let mut request = Request::with_buffer(packer.limits(), self.body(packer.body_bytes(&batch)));
+            let unfit = packer.pack(&mut request, &mut batch);
+            self.ledger.dropped_rejected.add(unfit);
+            if !request.is_empty() {
+                packed.push(Waiting::Packed(Box::new(request)));
+            }
+        }
+        drop(packer);
+        self.recycle(batch);
+        packed
     }
 
     /// An event with its bookkeeping takes at least as much as this, so the bound of bytes is one of count too.
     const LEAST_EVENT: usize = size_of::<Event>();
 
     /// Takes out what is too much. It waits in the spool from now on, or is dropped there.
-    fn make_room(&self, inner: &mut Inner) -> Vec<(EpochMs, Batch)> {
+    fn make_room(&self, inner: &mut Inner) -> Vec<(EpochMs, Waiting)> {
         let most_events = self.bounds.bytes / Self::LEAST_EVENT;
         let mut overflow = Vec::new();
         while inner.bytes > self.bounds.bytes || inner.events > most_events {
-            let Some((since, batch)) = inner.batches.pop_front() else { break };
-            inner.forget(&batch);
-            self.spool.expect(batch.remaining().len() as u64);
-            overflow.push((since, batch));
+            let Some((since, item)) = inner.waiting.pop_front() else { break };
+            inner.forget(&item);
+            self.spool.expect(item.events() as u64);
+            overflow.push((since, item));
         }
         overflow
     }
 
     /// Moves events that [`Spool::expect`] has announced to the spool.
-    fn spill(&self, since: EpochMs, mut batch: Batch) {
-        let mut spill = self.spill.lock().unwrap_or_else(PoisonError::into_inner);
-        let Spill { packer, buffer } = &mut *spill;
-        while self.spool.is_on() && !batch.remaining().is_empty() {
-            let mut request = Request::with_buffer(packer.limits(), std::mem::take(buffer));
-            let unfit = packer.pack(&mut request, &mut batch);
-            self.spool.give_up(unfit);
-            self.ledger.dropped_rejected.add(unfit);
-            if request.is_empty() {
-                continue;
+    fn spill(&self, since: EpochMs, item: Waiting) {
+        match item {
+            Waiting::Packed(request) => {
+                self.write(since, *request);
             }
-            let written = self.spool.write(&mut request, false, since, packer);
-            if let Err(error) = &written {
-                log::error!("spool", "events cannot be kept under /tmp ({error}); what memory cannot hold is lost");
-                packer.lose_request(&request);
-                self.spool.give_up(request.events());
-                self.ledger.dropped_queue.add(request.events());
-            }
-            *buffer = request.into_buffer();
-            if written.is_err() {
-                break;
+            Waiting::Events(mut batch) => {
+                while self.spool.is_on() && !batch.remaining().is_empty() {
+                    let mut packer = self.packer.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut request = Request::with_buffer(packer.limits(), self.body(packer.body_bytes(&batch)));
+                    let unfit = packer.pack(&mut request, &mut batch);
+                    drop(packer);
+                    self.spool.give_up(unfit);
+                    self.ledger.dropped_rejected.add(unfit);
+                    if !request.is_empty() && !self.write(since, request) {
+                        break;
+                    }
+                }
+                let lost = batch.remaining().len() as u64;
+                if lost > 0 {
+                    self.packer.lock().unwrap_or_else(PoisonError::into_inner).lose(&batch);
+                    self.spool.give_up(lost);
+                    self.ledger.dropped_queue.add(lost);
+                }
+                self.recycle(batch);
             }
         }
-        let lost = batch.remaining().len() as u64;
-        if lost > 0 {
-            packer.lose(&batch);
-            self.spool.give_up(lost);
-            self.ledger.dropped_queue.add(lost);
-        }
-        drop(spill);
-        self.recycle(batch);
     }
 
-    /// The oldest segment of the spool, read into a used buffer. Its events count as in hand, like those of [`Queue::take`].
-    pub fn take_spooled(&self, limits: Limits, buffer: &mut Vec<u8>) -> Option<Spooled> {
-        let spooled = self.spool.take(limits, buffer)?;
+    /// Writes a request into the spool, or loses it. Says whether there is any sense in another one.
+    fn write(&self, since: EpochMs, mut request: Request) -> bool {
+        let packer = self.packer.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = if self.spool.is_on() { self.spool.write(&mut request, false, since, &packer) } else { Err(io::ErrorKind::StorageFull.into()) };
+        if let Err(error) = &written {
+            if self.spool.is_on() {
+                log::error!("spool", "events cannot be kept under /tmp ({error}); what memory cannot hold is lost");
+            }
+            packer.lose_request(&request);
+            self.spool.give_up(request.events());
+            self.ledger.dropped_queue.add(request.events());
+        }
+        drop(packer);
+        self.recycle_body(request.into_buffer());
+        written.is_ok()
+    }
+
+    /// The oldest segment of the spool. Its events count as in hand, like those of [`Queue::take`].
+    pub fn take_spooled(&self, limits: Limits) -> Option<Spooled> {
+        self.spool.oldest()?;
+        let spooled = self.spool.take(limits, |bytes| self.body(bytes))?;
         let mut inner = self.lock();
         inner.in_hand += spooled.request.events();
         inner.in_hand_since.get_or_insert(spooled.since);
@@ -249,29 +309,53 @@ impl Queue {
         std::mem::take(&mut inner.found)
     }
 
-    /// The oldest batch. Its events count as in hand until [`Queue::settled`], or until it is given back.
-    pub fn take(&self) -> Option<(EpochMs, Batch)> {
+    /// The oldest of what waits, if it is `wanted`. Its events count as in hand until [`Queue::settled`], or until they are given back.
+    pub fn take(&self, wanted: impl FnOnce(&Waiting) -> bool) -> Option<(EpochMs, Waiting)> {
         let mut inner = self.lock();
-        let (since, batch) = inner.batches.pop_front()?;
-        inner.forget(&batch);
-        inner.in_hand += batch.remaining().len() as u64;
+        if !wanted(&inner.waiting.front()?.1) {
+            return None;
+        }
+        let (since, item) = inner.waiting.pop_front()?;
+        inner.forget(&item);
+        inner.in_hand += item.events() as u64;
         inner.in_hand_since.get_or_insert(since);
-        Some((since, batch))
+        Some((since, item))
     }
 
     /// Gives back what is left of a batch; it is the oldest again.
     pub fn give_back(&self, since: EpochMs, batch: Batch) {
-        let count = batch.remaining().len();
+        let item = Waiting::Events(batch);
         let mut inner = self.lock();
-        inner.in_hand = inner.in_hand.saturating_sub(count as u64);
-        inner.bytes += batch.cost();
-        inner.events += count;
-        inner.batches.push_front((since, batch));
+        inner.in_hand = inner.in_hand.saturating_sub(item.events() as u64);
+        inner.remember(&item);
+        inner.waiting.push_front((since, item));
         let overflow = self.make_room(&mut inner);
         drop(inner);
-        for (since, batch) in overflow {
-            self.spill(since, batch);
+        for (since, item) in overflow {
+            self.spill(since, item);
         }
+    }
+
+    /// A used buffer for the body of a request of so many bytes, or a new one. A body that grows is moved, and its pages are fetched anew
+    /// each time; pages that stay unused cost nothing.
+    #[must_use]
+    pub fn body(&self, bytes: usize) -> Vec<u8> {
+        let spare = &mut self.lock().spare_bodies;
+        // Not a much too large one: it counts as a whole while it is in the queue.
+        let found = spare.iter().position(|body| (bytes..=bytes * 2).contains(&body.capacity()));
+        found.map(|found| spare.swap_remove(found)).unwrap_or_else(|| Vec::with_capacity(bytes))
+    }
+
+    /// A request is done with: its buffer serves another one.
+    pub fn recycle_body(&self, body: Vec<u8>) {
+        let mut inner = self.lock();
+        if body.capacity() > SPARE_BODY_BYTES {
+            return;
+        }
+        if inner.spare_bodies.len() == SPARES {
+            inner.spare_bodies.remove(0);
+        }
+        inner.spare_bodies.push(body);
     }
 
     /// Used buffers for a body of so many bytes and its events, or new ones. What is in them does not matter any more.
@@ -305,11 +389,17 @@ impl Queue {
         }
     }
 
+    /// Whether nothing waits in memory.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lock().waiting.is_empty()
+    }
+
     /// What waits, for the flush policy. What the dispatcher has in hand counts with its age.
     #[must_use]
     pub fn pending(&self) -> Pending {
         let inner = self.lock();
-        let oldest = inner.in_hand_since.or_else(|| self.spool.oldest()).or_else(|| inner.batches.front().map(|(since, _)| *since));
+        let oldest = inner.in_hand_since.or_else(|| self.spool.oldest()).or_else(|| inner.waiting.front().map(|(since, _)| *since));
         Pending { bytes: inner.bytes, oldest, bound: self.bounds.bytes, request: self.bounds.request }
     }
 
@@ -326,9 +416,14 @@ impl Queue {
 }
 
 impl Inner {
-    fn forget(&mut self, batch: &Batch) {
-        self.bytes = self.bytes.saturating_sub(batch.cost());
-        self.events = self.events.saturating_sub(batch.remaining().len());
+    fn remember(&mut self, item: &Waiting) {
+        self.bytes += item.cost();
+        self.events += item.events();
+    }
+
+    fn forget(&mut self, item: &Waiting) {
+        self.bytes = self.bytes.saturating_sub(item.cost());
+        self.events = self.events.saturating_sub(item.events());
     }
 }
 
@@ -370,6 +465,13 @@ mod tests {
         queue_and_spool(bytes, std::path::Path::new("/nowhere"), 0)
     }
 
+    fn take(queue: &Queue) -> (EpochMs, Batch) {
+        match queue.take(|_| true).unwrap() {
+            (since, Waiting::Events(batch)) => (since, batch),
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn what_memory_cannot_hold_goes_to_the_spool() {
         let folder = tempfile::tempdir().unwrap();
@@ -381,7 +483,7 @@ mod tests {
         assert_eq!((queue.waiting(), ledger.dropped(), ledger.spooled.get()), (50, 0, 20));
         let limits = Limits { record_bytes: 1_048_576, request_bytes: 1_048_576, record: RecordFormat::Lines, compression: Compression::None };
         assert_eq!(queue.pending().oldest, Some(0));
-        let spooled = queue.take_spooled(limits, &mut Vec::new()).unwrap();
+        let spooled = queue.take_spooled(limits).unwrap();
         assert_eq!((spooled.request.events(), spooled.since, queue.waiting()), (10, 0, 50));
         queue.settled(10);
         assert_eq!(queue.waiting(), 40);
@@ -397,7 +499,7 @@ mod tests {
         assert_eq!(ledger.received.get(), 50);
         assert_eq!(ledger.dropped_queue.get(), 20);
         assert_eq!(queue.waiting(), 30);
-        assert_eq!(queue.take().unwrap().0, 2);
+        assert_eq!(queue.take(|_| true).unwrap().0, 2);
         assert_eq!(queue.waiting(), 30);
         assert!(ledger.max_queued_bytes.get() <= (cost * 3) as u64);
     }
@@ -407,12 +509,12 @@ mod tests {
         let (queue, ledger) = queue(1_000_000);
         queue.push(batch(10, 100), Vec::new(), 1);
         queue.push(batch(10, 100), Vec::new(), 2);
-        let (since, mut first) = queue.take().unwrap();
+        let (since, mut first) = take(&queue);
         first.advance(4);
         queue.settled(4);
         queue.give_back(since, first);
         assert_eq!(queue.waiting(), 16);
-        let (since, first) = queue.take().unwrap();
+        let (since, first) = take(&queue);
         assert_eq!((since, first.remaining().len()), (1, 6));
         assert_eq!(first.remaining()[0].number, 4);
         assert_eq!(queue.pending().oldest, Some(1));

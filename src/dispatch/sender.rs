@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::metrics::Metrics;
 use super::pack::{self, Packer};
-use super::queue::Queue;
+use super::queue::{Queue, Waiting};
 use super::spool::{Segment, Spool, Spooled};
 use crate::clock::{EpochMs, epoch_ms};
 use crate::config::{self, Config};
@@ -68,12 +68,7 @@ pub struct Sender {
     metrics: Option<Metrics>,
     ledger_sent: Instant,
     ledgers: u32,
-    /// The body of the last request, for the next one.
-    spare: Vec<u8>,
 }
-
-/// A spare body larger than this is given back to the system.
-const SPARE_BYTES: usize = 2 * 1024 * 1024;
 
 impl Sender {
     /// Opens no connection.
@@ -93,7 +88,6 @@ impl Sender {
             metrics: config.emf.then(Metrics::default),
             ledger_sent: Instant::now(),
             ledgers: 0,
-            spare: Vec::new(),
         }
     }
 
@@ -128,7 +122,7 @@ impl Sender {
 
     /// What is in the spool is older than what is in memory.
     fn unspool(&mut self) -> Option<Outgoing> {
-        let Spooled { segment, request, ambiguous, .. } = self.queue.take_spooled(self.packer.limits(), &mut self.spare)?;
+        let Spooled { segment, request, ambiguous, .. } = self.queue.take_spooled(self.packer.limits())?;
         Some(Outgoing { request, sent_before: false, ambiguous, segment: Some(Arc::new(segment)) })
     }
 
@@ -249,10 +243,7 @@ impl Sender {
 
     /// All of a request is delivered, lost, or kept elsewhere: its file can go, once no other half needs it.
     fn settled(&mut self, outgoing: Outgoing) {
-        let buffer = outgoing.request.into_buffer();
-        if buffer.capacity() <= SPARE_BYTES {
-            self.spare = buffer;
-        }
+        self.queue.recycle_body(outgoing.request.into_buffer());
         if let Some(segment) = outgoing.segment.and_then(Arc::into_inner) {
             self.spool.done(&segment);
         }
@@ -300,9 +291,17 @@ impl Sender {
             self.packer.lose_request(&outgoing.request);
             self.settled(outgoing);
         }
-        while let Some((_, batch)) = self.queue.take() {
-            lost += batch.remaining().len() as u64;
-            self.packer.lose(&batch);
+        while let Some((_, waiting)) = self.queue.take(|_| true) {
+            match waiting {
+                Waiting::Events(batch) => {
+                    lost += batch.remaining().len() as u64;
+                    self.packer.lose(&batch);
+                }
+                Waiting::Packed(request) => {
+                    lost += request.events();
+                    self.packer.lose_request(&request);
+                }
+            }
         }
         self.queue.settled(lost);
         if !reset {
@@ -354,29 +353,38 @@ impl Sender {
         }
     }
 
-    /// Fills a request with what waits in memory, oldest first; `None` if nothing does.
+    /// A request of what waits in memory, oldest first; `None` if nothing does.
     fn pack(&mut self) -> Option<Request> {
-        let mut request = Request::with_buffer(self.packer.limits(), std::mem::take(&mut self.spare));
-        while let Some((since, mut batch)) = self.queue.take() {
-            let restores = self.sandbox.restores();
-            if self.slim && self.introduced <= restores {
-                self.packer.introduce(&mut request, self.introduced, restores, epoch_ms(SystemTime::now()));
-                self.introduced = restores.saturating_add(1);
-            }
-            let unfit = self.packer.pack(&mut request, &mut batch);
-            self.ledger.dropped_rejected.add(unfit);
-            self.queue.settled(unfit);
-            if !batch.remaining().is_empty() {
-                self.queue.give_back(since, batch);
-                break;
-            }
-            self.queue.recycle(batch);
+        let mut request = Request::with_buffer(self.packer.limits(), self.queue.body(self.packer.limits().body_bytes()));
+        let restores = self.sandbox.restores();
+        if self.slim && self.introduced <= restores && !self.queue.is_empty() {
+            self.packer.introduce(&mut request, self.introduced, restores, epoch_ms(SystemTime::now()));
+            self.introduced = restores.saturating_add(1);
         }
-        if request.is_empty() {
-            self.spare = request.into_buffer();
-            return None;
+        loop {
+            let unused = request.is_empty();
+            match self.queue.take(|waiting| unused || matches!(waiting, Waiting::Events(_))) {
+                Some((_, Waiting::Packed(packed))) => {
+                    self.queue.recycle_body(request.into_buffer());
+                    return Some(*packed);
+                }
+                Some((since, Waiting::Events(mut batch))) => {
+                    let unfit = self.packer.pack(&mut request, &mut batch);
+                    self.ledger.dropped_rejected.add(unfit);
+                    self.queue.settled(unfit);
+                    if !batch.remaining().is_empty() {
+                        self.queue.give_back(since, batch);
+                        return Some(request);
+                    }
+                    self.queue.recycle(batch);
+                }
+                None if unused => {
+                    self.queue.recycle_body(request.into_buffer());
+                    return None;
+                }
+                None => return Some(request),
+            }
         }
-        Some(request)
     }
 }
 

@@ -129,7 +129,7 @@ impl Spool {
             let Some(oldest) = inner.segments.pop_front() else { break };
             inner.bytes -= oldest.bytes;
             if packer.prints_lost()
-                && let Some((request, _, _)) = self.read_file(&oldest.path, false, packer.limits(), Vec::new())
+                && let Some((request, _, _)) = self.read_file(&oldest.path, false, packer.limits(), &Vec::with_capacity)
             {
                 packer.lose_request(&request);
             }
@@ -183,7 +183,7 @@ impl Spool {
             if path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(&self.owner)) {
                 continue;
             }
-            let found = self.read_file(&path, false, limits, Vec::new());
+            let found = self.read_file(&path, false, limits, &Vec::with_capacity);
             let Some((request, _, since)) = found else {
                 self.ledger.spool_skipped.add(1);
                 log::warn!("spool-skipped", "{} is no whole spool file of this stream; it is left alone", path.display());
@@ -201,8 +201,8 @@ impl Spool {
         adopted
     }
 
-    /// The oldest segment, read into a used buffer. Its file stays until [`Spool::done`].
-    pub fn take(&self, limits: Limits, buffer: &mut Vec<u8>) -> Option<Spooled> {
+    /// The oldest segment; `buffer` gives one for so many bytes. Its file stays until [`Spool::done`].
+    pub fn take(&self, limits: Limits, buffer: impl Fn(usize) -> Vec<u8>) -> Option<Spooled> {
         loop {
             let segment = {
                 let mut inner = self.lock();
@@ -211,7 +211,7 @@ impl Spool {
                 segment
             };
             self.give_up(segment.events);
-            let found = self.read_file(&segment.path, segment.own, limits, std::mem::take(buffer));
+            let found = self.read_file(&segment.path, segment.own, limits, &buffer);
             if let Some((request, ambiguous, since)) = found.filter(|(request, _, _)| request.events() == segment.events) {
                 return Some(Spooled { segment, request, ambiguous, since });
             }
@@ -238,8 +238,8 @@ impl Spool {
         let _ = fs::remove_file(&segment.path);
     }
 
-    /// Reads a file into a used buffer. Unless it is trusted, nothing in it is believed before its hash is right.
-    fn read_file(&self, path: &Path, trusted: bool, limits: Limits, mut body: Vec<u8>) -> Option<(Request, bool, EpochMs)> {
+    /// Reads a file. Unless it is trusted, nothing in it is believed before its hash is right.
+    fn read_file(&self, path: &Path, trusted: bool, limits: Limits, buffer: &dyn Fn(usize) -> Vec<u8>) -> Option<(Request, bool, EpochMs)> {
         let regular = fs::symlink_metadata(path).ok().filter(|about| about.is_file() && about.len() <= self.bound)?;
         let mut left = usize::try_from(regular.len()).ok()?;
         let mut file = File::open(path).ok()?;
@@ -263,8 +263,8 @@ impl Spool {
         more(&mut head, 2 * HASH)?;
         let end = head.len();
         more(&mut head, HASH)?;
+        let mut body = buffer(left);
         body.clear();
-        body.reserve_exact(left);
         file.take(left as u64).read_to_end(&mut body).ok()?;
         let index: Vec<[u64; 4]> = numbers(head.get(index_at..stream_at)?).as_chunks().0.to_vec();
         let hash = std::str::from_utf8(head.get(hash_at..end)?).ok()?;
@@ -330,11 +330,11 @@ mod tests {
 
         let (next, _) = spool(folder.path(), 100_000, "b");
         assert_eq!(next.adopt(LIMITS), 8);
-        let spooled = next.take(LIMITS, &mut Vec::new()).unwrap();
+        let spooled = next.take(LIMITS, Vec::with_capacity).unwrap();
         assert_eq!((spooled.request.events(), spooled.ambiguous, spooled.since), (3, true, 1));
         next.done(&spooled.segment);
         assert_eq!(next.waiting(), 5);
-        let data: Vec<u8> = next.take(LIMITS, &mut Vec::new()).unwrap().request.data().flatten().collect();
+        let data: Vec<u8> = next.take(LIMITS, Vec::with_capacity).unwrap().request.data().flatten().collect();
         assert_eq!(data, b"line 0\nline 1\nline 2\nline 3\nline 4\n");
         // Not done: it is still there for the next one.
         assert_eq!(spool(folder.path(), 100_000, "c").0.adopt(LIMITS), 5);

@@ -36,6 +36,12 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// How many bytes a request's body may have, unless one record needs more.
+    #[must_use]
+    pub fn body_bytes(&self) -> usize {
+        self.request_bytes.div_ceil(3) * 4 + FRAME_BYTES
+    }
+
     /// Whether a whole record is compressed while it is filled, so that its size shows only when it is closed.
     fn compresses_records(&self) -> bool {
         self.compression == Compression::Gzip && self.record == RecordFormat::Lines
@@ -133,12 +139,10 @@ impl Request {
         request
     }
 
-    /// An empty request whose body is written into a used buffer, whose pages need not be fetched again.
+    /// An empty request whose body is written into a buffer that may have been used, so that its pages need not be fetched again.
     #[must_use]
     pub fn with_buffer(limits: Limits, mut buffer: Vec<u8>) -> Request {
         buffer.clear();
-        // Room for all of it at once: a body that grows is moved, and its pages fetched anew each time. Pages that stay unused cost nothing.
-        buffer.reserve_exact(limits.request_bytes / 3 * 4 + FRAME_BYTES);
         buffer.extend_from_slice(HEAD);
         Request { body: buffer, ..Request::new(limits) }
     }
@@ -378,6 +382,12 @@ impl Request {
         self.keep(|index| index < middle);
         second.keep(|index| index >= middle);
         (self, second)
+    }
+
+    /// What it costs in memory, in bytes.
+    #[must_use]
+    pub fn cost(&self) -> usize {
+        self.body.capacity()
     }
 
     /// Whether a finished body still has the hash that it was finished with.

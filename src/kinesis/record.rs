@@ -13,6 +13,8 @@ pub const SANDBOX_EVENT: &str = "kinesis-telemetry.sandbox";
 /// The type of the event that accounts for all others.
 pub const LEDGER_EVENT: &str = "kinesis-telemetry.ledger";
 
+/// Digits of the largest number.
+const LONGEST_NUMBER: usize = 20;
 /// Bytes of `,"truncatedBytes":18446744073709551615` and of the quotes around a cut record.
 const CUT_OVERHEAD: usize = 40;
 
@@ -59,6 +61,12 @@ impl Envelope {
             self.tags = tags(&self.facts.tags);
             self.make_identity();
         }
+    }
+
+    /// About how many bytes it adds to an event.
+    #[must_use]
+    pub fn added_bytes(&self) -> usize {
+        self.head.len() + LONGEST_NUMBER + self.tails.iter().map(Vec::len).max().unwrap_or(0)
     }
 
     /// Appends `event`, whose spans point into `bytes`, as one line.
