@@ -490,6 +490,24 @@ mod tests {
     }
 
     #[test]
+    fn large_batches_are_packed_ahead_while_the_dispatcher_has_enough_to_do() {
+        let (queue, ledger) = queue(8_388_608);
+        let kinds = |queue: &Queue| queue.lock().waiting.iter().map(|(_, item)| matches!(item, Waiting::Packed(_))).collect::<Vec<_>>();
+        for bytes in [PACK_BYTES, PACK_BYTES, 100, PACK_BYTES] {
+            queue.push(batch(10, bytes), Vec::new(), 0);
+        }
+        // The bound of a request is 1000 bytes here: the first batch is enough for it.
+        assert_eq!(kinds(&queue), [false, true, false, true]);
+        assert_eq!((queue.waiting(), ledger.received.get(), ledger.dropped()), (40, 40, 0));
+        assert!(queue.take(|item| matches!(item, Waiting::Packed(_))).is_none());
+        assert!(queue.take(|_| true).is_some());
+        let Some((_, Waiting::Packed(request))) = queue.take(|_| true) else { panic!("the second is packed") };
+        assert_eq!((request.events(), queue.waiting()), (10, 40));
+        queue.settled(20);
+        assert_eq!((queue.waiting(), kinds(&queue)), (20, vec![false, true]));
+    }
+
+    #[test]
     fn the_oldest_go_first_when_there_is_no_room_and_all_are_counted() {
         let cost = batch(10, 10_000).cost();
         let (queue, ledger) = queue(cost * 3);

@@ -72,6 +72,32 @@ fn what_memory_cannot_hold_is_delivered_from_the_spool() {
     assert_eq!(std::fs::read_dir(lambda.tmp().join("kinesis-telemetry-extension")).unwrap().count(), 0);
 }
 
+#[test]
+fn a_spool_file_that_somebody_changed_is_counted_and_stops_nothing() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).setting("QUEUE_BYTES", "1048576").setting("FLUSH_TIMEOUT_MS", "500").timeout(ms(60_000)).start();
+    lambda.init().unwrap();
+    kinesis.fault(Fault::hang());
+    lambda.invoke(Invocation::new().run(|lambda| assert_eq!(lambda.flood(20, 1000, 300).unwrap().refused, 0))).unwrap();
+    let mut files: Vec<_> = std::fs::read_dir(lambda.tmp().join("kinesis-telemetry-extension")).unwrap().map(|file| file.unwrap().path()).collect();
+    files.sort();
+    let mut bytes = std::fs::read(&files[1]).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] = if bytes[middle] == b'A' { b'B' } else { b'A' };
+    std::fs::write(&files[1], bytes).unwrap();
+    kinesis.clear_faults();
+    wait_until(ms(60_000), "all but one file to be delivered", || {
+        lambda.invoke(Invocation::new()).unwrap();
+        std::fs::read_dir(lambda.tmp().join("kinesis-telemetry-extension")).unwrap().count() == 0
+    });
+    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+    let ledger = ledger(&kinesis);
+    let lost = ledger["dropped"]["rejected"].as_u64().unwrap();
+    assert!(lost > 0, "{ledger}");
+    assert_eq!(kinesis.account().flooded() as u64 + lost, 20_000, "{ledger}");
+    assert!(lambda.stderr().iter().any(|line| line.contains("changed by somebody")), "{:?}", lambda.stderr());
+}
+
 /// Opens connections to the listener and leaves them, each after this much of a request.
 fn stalled(port: u16, count: usize, request: &str) -> Vec<TcpStream> {
     let open = |_| {
