@@ -1,15 +1,15 @@
 //! Settings: bad ones are told all at once and leave the function unharmed; the documented ones are the real ones.
 
 use std::net::TcpListener;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use kinesis_telemetry_extension::config;
 use sandbox::{Failure, Invocation, Kinesis};
 
-use crate::{binary, extension};
+use crate::{extension, runner_command};
 
 fn run(arguments: &[&str]) -> Output {
-    Command::new(binary()).args(arguments).env_clear().output().unwrap()
+    runner_command().args(arguments).env_clear().output().unwrap()
 }
 
 #[test]
