@@ -1,0 +1,162 @@
+"""What scripts/build-layer leaves behind."""
+import functools
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+import zlib
+
+import elf
+import pack
+from outcome import Failure, expect, run
+from tools import LAYERS, PROGRAM, REPOSITORY, TARGETS
+
+INSIDE = f"extensions/{PROGRAM}"
+PROGRAM_BYTES, ZIP_BYTES, TREE_BYTES = 1_800_000, 950_000, 8_192
+# The second build: elsewhere, deeper, and with a space in the way.
+ELSEWHERE = REPOSITORY / "target/elsewhere/an other/folder"
+
+
+@functools.cache
+def built():
+    """Builds both layers, once for all checks."""
+    run("scripts/build-layer", "all")
+
+
+def two_builds_give_one_hash():
+    second = in_another_folder()
+    try:
+        # At the same time: at the end of a build one core has nothing to do.
+        built()
+        said, _ = second.communicate(timeout=900)
+    finally:
+        if second.poll() is None:
+            os.killpg(second.pid, signal.SIGKILL)
+            second.wait()
+    expect(second.returncode == 0, f"the second build failed:\n{said[-6000:]}")
+    for name in (f"{PROGRAM}-x86_64.zip", f"x86_64/{INSIDE}", f"{PROGRAM}-x86_64.cdx.json"):
+        ours, theirs = LAYERS / name, ELSEWHERE / "target/layer" / name
+        expect(ours.read_bytes() == theirs.read_bytes(), f"{ours} and {theirs} differ")
+    shutil.rmtree(ELSEWHERE.parents[0])
+    return "x86_64: program, zip and bill of materials, from another folder, another CARGO_HOME, and foreign RUSTFLAGS"
+
+
+def in_another_folder():
+    """Starts the build for x86_64 in a copy of the sources, with cargo's home reached by another name."""
+    shutil.rmtree(ELSEWHERE, ignore_errors=True)
+    ELSEWHERE.mkdir(parents=True)
+    for name in ("Cargo.toml", "Cargo.lock", "src", "scripts", "tests"):
+        source = REPOSITORY / name
+        copy = shutil.copytree if source.is_dir() else shutil.copy
+        copy(source, ELSEWHERE / name, **({"ignore": shutil.ignore_patterns("node_modules")} if source.is_dir() else {}))
+    (ELSEWHERE / "target").mkdir()
+    # Only the tools are shared: their installation is no part of the build.
+    (ELSEWHERE / "target/tools").symlink_to(REPOSITORY / "target/tools")
+    home = ELSEWHERE.parent / "home"
+    if home.is_symlink():
+        home.unlink()
+    given = pathlib.Path(os.environ.get("CARGO_HOME") or pathlib.Path.home() / ".cargo")
+    home.symlink_to(given)
+    environment = {**os.environ, "CARGO_HOME": str(home), "RUSTFLAGS": "-Copt-level=0", "SOURCE_DATE_EPOCH": "1"}
+    command = [sys.executable, "scripts/build-layer", "x86_64"]
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=ELSEWHERE, env=environment, start_new_session=True, **pipes)
+
+
+def layers_hold_one_small_program():
+    built()
+    said = []
+    for arch in TARGETS:
+        archive, file = LAYERS / f"{PROGRAM}-{arch}.zip", LAYERS / arch / INSIDE
+        with zipfile.ZipFile(archive) as opened:
+            (entry,) = opened.infolist()
+            expect(entry.filename == INSIDE, f"{archive.name} holds {entry.filename}")
+            expect(entry.external_attr >> 16 == 0o100755, f"{entry.filename} has mode {entry.external_attr >> 16:o} in {archive.name}")
+            expect(opened.read(entry) == file.read_bytes(), f"{archive.name} and the folder {arch} differ")
+        found = [path for path in (LAYERS / arch).rglob("*") if path.is_file()]
+        expect(found == [file] and file.stat().st_mode & 0o7777 == 0o755, f"{LAYERS / arch} holds more, or not as a program")
+        program = file.read_bytes()
+        expect(not elf.complaints(program, arch), elf.complaints(program, arch))
+        sizes = len(program), archive.stat().st_size
+        expect(sizes[0] <= PROGRAM_BYTES and sizes[1] <= ZIP_BYTES, f"{arch}: {sizes} bytes are over the budget")
+        said.append(f"{arch} {sizes[0]:,} bytes, zip {sizes[1]:,}")
+        seen_by_others(file)
+    return "; ".join(said)
+
+
+def seen_by_others(file):
+    """The same, asked of programs that nobody here wrote, where they are installed."""
+    if shutil.which("readelf"):
+        said = run("readelf", "--wide", "--program-headers", "--dynamic", "--sections", str(file))
+        expect("INTERP" not in said and "NEEDED" not in said and ".symtab" not in said, said)
+        expect("Warning" not in said and "Error" not in said, said)
+    if shutil.which("file"):
+        said = run("file", "--brief", str(file))
+        expect("static" in said and "stripped" in said and "not stripped" not in said, said)
+
+
+def the_program_does_not_say_where_it_was_built():
+    built()
+    home = pathlib.Path.home()
+    places = [REPOSITORY, os.environ.get("CARGO_HOME") or home / ".cargo", os.environ.get("RUSTUP_HOME") or home / ".rustup"]
+    for arch in TARGETS:
+        program = (LAYERS / arch / INSIDE).read_bytes()
+        for place in places:
+            expect(f"{place}/".encode() not in program, f"the program for {arch} holds {place}")
+    return f"none of {len(places)} folders"
+
+
+def what_is_no_static_program_is_refused():
+    built()
+    program = (LAYERS / "x86_64" / INSIDE).read_bytes()
+    machine = elf.with_section(program, ".debug_info", b"x")
+    host = pathlib.Path(shutil.which("cargo")).resolve().read_bytes()
+    cases = {
+        "a program for another machine": (program, "arm64", "machine"),
+        "debug information": (machine, "x86_64", "debug"),
+        "the host's own program": (host, "x86_64", "not static"),
+        "a script": (b"#!/bin/sh\n", "x86_64", "no 64-bit"),
+        "a program cut short": (program[:4096], "x86_64", ""),
+    }
+    for name, (data, arch, why) in cases.items():
+        found = elf.complaints(data, arch)
+        expect(found and why in " ".join(found), f"{name}: {found}")
+    return f"{len(cases)} kinds of others"
+
+
+def the_program_carries_its_crates():
+    built()
+    said = []
+    for arch in TARGETS:
+        section = elf.Elf((LAYERS / arch / INSIDE).read_bytes()).section(".dep-v0")
+        packages = json.loads(zlib.decompress(section))["packages"]
+        bill = json.loads((LAYERS / f"{PROGRAM}-{arch}.cdx.json").read_text())
+        listed = {(component["name"], component["version"]) for component in bill["components"] if "hashes" in component}
+        carried = {(package["name"], package["version"]) for package in packages if not package.get("root")}
+        expect(carried == listed, f"{arch}: {carried ^ listed} are in one of the two")
+        expect(len(section) <= TREE_BYTES, f"{len(section)} bytes")
+        expect(all(at != child for at, package in enumerate(packages) for child in package.get("dependencies", [])), "a crate needs itself")
+        said.append(f"{arch} {len(packages)} crates in {len(section)} bytes")
+    return "; ".join(said)
+
+
+def the_zip_is_the_same_whenever_it_is_made():
+    data = os.urandom(1000) + bytes(9000)
+    once, again = pack.zipped("a/b", data), pack.zipped("a/b", data)
+    if once != again:
+        raise Failure("two zips of the same differ")
+    return "no clock, no owner"
+
+
+CHECKS = [
+    two_builds_give_one_hash,
+    layers_hold_one_small_program,
+    the_program_does_not_say_where_it_was_built,
+    what_is_no_static_program_is_refused,
+    the_program_carries_its_crates,
+    the_zip_is_the_same_whenever_it_is_made,
+]

