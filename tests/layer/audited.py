@@ -6,7 +6,10 @@ import importlib.machinery
 import importlib.util
 import io
 import json
+import os
 import re
+import shutil
+from unittest import mock
 
 import bill
 import tree
@@ -15,6 +18,19 @@ from tools import LAYERS, PROGRAM, REPOSITORY, TARGETS
 
 # A crate of the program that nothing else is called like, to be given bad qualities.
 VICTIM = "httpdate"
+# An entry of RustSec's database.
+ENTRY = """```toml
+[advisory]
+id = "RUSTSEC-2026-9999"
+package = "{}"
+date = "2026-01-01"
+
+[versions]
+patched = []
+```
+
+# Made up
+"""
 
 
 @functools.cache
@@ -90,6 +106,40 @@ def each_rule_bites():
     return f"{len(cases) + 2} rules"
 
 
+def a_known_vulnerability_is_seen():
+    """A database with one made-up entry, in place of RustSec's, which may not be reachable: first on a crate of the program."""
+    place = LAYERS / "advisories"
+    shutil.rmtree(place, ignore_errors=True)
+    address = "https://example.com/advisories"
+    rules = re.sub(r"^db-path = .*$", f'db-path = "{place}/fetched"\ndb-urls = ["{address}"]\ngit-fetch-with-cli = true', audit().RULES.read_text(), flags=re.M)
+    environment = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.file://{place}/made-up.insteadOf", "GIT_CONFIG_VALUE_0": address}
+    known = place / "metadata.json"
+    said = []
+    for crate in (VICTIM, "not-in-the-program"):
+        database(place / "made-up", crate)
+        (place / "deny.toml").write_text(rules)
+        known.write_text(tree.metadata())
+        with mock.patch.object(audit(), "RULES", place / "deny.toml"), mock.patch.dict(os.environ, environment):
+            found = []
+            said.append((audit().vulnerabilities(known, found), found))
+    (seen, why), unseen = said
+    expect(seen == "found, see below" and len(why) == 1 and "RUSTSEC-2026-9999" in why[0], f"{VICTIM}'s was not seen: {said[0]}")
+    expect(unseen == ("none known", []), f"{unseen}")
+    shutil.rmtree(place)
+    return "a made-up one; none where it is another crate's"
+
+
+def database(folder, crate):
+    """A git repository in the form of RustSec's, with one entry."""
+    shutil.rmtree(folder, ignore_errors=True)
+    entry = folder / "crates" / crate / "RUSTSEC-2026-9999.md"
+    entry.parent.mkdir(parents=True)
+    entry.write_text(ENTRY.format(crate))
+    git = ["git", "-C", str(folder), "-c", "user.name=test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false"]
+    for command in (["init", "--quiet", "--initial-branch", "main"], ["add", "."], ["commit", "--quiet", "--message", "One entry"]):
+        run(*git, *command, timeout=60)
+
+
 def renamed(name):
     """Metadata in which the victim has another name, and what else has that name a third one."""
     def change(text):
@@ -139,4 +189,4 @@ def victim(parsed, name):
     return found[0]
 
 
-CHECKS = [the_audit_is_green, the_bill_of_materials_is_whole, each_rule_bites]
+CHECKS = [the_audit_is_green, the_bill_of_materials_is_whole, each_rule_bites, a_known_vulnerability_is_seen]
