@@ -111,7 +111,8 @@ def a_known_vulnerability_is_seen():
     place = LAYERS / "advisories"
     shutil.rmtree(place, ignore_errors=True)
     address = "https://example.com/advisories"
-    rules = re.sub(r"^db-path = .*$", f'db-path = "{place}/fetched"\ndb-urls = ["{address}"]\ngit-fetch-with-cli = true', audit().RULES.read_text(), flags=re.M)
+    ours = f'db-path = "{place}/fetched"\ndb-urls = ["{address}"]\ngit-fetch-with-cli = true'
+    rules = re.sub(r"^db-path = .*$", ours, audit().RULES.read_text(), flags=re.MULTILINE)
     environment = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.file://{place}/made-up.insteadOf", "GIT_CONFIG_VALUE_0": address}
     known = place / "metadata.json"
     said = []
