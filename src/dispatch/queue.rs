@@ -189,9 +189,10 @@ impl Queue {
         }
     }
 
-    /// Whether the dispatcher has its next request waiting, so that it will not come to this one for a while.
+    /// Whether the dispatcher is sending, and has its next request waiting as well: it will not come to what is put in now for a while.
     fn is_busy(&self) -> bool {
-        self.lock().bytes >= self.bounds.request
+        let inner = self.lock();
+        inner.in_hand > 0 && inner.bytes >= self.bounds.request
     }
 
     /// Does the dispatcher's packing for it, while the bytes are in this CPU's cache. It sends meanwhile, and keeps up: a flood that is
@@ -493,12 +494,19 @@ mod tests {
     fn large_batches_are_packed_ahead_while_the_dispatcher_has_enough_to_do() {
         let (queue, ledger) = queue(8_388_608);
         let kinds = |queue: &Queue| queue.lock().waiting.iter().map(|(_, item)| matches!(item, Waiting::Packed(_))).collect::<Vec<_>>();
-        for bytes in [PACK_BYTES, PACK_BYTES, 100, PACK_BYTES] {
+        queue.push(batch(1, 100), Vec::new(), 0);
+        queue.push(batch(10, PACK_BYTES), Vec::new(), 0);
+        queue.push(batch(10, PACK_BYTES), Vec::new(), 0);
+        // The bound of a request is 1000 bytes here, so there was enough for one; but nobody was sending.
+        assert!(queue.take(|_| true).is_some());
+        assert_eq!(kinds(&queue), [false, false]);
+        assert!(queue.take(|_| true).is_some());
+        for bytes in [PACK_BYTES, 100, PACK_BYTES] {
             queue.push(batch(10, bytes), Vec::new(), 0);
         }
-        // The bound of a request is 1000 bytes here: the first batch is enough for it.
         assert_eq!(kinds(&queue), [false, true, false, true]);
-        assert_eq!((queue.waiting(), ledger.received.get(), ledger.dropped()), (40, 40, 0));
+        queue.settled(11);
+        assert_eq!((queue.waiting(), ledger.received.get(), ledger.dropped()), (40, 51, 0));
         assert!(queue.take(|item| matches!(item, Waiting::Packed(_))).is_none());
         assert!(queue.take(|_| true).is_some());
         let Some((_, Waiting::Packed(request))) = queue.take(|_| true) else { panic!("the second is packed") };

@@ -268,7 +268,9 @@ impl Spool {
         file.take(left as u64).read_to_end(&mut body).ok()?;
         let index: Vec<[u64; 4]> = numbers(head.get(index_at..stream_at)?).as_chunks().0.to_vec();
         let hash = std::str::from_utf8(head.get(hash_at..end)?).ok()?;
-        let whole = || head.get(..end).is_some_and(|text| Sha256::digest(text).as_slice() == head.get(end..).unwrap_or_default()) && batch::hash(&body) == hash;
+        let whole = || {
+            head.get(..end).is_some_and(|text| Sha256::digest(text).as_slice() == head.get(end..).unwrap_or_default()) && batch::hash(&body) == hash
+        };
         if body.len() != left || head.get(stream_at..hash_at)? != self.stream.member().1.as_bytes() || !(trusted || whole()) {
             return None;
         }
