@@ -6,13 +6,15 @@ use crate::contestant::{self, Contestant};
 use crate::scenario;
 
 pub(crate) const HELP: &str = "\
-usage: bench run [--quick] [--only SCENARIO,...] [--json FILE] [--svg FILE] [--valgrind FILE] [--version NAME=TEXT]...
-                 [--remark TEXT]... CONTESTANT=FILE...
+usage: bench run [--quick] [--only SCENARIO,...] [--json FILE] [--svg FILE] [--markdown FILE] [--valgrind FILE]
+                 [--version NAME=TEXT]... [--remark TEXT]... [--also FILE=TITLE]... CONTESTANT=FILE...
        bench counts --binary FILE --record FILE [--check]
 
 run     measures the contestants in turn and prints one table
 counts  counts the extension's instructions under callgrind and writes them to --record; with --check compares them
         with what stands there instead, and fails when one has grown by more than a quarter
+
+--also  is another build of the extension; with it, --markdown gives a table with a line for each build
 
 contestants: floor-static floor-glibc extension-static extension-glibc peer-sdk peer-node
 scenarios:   start flood growth invocations tls";
@@ -32,6 +34,7 @@ pub(crate) struct Plan {
     pub(crate) remarks: Vec<String>,
     pub(crate) json: Option<PathBuf>,
     pub(crate) svg: Option<PathBuf>,
+    pub(crate) markdown: Option<PathBuf>,
     pub(crate) valgrind: Option<PathBuf>,
     only: Vec<String>,
 }
@@ -67,7 +70,12 @@ fn read_run(mut arguments: impl Iterator<Item = String>) -> Result<Plan, String>
             "--quick" => plan.quick = true,
             "--json" => plan.json = Some(value()?.into()),
             "--svg" => plan.svg = Some(value()?.into()),
+            "--markdown" => plan.markdown = Some(value()?.into()),
             "--valgrind" => plan.valgrind = Some(value()?.into()),
+            "--also" => {
+                let (file, title) = pair(&value()?)?;
+                plan.contestants.push(contestant::also(&title, file.into(), plan.contestants.len())?);
+            }
             "--version" => plan.versions.push(pair(&value()?)?),
             "--remark" => plan.remarks.push(value()?),
             "--only" => plan.only = value()?.split(',').map(str::to_owned).collect(),

@@ -32,6 +32,16 @@ const ALL: [(&str, &str, Kind, &str); 6] = [
     ("peer-node", "Node.js, AWS SDK", Kind::Peer, "floor-glibc"),
 ];
 
+/// Another build of the extension, static.
+pub(crate) fn also(title: &str, file: PathBuf, place: usize) -> Result<Contestant, String> {
+    if !file.is_file() {
+        return Err(format!("{}: no such file", file.display()));
+    }
+    // For as long as the process lives, like all others.
+    let title: &'static str = title.to_owned().leak();
+    Ok(Contestant { id: title, title, kind: Kind::Extension, floor: "floor-static", place: ALL.len() + place, file })
+}
+
 pub(crate) fn of(id: &str, file: PathBuf) -> Result<Contestant, String> {
     let place = ALL.iter().position(|(known, ..)| *known == id).ok_or_else(|| format!("{id}: no such contestant"))?;
     if !file.is_file() {
@@ -42,6 +52,11 @@ pub(crate) fn of(id: &str, file: PathBuf) -> Result<Contestant, String> {
 }
 
 impl Contestant {
+    /// One that [`also`] has made.
+    pub(crate) fn is_another_build(&self) -> bool {
+        self.place >= ALL.len()
+    }
+
     /// A program of machine code, so that its instructions can be counted.
     pub(crate) fn is_native(&self) -> bool {
         self.kind != Kind::Peer

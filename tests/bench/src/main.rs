@@ -67,5 +67,8 @@ fn run(plan: &arguments::Plan) -> Result<bool> {
     if let Some(file) = &plan.svg {
         std::fs::write(file, chart::draw(&report))?;
     }
+    if let Some(file) = &plan.markdown {
+        std::fs::write(file, report.markdown())?;
+    }
     Ok(true)
 }

@@ -72,6 +72,31 @@ pub(crate) struct Measure {
     pub(crate) bound: Option<Bound>,
 }
 
+impl Measure {
+    /// By itself; in the table a row says only in what it differs from those above it.
+    pub(crate) fn whole_title(&self) -> String {
+        let title = self.title.trim();
+        match self.id {
+            "growth-peak" => "10 times the flood: peak memory (slim)".to_owned(),
+            id if id.starts_with("flood-") && !title.starts_with("flood") => format!("flood: {title}"),
+            id if id.starts_with("invocations-added") => format!("time added to a small invocation (`adaptive`), Kinesis {}", latency(id)),
+            id if id.starts_with("end-added") => format!("the same with `FLUSH=end`, Kinesis {}", latency(id)),
+            "tls-first" => "CPU of the first flush, with TLS".to_owned(),
+            "tls-each" => "CPU of each later flush, with TLS".to_owned(),
+            "tls-connections" => "connections for 80 flushes with TLS".to_owned(),
+            _ => title.to_owned(),
+        }
+    }
+}
+
+fn latency(id: &str) -> &'static str {
+    match id.rsplit('-').next() {
+        Some("0") => "at once",
+        Some("5") => "in 5 ms",
+        _ => "in 20 ms",
+    }
+}
+
 const fn row(id: &'static str, scenario: &'static str, title: &'static str, unit: Unit, yardstick: Yardstick) -> Measure {
     Measure { id, scenario, title, unit, yardstick, bound: None }
 }

@@ -71,6 +71,50 @@ impl Report<'_> {
         }
     }
 
+    /// One line for each static build: what became of it from step to step.
+    fn steps(&self) -> String {
+        let measures: Vec<&Measure> = self.rows().filter(|measure| STEPS.contains(&measure.id)).collect();
+        let titles: String = measures.iter().map(|measure| format!(" {} |", measure.whole_title())).collect();
+        let mut text = format!("| build |{titles}\n|{}\n", "---|".repeat(measures.len() + 1));
+        for contestant in &self.plan.contestants {
+            let _ = write!(text, "| {} |", contestant.title);
+            for measure in &measures {
+                let value = self.results.of(measure.id, contestant.id).map(|samples| measure.unit.show(samples.median())).unwrap_or_default();
+                let _ = write!(text, " {value} |");
+            }
+            text.push('\n');
+        }
+        text
+    }
+
+    /// The rows that the README shows, one for each measure that a user or a bound asks for.
+    pub(crate) fn markdown(&self) -> String {
+        let contestants = &self.plan.contestants;
+        if contestants.iter().any(Contestant::is_another_build) {
+            return self.steps();
+        }
+        let titles: String = contestants.iter().map(|contestant| format!(" {} |", contestant.title)).collect();
+        let mut text = format!("| median |{titles} bound |\n|{}\n", "---|".repeat(contestants.len() + 2));
+        for measure in self.rows().filter(|measure| README.contains(&measure.id)) {
+            let _ = write!(text, "| {} |", measure.whole_title());
+            for contestant in contestants {
+                let value = self.results.of(measure.id, contestant.id).map(|samples| measure.unit.show(samples.median())).unwrap_or_default();
+                let ratio = self.results.ratio(measure, contestant).filter(|_| !value.is_empty() && contestant.kind != Kind::Floor);
+                let _ = write!(text, " {value}{} |", ratio.map_or(String::new(), |ratio| format!(" ({}x)", short(ratio))));
+            }
+            let bound = match measure.bound {
+                Some(Bound::AtMost(limit)) => format!("at most {limit}x"),
+                Some(Bound::AtLeast(limit)) => format!("at least {limit}x"),
+                None => String::new(),
+            };
+            let _ = writeln!(text, " {bound} |");
+        }
+        text.push('\n');
+        let lines = self.where_and_what().into_iter().filter(|line| !line.starts_with("load"));
+        let _ = writeln!(text, "{}.", lines.collect::<Vec<_>>().join("; "));
+        text
+    }
+
     fn bounds(&self, text: &mut String) {
         text.push('\n');
         for (measure, bound) in self.rows().filter_map(|measure| Some((measure, measure.bound?))) {
@@ -127,6 +171,32 @@ impl Report<'_> {
         value
     }
 }
+
+const README: [&str; 21] = [
+    "start",
+    "start-cpu",
+    "start-instructions",
+    "idle",
+    "size",
+    "flood-cpu",
+    "flood-cpu-full",
+    "flood-instructions",
+    "flood-rate",
+    "flood-rate-full",
+    "flood-peak",
+    "growth-cpu",
+    "growth-peak",
+    "invocations-cpu-0",
+    "invocations-added-0",
+    "invocations-added-20",
+    "end-added-0",
+    "end-added-20",
+    "tls-first",
+    "tls-each",
+    "tls-connections",
+];
+
+const STEPS: [&str; 6] = ["start", "size", "flood-cpu", "flood-cpu-full", "flood-rate", "flood-peak"];
 
 /// A ratio with as many digits as mean something.
 pub(crate) fn short(ratio: f64) -> String {
