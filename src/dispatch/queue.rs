@@ -164,9 +164,9 @@ impl Queue {
     /// dropped and counted. Never waits for room.
     pub fn push(&self, batch: Batch, marks: Vec<Mark>, now: EpochMs) {
         let count = batch.remaining().len();
-        self.ledger.received.add(count as u64);
         let items = if batch.cost() >= PACK_BYTES && self.is_busy() { self.pack(batch) } else { vec![Waiting::Events(batch)] };
         let mut inner = self.lock();
+        self.ledger.received.add(count as u64);
         let was_empty = inner.waiting.is_empty();
         let before = inner.bytes;
         for item in items.into_iter().filter(|item| item.events() > 0) {
