@@ -50,6 +50,7 @@ fn pure_files_have_no_thread_socket_clock_or_log() {
         "lambda/body.rs",
         "lambda/filter.rs",
         "lambda/repair.rs",
+        "lambda/scan.rs",
         "dispatch/flush.rs",
         "kinesis/record.rs",
         "kinesis/batch.rs",
