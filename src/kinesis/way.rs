@@ -43,10 +43,9 @@ impl Way {
             // One connection is all that a single dispatcher uses. A dead one is never tried twice, as it leaves the pool when used.
             .max_idle_connections(1)
             .max_idle_connections_per_host(1)
-            // Each is filled with zeros for each connection, 128 KiB by default, and resident from then on. Answers are short; a request of
-            // a megabyte is written in pieces of this.
+            // Filled with zeros for each connection, and resident from then on. Answers are short. The other one stays at ureq's 128 KiB:
+            // the large requests of a flood are written in pieces of it, and smaller pieces cost more CPU.
             .input_buffer_size(16 * 1024)
-            .output_buffer_size(64 * 1024)
             // Freezes are longer than any age that could be set here; a dead connection costs one retry.
             .max_idle_age(Duration::from_secs(3600))
             .proxy(proxy)
