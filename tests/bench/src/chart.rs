@@ -20,7 +20,8 @@ const DOTS: (f64, f64) = (154.0, 310.0);
 pub(crate) fn draw(report: &Report<'_>) -> String {
     let rows = report.plan.contestants.len() as f64;
     let height = HEAD + rows * ROW + AIR;
-    let total = 2.0 * height + 44.0;
+    let footer = footer(report);
+    let total = 2.0 * height + 12.0 + 16.0 * footer.len() as f64;
     let mut svg = format!(
         r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {total}" width="{WIDTH}" height="{total}" role="img" aria-label="The extension beside the floor and its peers">
 <style>
@@ -40,21 +41,37 @@ pub(crate) fn draw(report: &Report<'_>) -> String {
         let (x, y) = ((index % 2) as f64 * WIDTH / 2.0, (index / 2) as f64 * height);
         panel(&mut svg, report, measure, x, y);
     }
-    for (index, line) in report.where_and_what().iter().filter(|line| !line.starts_with("load")).enumerate() {
+    for (index, line) in footer.iter().enumerate() {
         let _ = writeln!(svg, r#"<text class="small" x="12" y="{:.0}">{}</text>"#, 2.0 * height + 16.0 + 16.0 * index as f64, escape(line));
     }
     svg.push_str("</svg>\n");
     svg
 }
 
+/// What the marks mean, where and with what it was measured, in lines that fit.
+fn footer(report: &Report<'_>) -> Vec<String> {
+    let mut lines = vec!["Medians, on logarithmic scales; in brackets times the floor. Red: the bound that is kept for the static build.".to_owned()];
+    for fact in report.where_and_what().iter().filter(|line| !line.starts_with("load")) {
+        let mut line = String::new();
+        for part in fact.split(", ") {
+            if line.len() + part.len() > 120 {
+                lines.push(std::mem::take(&mut line) + ",");
+            }
+            line += if line.is_empty() { "" } else { ", " };
+            line += part;
+        }
+        lines.push(line);
+    }
+    lines
+}
+
 fn panel(svg: &mut String, report: &Report<'_>, measure: &Measure, x: f64, y: f64) {
     let better = if matches!(measure.bound, Some(Bound::AtLeast(_))) { "more is better" } else { "less is better" };
     let _ = writeln!(svg, r#"<g transform="translate({x} {y})">"#);
-    let title = measure.title.trim();
     let _ = writeln!(
         svg,
         r#"<text class="title" x="12" y="20">{}</text><text class="small" x="438" y="20" text-anchor="end">{better}</text>"#,
-        escape(title)
+        escape(&measure.whole_title())
     );
     let values: Vec<(&Contestant, f64)> =
         report.plan.contestants.iter().filter_map(|contestant| Some((contestant, report.results.of(measure.id, contestant.id)?.median()))).collect();
