@@ -17,7 +17,7 @@ counts  counts the extension's instructions under callgrind and writes them to -
 --also  is another build of the extension; with it, --markdown gives a table with a line for each build
 
 contestants: floor-static floor-glibc extension-static extension-glibc peer-sdk peer-node
-scenarios:   start flood growth invocations tls";
+scenarios:   start flood growth invocations forms tls";
 
 pub(crate) enum Command {
     Help,

@@ -109,7 +109,7 @@ use Unit::{Count, Kib, Microseconds as Us, Milliseconds as Ms, PerSecond};
 use Yardstick::{GlibcFloor, OwnFloor, OwnFloors, Self_};
 
 /// In the order of the table.
-pub(crate) const ALL: [Measure; 34] = [
+pub(crate) const ALL: [Measure; 38] = [
     held(row("start", "start", "process start to first /next", Ms, OwnFloor), Bound::AtMost(1.5)),
     row("start-cpu", "start", "  CPU until then", Ms, OwnFloor),
     row("start-faults", "start", "  page faults until then", Count, OwnFloor),
@@ -137,6 +137,10 @@ pub(crate) const ALL: [Measure; 34] = [
     row("end-added-0", "invocations", "  with FLUSH=end, Kinesis at once", Ms, Yardstick::None),
     row("end-added-5", "invocations", "  Kinesis in 5 ms", Ms, Yardstick::None),
     row("end-added-20", "invocations", "  Kinesis in 20 ms", Ms, Yardstick::None),
+    row("form-lines", "forms", "a quarter of the flood: CPU per event, lines (full)", Us, Yardstick::None),
+    row("form-lines-gzip", "forms", "  with gzip", Us, Self_("form-lines")),
+    row("form-kpl", "forms", "  kpl", Us, Self_("form-lines")),
+    row("form-kpl-gzip", "forms", "  kpl with gzip", Us, Self_("form-lines")),
     row("plain-first", "tls", "a flush each, no TLS: CPU of the first", Us, Yardstick::None),
     row("tls-first", "tls", "  with TLS (handshake)", Us, Self_("plain-first")),
     row("plain-each", "tls", "  CPU of each later one, no TLS", Us, Yardstick::None),

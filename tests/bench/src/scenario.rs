@@ -20,11 +20,12 @@ pub(crate) struct Scenario {
     turn: fn(&Contestant, &Plan, &mut Results) -> Result<()>,
 }
 
-pub(crate) const ALL: [Scenario; 5] = [
+pub(crate) const ALL: [Scenario; 6] = [
     Scenario { name: "start", rounds: (41, 11), turn: start },
     Scenario { name: "flood", rounds: (7, 3), turn: flood },
     Scenario { name: "growth", rounds: (1, 1), turn: growth },
     Scenario { name: "invocations", rounds: (2, 1), turn: invocations },
+    Scenario { name: "forms", rounds: (5, 1), turn: forms },
     Scenario { name: "tls", rounds: (3, 1), turn: tls },
 ];
 
@@ -87,8 +88,13 @@ struct Flooded {
 
 /// As many events as the simulator can post, inside one invocation, until the last of them is on the stream. No freeze.
 fn pour(contestant: &Contestant, batches: usize, envelope: &str, results: &mut Results) -> Result<Flooded> {
+    pour_with(contestant, batches, &[("ENVELOPE", envelope)], results)
+}
+
+fn pour_with(contestant: &Contestant, batches: usize, settings: &[(&str, &str)], results: &mut Results) -> Result<Flooded> {
     let kinesis = Kinesis::builder().count_only().start();
-    let lambda = contestant.sandbox(&kinesis).setting("ENVELOPE", envelope).setting("FLUSH", "end").without_freeze().start();
+    let builder = settings.iter().fold(contestant.sandbox(&kinesis), |builder, (name, value)| builder.setting(name, value));
+    let lambda = builder.setting("FLUSH", "end").without_freeze().start();
     lambda.init()?;
     lambda.drain(ms(2000));
     let before = process::cpu(&lambda)?;
@@ -159,6 +165,20 @@ fn growth(contestant: &Contestant, plan: &Plan, results: &mut Results) -> Result
     let flooded = pour(contestant, FLOOD * 10, "slim", results)?;
     results.add("growth-cpu", contestant, flooded.cpu_us);
     results.add("growth-peak", contestant, flooded.peak_kib);
+    Ok(())
+}
+
+/// A flood in each form of records.
+fn forms(contestant: &Contestant, _: &Plan, results: &mut Results) -> Result<()> {
+    if contestant.kind != Kind::Extension {
+        return Ok(());
+    }
+    let forms =
+        [("form-lines", "lines", "none"), ("form-lines-gzip", "lines", "gzip"), ("form-kpl", "kpl", "none"), ("form-kpl-gzip", "kpl", "gzip")];
+    for (row, record, compression) in forms {
+        let flooded = pour_with(contestant, FLOOD / 4, &[("RECORD", record), ("COMPRESSION", compression)], results)?;
+        results.add(row, contestant, flooded.cpu_us);
+    }
     Ok(())
 }
 

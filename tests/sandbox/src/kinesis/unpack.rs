@@ -111,15 +111,12 @@ pub(super) fn unpack(records: &[StoredRecord]) -> (Vec<StoredEvent>, Vec<Vec<u8>
     let mut events = Vec::new();
     let mut broken = Vec::new();
     for (index, record) in records.iter().enumerate() {
-        let inner = match disaggregate(&record.data) {
-            // Consumers throw an aggregate away whose inner keys belong elsewhere: it counts as broken.
-            Some(inner) if inner.iter().any(|(key, _)| *key != record.partition_key) => {
-                broken.push(record.data.clone());
-                continue;
-            }
-            Some(inner) => inner.into_iter().flat_map(|(_, data)| inflate(&data)).collect(),
-            None => inflate(&record.data),
-        };
+        // Consumers throw an aggregate away whose inner keys belong elsewhere: it counts as broken.
+        if disaggregate(&record.data).is_some_and(|inner| inner.iter().any(|(key, _)| *key != record.partition_key)) {
+            broken.push(record.data.clone());
+            continue;
+        }
+        let inner = text(&record.data);
         for line in lines(&inner) {
             match StoredEvent::parse(line) {
                 Some(event) => events.push(StoredEvent {
@@ -134,6 +131,14 @@ pub(super) fn unpack(records: &[StoredRecord]) -> (Vec<StoredEvent>, Vec<Vec<u8>
         }
     }
     (events, broken)
+}
+
+/// What is in a record's data, out of an aggregate and out of gzip.
+pub(super) fn text(data: &[u8]) -> Vec<u8> {
+    match disaggregate(data) {
+        Some(inner) => inner.into_iter().flat_map(|(_, data)| inflate(&data)).collect(),
+        None => inflate(data),
+    }
 }
 
 /// Undoes gzip, where there is any; several members one after the other are one text.
