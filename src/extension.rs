@@ -17,9 +17,12 @@ use crate::dispatch::spool::Spool;
 use crate::lambda::api::{Api, Function, Invoke, Registered, Subscription};
 use crate::lambda::listener::Listener;
 use crate::ledger::Ledger;
+use crate::log;
 use crate::panic;
 use crate::sandbox::Sandbox;
 
+/// Less than the 25 ms that Lambda holds the first batch back.
+const HEAD_START: Duration = Duration::from_millis(2);
 /// How long SHUTDOWN waits for the last report.
 const LAST_REPORT: Duration = Duration::from_millis(300);
 /// How long an answer of the dispatcher may come after its own deadline before `main` goes on without it.
@@ -99,11 +102,19 @@ impl Extension {
                 return Err(StartError { not_here: true, why });
             }
         }
-        listener.start(socket).map_err(|error| start_error(format!("cannot start the listener: {error}")))?;
         let sender = Sender::new(config, Arc::clone(&sandbox), packer(), spool, Arc::clone(&queue), Arc::clone(&ledger));
         let dispatcher = Dispatcher::new(config, continuous, sender, Arc::clone(&queue), ledger);
         let thread = thread::Builder::new().name(panic::DISPATCHER.to_owned());
-        thread.spawn(move || dispatcher.run()).map_err(|error| start_error(format!("cannot start the dispatcher: {error}")))?;
+        let serving = Arc::clone(&listener);
+        let work = move || {
+            // `main` is to be in `/next` before any other thread takes the CPU; connections wait in the kernel so long.
+            thread::sleep(HEAD_START);
+            if let Err(error) = serving.start(socket) {
+                log::error!("listener", "the telemetry listener cannot start: {error}");
+            }
+            dispatcher.run();
+        };
+        thread.spawn(work).map_err(|error| start_error(format!("cannot start the dispatcher: {error}")))?;
         Ok(Extension { queue, listener, sandbox })
     }
 

@@ -119,7 +119,7 @@ impl Api {
     pub fn new(runtime_api: &str) -> Api {
         let config = Agent::config_builder().proxy(None).http_status_as_error(false).max_redirects(0).max_redirects_will_error(false);
         // Lambda's answers are small; ureq's own buffers have 128 KiB each.
-        let agent = config.input_buffer_size(8 * 1024).output_buffer_size(8 * 1024).build();
+        let agent = config.input_buffer_size(4 * 1024).output_buffer_size(2 * 1024).build();
         let host = runtime_api.strip_prefix("http://").unwrap_or(runtime_api).trim_end_matches('/');
         Api { agent: agent.into(), base: format!("http://{host}") }
     }

@@ -30,8 +30,6 @@ use crate::sandbox::Sandbox;
 pub const MAX_BODY: usize = 8 * 1024 * 1024;
 /// Room behind a body for the ids that its events share, so that it need not be moved for them.
 const SIDE_ROOM: usize = 256;
-/// Less than the 25 ms that Lambda holds the first batch back.
-const HEAD_START: Duration = Duration::from_millis(2);
 /// Threads that may be stuck in stalled bodies before the listener itself reads on the last one.
 const MAX_THREADS: usize = 64;
 
@@ -101,11 +99,7 @@ impl Listener {
 
     fn serve_on(self: &Arc<Self>, socket: TcpListener, spare: TcpListener) -> IoResult<()> {
         let listener = Arc::clone(self);
-        named(move || {
-            // tiny_http starts five threads. `main` is to be in `/next` before they take the CPU; connections wait in the kernel so long.
-            thread::sleep(HEAD_START);
-            listener.serve_from(socket, spare);
-        })
+        named(move || listener.serve_from(socket, spare))
     }
 
     fn serve_from(self: &Arc<Self>, socket: TcpListener, spare: TcpListener) {
