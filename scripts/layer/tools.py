@@ -1,5 +1,7 @@
 """Where things lie, and the tools that the scripts install under target/tools: pinned by checksum, and only once."""
 import fcntl
+import importlib.machinery
+import importlib.util
 import os
 import pathlib
 import shutil
@@ -46,6 +48,14 @@ def output(*command, **options):
     if done.returncode:
         fail(f"`{' '.join(map(str, command))}` failed:\n{done.stderr.strip()}")
     return done.stdout
+
+
+def script(name):
+    """scripts/NAME as a module: it has no ending by which Python would know it."""
+    loader = importlib.machinery.SourceFileLoader(name.replace("-", "_"), str(REPOSITORY / "scripts" / name))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
+    loader.exec_module(module)
+    return module
 
 
 def fail(sentence):

@@ -55,11 +55,17 @@ impl Packer {
         self.limits
     }
 
-    /// About as many bytes as the body of a request with this batch will have, and at the most what one may have.
+    /// About as many bytes as this batch will have once it is packed.
+    #[must_use]
+    pub fn packed_bytes(&self, batch: &Batch) -> usize {
+        let lines = batch.bytes().len() + batch.remaining().len() * self.envelope.added_bytes();
+        Limits { request_bytes: lines, ..self.limits }.body_bytes()
+    }
+
+    /// The same of its first request.
     #[must_use]
     pub fn body_bytes(&self, batch: &Batch) -> usize {
-        let lines = batch.bytes().len() + batch.remaining().len() * self.envelope.added_bytes();
-        Limits { request_bytes: lines.min(self.limits.request_bytes), ..self.limits }.body_bytes()
+        self.packed_bytes(batch).min(self.limits.body_bytes())
     }
 
     /// What is known of the sandbox.

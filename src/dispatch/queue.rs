@@ -164,7 +164,7 @@ impl Queue {
     /// dropped and counted. Never waits for room.
     pub fn push(&self, batch: Batch, marks: Vec<Mark>, now: EpochMs) {
         let count = batch.remaining().len();
-        let items = if batch.cost() >= PACK_BYTES && self.is_busy() { self.pack(batch) } else { vec![Waiting::Events(batch)] };
+        let items = if batch.cost() >= PACK_BYTES && self.packs_ahead(&batch) { self.pack(batch) } else { vec![Waiting::Events(batch)] };
         let mut inner = self.lock();
         self.ledger.received.add(count as u64);
         let was_empty = inner.waiting.is_empty();
@@ -189,10 +189,12 @@ impl Queue {
         }
     }
 
-    /// Whether the dispatcher is sending, and has its next request waiting as well: it will not come to what is put in now for a while.
-    fn is_busy(&self) -> bool {
+    /// Whether the dispatcher is sending, and has its next request waiting as well: it will not come to what is put in now for a while. Not
+    /// where there is no room for what packing makes of the batch, which can be several times as much: memory is bounded before all else.
+    fn packs_ahead(&self, batch: &Batch) -> bool {
+        let packed = self.packer.lock().unwrap_or_else(PoisonError::into_inner).packed_bytes(batch);
         let inner = self.lock();
-        inner.in_hand > 0 && inner.bytes >= self.bounds.request
+        inner.in_hand > 0 && inner.bytes >= self.bounds.request && inner.bytes + packed <= self.bounds.bytes
     }
 
     /// Does the dispatcher's packing for it, while the bytes are in this CPU's cache. It sends meanwhile, and keeps up: a flood that is
@@ -513,6 +515,9 @@ mod tests {
         assert_eq!((request.events(), queue.waiting()), (10, 40));
         queue.settled(20);
         assert_eq!((queue.waiting(), kinds(&queue)), (20, vec![false, true]));
+        // Of 100,000 tiny events packing would make much more than there is room for.
+        queue.push(batch(100_000, PACK_BYTES), Vec::new(), 0);
+        assert_eq!(kinds(&queue), [false, true, false]);
     }
 
     #[test]

@@ -2,8 +2,6 @@
 import contextlib
 import copy
 import functools
-import importlib.machinery
-import importlib.util
 import io
 import json
 import os
@@ -14,7 +12,7 @@ from unittest import mock
 import bill
 import tree
 from outcome import Failure, expect, run
-from tools import LAYERS, PROGRAM, REPOSITORY, TARGETS
+from tools import LAYERS, PROGRAM, REPOSITORY, TARGETS, script
 
 # A crate of the program that nothing else is called like, to be given bad qualities.
 VICTIM = "httpdate"
@@ -35,11 +33,7 @@ patched = []
 
 @functools.cache
 def audit():
-    """scripts/audit as a module: it has no ending by which Python would know it."""
-    loader = importlib.machinery.SourceFileLoader("audit", str(REPOSITORY / "scripts/audit"))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("audit", loader))
-    loader.exec_module(module)
-    return module
+    return script("audit")
 
 
 def the_audit_is_green():
