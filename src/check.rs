@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::clock::epoch_ms;
 use crate::config::{Config, PREFIX, Problem};
 use crate::deadline::{Deadline, Limit};
-use crate::dispatch::pack::Packer;
+use crate::dispatch::packer::Packer;
 use crate::kinesis::batch::Request;
 use crate::kinesis::credentials::Source;
 use crate::kinesis::endpoint::Stream;
@@ -113,7 +113,7 @@ fn send(config: &Config, client: &mut Client, sandbox: Arc<Sandbox>) -> Result<(
     let deadline = Deadline::after(Instant::now(), TIME, Limit::Check);
     let mut packer = Packer::new(config, sandbox, Arc::new(Ledger::default()));
     let mut request = Request::new(packer.limits());
-    packer.own_event(&mut request, CHECK_EVENT, "{}", "check", epoch_ms(SystemTime::now()));
+    packer.internal_event(&mut request, CHECK_EVENT, "{}", "check", epoch_ms(SystemTime::now()));
     let mut tries = 0;
     loop {
         tries += 1;

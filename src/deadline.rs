@@ -19,6 +19,8 @@ pub enum Limit {
     Invocation,
     /// The SHUTDOWN deadline, less [`SHUTDOWN_MARGIN`].
     Shutdown,
+    /// What a function that failed may be held for.
+    FailedFunction,
     /// One try after a Kinesis that did not answer, so that a dead endpoint is not waited for again and again.
     Probe,
     /// What one call for credentials may take.
@@ -33,6 +35,7 @@ impl fmt::Display for Limit {
             Limit::FlushTimeout => "KINESIS_TELEMETRY_FLUSH_TIMEOUT_MS",
             Limit::Invocation => "the invocation's deadline",
             Limit::Shutdown => "the shutdown deadline",
+            Limit::FailedFunction => "500 ms after a function that failed",
             Limit::Probe => "the probe time-out",
             Limit::Credentials => "2 seconds",
             Limit::Check => "10 seconds",
@@ -41,7 +44,7 @@ impl fmt::Display for Limit {
 }
 
 /// The instant at which an activity ends, and the limit that set it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadline {
     at: Instant,
     limit: Limit,

@@ -1,24 +1,33 @@
 //! The extension at work: the three rooms wired together, and what `main` asks of them. Runs on the main thread.
 
 use std::fmt;
+use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::clock::{EpochMs, epoch_ms};
 use crate::config::{Config, Types};
 use crate::deadline::{Deadline, INVOCATION_MARGIN, Limit, SHUTDOWN_MARGIN};
+use crate::config::Fallback;
+use crate::dispatch::admission::Admission;
+use crate::dispatch::charge::Gauge;
+use crate::dispatch::core::{Core, Settings};
 use crate::dispatch::dispatcher::Dispatcher;
-use crate::dispatch::pack::{Packer, REQUEST_BYTES};
-use crate::dispatch::queue::{Bounds, Command, Queue, Rest};
-use crate::dispatch::sender::Sender;
+use crate::dispatch::message::{Message, Ticket};
+use crate::dispatch::packer::Packer;
+use crate::dispatch::printer::Printer;
+use crate::dispatch::spares::Spares;
 use crate::dispatch::spool::Spool;
+use crate::kinesis::put_records::Client;
 use crate::lambda::api::{Api, Function, Invoke, Registered, Subscription};
 use crate::lambda::listener::Listener;
 use crate::ledger::Ledger;
 use crate::log;
 use crate::panic;
+use crate::random;
 use crate::sandbox::Sandbox;
 
 /// Less than the 25 ms that Lambda holds the first batch back.
@@ -61,8 +70,11 @@ fn start_error(why: String) -> StartError {
 /// The wired rooms. See the module's page.
 #[derive(Debug)]
 pub struct Extension {
-    queue: Arc<Queue>,
-    listener: Arc<Listener>,
+    messages: Sender<Message>,
+    /// One for life: each answer names its question.
+    replies: Receiver<Ticket>,
+    ticket: Cell<Ticket>,
+    printer: Arc<Printer>,
     sandbox: Arc<Sandbox>,
 }
 
@@ -83,14 +95,37 @@ impl Extension {
             facts.region = Some(config.endpoint.region().to_owned());
             facts.tags.clone_from(&config.tags);
         });
-        let bounds = Bounds { bytes: config.queue_bytes, request: REQUEST_BYTES.min(config.queue_bytes / 4) };
-        let folder = config.spool_folder.clone();
-        let spool = Arc::new(Spool::new(folder, config.spool_bytes, config.stream.clone(), sandbox.id(), Arc::clone(&ledger)));
+        let gauge = Gauge::new(config.queue_bytes);
+        let spares = Arc::new(Spares::new(Arc::clone(&gauge)));
+        let printer = Arc::new(Printer::default());
         let packer = || Packer::new(config, Arc::clone(&sandbox), Arc::clone(&ledger));
-        let queue = Arc::new(Queue::new(bounds, packer(), Arc::clone(&spool), Arc::clone(&ledger)));
+        let prints_lost = (config.fallback == Fallback::Log).then(|| Arc::clone(&printer));
+        let spool = Spool::new(
+            config.spool_folder.clone(),
+            config.spool_bytes,
+            config.stream.clone(),
+            sandbox.id(),
+            packer().limits(),
+            prints_lost,
+            Arc::clone(&ledger),
+        );
+        let spool = Arc::new(spool);
         let continuous = !registered.invokes;
-        let parts = (Arc::clone(&queue), Arc::clone(&sandbox), Arc::clone(&ledger));
-        let listener = Arc::new(Listener::new(config.port, config.filter.clone(), continuous, parts.0, parts.1, parts.2));
+        let (messages, inbox) = mpsc::channel();
+        let (answers, replies) = mpsc::channel();
+        let sending = Arc::new(AtomicBool::new(false));
+        let admission = Admission::new(
+            messages.clone(),
+            Arc::clone(&gauge),
+            Arc::clone(&spares),
+            Arc::clone(&spool),
+            Arc::clone(&printer),
+            packer(),
+            Arc::clone(&sending),
+            Arc::clone(&ledger),
+        );
+        let listener = Listener::new(config.port, config.filter.clone(), continuous, admission, Arc::clone(&sandbox), Arc::clone(&ledger));
+        let listener = Arc::new(listener);
 
         let socket = Listener::bind(config.port)
             .map_err(|error| start_error(format!("KINESIS_TELEMETRY_PORT={}: cannot listen there: {error}", config.port)))?;
@@ -102,8 +137,30 @@ impl Extension {
                 return Err(StartError { not_here: true, why });
             }
         }
-        let sender = Sender::new(config, Arc::clone(&sandbox), packer(), spool, Arc::clone(&queue), Arc::clone(&ledger));
-        let dispatcher = Dispatcher::new(config, continuous, sender, Arc::clone(&queue), ledger);
+        let settings = Settings {
+            mode: config.flush,
+            continuous,
+            max_age: config.max_age,
+            flush_timeout: config.flush_timeout,
+            spool: config.spool_bytes > 0,
+            slim: config.envelope == crate::config::Envelope::Slim,
+            metrics: config.emf,
+            seed: random::bits(),
+        };
+        let core = Core::new(settings, packer(), Arc::clone(&gauge), Arc::clone(&spares), ledger);
+        let closing = Arc::clone(&listener);
+        let dispatcher = Dispatcher {
+            core,
+            messages: inbox,
+            replies: answers,
+            client: Client::new(config, Arc::clone(&sandbox)),
+            spool,
+            printer: Arc::clone(&printer),
+            spares,
+            gauge,
+            sending,
+            close_intake: Box::new(move |until| closing.close(until)),
+        };
         let thread = thread::Builder::new().name(panic::DISPATCHER.to_owned());
         let serving = Arc::clone(&listener);
         let work = move || {
@@ -115,7 +172,7 @@ impl Extension {
             dispatcher.run();
         };
         thread.spawn(work).map_err(|error| start_error(format!("cannot start the dispatcher: {error}")))?;
-        Ok(Extension { queue, listener, sandbox })
+        Ok(Extension { messages, replies, ticket: Cell::new(0), printer, sandbox })
     }
 
     /// An invocation has begun. Comes back when `/next` may be called.
@@ -125,29 +182,36 @@ impl Extension {
         let deadline = Deadline::from_epoch(invoke.deadline_ms, INVOCATION_MARGIN, Limit::Invocation, now, wall);
         panic::switch("main");
         // After a panic anywhere no invocation is held any more: what it waits for may never come.
-        self.ask(deadline.at() + GRACE, panic::happened, |rest| Command::Invoked { request_id: invoke.request_id, deadline, rest });
+        let request_id = invoke.request_id.as_str().into();
+        self.ask(deadline.at() + GRACE, panic::happened, |ticket| Message::Invoked { ticket, request_id, deadline });
     }
 
     /// The sandbox ends. Comes back when all is sent, or at the deadline.
     pub fn stop(&self, deadline_ms: EpochMs, reason: String) {
         let (now, wall) = (Instant::now(), epoch_ms(SystemTime::now()));
         let deadline = Deadline::from_epoch(deadline_ms, SHUTDOWN_MARGIN, Limit::Shutdown, now, wall);
-        let until = deadline.at().min(now + LAST_REPORT);
-        self.ask(until + GRACE, panic::happened, |rest| Command::Settle { until, rest });
-        self.listener.finish();
-        self.ask(deadline.at(), panic::in_dispatcher, |rest| Command::Stop { deadline, reason, rest });
+        let report_until = deadline.at().min(now + LAST_REPORT);
+        let reason = reason.into_boxed_str();
+        self.ask(deadline.at() + GRACE, panic::in_dispatcher, |ticket| Message::Stop { ticket, deadline, report_until, reason });
+        self.printer.finish(deadline.at() + GRACE);
     }
 
     /// Asks the dispatcher for something, and waits for its answer until `until`, or until `hopeless`.
-    fn ask(&self, until: Instant, hopeless: impl Fn() -> bool, command: impl FnOnce(Rest) -> Command) {
-        const LOOK: Duration = Duration::from_millis(50);
-        let (rest, at_rest) = mpsc::channel();
-        self.queue.command(command(rest));
+    fn ask(&self, until: Instant, hopeless: impl Fn() -> bool, question: impl FnOnce(Ticket) -> Message) {
+        const POLL_INTERVAL: Duration = Duration::from_millis(50);
+        let ticket = self.ticket.get() + 1;
+        self.ticket.set(ticket);
+        if self.messages.send(question(ticket)).is_err() {
+            return;
+        }
         while !hopeless() {
             let left = until.saturating_duration_since(Instant::now());
-            match at_rest.recv_timeout(left.min(LOOK)) {
-                Err(RecvTimeoutError::Timeout) if !left.is_zero() => {}
-                _ => return,
+            match self.replies.recv_timeout(left.min(POLL_INTERVAL)) {
+                Ok(answered) if answered == ticket => return,
+                Err(RecvTimeoutError::Timeout) if left.is_zero() => return,
+                // The dispatcher is gone: it has panicked, and says so another way, or has ended.
+                Err(RecvTimeoutError::Disconnected) => return,
+                _ => {}
             }
         }
     }

@@ -106,11 +106,22 @@ impl Ledger {
         self.dropped_queue.get() + self.dropped_rejected.get() + self.dropped_undelivered.get()
     }
 
-    /// The record of a `kinesis-telemetry.ledger` event. `waiting`: events that are neither delivered nor dropped yet.
+    /// Events that are neither delivered nor dropped yet.
     #[must_use]
-    pub fn json(&self, waiting: u64, shutdown_reason: Option<&str>) -> String {
+    pub fn waiting(&self) -> u64 {
+        // In this order: what is received meanwhile is no event too few.
+        let settled = self.delivered.get() + self.dropped();
+        self.received.get().saturating_sub(settled)
+    }
+
+    /// The record of a `kinesis-telemetry.ledger` event.
+    #[must_use]
+    pub fn json(&self, shutdown_reason: Option<&str>) -> String {
         let errors = self.request_errors.lock().unwrap_or_else(PoisonError::into_inner);
         let errors = serde_json::to_string(&*errors).unwrap_or_else(|_| "{}".to_owned());
+        // Each read once, so that the sum is right whatever is counted meanwhile.
+        let (delivered, queue) = (self.delivered.get(), self.dropped_queue.get());
+        let (rejected, undelivered, received) = (self.dropped_rejected.get(), self.dropped_undelivered.get(), self.received.get());
         let mut json = format!(
             concat!(
                 r#"{{"received":{},"delivered":{},"waiting":{},"retried":{},"possibleDuplicates":{},"#,
@@ -118,14 +129,14 @@ impl Ledger {
                 r#""platformDropped":{{"records":{},"bytes":{}}},"requests":{},"requestErrors":{},"sentBytes":{},"#,
                 r#""spooled":{},"adopted":{},"spoolSkipped":{},"maxQueuedBytes":{},"holdMs":{{"max":{},"total":{}}},"refusedPosts":{}"#
             ),
-            self.received.get(),
-            self.delivered.get(),
-            waiting,
+            received,
+            delivered,
+            received.saturating_sub(delivered + queue + rejected + undelivered),
             self.retried.get(),
             self.possible_duplicates.get(),
-            self.dropped_queue.get(),
-            self.dropped_rejected.get(),
-            self.dropped_undelivered.get(),
+            queue,
+            rejected,
+            undelivered,
             self.truncated.get(),
             self.unparsed.get(),
             self.excluded.get(),
@@ -163,7 +174,7 @@ mod tests {
         ledger.request_error("ThrottlingException");
         ledger.held(Duration::from_millis(12));
         ledger.held(Duration::from_millis(5));
-        let value: serde_json::Value = serde_json::from_str(&ledger.json(0, Some("spindown"))).unwrap();
+        let value: serde_json::Value = serde_json::from_str(&ledger.json(Some("spindown"))).unwrap();
         assert_eq!(value["received"], 7);
         assert_eq!(value["requestErrors"]["ThrottlingException"], 2);
         assert_eq!(value["holdMs"], serde_json::json!({"max": 12, "total": 17}));
@@ -177,7 +188,7 @@ mod tests {
         for n in 0..1000 {
             ledger.request_error(&format!("code{n}"));
         }
-        let value: serde_json::Value = serde_json::from_str(&ledger.json(0, None)).unwrap();
+        let value: serde_json::Value = serde_json::from_str(&ledger.json(None)).unwrap();
         assert_eq!(value["requestErrors"].as_object().unwrap().len(), 33);
         assert!(value.get("shutdownReason").is_none());
     }

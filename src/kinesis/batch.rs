@@ -42,6 +42,12 @@ impl Limits {
         self.request_bytes.div_ceil(3) * 4 + FRAME_BYTES
     }
 
+    /// How many bytes any request's body may have: one record of the largest size, or a full request of compressed ones.
+    #[must_use]
+    pub fn largest_body(&self) -> usize {
+        (self.request_bytes + self.request_bytes / 2).max(self.record_bytes + 1024).div_ceil(3) * 4 + MAX_RECORDS * 512
+    }
+
     /// Whether a whole record is compressed while it is filled, so that its size shows only when it is closed.
     fn compresses_records(&self) -> bool {
         self.compression == Compression::Gzip && self.record == RecordFormat::Lines
@@ -118,6 +124,7 @@ pub enum Added {
 const FRAME_BYTES: usize = 32 * 1024;
 const HEAD: &[u8] = b"{\"Records\":[";
 const DATA: &[u8] = b"{\"Data\":\"";
+const KEY: &[u8] = b"\",\"PartitionKey\":\"";
 
 impl Request {
     /// An empty request.
@@ -206,13 +213,16 @@ impl Request {
                 return true;
             }
         }
-        let line = self.tail.split_off(carried);
+        // The line, which may have megabytes, is moved and not copied; what it is put behind has some bytes.
+        let open_tail: Vec<u8> = self.tail.drain(..carried).collect();
+        let mut line = std::mem::replace(&mut self.tail, open_tail);
         if !self.takes_another_record(self.limits.opening(key.map_or(16, str::len)) + length) {
             return false;
         }
         self.close();
         self.open_record(key.map_or_else(random::hex16, str::to_owned), key.is_none());
-        self.tail.extend_from_slice(&line);
+        line.splice(0..0, self.tail.drain(..));
+        self.tail = line;
         true
     }
 
@@ -276,7 +286,7 @@ impl Request {
         }
         append_base64(&self.tail, &mut self.body);
         self.tail.clear();
-        self.body.extend_from_slice(b"\",\"PartitionKey\":\"");
+        self.body.extend_from_slice(KEY);
         self.body.extend_from_slice(open.key.as_bytes());
         self.body.extend_from_slice(b"\"}");
         self.records.push(Record { range: open.start..self.body.len(), events: open.events, bytes: open.bytes });
@@ -371,23 +381,70 @@ impl Request {
         })
     }
 
-    /// Splits a request of several records into two halves, both to be finished again.
+    /// Takes the records that are not `wanted` out, into a request of their own; both are to be finished again.
     #[must_use]
-    pub fn split(mut self) -> (Request, Request) {
-        let middle = self.records.len() / 2;
-        let mut second = Request::new(self.limits);
-        second.body.clone_from(&self.body);
-        second.records.clone_from(&self.records);
-        second.payload = self.payload;
-        self.keep(|index| index < middle);
-        second.keep(|index| index >= middle);
-        (self, second)
+    pub fn divide(&mut self, wanted: impl Fn(usize) -> bool) -> Request {
+        self.close();
+        let mut others = Request::new(self.limits);
+        for record in self.records.iter().enumerate().filter(|(index, _)| !wanted(*index)).map(|(_, record)| record) {
+            if !others.records.is_empty() {
+                others.body.push(b',');
+            }
+            let start = others.body.len();
+            others.body.extend_from_slice(self.body.get(record.range.clone()).unwrap_or_default());
+            others.payload += record.bytes;
+            others.records.push(Record { range: start..others.body.len(), ..record.clone() });
+        }
+        self.keep(wanted);
+        others
+    }
+
+    /// Splits a request in two: by its records, or where it has only one, by the lines of that. Both are to be finished again.
+    ///
+    /// # Errors
+    /// Gives a request of one line back as it is.
+    pub fn halve(mut self) -> Result<(Request, Request), Request> {
+        self.close();
+        if self.len() > 1 {
+            let middle = self.len() / 2;
+            let second = self.divide(|index| index < middle);
+            return Ok((self, second));
+        }
+        let data: Vec<u8> = self.data().flatten().collect();
+        let lines: Vec<&[u8]> = data.split_inclusive(|byte| *byte == b'\n').collect();
+        let middle = lines.len() / 2;
+        let key = self.records.first().and_then(|record| partition_key(self.body.get(record.range.clone())?)).map(str::to_owned);
+        let parts = (middle > 0).then(|| [lines.get(..middle), lines.get(middle..)].map(|lines| self.repacked(lines.unwrap_or_default(), key.as_deref())));
+        match parts {
+            Some([Some(first), Some(second)]) if first.events() + second.events() == self.events() => Ok((first, second)),
+            _ => Err(self),
+        }
+    }
+
+    /// These lines in a request of the same form.
+    fn repacked(&self, lines: &[&[u8]], key: Option<&str>) -> Option<Request> {
+        let mut request = Request::new(self.limits);
+        for line in lines {
+            let added = request.add(key, u64::from(!is_internal(line)), |out| out.extend_from_slice(line));
+            (added == Added::Yes).then_some(())?;
+        }
+        request.seal();
+        Some(request)
+    }
+
+    /// Closes the open record and lets the buffers go that filling it took: for a request that waits.
+    pub fn seal(&mut self) {
+        self.close();
+        self.gzip = None;
+        self.tail = Vec::new();
     }
 
     /// What it costs in memory, in bytes.
     #[must_use]
     pub fn cost(&self) -> usize {
-        self.body.capacity()
+        let open = self.open.as_ref().map_or(0, |open| open.key.len() + open.aggregate.as_ref().map_or(0, |_| size_of::<Aggregate>()));
+        let gzip = self.gzip.as_ref().map_or(0, |_| gzip::STATE_BYTES);
+        self.body.capacity() + self.tail.capacity() + self.records.capacity() * size_of::<Record>() + open + gzip
     }
 
     /// Whether a finished body still has the hash that it was finished with.
@@ -447,6 +504,19 @@ pub fn hash(body: &[u8]) -> String {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(64), |hex, byte| hex + &format!("{byte:02x}"))
+}
+
+/// The partition key of a record as it stands in a body.
+fn partition_key(record: &[u8]) -> Option<&str> {
+    let data_end = DATA.len() + record.strip_prefix(DATA)?.iter().position(|byte| *byte == b'"')?;
+    std::str::from_utf8(record.get(data_end..)?.strip_prefix(KEY)?.strip_suffix(b"\"}")?).ok()
+}
+
+/// Whether a line is one of the extension's own events, which count as no event. Lambda's types never begin so.
+fn is_internal(line: &[u8]) -> bool {
+    const TYPE: &[u8] = b"\"type\":\"kinesis-telemetry.";
+    let head = line.get(..line.len().min(64)).unwrap_or_default();
+    head.windows(TYPE.len()).any(|window| window == TYPE)
 }
 
 /// The lines in a record's data, however they were packed.
@@ -632,7 +702,7 @@ mod tests {
         restored_whole.keep(|index| index == 1);
         restored_whole.finish(&stream());
         assert_eq!(read(&restored_whole)[0].1.len(), 4);
-        let (mut first, mut second) = request.split();
+        let (mut first, mut second) = request.halve().unwrap();
         let hashes = [first.finish(&stream()), second.finish(&stream())];
         assert_eq!(hashes, [sha256(first.body()), sha256(second.body())]);
         assert_eq!(read(&first).len() + read(&second).len(), 3);

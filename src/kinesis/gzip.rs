@@ -9,6 +9,8 @@ use miniz_oxide::deflate::core::{CompressorOxide, TDEFLFlush, compress_to_output
 /// What a member begins with: deflate, no name, no time, unknown system.
 const HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 const TAIL: usize = 8;
+/// About what a compressor holds.
+pub const STATE_BYTES: usize = 320 * 1024;
 /// Telemetry is short of variety: higher levels gain less than they cost. `scripts/cost` measures both.
 const LEVEL: i32 = 3;
 /// Raw deflate: no wrapper of miniz's own.

@@ -9,17 +9,18 @@
 
 use std::io::{ErrorKind, Read, Result as IoResult};
 use std::net::{Ipv4Addr, TcpListener};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tiny_http::{Method, Request, Response, Server};
 
 use super::body::{Intake, Signal, Taken};
 use super::filter::Filter;
 use crate::clock::epoch_ms;
-use crate::dispatch::queue::{Mark, Queue};
+use crate::dispatch::admission::Admission;
+use crate::dispatch::message;
 use crate::ledger::Ledger;
 use crate::log;
 use crate::panic;
@@ -41,7 +42,9 @@ pub struct Listener {
     /// Managed Instances: AWS's emulator drops the path.
     any_path: bool,
     intake: Mutex<Intake>,
-    queue: Arc<Queue>,
+    admission: Admission,
+    /// From now on no POST is answered 200.
+    closed: AtomicBool,
     sandbox: Arc<Sandbox>,
     ledger: Arc<Ledger>,
     threads: AtomicUsize,
@@ -64,15 +67,16 @@ impl Listener {
         TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
     }
 
-    /// A listener that hands what it takes to `queue`. `any_path` and overlapping invocations are Managed Instances' ways.
+    /// A listener that hands what it takes to `admission`. `any_path` and overlapping invocations are Managed Instances' ways.
     #[must_use]
-    pub fn new(port: u16, filter: Filter, managed_instances: bool, queue: Arc<Queue>, sandbox: Arc<Sandbox>, ledger: Arc<Ledger>) -> Listener {
+    pub fn new(port: u16, filter: Filter, managed_instances: bool, admission: Admission, sandbox: Arc<Sandbox>, ledger: Arc<Ledger>) -> Listener {
         Listener {
             port,
             path: format!("/{}{}", random::hex16(), random::hex16()),
             any_path: managed_instances,
             intake: Mutex::new(Intake::new(filter, managed_instances)),
-            queue,
+            admission,
+            closed: AtomicBool::new(false),
             sandbox,
             ledger,
             threads: AtomicUsize::new(0),
@@ -123,16 +127,23 @@ impl Listener {
         }
     }
 
-    /// Ships what was held back for a continuation that never came. To be called when no further POST is expected.
-    pub fn finish(&self) {
-        // Not if a thread that panicked has the lock: it never gives it back, and SHUTDOWN does not wait.
-        let mut intake = match self.intake.try_lock() {
-            Ok(intake) => intake,
-            Err(_) if panic::happened() => return,
-            Err(_) => self.lock(),
+    /// From now on no POST is answered 200: what is taken in already is in the channel when this comes back, and so is what was held back for
+    /// a continuation that never came. A listener's thread that does not come to an end is waited for until `until`.
+    pub fn close(&self, until: Instant) {
+        let intake = loop {
+            match self.intake.try_lock() {
+                Ok(intake) => break Some(intake),
+                Err(TryLockError::Poisoned(poisoned)) => break Some(poisoned.into_inner()),
+                // Not if a thread that panicked has the lock: it never gives it back.
+                Err(TryLockError::WouldBlock) if panic::happened() || Instant::now() >= until => break None,
+                Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(1)),
+            }
         };
-        let taken = intake.finish(epoch_ms(SystemTime::now()));
-        self.hand_over(taken);
+        self.closed.store(true, Ordering::Release);
+        if let Some(mut intake) = intake {
+            let taken = intake.finish(epoch_ms(SystemTime::now()));
+            self.hand_over(taken);
+        }
     }
 
     /// One thread's life: wait for a request, see to it that another thread waits for the next, then handle it.
@@ -172,7 +183,7 @@ impl Listener {
             log::error!("body", "a telemetry POST of {declared} bytes is refused; at most {MAX_BODY} are taken");
             return answer(request, 413);
         }
-        let (mut body, events) = self.queue.buffers(declared + SIDE_ROOM);
+        let (mut body, events) = self.admission.buffers(declared + SIDE_ROOM);
         let read = read_body(request.as_reader(), declared, &mut body);
         if body.len() > MAX_BODY {
             self.ledger.refused_posts.add(1);
@@ -183,22 +194,25 @@ impl Listener {
             // Cut off on the way: Lambda was not told 200 and sends it again.
             return answer(request, 400);
         }
-        // The lock is taken before the answer: the next POST, which comes after the answer, cannot overtake this one.
-        let mut intake = self.lock();
-        answer(request, 200);
         panic::switch("listener");
-        let taken = intake.take_with(body, events, epoch_ms(SystemTime::now()));
-        self.hand_over(taken);
+        let mut intake = self.lock();
+        if !self.closed.load(Ordering::Acquire) {
+            let taken = intake.take_with(body, events, epoch_ms(SystemTime::now()));
+            self.hand_over(taken);
+        }
+        drop(intake);
+        // Never while the lock is held: an answer can wait for that of the request before. And 200 only for what the dispatcher will see.
+        answer(request, if self.closed.load(Ordering::Acquire) { 503 } else { 200 });
     }
 
     fn hand_over(&self, taken: Taken) {
         self.ledger.unparsed.add(taken.unparsed);
         self.ledger.excluded.add(taken.excluded);
-        let marks = taken.signals.into_iter().filter_map(|signal| self.mark(signal)).collect();
-        self.queue.push(taken.batch, marks, epoch_ms(SystemTime::now()));
+        let signals = taken.signals.into_iter().filter_map(|signal| self.signal(signal)).collect();
+        self.admission.admit(taken.batch, signals, Instant::now());
     }
 
-    fn mark(&self, signal: Signal) -> Option<Mark> {
+    fn signal(&self, signal: Signal) -> Option<message::Signal> {
         match signal {
             Signal::LogStream(name) => {
                 self.sandbox.learn(|facts| facts.log_stream = Some(name));
@@ -212,18 +226,18 @@ impl Listener {
                 if let Some(arn) = arn {
                     self.sandbox.invoked(&request_id, &arn);
                 }
-                Some(Mark::Started(request_id))
+                Some(message::Signal::Started(request_id))
             }
-            Signal::RuntimeDone { request_id, at } => Some(Mark::Done { request_id, at }),
-            Signal::Report { request_id } => Some(Mark::Reported(request_id)),
-            Signal::InitReport => Some(Mark::InitReported),
+            Signal::RuntimeDone { request_id, at } => Some(message::Signal::Done { request_id, at, failed: false }),
+            Signal::Report { request_id } => Some(message::Signal::Reported(request_id)),
+            Signal::InitReport => Some(message::Signal::InitReported),
             Signal::LogsDropped { records, bytes } => {
                 self.ledger.platform_dropped_records.add(records);
                 self.ledger.platform_dropped_bytes.add(bytes);
                 log::warn!("logs-dropped", "Lambda dropped {records} log records ({bytes} bytes) before they reached the extension");
-                Some(Mark::Gap)
+                Some(message::Signal::Gap)
             }
-            Signal::Damaged => Some(Mark::Gap),
+            Signal::Damaged => Some(message::Signal::Gap),
         }
     }
 

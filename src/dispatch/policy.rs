@@ -1,12 +1,12 @@
-//! When telemetry leaves the sandbox: a pure function of the clock, the pending work and the invocations seen.
+//! When telemetry leaves the sandbox: a pure function of the time, the pending work and the invocations seen. Times are the core's own, which
+//! neither a freeze nor a wall clock that is set back can stop.
 
 use std::time::Duration;
 
-use crate::clock::EpochMs;
 use crate::config::FlushMode;
 
 /// Below this many invocations, `adaptive` flushes at the end of each: most sandboxes never get further.
-const FEW: u64 = 20;
+const WARM_UP_INVOCATIONS: u64 = 20;
 
 /// What waits to be sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub struct Pending {
     /// Bytes in memory.
     pub bytes: usize,
     /// When the oldest event was taken from Lambda; `None` if nothing waits.
-    pub oldest: Option<EpochMs>,
+    pub oldest: Option<Duration>,
     /// The queue's bound.
     pub bound: usize,
     /// What one request takes.
@@ -22,8 +22,8 @@ pub struct Pending {
 }
 
 impl Pending {
-    fn is_old(&self, max_age: Duration, now: EpochMs) -> bool {
-        self.oldest.is_some_and(|oldest| u128::from(now.saturating_sub(oldest)) >= max_age.as_millis())
+    fn is_old(&self, max_age: Duration, now: Duration) -> bool {
+        self.oldest.is_some_and(|oldest| now.saturating_sub(oldest) >= max_age)
     }
 }
 
@@ -42,17 +42,17 @@ pub enum OnInvoke {
 #[derive(Clone, Debug, Default)]
 pub struct Cadence {
     seen: u64,
-    last: EpochMs,
-    /// Average gap, in milliseconds, weighted towards the last ones.
-    gap: u64,
+    last: Duration,
+    /// Average gap, weighted towards the last ones.
+    gap: Duration,
 }
 
 impl Cadence {
     /// An invocation begins at `now`.
-    pub fn invoked(&mut self, now: EpochMs) {
+    pub fn invoked(&mut self, now: Duration) {
         let gap = now.saturating_sub(self.last);
         self.gap = match self.seen {
-            0 => 0,
+            0 => Duration::ZERO,
             1 => gap,
             _ => self.gap - self.gap / 8 + gap / 8,
         };
@@ -63,13 +63,13 @@ impl Cadence {
     /// Too few to tell, or too far apart for an event to leave with the next one in time.
     #[must_use]
     pub fn is_rare(&self, max_age: Duration) -> bool {
-        self.seen < FEW || u128::from(self.gap) > max_age.as_millis()
+        self.seen < WARM_UP_INVOCATIONS || self.gap > max_age
     }
 }
 
 /// Whether and when an invocation's telemetry is sent.
 #[must_use]
-pub fn on_invoke(mode: FlushMode, cadence: &Cadence, pending: &Pending, max_age: Duration, now: EpochMs) -> OnInvoke {
+pub fn on_invoke(mode: FlushMode, cadence: &Cadence, pending: &Pending, max_age: Duration, now: Duration) -> OnInvoke {
     match mode {
         FlushMode::End => OnInvoke::AtEnd,
         FlushMode::Adaptive if cadence.is_rare(max_age) => OnInvoke::AtEnd,
@@ -81,15 +81,14 @@ pub fn on_invoke(mode: FlushMode, cadence: &Cadence, pending: &Pending, max_age:
 
 /// Whether to send inside a long invocation, or on Managed Instances at any time.
 #[must_use]
-pub fn in_between(pending: &Pending, max_age: Duration, now: EpochMs) -> bool {
+pub fn in_between(pending: &Pending, max_age: Duration, now: Duration) -> bool {
     pending.bytes >= pending.request || pending.is_old(max_age, now)
 }
 
-/// In how many milliseconds the oldest event will be too old, if one waits.
+/// In how long the oldest event will be too old, if one waits.
 #[must_use]
-pub fn due_in(pending: &Pending, max_age: Duration, now: EpochMs) -> Option<Duration> {
-    let age = Duration::from_millis(now.saturating_sub(pending.oldest?));
-    Some(max_age.saturating_sub(age))
+pub fn due_in(pending: &Pending, max_age: Duration, now: Duration) -> Option<Duration> {
+    Some(max_age.saturating_sub(now.saturating_sub(pending.oldest?)))
 }
 
 #[cfg(test)]
@@ -101,16 +100,16 @@ mod tests {
     fn cadence(invocations: u64, gap: u64) -> Cadence {
         let mut cadence = Cadence::default();
         for n in 0..invocations {
-            cadence.invoked(1_000_000 + n * gap);
+            cadence.invoked(Duration::from_millis(1_000_000 + n * gap));
         }
         cadence
     }
 
     fn pending(bytes: usize, age: Option<u64>) -> Pending {
-        Pending { bytes, oldest: age.map(|age| NOW - age), bound: 8_000_000, request: 1_000_000 }
+        Pending { bytes, oldest: age.map(|age| NOW - Duration::from_millis(age)), bound: 8_000_000, request: 1_000_000 }
     }
 
-    const NOW: EpochMs = 1_700_000_000_000;
+    const NOW: Duration = Duration::from_secs(1_700_000_000);
 
     #[test]
     fn the_table_of_modes() {
@@ -141,7 +140,7 @@ mod tests {
         let mut now = 1_000_000 + 999 * 50;
         for _ in 0..20 {
             now += 60_000;
-            cadence.invoked(now);
+            cadence.invoked(Duration::from_millis(now));
         }
         assert!(cadence.is_rare(MAX_AGE));
     }

@@ -1,6 +1,5 @@
-//! The packer: events -> lines -> a request. The sender has one, and so has the way into the spool.
+//! The packer: events -> lines -> a request. The core has one, and so has the way in. Pure but for the sandbox's facts and the ledger's counts.
 
-use std::io::Write as _;
 use std::sync::Arc;
 
 use crate::clock::EpochMs;
@@ -9,11 +8,10 @@ use crate::event::Batch;
 use crate::kinesis::batch::{Added, Limits, Request};
 use crate::kinesis::record::Envelope;
 use crate::ledger::Ledger;
-use crate::log;
 use crate::sandbox::Sandbox;
 
 /// Data in a request, for the memory's sake: with base64 its body takes a third more, beside the events that wait.
-pub const REQUEST_BYTES: usize = 1024 * 1024;
+const REQUEST_BYTES: usize = 1024 * 1024;
 
 /// See the module's page.
 #[derive(Debug)]
@@ -24,7 +22,7 @@ pub struct Packer {
     partition_key: config::PartitionKey,
     ledger: Arc<Ledger>,
     /// `FALLBACK=log`
-    print_lost: bool,
+    prints_lost: bool,
     /// The key of the event being packed; kept to save an allocation each.
     key: String,
 }
@@ -38,13 +36,13 @@ impl Packer {
             sandbox,
             limits: Limits {
                 record_bytes: config.record_bytes,
-                request_bytes: REQUEST_BYTES,
+                request_bytes: REQUEST_BYTES.min(config.queue_bytes / 4),
                 record: config.record,
                 compression: config.compression,
             },
             partition_key: config.partition_key,
             ledger,
-            print_lost: config.fallback == config::Fallback::Log,
+            prints_lost: config.fallback == config::Fallback::Log,
             key: String::new(),
         }
     }
@@ -53,6 +51,12 @@ impl Packer {
     #[must_use]
     pub fn limits(&self) -> Limits {
         self.limits
+    }
+
+    /// What one request takes: the dispatcher sends as soon as so much waits.
+    #[must_use]
+    pub fn request_bytes(&self) -> usize {
+        self.limits.request_bytes
     }
 
     /// About as many bytes as this batch will have once it is packed.
@@ -77,12 +81,13 @@ impl Packer {
     /// `FALLBACK=log`
     #[must_use]
     pub fn prints_lost(&self) -> bool {
-        self.print_lost
+        self.prints_lost
     }
 
-    /// Packs as many of the batch's events as fit, and takes them off the batch. Says how many of them no request can hold: they are lost.
+    /// Packs as many of the batch's events as fit, and takes them off the batch. Says how many of them no request can hold because
+    /// `RECORD_BYTES` is too small for what the extension adds: they are lost.
     pub fn pack(&mut self, request: &mut Request, batch: &mut Batch) -> u64 {
-        let mut unfit = 0;
+        let mut oversized = 0;
         let mut taken = 0;
         self.envelope.update();
         let bytes = batch.bytes();
@@ -100,60 +105,36 @@ impl Packer {
             match added {
                 Added::Yes => {}
                 Added::Full => break,
-                Added::TooLong(_) => {
-                    unfit += 1;
-                    log::error!("envelope", "KINESIS_TELEMETRY_RECORD_BYTES is too small for an event's envelope; such events are dropped");
-                }
+                Added::TooLong(_) => oversized += 1,
             }
             taken += 1;
         }
         batch.advance(taken);
-        unfit
+        oversized
     }
 
-    /// One of the extension's own events. It counts as no event: the ledger is about Lambda's.
-    pub fn own_event(&mut self, request: &mut Request, kind: &str, record: &str, name: &str, now: EpochMs) {
+    /// One of the extension's own events. It counts as no event: the ledger is about Lambda's. Says whether it fits.
+    pub fn internal_event(&mut self, request: &mut Request, kind: &str, record: &str, name: &str, now: EpochMs) -> bool {
         let key = self.envelope.own_partition_key().to_owned();
         let envelope = &mut self.envelope;
-        let added = request.add(Some(&key), 0, |out| envelope.own_line(kind, record, name, now, out));
-        if matches!(added, Added::TooLong(_)) {
-            log::error!("own-event", "KINESIS_TELEMETRY_RECORD_BYTES is too small for a {kind} event; it is not sent");
-        }
+        request.add(Some(&key), 0, |out| envelope.own_line(kind, record, name, now, out)) == Added::Yes
     }
 
-    /// The events that say what the sandbox is, one for each of its ids that has none yet: `introduced` of them have.
-    pub fn introduce(&mut self, request: &mut Request, introduced: u16, restores: u16, now: EpochMs) {
+    /// The events that say what the sandbox is, one for each of its ids that has none yet: `introduced` of them have. Says whether they fit.
+    pub fn sandbox_events(&mut self, request: &mut Request, introduced: u16, restores: u16, now: EpochMs) -> bool {
         let key = self.envelope.own_partition_key().to_owned();
-        for id in introduced..=restores {
-            let envelope = &mut self.envelope;
-            if matches!(request.add(Some(&key), 0, |out| envelope.sandbox_line(id, now, out)), Added::TooLong(_)) {
-                log::error!("own-event", "KINESIS_TELEMETRY_RECORD_BYTES is too small for a sandbox event; it is not sent");
-            }
-        }
+        let envelope = &mut self.envelope;
+        (introduced..=restores).all(|id| request.add(Some(&key), 0, |out| envelope.sandbox_line(id, now, out)) == Added::Yes)
     }
 
-    /// The events of a batch are lost for good: `FALLBACK=log` prints them.
-    pub fn lose(&mut self, batch: &Batch) {
-        if !self.print_lost {
-            return;
-        }
+    /// The lines of a batch's events, for `FALLBACK=log`.
+    #[must_use]
+    pub fn lines(&mut self, batch: &Batch) -> Vec<u8> {
         let mut lines = Vec::new();
         self.envelope.update();
         for event in batch.remaining() {
             self.envelope.line(event, batch.bytes(), &mut lines);
         }
-        print(&lines);
+        lines
     }
-
-    /// As [`Packer::lose`], for events that are packed already.
-    pub fn lose_request(&self, request: &Request) {
-        if self.print_lost {
-            request.data().for_each(|lines| print(&lines));
-        }
-    }
-}
-
-/// One JSON line each, so that they end in CloudWatch Logs. A closed stdout is nobody's problem.
-pub fn print(lines: &[u8]) {
-    let _ = std::io::stdout().write_all(lines);
 }

@@ -1,0 +1,264 @@
+//! The sending end of the channel, on the listener's threads: decides whether what a POST brought waits in memory, packed or not, or on disk.
+//!
+//! It never waits for room and takes nothing back: what does not fit goes to disk as it comes, and as long as something of this process
+//! waits there, what comes later follows it; so the order stays. What has no room there either is dropped, and counted. Signals pass in any
+//! case. Callers hold the intake's lock, so that one POST after the other passes.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::charge::{Charge, Gauge};
+use super::core::Oldest;
+use super::message::{Load, Message, Signal};
+use super::packer::Packer;
+use super::printer::Printer;
+use super::spares::Spares;
+use super::spool::Spool;
+use crate::event::{Batch, Event};
+use crate::kinesis::batch::Request;
+use crate::ledger::Ledger;
+use crate::log;
+use crate::panic;
+
+/// A batch of so many bytes is worth a request of its own.
+const PACK_BYTES: usize = 256 * 1024;
+
+/// Where a batch goes; see the module's page. Pure, so that the simulation decides alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// As it is.
+    Memory,
+    /// Packed here, while the dispatcher sends.
+    Packed,
+    /// Behind what waits there already, or because memory is full.
+    Disk,
+}
+
+/// What [`place`] looks at.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances {
+    /// What the batch weighs.
+    pub cost: usize,
+    /// What it weighs once it is packed.
+    pub packed: usize,
+    /// What waits in memory, and its bound.
+    pub held: usize,
+    /// See `held`.
+    pub bound: usize,
+    /// What one request takes.
+    pub request: usize,
+    /// The dispatcher is sending: it will not come to what is put in now for a while.
+    pub sending: bool,
+    /// Something waits on disk in order.
+    pub overflow: bool,
+}
+
+/// Where a batch goes.
+#[must_use]
+pub fn place(now: &Circumstances) -> Place {
+    if now.overflow || now.held.saturating_add(now.cost) > now.bound {
+        return Place::Disk;
+    }
+    // Not where there is no room for what packing makes of it, which can be several times as much.
+    let room = now.held.saturating_add(now.packed) <= now.bound;
+    if now.sending && now.cost >= PACK_BYTES && now.held >= now.request && room { Place::Packed } else { Place::Memory }
+}
+
+/// See the module's page.
+#[derive(Debug)]
+pub struct Admission {
+    sender: Sender<Message>,
+    gauge: Arc<Gauge>,
+    spares: Arc<Spares>,
+    spool: Arc<Spool>,
+    printer: Arc<Printer>,
+    ledger: Arc<Ledger>,
+    packer: Mutex<Packer>,
+    sending: Arc<AtomicBool>,
+}
+
+impl Admission {
+    /// `sending` is set by the dispatcher while a request is on its way.
+    #[must_use]
+    pub fn new(
+        sender: Sender<Message>,
+        gauge: Arc<Gauge>,
+        spares: Arc<Spares>,
+        spool: Arc<Spool>,
+        printer: Arc<Printer>,
+        packer: Packer,
+        sending: Arc<AtomicBool>,
+        ledger: Arc<Ledger>,
+    ) -> Admission {
+        Admission { sender, gauge, spares, spool, printer, ledger, packer: Mutex::new(packer), sending }
+    }
+
+    /// Takes what a POST brought.
+    pub fn admit(&self, batch: Batch, signals: Vec<Signal>, at: Instant) {
+        let events = batch.remaining().len() as u64;
+        self.ledger.received.add(events);
+        if events == 0 {
+            self.spares.keep_batch(batch);
+            if !signals.is_empty() {
+                self.send(at, signals, Load::Nothing, None);
+            }
+            return;
+        }
+        if panic::in_dispatcher() {
+            // Nobody reads the channel any more.
+            return self.ledger.dropped_undelivered.add(events);
+        }
+        let cost = batch.cost();
+        if cost > self.gauge.bound().saturating_sub(self.gauge.held()) {
+            self.spares.clear();
+        }
+        let mut packer = self.lock();
+        let now = Circumstances {
+            cost,
+            packed: packer.packed_bytes(&batch),
+            held: self.gauge.held(),
+            bound: self.gauge.bound(),
+            request: packer.request_bytes(),
+            sending: self.sending.load(Ordering::Acquire),
+            overflow: self.spool.view().overflow != Oldest::Empty,
+        };
+        let charge = if place(&now) == Place::Disk { None } else { self.gauge.try_charge(cost) };
+        match charge {
+            None => {
+                self.spill(&mut packer, batch);
+                drop(packer);
+                if !signals.is_empty() {
+                    self.send(at, signals, Load::Nothing, None);
+                }
+                let _ = self.sender.send(Message::SpoolDone);
+            }
+            Some(charge) if place(&now) == Place::Packed => {
+                let mut requests = self.pack(&mut packer, batch);
+                drop((packer, charge));
+                let last = requests.pop();
+                for request in requests {
+                    self.send_packed(at, Vec::new(), request);
+                }
+                match last {
+                    Some(request) => self.send_packed(at, signals, request),
+                    None => self.send(at, signals, Load::Nothing, None),
+                }
+            }
+            Some(charge) => {
+                drop(packer);
+                self.send(at, signals, Load::Events(batch), Some(charge));
+            }
+        }
+    }
+
+    /// Buffers for a POST of so many bytes.
+    #[must_use]
+    pub fn buffers(&self, bytes: usize) -> (Vec<u8>, Vec<Event>) {
+        self.spares.batch(bytes)
+    }
+
+    fn send_packed(&self, at: Instant, signals: Vec<Signal>, request: Request) {
+        let charge = self.gauge.charge(request.cost());
+        self.send(at, signals, Load::Packed(Box::new(request)), Some(charge));
+    }
+
+    fn send(&self, at: Instant, signals: Vec<Signal>, load: Load, charge: Option<Charge>) {
+        // The receiver lives as long as the process.
+        let _ = self.sender.send(Message::Telemetry { at, signals, load, charge });
+    }
+
+    /// Does the dispatcher's packing for it, while the bytes are in this CPU's cache. It sends meanwhile, and keeps up: a flood that is
+    /// packed by one thread and sent by another rarely needs the spool.
+    fn pack(&self, packer: &mut Packer, mut batch: Batch) -> Vec<Request> {
+        let mut packed = Vec::new();
+        while let Some(request) = self.pack_one(packer, &mut batch) {
+            packed.push(request);
+        }
+        self.spares.keep_batch(batch);
+        packed
+    }
+
+    fn pack_one(&self, packer: &mut Packer, batch: &mut Batch) -> Option<Request> {
+        while !batch.remaining().is_empty() {
+            let mut request = Request::with_buffer(packer.limits(), self.spares.body(packer.body_bytes(batch)));
+            let oversized = packer.pack(&mut request, batch);
+            if oversized > 0 {
+                self.ledger.dropped_rejected.add(oversized);
+                log::error!("envelope", "KINESIS_TELEMETRY_RECORD_BYTES is too small for what the extension adds to an event; such events are dropped");
+            }
+            if !request.is_empty() {
+                request.seal();
+                return Some(request);
+            }
+        }
+        None
+    }
+
+    /// Writes a batch to disk, or drops it.
+    fn spill(&self, packer: &mut Packer, mut batch: Batch) {
+        while self.spool.is_on()
+            && let Some(mut request) = self.pack_one(packer, &mut batch)
+        {
+            let written = self.spool.write(&mut request, false, false);
+            if let Err(error) = written {
+                self.spool_failed(&error);
+                self.drop_events(request.events(), || request.data().flatten().collect());
+                break;
+            }
+            self.spares.keep_body(request.into_buffer());
+        }
+        let lost = batch.remaining().len() as u64;
+        if lost > 0 {
+            let prints = packer.prints_lost();
+            let lines = if prints { packer.lines(&batch) } else { Vec::new() };
+            self.drop_events(lost, || lines);
+        }
+        self.spares.keep_batch(batch);
+    }
+
+    fn spool_failed(&self, error: &io::Error) {
+        log::error!("spool", "events cannot be kept under /tmp ({error}); what memory cannot hold is lost");
+    }
+
+    fn drop_events(&self, events: u64, lines: impl FnOnce() -> Vec<u8>) {
+        self.ledger.dropped_queue.add(events);
+        let lines = lines();
+        if !lines.is_empty() {
+            self.printer.print(lines);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Packer> {
+        self.packer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_places() {
+        let quiet = Circumstances { cost: 300_000, packed: 500_000, held: 0, bound: 8_000_000, request: 1_000_000, sending: false, overflow: false };
+        let busy = Circumstances { held: 1_000_000, sending: true, ..quiet };
+        for (now, expected) in [
+            (quiet, Place::Memory),
+            (Circumstances { held: 1_000_000, ..quiet }, Place::Memory),
+            (busy, Place::Packed),
+            (Circumstances { held: 999_999, ..busy }, Place::Memory),
+            (Circumstances { cost: PACK_BYTES - 1, ..busy }, Place::Memory),
+            (Circumstances { packed: 7_000_001, ..busy }, Place::Memory),
+            (Circumstances { packed: 7_000_000, ..busy }, Place::Packed),
+            (Circumstances { held: 7_700_000, ..quiet }, Place::Memory),
+            (Circumstances { held: 7_700_001, ..quiet }, Place::Disk),
+            (Circumstances { overflow: true, ..quiet }, Place::Disk),
+            (Circumstances { overflow: true, ..busy }, Place::Disk),
+            (Circumstances { cost: usize::MAX, ..quiet }, Place::Disk),
+        ] {
+            assert_eq!(place(&now), expected, "{now:?}");
+        }
+    }
+}

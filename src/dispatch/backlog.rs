@@ -1,0 +1,200 @@
+//! What the core holds in memory, oldest first: batches and requests that were never sent, and those that Kinesis refused, each set aside
+//! until it is due again. Plain data, no lock. What is on disk is the spool's.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::charge::Charge;
+use super::message::Load;
+use crate::kinesis::batch::Request;
+
+/// Names a segment of the spool.
+pub type SegmentId = u64;
+
+/// Why a request or its records were refused last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Not at all, so far.
+    None,
+    /// In a way that passes, and says nothing about what it holds: throttled, or an internal failure of single records.
+    Passing,
+    /// As a whole, in a way that passes; if that goes on while others are taken, it is for what it holds.
+    Whole,
+    /// Perhaps for what it holds.
+    Content,
+}
+
+/// A request that is ready to be sent, and what is known of the times it was sent before.
+#[derive(Debug)]
+pub struct Parcel {
+    /// Closed; finished when it is sent.
+    pub request: Request,
+    /// What it weighs.
+    pub charge: Charge,
+    /// The segment that it was read from, if any: several parts of one may exist.
+    pub segment: Option<SegmentId>,
+    /// It is just what its segment holds: nothing of it was delivered or taken apart since.
+    pub intact: bool,
+    /// When its oldest event came, in the core's own time.
+    pub since: Duration,
+    /// Whether it was sent before.
+    pub sent_before: bool,
+    /// Kinesis may have stored it already.
+    pub ambiguous: bool,
+    /// How often it failed.
+    pub tries: u32,
+    /// Why it failed last.
+    pub refusal: Refusal,
+    /// How often it was refused for its content, and how many requests had delivered something when that happened first.
+    pub refused: u32,
+    /// See `refused`.
+    pub refused_at: u64,
+    /// When it may be sent again, in the core's own time.
+    pub due: Duration,
+    /// Whether a flush waits for it.
+    pub holds: bool,
+}
+
+impl Parcel {
+    /// One that was never sent.
+    #[must_use]
+    pub fn new(request: Request, charge: Charge, since: Duration) -> Parcel {
+        Parcel {
+            request,
+            charge,
+            segment: None,
+            intact: false,
+            since,
+            sent_before: false,
+            ambiguous: false,
+            tries: 0,
+            refusal: Refusal::None,
+            refused: 0,
+            refused_at: 0,
+            due: Duration::ZERO,
+            holds: true,
+        }
+    }
+
+    /// Another part of the same parcel, with the same history.
+    #[must_use]
+    pub fn part(&self, request: Request, charge: Charge) -> Parcel {
+        Parcel { request, charge, ..*self }
+    }
+}
+
+/// What was never sent.
+#[derive(Debug)]
+pub struct Item {
+    /// When it came, in the core's own time.
+    pub since: Duration,
+    /// Its events.
+    pub load: Load,
+    /// What it weighs.
+    pub charge: Option<Charge>,
+}
+
+impl Item {
+    fn bytes(&self) -> usize {
+        self.charge.as_ref().map_or(0, Charge::bytes)
+    }
+}
+
+/// See the module's page.
+#[derive(Debug, Default)]
+pub struct Backlog {
+    fresh: VecDeque<Item>,
+    fresh_bytes: usize,
+    aside: Vec<Parcel>,
+}
+
+impl Backlog {
+    /// The newest.
+    pub fn push(&mut self, item: Item) {
+        self.fresh_bytes += item.bytes();
+        self.fresh.push_back(item);
+    }
+
+    /// The oldest again, or what is left of it.
+    pub fn push_front(&mut self, item: Item) {
+        self.fresh_bytes += item.bytes();
+        self.fresh.push_front(item);
+    }
+
+    /// The oldest that was never sent, if it is `wanted`.
+    pub fn pop(&mut self, wanted: impl FnOnce(&Load) -> bool) -> Option<Item> {
+        if !wanted(&self.fresh.front()?.load) {
+            return None;
+        }
+        let item = self.fresh.pop_front()?;
+        self.fresh_bytes = self.fresh_bytes.saturating_sub(item.bytes());
+        Some(item)
+    }
+
+    /// Whether nothing waits at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.fresh.is_empty() && self.aside.is_empty()
+    }
+
+    /// All that is set aside is due, as if it had not failed yet.
+    pub fn renew(&mut self, now: Duration) {
+        for parcel in &mut self.aside {
+            (parcel.due, parcel.tries) = (parcel.due.min(now), 0);
+        }
+    }
+
+    /// Whether nothing waits that was never sent.
+    #[must_use]
+    pub fn is_fresh_empty(&self) -> bool {
+        self.fresh.is_empty()
+    }
+
+    /// Bytes that were never sent.
+    #[must_use]
+    pub fn fresh_bytes(&self) -> usize {
+        self.fresh_bytes
+    }
+
+    /// When the oldest of that came.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Duration> {
+        self.fresh.front().map(|item| item.since)
+    }
+
+    /// Sets aside until it is due.
+    pub fn set_aside(&mut self, parcel: Parcel) {
+        self.aside.push(parcel);
+    }
+
+    /// What is set aside.
+    #[must_use]
+    pub fn aside(&self) -> &[Parcel] {
+        &self.aside
+    }
+
+    /// Bytes that are set aside.
+    #[must_use]
+    pub fn aside_bytes(&self) -> usize {
+        self.aside.iter().map(|parcel| parcel.charge.bytes()).sum()
+    }
+
+    /// Of what is set aside and `wanted`, the one that failed least, and of those the oldest.
+    pub fn take_aside(&mut self, wanted: impl Fn(&Parcel) -> bool) -> Option<Parcel> {
+        let candidates = self.aside.iter().enumerate().filter(|(_, parcel)| wanted(parcel));
+        let (index, _) = candidates.min_by_key(|(_, parcel)| (parcel.tries, parcel.due, parcel.since))?;
+        Some(self.aside.remove(index))
+    }
+
+    /// Of what is set aside and `wanted`, the one that failed most.
+    pub fn take_most_tried(&mut self, wanted: impl Fn(&Parcel) -> bool) -> Option<Parcel> {
+        let candidates = self.aside.iter().enumerate().filter(|(_, parcel)| wanted(parcel));
+        let (index, _) = candidates.max_by_key(|(_, parcel)| parcel.tries)?;
+        Some(self.aside.remove(index))
+    }
+
+    /// What is set aside holds no flush from now on.
+    pub fn release(&mut self) {
+        self.aside.iter_mut().for_each(|parcel| parcel.holds = false);
+    }
+}

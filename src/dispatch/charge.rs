@@ -1,0 +1,104 @@
+//! What waits in memory, counted in bytes of capacity. Shared by the listener's threads, which may be refused, and the dispatcher's.
+//!
+//! A [`Charge`] travels with each buffer that waits, and gives its bytes back when it is dropped: so the sum is right whatever becomes of
+//! the buffer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The sum of all charges, and its bound: `QUEUE_BYTES`.
+#[derive(Debug)]
+pub struct Gauge {
+    held: AtomicUsize,
+    most: AtomicUsize,
+    bound: usize,
+}
+
+impl Gauge {
+    /// Nothing is held at first.
+    #[must_use]
+    pub fn new(bound: usize) -> Arc<Gauge> {
+        Arc::new(Gauge { held: AtomicUsize::new(0), most: AtomicUsize::new(0), bound })
+    }
+
+    /// A charge of so many bytes, if the bound allows it.
+    #[must_use]
+    pub fn try_charge(self: &Arc<Self>, bytes: usize) -> Option<Charge> {
+        let fits = |held: usize| held.checked_add(bytes).filter(|sum| *sum <= self.bound);
+        let before = self.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).ok()?;
+        self.most.fetch_max(before + bytes, Ordering::Relaxed);
+        Some(Charge { gauge: Arc::clone(self), bytes })
+    }
+
+    /// A charge of so many bytes, whatever the bound says: for what is on its way already.
+    #[must_use]
+    pub fn charge(self: &Arc<Self>, bytes: usize) -> Charge {
+        let before = self.held.fetch_add(bytes, Ordering::AcqRel);
+        self.most.fetch_max(before + bytes, Ordering::Relaxed);
+        Charge { gauge: Arc::clone(self), bytes }
+    }
+
+    /// The sum now.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.load(Ordering::Acquire)
+    }
+
+    /// The largest sum there ever was.
+    #[must_use]
+    pub fn most(&self) -> usize {
+        self.most.load(Ordering::Relaxed)
+    }
+
+    /// The bound.
+    #[must_use]
+    pub fn bound(&self) -> usize {
+        self.bound
+    }
+}
+
+/// Bytes that one buffer takes, until it is dropped.
+#[derive(Debug)]
+pub struct Charge {
+    gauge: Arc<Gauge>,
+    bytes: usize,
+}
+
+impl Charge {
+    /// The bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The buffer has another size now.
+    pub fn resize(&mut self, bytes: usize) {
+        let other = self.gauge.charge(bytes);
+        *self = other;
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.gauge.held.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_dropped_is_given_back_and_the_bound_holds() {
+        let gauge = Gauge::new(100);
+        let mut first = gauge.try_charge(60).unwrap();
+        assert!(gauge.try_charge(41).is_none());
+        let second = gauge.try_charge(40).unwrap();
+        first.resize(10);
+        assert_eq!((gauge.held(), gauge.most()), (50, 110));
+        drop((first, second));
+        assert_eq!(gauge.held(), 0);
+        assert!(gauge.try_charge(usize::MAX).is_none());
+        assert_eq!(gauge.charge(500).bytes(), 500);
+    }
+}

@@ -1,0 +1,500 @@
+//! The core of the dispatcher: every decision, and no I/O. Messages and outcomes come in, steps go out; time is a value.
+//!
+//! Whoever drives it ([`super::dispatcher`], or the simulation) looks at the spool, hands in all messages, asks for a step with
+//! [`Core::poll`], carries it out, and hands its outcome in with [`Core::done`]. A step asks for one blocking request at the most, so that
+//! between two requests a crash, a SHUTDOWN or an INVOKE is acted on. When and what is sent is in [`super::sending`]; the end in
+//! [`super::stopping`].
+//!
+//! Runs on the dispatcher's thread, or on none at all.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::backlog::{Backlog, Item, Parcel, SegmentId};
+use super::charge::{Charge, Gauge};
+use super::invocations::{Held, Invocations, Phase};
+use super::message::{Message, Now, Ticket};
+use super::metrics::Metrics;
+use super::packer::Packer;
+use super::policy::{self, Cadence, OnInvoke, Pending};
+use super::retry::Retry;
+use super::spares::Spares;
+use super::stopping::Stopping;
+use crate::clock::EpochMs;
+use crate::config::FlushMode;
+use crate::deadline::{Deadline, Limit};
+use crate::kinesis::batch::Request;
+use crate::ledger::Ledger;
+use crate::log::Level;
+
+/// After a function that failed, the 2 s of the SHUTDOWN window may be running already.
+const FAILED_HOLD: Duration = Duration::from_millis(500);
+/// What one try may take while Kinesis does not answer.
+const PROBE: Duration = Duration::from_millis(500);
+/// While an invocation is held, nothing waits longer in memory: the function may crash without a word, and the sandbox with it.
+pub(super) const HELD_AGE: Duration = Duration::from_secs(1);
+/// A wall clock that runs ahead of the monotonic one by more has seen a freeze.
+const FREEZE: Duration = Duration::from_secs(1);
+
+/// What the core must know of the settings.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// `FLUSH`
+    pub mode: FlushMode,
+    /// Managed Instances: no INVOKE, no freeze; by age and size alone.
+    pub continuous: bool,
+    /// `MAX_AGE_MS`
+    pub max_age: Duration,
+    /// `FLUSH_TIMEOUT_MS`
+    pub flush_timeout: Duration,
+    /// Whether there is a spool at all.
+    pub spool: bool,
+    /// `ENVELOPE=slim`: a sandbox event goes before all others.
+    pub slim: bool,
+    /// `METRICS=emf`
+    pub metrics: bool,
+    /// Decides all jitter.
+    pub seed: u64,
+}
+
+/// What the core asks for. Each is answered by an [`Outcome`], but for [`Step::Wait`].
+#[derive(Debug)]
+pub enum Step {
+    /// Wait for a message, until then at the most.
+    Wait(Option<Instant>),
+    /// Send it once. If it came from a segment, that is marked as in doubt before.
+    Send {
+        /// What to send.
+        parcel: Box<Parcel>,
+        /// At the latest until then.
+        deadline: Deadline,
+    },
+    /// Send the last ledger once.
+    SendLedger {
+        /// A request of its own, so that it can speak of all others.
+        request: Box<Request>,
+        /// At the latest until then.
+        deadline: Deadline,
+    },
+    /// Take over what an earlier process has left.
+    Recover,
+    /// Read a segment.
+    Read(SegmentId),
+    /// Write a segment: `apart` from those that wait in order.
+    Spool {
+        /// What to write.
+        parcel: Box<Parcel>,
+        /// Nothing that comes later waits behind it.
+        apart: bool,
+    },
+    /// All of a segment is settled: delete it.
+    Remove(SegmentId),
+    /// The sandbox ends for good: delete all segments, and count their events as undelivered.
+    Discard,
+    /// From now on no POST is answered 200; what is being taken in is waited for until then.
+    CloseIntake(Instant),
+    /// Print lines to stdout.
+    Print(Vec<u8>),
+    /// One line on stderr.
+    Log(Level, &'static str, String),
+    /// Answer `main`.
+    Reply(Ticket),
+    /// The end of the thread.
+    Exit,
+}
+
+/// How a request ended that failed as a whole.
+#[derive(Clone, Debug)]
+pub struct Failed {
+    /// What to do about it.
+    pub kind: FailedKind,
+    /// The error's code, for the ledger.
+    pub code: String,
+    /// One line, for a person, with advice.
+    pub line: String,
+    /// Whether Kinesis may have stored the records all the same.
+    pub ambiguous: bool,
+    /// Whether it is worth another try without a pause: a dead pooled connection, a clock that was corrected, credentials that were renewed.
+    pub at_once: bool,
+}
+
+/// See [`Failed`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailedKind {
+    /// Too much at a time.
+    Throttled,
+    /// It may pass by itself.
+    Transient,
+    /// Only a change of settings or permissions helps.
+    Configuration,
+    /// Kinesis does not take these records, as they are or at all.
+    InvalidRequest,
+    /// Cut short from another thread: no failure of Kinesis.
+    Interrupted,
+}
+
+/// What became of one record of a request that Kinesis answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecordOutcome {
+    /// Stored.
+    Taken,
+    /// Refused in a way that passes: a shard's limit, an internal failure.
+    Passing(String),
+    /// Refused with another code.
+    Refused(String),
+}
+
+/// What a request came to.
+pub type Sent = Result<Vec<RecordOutcome>, Failed>;
+
+/// How a step ended. What was lent comes back.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Of [`Step::Send`].
+    Sent(Box<Parcel>, Sent),
+    /// Of [`Step::SendLedger`].
+    Ledger(Box<Request>, Sent),
+    /// Of [`Step::Read`]: the request, what it weighs, and whether Kinesis may have stored it. `None`: the file is damaged, and so many events
+    /// are lost.
+    Read(SegmentId, Result<(Request, Charge, bool), u64>),
+    /// Of [`Step::Spool`]: whether it is written. What had to give way for it is counted already.
+    Spooled(Box<Parcel>, bool),
+    /// Of all others.
+    Done,
+}
+
+/// The oldest of a list of segments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Oldest {
+    /// There is none.
+    #[default]
+    Empty,
+    /// It is being written.
+    Writing,
+    /// It can be read.
+    Ready(SegmentId),
+}
+
+/// What is on disk, as seen before the messages were handed in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    /// What memory could not hold: it waits in order behind what is in memory.
+    pub overflow: Oldest,
+    /// What an earlier process left, and what Kinesis refused for long: due when nothing else is.
+    pub apart: Oldest,
+}
+
+/// A moment as the core sees it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tick {
+    pub(super) mono: Instant,
+    /// The core's own time since it began: the monotonic clock's, and what the wall clock went ahead of it. Never goes back.
+    pub(super) age: Duration,
+    pub(super) wall: EpochMs,
+}
+
+/// See the module's page.
+#[derive(Debug)]
+pub struct Core {
+    pub(super) settings: Settings,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) gauge: Arc<Gauge>,
+    pub(super) spares: Arc<Spares>,
+    pub(super) packer: Packer,
+    pub(super) backlog: Backlog,
+    pub(super) retry: Retry,
+    pub(super) invocations: Invocations,
+    pub(super) held: Option<Held>,
+    pub(super) stopping: Option<Stopping>,
+    /// Steps that are decided already.
+    pub(super) out: VecDeque<Step>,
+    /// Segments that were read, and in how many parts they are.
+    pub(super) open_segments: HashMap<SegmentId, usize>,
+    /// Requests that delivered something so far.
+    pub(super) deliveries: u64,
+    /// One try without a pause was spent since something was delivered.
+    pub(super) at_once_spent: bool,
+    /// Something was delivered since the dispatcher was last at rest: what is set aside may go with it.
+    pub(super) carries: bool,
+    /// Whether there is a spool, and it could be written to.
+    pub(super) spool_works: bool,
+    /// The segment being read is one of those apart.
+    pub(super) reads_apart: bool,
+    /// For how many of the sandbox's ids a sandbox event was packed.
+    pub(super) introduced: u16,
+    pub(super) ledger_at: Duration,
+    pub(super) ledgers: u32,
+    pub(super) metrics: Option<Metrics>,
+    mode: FlushMode,
+    cadence: Cadence,
+    recovered: bool,
+    clock: Option<(Now, Duration)>,
+}
+
+impl Core {
+    /// Nothing waits and nothing is known.
+    #[must_use]
+    pub fn new(settings: Settings, packer: Packer, gauge: Arc<Gauge>, spares: Arc<Spares>, ledger: Arc<Ledger>) -> Core {
+        Core {
+            settings,
+            ledger,
+            gauge,
+            spares,
+            packer,
+            backlog: Backlog::default(),
+            retry: Retry::new(settings.seed),
+            invocations: Invocations::default(),
+            held: None,
+            stopping: None,
+            out: VecDeque::new(),
+            open_segments: HashMap::new(),
+            deliveries: 0,
+            at_once_spent: false,
+            carries: false,
+            spool_works: settings.spool,
+            reads_apart: false,
+            introduced: 0,
+            ledger_at: Duration::ZERO,
+            ledgers: 0,
+            metrics: settings.metrics.then(Metrics::default),
+            mode: settings.mode,
+            cadence: Cadence::default(),
+            recovered: !settings.spool,
+            clock: None,
+        }
+    }
+
+    /// Takes a message.
+    pub fn on(&mut self, now: Now, message: Message) {
+        let tick = self.tick(now);
+        match message {
+            Message::Telemetry { at, signals, load, charge } => {
+                for signal in &signals {
+                    let observed = self.invocations.observe(signal, now);
+                    self.ledger.held(observed.held);
+                    if observed.ends_never_come {
+                        self.stop_waiting_for_ends();
+                    }
+                }
+                if load.events() > 0 {
+                    let since = tick.age.saturating_sub(tick.mono.saturating_duration_since(at));
+                    self.backlog.push(Item { since, load, charge });
+                }
+            }
+            Message::SpoolDone => {}
+            Message::Invoked { ticket, request_id, deadline } => self.invoked(&tick, ticket, request_id, deadline),
+            Message::Stop { ticket, deadline, report_until, reason } => {
+                // `main` waits for nothing but this now.
+                if let Some(held) = self.held.take() {
+                    self.answer(&tick, &held);
+                }
+                self.backlog.renew(tick.age);
+                self.stopping.get_or_insert_with(|| Stopping::new(ticket, deadline, report_until, reason));
+            }
+        }
+    }
+
+    /// The next step. `view` was seen before the last message was handed in.
+    pub fn poll(&mut self, now: Now, view: View) -> Step {
+        let tick = self.tick(now);
+        if !std::mem::replace(&mut self.recovered, true) {
+            return Step::Recover;
+        }
+        self.decide_hold(&tick, view);
+        if let Some(step) = self.out.pop_front() {
+            return step;
+        }
+        if let Some(step) = self.stop_step(&tick, view) {
+            return step;
+        }
+        if let Some(step) = self.send_step(&tick, view) {
+            return step;
+        }
+        // Deciding may have left something to say.
+        self.out.pop_front().unwrap_or_else(|| Step::Wait(self.wake_at(&tick, view)))
+    }
+
+    /// Takes the outcome of the last step.
+    pub fn done(&mut self, now: Now, outcome: Outcome) {
+        let tick = self.tick(now);
+        match outcome {
+            Outcome::Sent(parcel, sent) => self.sent(&tick, *parcel, sent),
+            Outcome::Ledger(request, sent) => self.ledger_sent(&tick, request, sent),
+            Outcome::Read(segment, Ok((request, charge, ambiguous))) => {
+                self.open_segments.insert(segment, 1);
+                let holds = !std::mem::take(&mut self.reads_apart);
+                let parcel = Parcel { segment: Some(segment), intact: true, ambiguous, due: tick.age, holds, ..Parcel::new(request, charge, tick.age) };
+                self.backlog.set_aside(parcel);
+            }
+            Outcome::Read(segment, Err(events)) => {
+                self.reads_apart = false;
+                if events > 0 {
+                    self.ledger.dropped_queue.add(events);
+                    self.ledger.spool_skipped.add(1);
+                    let line = format!("a spool file was changed by another program; its {events} events are lost");
+                    self.out.extend([Step::Remove(segment), Step::Log(Level::Error, "spool-damaged", line)]);
+                }
+            }
+            Outcome::Spooled(parcel, written) => self.spooled(*parcel, written),
+            Outcome::Done => {}
+        }
+    }
+
+    /// Bytes and age of what waits, for the flush policy. What is on disk is at least a request.
+    pub(super) fn pending(&self, view: View) -> Pending {
+        let on_disk = view.overflow != Oldest::Empty;
+        let request = self.packer.request_bytes();
+        let bytes = self.backlog.fresh_bytes() + if on_disk { request } else { 0 };
+        Pending { bytes, oldest: self.backlog.oldest(), bound: self.gauge.bound(), request }
+    }
+
+    /// How old an event may get in memory: less while an invocation is held.
+    pub(super) fn max_age(&self) -> Duration {
+        let held = self.held.as_ref().is_some_and(|held| held.phase == Phase::AwaitEnd);
+        if held { self.settings.max_age.min(HELD_AGE) } else { self.settings.max_age }
+    }
+
+    /// Whether the sandbox cannot be frozen: a function runs, or an invocation is held, or there is no freeze at all.
+    pub(super) fn is_awake(&self) -> bool {
+        self.settings.continuous || self.held.is_some() || self.invocations.is_running()
+    }
+
+    // --- invocations -------------------------------------------------------------------------------------------------------------------
+
+    fn invoked(&mut self, tick: &Tick, ticket: Ticket, request_id: Arc<str>, deadline: Deadline) {
+        if let Some(before) = self.held.take() {
+            // `main` no longer waits for that one.
+            self.answer(tick, &before);
+        }
+        self.cadence.invoked(tick.age);
+        if self.invocations.invoked(&request_id) {
+            self.stop_waiting_for_ends();
+        }
+        let pending = self.pending(View::default());
+        let mut plan = policy::on_invoke(self.mode, &self.cadence, &pending, self.settings.max_age, tick.age);
+        if self.invocations.is_end_late() && plan == OnInvoke::AtEnd {
+            plan = OnInvoke::Now;
+        }
+        let after = |time: Duration, limit: Limit| Deadline::after(tick.mono, time, limit).earlier(deadline);
+        let nothing_waits = pending.oldest.is_none() && self.backlog.aside().is_empty();
+        let phase = match plan {
+            _ if self.retry.is_open() && (nothing_waits || !self.may_probe(tick)) => None,
+            _ if self.retry.is_open() => {
+                let until = after(PROBE.min(self.settings.flush_timeout), Limit::Probe).at();
+                Some(Phase::Probe { until, then_await_end: plan == OnInvoke::AtEnd })
+            }
+            OnInvoke::AtEnd => Some(Phase::AwaitEnd),
+            OnInvoke::Now => Some(Phase::Flush(after(self.settings.flush_timeout, Limit::FlushTimeout))),
+            OnInvoke::Nothing => None,
+        };
+        let held = Held { ticket, request_id, deadline, phase: phase.unwrap_or(Phase::AwaitEnd), tried: false, delivered: false };
+        match phase {
+            Some(_) => self.held = Some(held),
+            None => self.answer(tick, &held),
+        }
+    }
+
+    pub(super) fn may_probe(&self, tick: &Tick) -> bool {
+        self.retry.probe_at().is_none_or(|at| tick.age >= at)
+    }
+
+    /// Moves what is done for the held invocation on, and lets it go when that is over.
+    fn decide_hold(&mut self, tick: &Tick, view: View) {
+        let Some(mut held) = self.held.take() else { return };
+        let end = self.invocations.end_of(&held.request_id).cloned();
+        if held.phase == Phase::AwaitEnd {
+            let gap = self.invocations.take_gap();
+            if let Some(end) = &end {
+                let deadline = Deadline::after(end.at, self.settings.flush_timeout, Limit::FlushTimeout);
+                held.phase = Phase::Flush(deadline.earlier(held.deadline));
+            } else if gap {
+                held.phase = Phase::Flush(Deadline::after(tick.mono, self.settings.flush_timeout, Limit::FlushTimeout).earlier(held.deadline));
+            } else if held.deadline.left(tick.mono).is_zero() {
+                self.invocations.missed(&held.request_id);
+                return self.let_go(tick, &held);
+            }
+        }
+        if let (Phase::Flush(until), Some(end)) = (held.phase, end.filter(|end| end.failed)) {
+            held.phase = Phase::Flush(until.earlier(Deadline::after(end.at, FAILED_HOLD, Limit::FailedFunction)));
+        }
+        let over = match held.phase {
+            Phase::AwaitEnd => false,
+            Phase::Probe { until, then_await_end } if held.delivered => {
+                let until = Deadline::after(until, self.settings.flush_timeout.saturating_sub(PROBE), Limit::FlushTimeout);
+                held.phase = if then_await_end { Phase::AwaitEnd } else { Phase::Flush(until.earlier(held.deadline)) };
+                self.held = Some(held);
+                return self.decide_hold(tick, view);
+            }
+            Phase::Probe { until, .. } => held.tried || !self.has_due(view) || until <= tick.mono,
+            Phase::Flush(until) => {
+                let given_up = self.retry.is_open();
+                given_up || !self.has_due(view) || until.left(tick.mono) < super::sending::MIN_TIME_LEFT
+            }
+        };
+        if over { self.let_go(tick, &held) } else { self.held = Some(held) }
+    }
+
+    /// The flush of an invocation is over.
+    fn let_go(&mut self, tick: &Tick, held: &Held) {
+        // What failed through a whole flush holds no later one.
+        self.backlog.release();
+        if held.tried && !held.delivered && !self.retry.is_open() {
+            self.retry.open(tick.age);
+        }
+        self.answer(tick, held);
+    }
+
+    /// The dispatcher is at rest: `/next` may be called.
+    fn answer(&mut self, tick: &Tick, held: &Held) {
+        let time = self.invocations.let_go(&held.request_id, tick.mono);
+        self.ledger.held(time);
+        self.out.push_back(Step::Reply(held.ticket));
+    }
+
+    /// An end that never came must not cost a wait each time.
+    fn stop_waiting_for_ends(&mut self) {
+        if std::mem::replace(&mut self.mode, FlushMode::Next) != FlushMode::Next {
+            let line = "platform.runtimeDone did not come by the deadline; from now on telemetry is sent with the next invocation";
+            self.out.push_back(Step::Log(Level::Warn, "no-runtime-done", line.to_owned()));
+        }
+    }
+
+    // --- time --------------------------------------------------------------------------------------------------------------------------
+
+    fn tick(&mut self, now: Now) -> Tick {
+        let (seen, age) = *self.clock.get_or_insert((now, Duration::ZERO));
+        let mono = now.mono.saturating_duration_since(seen.mono);
+        let wall = Duration::from_millis(now.wall.saturating_sub(seen.wall));
+        let freeze = wall.saturating_sub(mono);
+        let age = if freeze > FREEZE { age + mono + freeze } else { age + mono };
+        // The wall clock's millisecond is coarse: it is compared over a second at least, unless it jumped.
+        if freeze > FREEZE || mono > FREEZE || now.wall < seen.wall {
+            self.clock = Some((now, age));
+        }
+        Tick { mono: now.mono, age, wall: now.wall }
+    }
+
+    /// When there may be something to do although nothing comes.
+    fn wake_at(&self, tick: &Tick, view: View) -> Option<Instant> {
+        let age_to_mono = |age: Duration| tick.mono.checked_add(age.saturating_sub(tick.age));
+        let mut times: Vec<Instant> = Vec::new();
+        if let Some(held) = &self.held {
+            times.push(match held.phase {
+                Phase::AwaitEnd => held.deadline.at(),
+                Phase::Probe { until, .. } => until,
+                Phase::Flush(until) => until.sooner(super::sending::MIN_TIME_LEFT).at(),
+            });
+        }
+        if self.is_awake() {
+            times.extend(self.retry.wait_until(tick.mono));
+            let probe = self.retry.probe_at().unwrap_or_default();
+            let due_at = policy::due_in(&self.pending(view), self.max_age(), tick.age).map(|left| tick.age + left);
+            let aside = self.backlog.aside().iter().filter(|parcel| parcel.holds || self.sends_aside_alone()).map(|parcel| parcel.due).min();
+            let relief = self.relief_at();
+            times.extend([due_at, aside].into_iter().flatten().map(|at| at.max(probe)).chain(relief).filter_map(age_to_mono));
+        }
+        // What is due and cannot go now has an entry of its own; never a time that has passed, which would be no wait at all.
+        times.into_iter().filter(|at| *at > tick.mono).min()
+    }
+}

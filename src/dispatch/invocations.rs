@@ -1,0 +1,305 @@
+//! The invocations of this sandbox, as the dispatcher knows them: which one runs, which have ended, which one `main` waits for. Pure.
+//!
+//! An end is known by the request's id, whenever it comes: late, repeated and reordered ones of other requests change nothing.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::message::{Now, Signal, Ticket};
+use crate::clock::EpochMs;
+use crate::deadline::Deadline;
+
+/// Ends that are remembered: those for which the INVOKE may still come, or a hold is still to be counted.
+const ENDS: usize = 16;
+/// An end that is said to be longer ago than this is taken for one of now: the wall clock has jumped.
+const PLAUSIBLE: Duration = Duration::from_secs(60);
+
+/// What is done for an invocation that `main` waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Wait for the function's own end.
+    AwaitEnd,
+    /// See whether Kinesis answers again, while the function runs; then, or else, as it says.
+    Probe {
+        /// At the latest.
+        until: Instant,
+        /// Whether the function's end is waited for after a probe that delivered.
+        then_await_end: bool,
+    },
+    /// Send everything that is due, until then.
+    Flush(Deadline),
+}
+
+/// An invocation that `main` waits for.
+#[derive(Debug)]
+pub struct Held {
+    /// To answer with.
+    pub ticket: Ticket,
+    /// As in the INVOKE event.
+    pub request_id: Arc<str>,
+    /// Of the invocation.
+    pub deadline: Deadline,
+    /// What is being done.
+    pub phase: Phase,
+    /// Whether Kinesis was asked for it.
+    pub tried: bool,
+    /// Whether Kinesis took anything then.
+    pub delivered: bool,
+}
+
+/// A function's own end.
+#[derive(Clone, Debug)]
+pub struct End {
+    request_id: Arc<str>,
+    /// When.
+    pub at: Instant,
+    /// Whether the function failed.
+    pub failed: bool,
+}
+
+/// The last event that is still to come.
+#[derive(Debug, PartialEq, Eq)]
+enum Unreported {
+    Nothing,
+    Init,
+    Invocation(Arc<str>),
+}
+
+/// See the module's page.
+#[derive(Debug)]
+pub struct Invocations {
+    started: Option<Arc<str>>,
+    ends: VecDeque<End>,
+    /// Telemetry was lost since this start.
+    gap: bool,
+    unreported: Unreported,
+    /// The invocation whose end did not come by its deadline, and how many have begun since.
+    missed: Option<(Arc<str>, u32)>,
+    /// Invocations that were let go before their end was known, and when: how long they were held shows when it is.
+    let_go: VecDeque<(Arc<str>, Instant)>,
+}
+
+/// What an observation changes beyond this.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Ends do not come in this sandbox: it makes no sense to wait for them.
+    pub ends_never_come: bool,
+    /// An invocation was held for so long, as shows now.
+    pub held: Duration,
+}
+
+impl Default for Invocations {
+    fn default() -> Self {
+        let (ends, let_go) = (VecDeque::new(), VecDeque::new());
+        Invocations { started: None, ends, gap: false, unreported: Unreported::Init, missed: None, let_go }
+    }
+}
+
+impl Invocations {
+    /// Notes what a POST says.
+    pub fn observe(&mut self, signal: &Signal, now: Now) -> Observed {
+        let mut observed = Observed::default();
+        match signal {
+            Signal::Started(request_id) => {
+                // In Lambda's order the end of one invocation comes before the start of the next.
+                if self.missed.as_ref().is_some_and(|(missed, _)| missed != request_id) {
+                    self.missed = None;
+                    observed.ends_never_come = true;
+                }
+                self.unreported = Unreported::Invocation(Arc::clone(request_id));
+                self.started = Some(Arc::clone(request_id));
+                self.gap = false;
+            }
+            Signal::Done { request_id, at, failed } => {
+                self.missed = self.missed.take().filter(|(missed, _)| missed != request_id);
+                if self.end_of(request_id).is_none() {
+                    observed.held = self.ended(Arc::clone(request_id), instant_of(*at, now), *failed);
+                }
+            }
+            Signal::Reported(request_id) => {
+                if matches!(&self.unreported, Unreported::Invocation(awaited) if awaited == request_id) {
+                    self.unreported = Unreported::Nothing;
+                }
+            }
+            Signal::InitReported => {
+                if self.unreported == Unreported::Init {
+                    self.unreported = Unreported::Nothing;
+                }
+            }
+            Signal::Gap => self.gap = true,
+        }
+        observed
+    }
+
+    fn ended(&mut self, request_id: Arc<str>, at: Instant, failed: bool) -> Duration {
+        let let_go = self.let_go.iter().position(|(known, _)| *known == request_id).and_then(|index| self.let_go.remove(index));
+        if self.ends.len() == ENDS {
+            self.ends.pop_front();
+        }
+        self.ends.push_back(End { request_id, at, failed });
+        let_go.map_or(Duration::ZERO, |(_, gone)| gone.saturating_duration_since(at))
+    }
+
+    /// The function's own end of that request, if it has come.
+    #[must_use]
+    pub fn end_of(&self, request_id: &str) -> Option<&End> {
+        self.ends.iter().rev().find(|end| *end.request_id == *request_id)
+    }
+
+    /// An invocation has begun. Says whether ends have turned out never to come.
+    pub fn invoked(&mut self, request_id: &Arc<str>) -> bool {
+        self.unreported = Unreported::Invocation(Arc::clone(request_id));
+        if self.started.as_ref() != Some(request_id) {
+            // What was lost before belongs to an earlier one.
+            self.gap = false;
+        }
+        let Some((_, since)) = &mut self.missed else { return false };
+        *since += 1;
+        let never = *since > 1;
+        if never {
+            self.missed = None;
+        }
+        never
+    }
+
+    /// Whether an end is late: until it shows whether it is lost, no other one is waited for.
+    #[must_use]
+    pub fn is_end_late(&self) -> bool {
+        self.missed.is_some()
+    }
+
+    /// The end of that request did not come by the deadline.
+    pub fn missed(&mut self, request_id: &Arc<str>) {
+        self.missed = Some((Arc::clone(request_id), 0));
+    }
+
+    /// Whether telemetry of the invocation in progress was lost.
+    pub fn take_gap(&mut self) -> bool {
+        std::mem::take(&mut self.gap)
+    }
+
+    /// An invocation is let go. Says how long it was held, as far as that is known already.
+    pub fn let_go(&mut self, request_id: &Arc<str>, now: Instant) -> Duration {
+        if let Some(end) = self.end_of(request_id) {
+            return now.saturating_duration_since(end.at);
+        }
+        if self.let_go.len() == ENDS {
+            self.let_go.pop_front();
+        }
+        self.let_go.push_back((Arc::clone(request_id), now));
+        Duration::ZERO
+    }
+
+    /// Whether a function runs, so that the sandbox cannot be frozen.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.started.as_ref().is_some_and(|started| self.end_of(started).is_none())
+    }
+
+    /// Whether the last report that can be expected has come.
+    #[must_use]
+    pub fn all_reported(&self) -> bool {
+        self.unreported == Unreported::Nothing
+    }
+}
+
+fn instant_of(at: Option<EpochMs>, now: Now) -> Instant {
+    let ago = Duration::from_millis(at.map_or(0, |at| now.wall.saturating_sub(at)));
+    let ago = if ago > PLAUSIBLE { Duration::ZERO } else { ago };
+    now.mono.checked_sub(ago).unwrap_or(now.mono)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> Now {
+        Now { mono: Instant::now(), wall: 1_000_000 }
+    }
+
+    fn done(id: &str, at: u64) -> Signal {
+        Signal::Done { request_id: id.into(), at: Some(at), failed: false }
+    }
+
+    #[test]
+    fn a_repeated_end_of_another_request_changes_nothing() {
+        let mut invocations = Invocations::default();
+        let now = now();
+        for signal in [done("r1", 999_000), done("r2", 999_500), done("r1", 999_900)] {
+            invocations.observe(&signal, now);
+        }
+        assert_eq!(invocations.end_of("r2").unwrap().at, now.mono - Duration::from_millis(500));
+        assert_eq!(invocations.end_of("r1").unwrap().at, now.mono - Duration::from_secs(1));
+        assert!(invocations.end_of("r3").is_none());
+        for n in 0..100 {
+            invocations.observe(&done(&format!("x{n}"), 0), now);
+        }
+        assert_eq!(invocations.ends.len(), ENDS);
+    }
+
+    #[test]
+    fn a_gap_ends_the_wait_of_its_own_invocation_only() {
+        let mut invocations = Invocations::default();
+        invocations.observe(&Signal::Started("r1".into()), now());
+        invocations.observe(&Signal::Gap, now());
+        invocations.invoked(&"r1".into());
+        assert!(invocations.take_gap());
+        assert!(!invocations.take_gap(), "one wait, no other");
+        invocations.observe(&Signal::Gap, now());
+        invocations.invoked(&"r2".into());
+        assert!(!invocations.take_gap(), "it was of r1");
+    }
+
+    #[test]
+    fn a_hold_is_counted_even_if_its_end_shows_later() {
+        let mut invocations = Invocations::default();
+        let now = now();
+        assert_eq!(invocations.let_go(&"r1".into(), now.mono), Duration::ZERO);
+        let later = Now { mono: now.mono + Duration::from_millis(20), wall: now.wall + 20 };
+        let observed = invocations.observe(&done("r1", now.wall - 300), later);
+        assert_eq!(observed.held, Duration::from_millis(300));
+        assert_eq!(invocations.let_go(&"r1".into(), later.mono), Duration::from_millis(320));
+        // Its end came after it was let go: it was not held.
+        invocations.let_go(&"r2".into(), now.mono);
+        assert_eq!(invocations.observe(&done("r2", now.wall + 10), later).held, Duration::ZERO);
+    }
+
+    #[test]
+    fn an_end_from_before_the_clock_jumped_is_one_of_now() {
+        let now = now();
+        assert_eq!(instant_of(Some(1), now), now.mono);
+        assert_eq!(instant_of(Some(now.wall + 5_000), now), now.mono);
+        assert_eq!(instant_of(None, now), now.mono);
+    }
+
+    #[test]
+    fn ends_that_are_late_and_ends_that_never_come() {
+        let mut invocations = Invocations::default();
+        let id: Arc<str> = "r1".into();
+        invocations.missed(&id);
+        assert!(invocations.is_end_late());
+        assert!(!invocations.invoked(&"r2".into()));
+        invocations.observe(&done("r1", 0), now());
+        assert!(!invocations.is_end_late(), "it was only late");
+        invocations.missed(&id);
+        assert!(invocations.observe(&Signal::Started("r2".into()), now()).ends_never_come);
+        invocations.missed(&id);
+        assert!(!invocations.invoked(&"r2".into()) && invocations.invoked(&"r3".into()));
+    }
+
+    #[test]
+    fn what_runs_and_what_is_reported() {
+        let mut invocations = Invocations::default();
+        assert!(!invocations.is_running() && !invocations.all_reported());
+        invocations.observe(&Signal::InitReported, now());
+        assert!(invocations.all_reported());
+        invocations.observe(&Signal::Started("r1".into()), now());
+        assert!(invocations.is_running() && !invocations.all_reported());
+        invocations.observe(&done("r1", 0), now());
+        invocations.observe(&Signal::Reported("r0".into()), now());
+        assert!(!invocations.is_running() && !invocations.all_reported());
+        invocations.observe(&Signal::Reported("r1".into()), now());
+        assert!(invocations.all_reported());
+    }
+}

@@ -1,0 +1,109 @@
+//! What reaches the dispatcher's thread, all of it over one `std::sync::mpsc` channel and so in one order: telemetry with its signals,
+//! invocations, the order to stop.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::charge::Charge;
+use crate::clock::EpochMs;
+use crate::deadline::Deadline;
+use crate::event::Batch;
+use crate::kinesis::batch::Request;
+
+/// A moment by both clocks: the monotonic one may stand still in a freeze, the wall clock may jump.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// For deadlines and pauses.
+    pub mono: Instant,
+    /// For timestamps, and for what a freeze took.
+    pub wall: EpochMs,
+}
+
+/// Names a question of `main`, so that an answer is not taken for that of another one.
+pub type Ticket = u64;
+
+/// What the dispatcher must know of the telemetry that a POST brought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// The function has begun to work on this request.
+    Started(Arc<str>),
+    /// The function's own work on this request is over.
+    Done {
+        /// As in the event.
+        request_id: Arc<str>,
+        /// The event's own time, where it says one.
+        at: Option<EpochMs>,
+        /// With a status other than `success`: the sandbox may be reset within 2 s.
+        failed: bool,
+    },
+    /// The last event of this request.
+    Reported(Arc<str>),
+    /// The last event of the init.
+    InitReported,
+    /// Telemetry was lost before it reached the extension: a `Done` that is waited for may be among it.
+    Gap,
+}
+
+/// The events of a POST, in the form in which they wait.
+#[derive(Debug)]
+pub enum Load {
+    /// None: they are on disk, or there were none.
+    Nothing,
+    /// As they came.
+    Events(Batch),
+    /// Packed on the listener's thread, because the dispatcher had enough to do.
+    Packed(Box<Request>),
+}
+
+impl Load {
+    /// How many events.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        match self {
+            Load::Nothing => 0,
+            Load::Events(batch) => batch.remaining().len() as u64,
+            Load::Packed(request) => request.events(),
+        }
+    }
+}
+
+/// One message; see the module's page.
+#[derive(Debug)]
+pub enum Message {
+    /// What a POST brought.
+    Telemetry {
+        /// When it came.
+        at: Instant,
+        /// In the order of the body.
+        signals: Vec<Signal>,
+        /// What is to be sent.
+        load: Load,
+        /// What that weighs.
+        charge: Option<Charge>,
+    },
+    /// A segment that was being written is complete, or given up.
+    SpoolDone,
+    /// An invocation has begun. Answered when `/next` may be called.
+    Invoked {
+        /// To answer with.
+        ticket: Ticket,
+        /// As in the INVOKE event.
+        request_id: Arc<str>,
+        /// Of the invocation, margin taken off.
+        deadline: Deadline,
+    },
+    /// The sandbox ends: send all there is, write the ledger, and end. Answered when that is done, or at the deadline.
+    Stop {
+        /// To answer with.
+        ticket: Ticket,
+        /// Of the SHUTDOWN window, margin taken off.
+        deadline: Deadline,
+        /// The latest moment up to which to wait for the last report.
+        report_until: Instant,
+        /// As Lambda says it.
+        reason: Box<str>,
+    },
+}
+
+/// The standard library allocates a channel's slots in blocks of 31.
+const _: () = assert!(size_of::<Message>() <= 160, "a message is moved and waits in a block of 31: keep it small");

@@ -1,0 +1,206 @@
+//! When to try again: pauses with full jitter, a bound on requests that deliver nothing, and the breaker, which says whether an invocation
+//! may be held for Kinesis at all. Pure: time and seed come in.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// No more requests than this may deliver nothing in any [`WINDOW`].
+pub const MOST_FRUITLESS: usize = 10;
+/// See [`MOST_FRUITLESS`].
+pub const WINDOW: Duration = Duration::from_secs(1);
+/// The longest pause after the first fruitless request; it doubles with each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// The same for throttling: a shard's limit is one of each second.
+const FIRST_THROTTLED_PAUSE: Duration = Duration::from_millis(200);
+/// No pause is longer.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// The time between probes while the breaker is open: the first, and the longest.
+const PROBE_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// A small generator (SplitMix64) with a seed of its own, so that a run can be repeated.
+#[derive(Debug)]
+pub struct Jitter(u64);
+
+impl Jitter {
+    /// Any seed will do.
+    #[must_use]
+    pub fn new(seed: u64) -> Jitter {
+        Jitter(seed)
+    }
+
+    /// Evenly from zero to `most`.
+    pub fn up_to(&mut self, most: Duration) -> Duration {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^= bits >> 31;
+        let micros = u64::try_from(most.as_micros()).unwrap_or(u64::MAX - 1);
+        Duration::from_micros(bits % (micros + 1))
+    }
+
+    /// The pause before try number `tries` (from 1), with full jitter.
+    pub fn pause(&mut self, tries: u32, throttled: bool) -> Duration {
+        let first = if throttled { FIRST_THROTTLED_PAUSE } else { FIRST_PAUSE };
+        self.up_to(first.saturating_mul(1 << tries.saturating_sub(1).min(10)).min(LONGEST_PAUSE))
+    }
+}
+
+/// See the module's page. Ages are the core's own time, which a freeze moves on.
+#[derive(Debug)]
+pub struct Retry {
+    jitter: Jitter,
+    /// Requests in a row that delivered nothing.
+    failures: u32,
+    /// No request before this.
+    resume: Option<Instant>,
+    /// When the last fruitless requests were sent.
+    fruitless: VecDeque<Instant>,
+    /// Flushes in a row that delivered nothing, and the age from which the next probe may go.
+    breaker: Option<(u32, Duration)>,
+}
+
+impl Retry {
+    /// `seed` decides all jitter.
+    #[must_use]
+    pub fn new(seed: u64) -> Retry {
+        Retry { jitter: Jitter::new(seed), failures: 0, resume: None, fruitless: VecDeque::with_capacity(MOST_FRUITLESS), breaker: None }
+    }
+
+    /// The pause before a record that failed so often is due again.
+    pub fn pause(&mut self, tries: u32, throttled: bool) -> Duration {
+        self.jitter.pause(tries, throttled)
+    }
+
+    /// A request is sent, and may turn out to deliver nothing.
+    pub fn sending(&mut self, now: Instant) {
+        if self.fruitless.len() == MOST_FRUITLESS {
+            self.fruitless.pop_front();
+        }
+        self.fruitless.push_back(now);
+    }
+
+    /// The request that was sent last has delivered something.
+    pub fn delivered(&mut self) {
+        self.fruitless.pop_back();
+        self.failures = 0;
+        self.resume = None;
+        self.breaker = None;
+    }
+
+    /// The request that was sent last has delivered nothing, and it makes no sense to send another one at once.
+    pub fn failed(&mut self, now: Instant, throttled: bool) {
+        self.failures = self.failures.saturating_add(1);
+        self.resume = now.checked_add(self.jitter.pause(self.failures, throttled));
+    }
+
+    /// Requests in a row that have delivered nothing.
+    #[must_use]
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// Until when nothing may be sent; `None`: now.
+    #[must_use]
+    pub fn wait_until(&self, now: Instant) -> Option<Instant> {
+        let full = self.fruitless.len() == MOST_FRUITLESS;
+        let oldest = self.fruitless.front().filter(|_| full).and_then(|oldest| oldest.checked_add(WINDOW));
+        [self.resume, oldest].into_iter().flatten().max().filter(|until| *until > now)
+    }
+
+    /// A flush or a probe has asked Kinesis and delivered nothing: from now on no invocation is held, and Kinesis is only probed.
+    pub fn open(&mut self, age: Duration) {
+        let flushes = self.breaker.map_or(0, |(flushes, _)| flushes);
+        let (first, longest) = PROBE_EVERY;
+        let pause = first.saturating_mul(1 << flushes.min(8)).min(longest);
+        // At least half of it: a probe costs an invocation its time.
+        let pause = pause / 2 + self.jitter.up_to(pause / 2);
+        self.breaker = Some((flushes + 1, age + pause));
+        self.resume = None;
+    }
+
+    /// Whether Kinesis is only probed.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.breaker.is_some()
+    }
+
+    /// The age from which the next probe may go; `None` where none is needed.
+    #[must_use]
+    pub fn probe_at(&self) -> Option<Duration> {
+        self.breaker.map(|(_, at)| at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_are_jittered_and_grow_up_to_a_bound() {
+        let mut jitter = Jitter::new(7);
+        for tries in 1..40 {
+            let bound = FIRST_PAUSE.saturating_mul(1 << (tries - 1).min(10)).min(LONGEST_PAUSE);
+            let pauses: Vec<Duration> = (0..200).map(|_| jitter.pause(tries, false)).collect();
+            assert!(pauses.iter().all(|pause| *pause <= bound), "{tries}");
+            assert!(pauses.iter().any(|pause| *pause > bound * 3 / 4) && pauses.iter().any(|pause| *pause < bound / 4), "{tries}");
+        }
+        assert!((0..200).any(|_| jitter.pause(1, true) > FIRST_PAUSE));
+        assert_eq!(jitter.up_to(Duration::ZERO), Duration::ZERO);
+    }
+
+    #[test]
+    fn ten_fruitless_requests_a_second_and_no_more() {
+        let start = Instant::now();
+        let (mut retry, mut now, mut sent) = (Retry::new(1), start, Vec::new());
+        while now < start + Duration::from_secs(5) {
+            if retry.wait_until(now).is_none() {
+                retry.sending(now);
+                // As if each could go again at once.
+                sent.push(now);
+            }
+            now += Duration::from_millis(7);
+        }
+        assert!(sent.windows(MOST_FRUITLESS + 1).all(|window| *window.last().unwrap() - window[0] >= WINDOW));
+        assert!(sent.len() >= 48, "{}", sent.len());
+        // What delivers is not bounded.
+        let mut retry = Retry::new(1);
+        for _ in 0..100 {
+            assert_eq!(retry.wait_until(now), None);
+            retry.sending(now);
+            retry.delivered();
+        }
+    }
+
+    #[test]
+    fn a_failure_pauses_and_a_delivery_forgets_all() {
+        let now = Instant::now();
+        let mut retry = Retry::new(3);
+        for _ in 0..6 {
+            retry.sending(now);
+            retry.failed(now, false);
+        }
+        assert_eq!(retry.failures(), 6);
+        let until = retry.wait_until(now).unwrap();
+        assert!(until <= now + FIRST_PAUSE * 32);
+        assert_eq!(retry.wait_until(until), None);
+        retry.open(Duration::ZERO);
+        assert!(retry.is_open());
+        retry.sending(now);
+        retry.delivered();
+        assert_eq!((retry.failures(), retry.is_open(), retry.wait_until(now)), (0, false, None));
+    }
+
+    #[test]
+    fn probes_become_rarer() {
+        let mut retry = Retry::new(9);
+        let mut bounds = Vec::new();
+        for _ in 0..10 {
+            let age = Duration::from_secs(1000);
+            retry.open(age);
+            bounds.push(retry.probe_at().unwrap() - age);
+        }
+        assert!(bounds[0] >= Duration::from_millis(500) && bounds[0] <= Duration::from_secs(1));
+        assert!(bounds.iter().all(|pause| *pause <= Duration::from_secs(30)) && bounds[9] >= Duration::from_secs(15));
+    }
+}

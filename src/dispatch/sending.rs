@@ -1,0 +1,455 @@
+//! The core's second part: what is sent next, and what becomes of it. Pure, like [`super::core`].
+//!
+//! - What was never sent goes in order: memory first, then what memory could not hold and is on disk.
+//! - What failed is set aside until it is due again, and nothing waits behind it. Kinesis may refuse a request or a record for what it
+//!   holds: once it took others meanwhile, that request is halved until the refused events stand alone, and only those are given up.
+//! - While nothing is delivered, requests become rare ([`super::retry`]).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::backlog::{Item, Parcel, Refusal};
+use super::core::{Core, Failed, FailedKind, Oldest, RecordOutcome, Sent, Step, Tick, View};
+use super::invocations::Phase;
+use super::message::Load;
+use super::policy;
+use crate::deadline::{Deadline, Limit};
+use crate::kinesis::batch::Request;
+use crate::kinesis::record::LEDGER_EVENT;
+use crate::log::Level;
+
+/// No request starts with less time left than this.
+pub(super) const MIN_TIME_LEFT: Duration = Duration::from_millis(10);
+/// What one request may take inside an invocation.
+const IN_BETWEEN: Duration = Duration::from_secs(1);
+/// While an invocation is held and Kinesis takes nothing, what is older goes to disk.
+const RELIEF_AGE: Duration = Duration::from_secs(2);
+/// A ledger event goes with a flush this often.
+const LEDGER_EVERY: Duration = Duration::from_secs(300);
+/// A request that fails so often in a row makes way for another one: it may fail for what it holds.
+const TRIES_ALONE: u32 = 4;
+/// An event that stands alone is given up when it was refused so often, and others were taken since.
+const REFUSALS: u32 = 3;
+
+/// What may be sent now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// Everything that is due.
+    Flush,
+    /// What was never sent, and with it what is due again.
+    InBetween,
+    /// Everything, due or not held by any flush.
+    All,
+}
+
+impl Core {
+    /// The next request inside an invocation, at its end, or on Managed Instances at any time.
+    pub(super) fn send_step(&mut self, tick: &Tick, view: View) -> Option<Step> {
+        let (until, scope) = self.window(tick, view)?;
+        let step = self.next_step(tick, view, until, scope);
+        if step.is_none() {
+            self.carries = false;
+        }
+        step.or_else(|| self.relief(tick))
+    }
+
+    fn window(&self, tick: &Tick, view: View) -> Option<(Deadline, Scope)> {
+        let phase = self.held.as_ref().map(|held| held.phase);
+        match phase {
+            Some(Phase::Flush(until)) => return Some((until, Scope::Flush)),
+            Some(Phase::Probe { until, .. }) => {
+                let until = Deadline::after(tick.mono, until.saturating_duration_since(tick.mono), Limit::Probe);
+                return (!self.held.as_ref()?.tried).then_some((until, Scope::All));
+            }
+            Some(Phase::AwaitEnd) | None => {}
+        }
+        if !self.is_awake() {
+            return None;
+        }
+        let mut until = Deadline::after(tick.mono, IN_BETWEEN.min(self.settings.flush_timeout), Limit::FlushTimeout);
+        if let Some(held) = &self.held {
+            until = until.earlier(held.deadline);
+        }
+        let due = policy::in_between(&self.pending(view), self.max_age(), tick.age);
+        let aside = self.backlog.aside().iter().any(|parcel| parcel.due <= tick.age && (parcel.tries == 0 || parcel.holds || self.sends_aside_alone()));
+        let apart = view.apart != Oldest::Empty && self.retry.failures() == 0;
+        let open = self.retry.is_open();
+        if open && !self.may_probe(tick) {
+            // Still a window: what is too old goes to disk.
+            return Some((until.sooner(IN_BETWEEN), Scope::InBetween));
+        }
+        (due || aside || (apart && !open)).then_some((until, if due { Scope::InBetween } else { Scope::Flush }))
+    }
+
+    /// Managed Instances: no flush ever comes that what is set aside could go with.
+    pub(super) fn sends_aside_alone(&self) -> bool {
+        self.settings.continuous || self.stopping.is_some()
+    }
+
+    /// Whether a flush has something to send: now, or as soon as a pause is over.
+    pub(super) fn has_due(&self, view: View) -> bool {
+        !self.backlog.is_fresh_empty() || view.overflow != Oldest::Empty || self.backlog.aside().iter().any(|parcel| parcel.holds)
+    }
+
+    /// The next request or the step that leads to it, if anything may be sent now.
+    pub(super) fn next_step(&mut self, tick: &Tick, view: View, until: Deadline, scope: Scope) -> Option<Step> {
+        if until.left(tick.mono) < MIN_TIME_LEFT || self.retry.wait_until(tick.mono).is_some() {
+            return None;
+        }
+        let in_flush = self.held.as_ref().is_some_and(|held| matches!(held.phase, Phase::Flush(_)));
+        let (carries, failing, alone) = (self.carries, self.retry.failures() > 0, self.sends_aside_alone());
+        let age = tick.age;
+        let may_go = |parcel: &Parcel| {
+            let joins = parcel.holds || carries || alone || scope == Scope::All || failing || (parcel.tries == 0 && !in_flush);
+            parcel.due <= age && joins
+        };
+        let has_fresh = !self.backlog.is_fresh_empty() || matches!(view.overflow, Oldest::Ready(_));
+        // A request that failed for what it holds must not keep others waiting.
+        let makes_way = |parcel: &Parcel| failing && parcel.tries >= if parcel.refusal == Refusal::Content { 1 } else { TRIES_ALONE };
+        if let Some(parcel) = self.backlog.take_aside(may_go) {
+            if has_fresh && makes_way(&parcel) {
+                self.backlog.set_aside(parcel);
+            } else if let Some(parcel) = self.divided(tick, parcel) {
+                return Some(self.send(tick, parcel, until));
+            } else {
+                // It was given up; there may be another one.
+                return self.out.pop_front().or_else(|| self.next_step(tick, view, until, scope));
+            }
+        }
+        if let Some(step) = self.make_room_aside() {
+            return Some(step);
+        }
+        if let Some(parcel) = self.pack(tick) {
+            return Some(self.send(tick, parcel, until));
+        }
+        match (view.overflow, view.apart) {
+            // At the end, one at a time: what is read must be written again, if it cannot be sent.
+            _ if self.stopping.is_some() && !self.backlog.aside().is_empty() => None,
+            (Oldest::Ready(segment), _) => Some(Step::Read(segment)),
+            // Never inside a flush: nobody is held for it.
+            (Oldest::Empty, Oldest::Ready(segment)) if !in_flush && (!failing || self.stopping.is_some()) => {
+                self.reads_apart = true;
+                Some(Step::Read(segment))
+            }
+            _ => None,
+        }
+    }
+
+    fn send(&mut self, tick: &Tick, parcel: Parcel, until: Deadline) -> Step {
+        let events = parcel.request.events();
+        self.ledger.requests.add(1);
+        if parcel.sent_before {
+            self.ledger.retried.add(events);
+        }
+        if parcel.ambiguous {
+            self.ledger.possible_duplicates.add(events);
+        }
+        self.retry.sending(tick.mono);
+        if let Some(held) = &mut self.held {
+            held.tried |= held.phase != Phase::AwaitEnd;
+        }
+        // Whatever the flush may take: the function can end, and its time begin, while the request is on its way.
+        let deadline = until.earlier(Deadline::after(tick.mono, self.settings.flush_timeout, Limit::FlushTimeout));
+        let deadline = if self.stopping.is_some() { until } else { deadline };
+        Step::Send { parcel: Box::new(parcel), deadline }
+    }
+
+    // --- packing -----------------------------------------------------------------------------------------------------------------------
+
+    /// A request of what was never sent and is in memory, oldest first.
+    pub(super) fn pack(&mut self, tick: &Tick) -> Option<Parcel> {
+        let since = self.backlog.oldest()?;
+        let (limits, spares) = (self.packer.limits(), Arc::clone(&self.spares));
+        let mut request = Request::with_buffer(limits, spares.body(limits.body_bytes()));
+        self.add_internal_events(tick, &mut request);
+        loop {
+            let unused = request.is_empty();
+            let Some(item) = self.backlog.pop(|load| unused || matches!(load, Load::Events(_))) else { break };
+            match item.load {
+                Load::Nothing => {}
+                Load::Packed(packed) => {
+                    spares.keep_body(request.into_buffer());
+                    let charge = item.charge.unwrap_or_else(|| self.gauge.charge(packed.cost()));
+                    return Some(Parcel::new(*packed, charge, item.since));
+                }
+                Load::Events(mut batch) => {
+                    let oversized = self.packer.pack(&mut request, &mut batch);
+                    self.count_oversized(oversized);
+                    if !batch.remaining().is_empty() {
+                        self.backlog.push_front(Item { load: Load::Events(batch), ..item });
+                        break;
+                    }
+                    drop(item.charge);
+                    spares.keep_batch(batch);
+                }
+            }
+        }
+        if request.is_empty() {
+            spares.keep_body(request.into_buffer());
+            return None;
+        }
+        let charge = self.gauge.charge(request.cost());
+        Some(Parcel::new(request, charge, since))
+    }
+
+    fn add_internal_events(&mut self, tick: &Tick, request: &mut Request) {
+        let restores = self.packer.sandbox().restores();
+        let mut fits = true;
+        if self.settings.slim && self.introduced <= restores {
+            fits = self.packer.sandbox_events(request, self.introduced, restores, tick.wall);
+            self.introduced = restores.saturating_add(1);
+        }
+        if tick.age.saturating_sub(self.ledger_at) >= LEDGER_EVERY {
+            self.ledger_at = tick.age;
+            self.ledgers += 1;
+            self.ledger.max_queued_bytes.at_least(self.gauge.most() as u64);
+            let record = self.ledger.json(None);
+            fits &= self.packer.internal_event(request, LEDGER_EVENT, &record, &format!("ledger-{}", self.ledgers), tick.wall);
+            self.print_metrics(tick);
+        }
+        if !fits {
+            let line = "KINESIS_TELEMETRY_RECORD_BYTES is too small for one of the extension's own events; it is not sent";
+            self.out.push_back(Step::Log(Level::Error, "own-event", line.to_owned()));
+        }
+    }
+
+    fn count_oversized(&mut self, events: u64) {
+        if events > 0 {
+            self.ledger.dropped_rejected.add(events);
+            let line = format!("KINESIS_TELEMETRY_RECORD_BYTES is too small for what the extension adds to an event; {events} events are dropped");
+            self.out.push_back(Step::Log(Level::Error, "envelope", line));
+        }
+    }
+
+    pub(super) fn print_metrics(&mut self, tick: &Tick) {
+        if let Some(metrics) = &mut self.metrics {
+            let name = self.packer.sandbox().facts().function_name.unwrap_or_default();
+            self.out.push_back(Step::Print(metrics.line(&self.ledger, &name, tick.wall).into_bytes()));
+        }
+    }
+
+    // --- what became of it ---------------------------------------------------------------------------------------------------------------
+
+    pub(super) fn sent(&mut self, tick: &Tick, mut parcel: Parcel, sent: Sent) {
+        parcel.sent_before = true;
+        match sent {
+            Ok(outcomes) => self.records(tick, parcel, &outcomes),
+            Err(failed) => self.request_failed(tick, parcel, &failed),
+        }
+    }
+
+    fn records(&mut self, tick: &Tick, mut parcel: Parcel, outcomes: &[RecordOutcome]) {
+        let is_taken = |index: usize| outcomes.get(index) == Some(&RecordOutcome::Taken);
+        let (mut taken, mut events) = (0, 0);
+        for index in (0..outcomes.len()).filter(|index| is_taken(*index)) {
+            let (in_record, bytes) = parcel.request.record(index);
+            self.ledger.delivered.add(in_record);
+            self.ledger.sent_bytes.add(bytes);
+            events += in_record;
+            taken += 1;
+        }
+        let refused_code = outcomes.iter().find_map(|outcome| match outcome {
+            RecordOutcome::Taken => None,
+            RecordOutcome::Passing(code) | RecordOutcome::Refused(code) => Some(code),
+        });
+        if taken > 0 {
+            self.delivered(events);
+        }
+        let Some(code) = refused_code else { return self.settled(parcel) };
+        self.ledger.request_error(code);
+        let line = format!("Kinesis took only {taken} of {} records ({code}); the others are sent again", outcomes.len());
+        self.out.push_back(Step::Log(Level::Info, "records", line));
+        if taken == 0 {
+            self.retry.failed(tick.mono, true);
+        }
+        let is_refused: Vec<bool> =
+            outcomes.iter().filter(|outcome| **outcome != RecordOutcome::Taken).map(|outcome| matches!(outcome, RecordOutcome::Refused(_))).collect();
+        if taken > 0 {
+            parcel.request.keep(|index| !is_taken(index));
+            parcel.intact = false;
+        }
+        // Kinesis has said of each record what became of it.
+        parcel.ambiguous = false;
+        if is_refused.contains(&true) && is_refused.contains(&false) {
+            let others = parcel.request.divide(|index| is_refused.get(index) == Some(&true));
+            parcel.intact = false;
+            let charge = self.gauge.charge(others.cost());
+            let passing = parcel.part(others, charge);
+            self.opened(&passing);
+            self.set_aside(tick, passing, Refusal::Passing, true);
+            self.set_aside(tick, parcel, Refusal::Content, false);
+        } else {
+            let refusal = if is_refused.contains(&true) { Refusal::Content } else { Refusal::Passing };
+            self.set_aside(tick, parcel, refusal, refusal == Refusal::Passing);
+        }
+    }
+
+    fn delivered(&mut self, events: u64) {
+        self.retry.delivered();
+        self.deliveries += 1;
+        (self.at_once_spent, self.carries) = (false, true);
+        if let Some(held) = &mut self.held {
+            held.delivered |= events > 0 || held.tried;
+        }
+    }
+
+    fn request_failed(&mut self, tick: &Tick, mut parcel: Parcel, failed: &Failed) {
+        parcel.ambiguous |= failed.ambiguous;
+        if failed.kind == FailedKind::Interrupted {
+            // Somebody has something better to do for this thread.
+            parcel.due = tick.age;
+            return self.backlog.set_aside(parcel);
+        }
+        self.ledger.request_error(&failed.code);
+        if failed.at_once && !self.at_once_spent {
+            self.at_once_spent = true;
+            parcel.due = tick.age;
+            return self.backlog.set_aside(parcel);
+        }
+        let (level, topic) = if failed.kind == FailedKind::Configuration { (Level::Error, "configuration") } else { (Level::Warn, "transient") };
+        self.out.push_back(Step::Log(level, topic, failed.line.clone()));
+        self.retry.failed(tick.mono, failed.kind == FailedKind::Throttled);
+        if failed.kind == FailedKind::Configuration && self.stopping.is_none() && !self.retry.is_open() {
+            // It will not pass within a flush.
+            self.retry.open(tick.age);
+        }
+        let refusal = match failed.kind {
+            FailedKind::InvalidRequest => Refusal::Content,
+            FailedKind::Throttled => Refusal::Passing,
+            _ => Refusal::Whole,
+        };
+        self.set_aside(tick, parcel, refusal, failed.kind == FailedKind::Throttled);
+        self.note_stop_failure();
+    }
+
+    fn set_aside(&mut self, tick: &Tick, mut parcel: Parcel, refusal: Refusal, throttled: bool) {
+        parcel.tries += 1;
+        parcel.refusal = refusal;
+        if parcel.refused == 0 {
+            parcel.refused_at = self.deliveries;
+        }
+        let suspect = refusal == Refusal::Content || (refusal == Refusal::Whole && parcel.tries > TRIES_ALONE);
+        parcel.refused += u32::from(suspect);
+        parcel.due = tick.age + self.retry.pause(parcel.tries, throttled);
+        parcel.charge.resize(parcel.request.cost());
+        self.backlog.set_aside(parcel);
+    }
+
+    /// Before it is sent again: in two parts, if it was refused while others were taken, or twice; `None` if it stood alone and is given up.
+    fn divided(&mut self, tick: &Tick, mut parcel: Parcel) -> Option<Parcel> {
+        let others_taken = self.deliveries > parcel.refused_at;
+        let by_content = parcel.refusal == Refusal::Content;
+        if parcel.refused == 0 || !(others_taken || (by_content && parcel.refused > 1)) {
+            return Some(parcel);
+        }
+        let empty = Request::new(self.packer.limits());
+        match std::mem::replace(&mut parcel.request, empty).halve() {
+            Ok((first, second)) => {
+                (parcel.tries, parcel.refused, parcel.due, parcel.intact) = (0, 0, tick.age, false);
+                parcel.charge.resize(first.cost());
+                parcel.request = first;
+                let charge = self.gauge.charge(second.cost());
+                let second = parcel.part(second, charge);
+                self.opened(&second);
+                self.backlog.set_aside(second);
+                Some(parcel)
+            }
+            Err(alone) => {
+                parcel.request = alone;
+                if !(by_content && others_taken && parcel.refused >= REFUSALS) {
+                    return Some(parcel);
+                }
+                let events = parcel.request.events();
+                self.ledger.dropped_rejected.add(events);
+                self.print_lost(&parcel);
+                self.settled(parcel);
+                let line = format!("Kinesis refuses an event again and again while it takes others; {events} events are dropped");
+                self.out.push_back(Step::Log(Level::Error, "rejected", line));
+                None
+            }
+        }
+    }
+
+    /// Another part of a parcel: its segment is settled when all parts are.
+    fn opened(&mut self, part: &Parcel) {
+        if let Some(parts) = part.segment.and_then(|segment| self.open_segments.get_mut(&segment)) {
+            *parts += 1;
+        }
+    }
+
+    /// All of a parcel is delivered, given up, or kept elsewhere.
+    pub(super) fn settled(&mut self, parcel: Parcel) {
+        self.spares.keep_body(parcel.request.into_buffer());
+        let Some(segment) = parcel.segment else { return };
+        let left = self.open_segments.get_mut(&segment).map_or(0, |parts| {
+            *parts = parts.saturating_sub(1);
+            *parts
+        });
+        if left == 0 {
+            self.open_segments.remove(&segment);
+            self.out.push_back(Step::Remove(segment));
+        }
+    }
+
+    /// `FALLBACK=log`
+    pub(super) fn print_lost(&mut self, parcel: &Parcel) {
+        if self.packer.prints_lost() {
+            self.out.push_back(Step::Print(parcel.request.data().flatten().collect()));
+        }
+    }
+
+    // --- room --------------------------------------------------------------------------------------------------------------------------
+
+    /// What is set aside has a quarter of the memory. Beyond that the one that failed most goes to disk, apart from what waits in order, or
+    /// is dropped where there is no disk: it must not keep others out.
+    fn make_room_aside(&mut self) -> Option<Step> {
+        let aside = self.backlog.aside();
+        if aside.len() < 2 || self.backlog.aside_bytes() <= self.gauge.bound() / 4 {
+            return None;
+        }
+        let parcel = self.backlog.take_most_tried(|parcel| parcel.tries > 0)?;
+        if self.spool_works {
+            return Some(Step::Spool { parcel: Box::new(parcel), apart: true });
+        }
+        let events = parcel.request.events();
+        self.ledger.dropped_queue.add(events);
+        self.print_lost(&parcel);
+        self.settled(parcel);
+        let line = format!("Kinesis refuses records for long, and there is no room for more of them; {events} events are dropped");
+        self.out.push_back(Step::Log(Level::Error, "no-room", line));
+        self.out.pop_front()
+    }
+
+    /// While an invocation is held and Kinesis takes nothing, what has waited for long goes to disk: the function may have crashed without a
+    /// word, and then the sandbox ends without one.
+    fn relief(&mut self, tick: &Tick) -> Option<Step> {
+        if self.relief_at()? > tick.age {
+            return None;
+        }
+        let old = |since: Duration| tick.age.saturating_sub(since) >= RELIEF_AGE;
+        let parcel = match self.backlog.take_aside(|parcel| old(parcel.since)) {
+            Some(parcel) => parcel,
+            None => self.pack(tick)?,
+        };
+        Some(Step::Spool { parcel: Box::new(parcel), apart: true })
+    }
+
+    /// From when on [`Core::relief`] has something to do.
+    pub(super) fn relief_at(&self) -> Option<Duration> {
+        let held = self.held.as_ref().is_some_and(|held| held.phase == Phase::AwaitEnd);
+        if !held || !self.spool_works || !(self.retry.failures() > 0 || self.retry.is_open()) {
+            return None;
+        }
+        let aside = self.backlog.aside().iter().map(|parcel| parcel.since);
+        aside.chain(self.backlog.oldest()).min().map(|since| since + RELIEF_AGE)
+    }
+
+    /// A parcel was to be written to disk.
+    pub(super) fn spooled(&mut self, parcel: Parcel, written: bool) {
+        if written {
+            return self.settled(parcel);
+        }
+        self.spool_works = false;
+        self.backlog.set_aside(parcel);
+    }
+}

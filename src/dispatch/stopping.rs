@@ -1,0 +1,268 @@
+//! The core's third part: the end of the sandbox. Pure, like [`super::core`].
+//!
+//! In this order: wait for the last report, send everything, close the intake and look once more, keep on disk what a reset would lose, count
+//! what nobody will send, send the last ledger, end. Before a reset the disk comes first: as soon as one try has failed, Kinesis is known
+//! to be down, or more waits than one request takes, everything goes there, and is then sent from there with the time that remains.
+
+use std::time::{Duration, Instant};
+
+use super::backlog::Parcel;
+use super::core::{Core, Failed, FailedKind, Oldest, RecordOutcome, Sent, Step, Tick, View};
+use super::message::{Load, Ticket};
+use super::sending::{MIN_TIME_LEFT, Scope};
+use crate::deadline::Deadline;
+use crate::kinesis::batch::Request;
+use crate::kinesis::record::LEDGER_EVENT;
+use crate::log::Level;
+
+/// Kept back of the SHUTDOWN window for the ledger.
+const LEDGER_TIME: Duration = Duration::from_millis(100);
+/// Kept back of that for a last line on stderr.
+const LAST_LINE_TIME: Duration = Duration::from_millis(40);
+/// Requests for the last ledger.
+const LEDGER_TRIES: u32 = 5;
+/// Before a reset, one try may take this part of the time that is left: the disk must still have its own.
+const FIRST_TRY_PART: u32 = 3;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    AwaitLastReport,
+    Send,
+    SendRest,
+    Keep,
+    Drop,
+    Ledger,
+    Exit,
+}
+
+/// How far the end has come.
+#[derive(Debug)]
+pub struct Stopping {
+    ticket: Ticket,
+    deadline: Deadline,
+    report_until: Instant,
+    reason: Box<str>,
+    phase: Phase,
+    /// A request failed since.
+    pub(super) failed: bool,
+    ledger: Option<Box<Request>>,
+    ledger_tries: u32,
+    ledger_at: Instant,
+    ledger_delivered: bool,
+}
+
+impl Stopping {
+    /// The order has come.
+    #[must_use]
+    pub fn new(ticket: Ticket, deadline: Deadline, report_until: Instant, reason: Box<str>) -> Stopping {
+        let (phase, ledger_at) = (Phase::AwaitLastReport, report_until);
+        let (failed, ledger, ledger_tries, ledger_delivered) = (false, None, 0, false);
+        Stopping { ticket, deadline, report_until, reason, phase, failed, ledger, ledger_tries, ledger_at, ledger_delivered }
+    }
+
+    /// `/tmp` outlives a reset, and only that.
+    fn is_reset(&self) -> bool {
+        matches!(&*self.reason, "timeout" | "failure")
+    }
+
+    fn send_until(&self) -> Deadline {
+        self.deadline.sooner(LEDGER_TIME)
+    }
+}
+
+impl Core {
+    /// The next step of the end, once it has begun; else `None`.
+    pub(super) fn stop_step(&mut self, tick: &Tick, view: View) -> Option<Step> {
+        loop {
+            let phase = self.stopping.as_ref()?.phase;
+            // Each of them gives a step, or goes on to the next phase.
+            let step = match phase {
+                Phase::AwaitLastReport => self.await_last_report(tick, view),
+                Phase::Send | Phase::SendRest => self.send_everything(tick, view),
+                Phase::Keep => self.keep_unsent(tick),
+                Phase::Drop => self.drop_unsent(),
+                Phase::Ledger => self.last_ledger(tick),
+                Phase::Exit => Some(Step::Exit),
+            };
+            if let Some(step) = step.or_else(|| self.out.pop_front()) {
+                return Some(step);
+            }
+        }
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        if let Some(stopping) = &mut self.stopping {
+            stopping.phase = phase;
+        }
+    }
+
+    fn await_last_report(&mut self, tick: &Tick, view: View) -> Option<Step> {
+        let stopping = self.stopping.as_ref()?;
+        let (until, reset) = (stopping.report_until, stopping.is_reset());
+        if self.invocations.all_reported() || tick.mono >= until {
+            self.enter(Phase::Send);
+            return None;
+        }
+        // Before a reset the report often never comes, and there may be little time.
+        let step = if reset { self.send_or_keep(tick, view) } else { None };
+        step.or_else(|| Some(Step::Wait(Some(self.pause_until(tick, until)))))
+    }
+
+    fn send_everything(&mut self, tick: &Tick, view: View) -> Option<Step> {
+        if let Some(step) = self.send_or_keep(tick, view) {
+            return Some(step);
+        }
+        let stopping = self.stopping.as_mut()?;
+        let until = stopping.send_until();
+        let waits = !self.backlog.is_empty() || view.overflow != Oldest::Empty || (view.apart != Oldest::Empty && !stopping.failed);
+        if waits && until.left(tick.mono) >= MIN_TIME_LEFT {
+            return Some(Step::Wait(Some(self.pause_until(tick, until.sooner(MIN_TIME_LEFT).at()))));
+        }
+        if stopping.phase == Phase::SendRest {
+            self.spool_works = self.settings.spool;
+            self.enter(Phase::Keep);
+            return None;
+        }
+        stopping.phase = Phase::SendRest;
+        Some(Step::CloseIntake(until.at()))
+    }
+
+    /// The next request, or before a reset perhaps the disk.
+    fn send_or_keep(&mut self, tick: &Tick, view: View) -> Option<Step> {
+        let stopping = self.stopping.as_ref()?;
+        let mut until = stopping.send_until();
+        if stopping.is_reset() && self.spool_works {
+            let much = self.backlog.fresh_bytes() > self.packer.request_bytes();
+            if (stopping.failed || self.retry.is_open() || much)
+                && let Some(parcel) = self.take_for_disk(tick)
+            {
+                return Some(Step::Spool { parcel: Box::new(parcel), apart: true });
+            }
+            until = until.sooner(until.left(tick.mono) / FIRST_TRY_PART * (FIRST_TRY_PART - 1));
+        }
+        self.next_step(tick, view, until, Scope::All)
+    }
+
+    /// What is in memory and not on disk as well.
+    fn take_for_disk(&mut self, tick: &Tick) -> Option<Parcel> {
+        self.backlog.take_aside(|parcel| !parcel.intact).or_else(|| self.pack(tick))
+    }
+
+    /// When it is worth another look, at the latest at `until`.
+    fn pause_until(&self, tick: &Tick, until: Instant) -> Instant {
+        let due = self.backlog.aside().iter().map(|parcel| parcel.due).min().and_then(|due| tick.mono.checked_add(due.saturating_sub(tick.age)));
+        let next = due.max(self.retry.wait_until(tick.mono)).filter(|at| *at > tick.mono);
+        next.map_or(until, |at| at.min(until))
+    }
+
+    /// The sandbox is reset: what could not be sent goes to disk, for the process that starts next in this sandbox.
+    fn keep_unsent(&mut self, tick: &Tick) -> Option<Step> {
+        let stopping = self.stopping.as_ref()?;
+        let time = stopping.deadline.left(tick.mono) > LAST_LINE_TIME;
+        if stopping.is_reset() && self.spool_works && time {
+            // Those are on disk already, and marked as in doubt.
+            while self.backlog.take_aside(|parcel| parcel.intact).is_some() {}
+            if let Some(parcel) = self.take_for_disk(tick) {
+                return Some(Step::Spool { parcel: Box::new(parcel), apart: true });
+            }
+        }
+        self.enter(Phase::Drop);
+        None
+    }
+
+    /// Nobody will send what is left: it is counted. Before a reset what is on disk is not lost.
+    fn drop_unsent(&mut self) -> Option<Step> {
+        let reset = self.stopping.as_ref()?.is_reset();
+        while let Some(parcel) = self.backlog.take_aside(|_| true) {
+            if reset && parcel.intact {
+                continue;
+            }
+            self.ledger.dropped_undelivered.add(parcel.request.events());
+            self.print_lost(&parcel);
+            self.settled(parcel);
+        }
+        while let Some(item) = self.backlog.pop(|_| true) {
+            self.ledger.dropped_undelivered.add(item.load.events());
+            if self.packer.prints_lost() {
+                let lines = match &item.load {
+                    Load::Nothing => Vec::new(),
+                    Load::Events(batch) => self.packer.lines(batch),
+                    Load::Packed(request) => request.data().flatten().collect(),
+                };
+                self.out.push_back(Step::Print(lines));
+            }
+        }
+        self.enter(Phase::Ledger);
+        (!reset && self.settings.spool).then_some(Step::Discard)
+    }
+
+    fn last_ledger(&mut self, tick: &Tick) -> Option<Step> {
+        let stopping = self.stopping.as_ref()?;
+        let deadline = stopping.deadline.sooner(LAST_LINE_TIME);
+        let blocked = self.retry.wait_until(tick.mono).into_iter().chain((stopping.ledger_tries > 0).then_some(stopping.ledger_at)).max();
+        let at = blocked.unwrap_or(tick.mono).max(tick.mono);
+        if stopping.ledger_delivered || stopping.ledger_tries == LEDGER_TRIES || deadline.at().saturating_duration_since(at) < MIN_TIME_LEFT {
+            self.last_line();
+            return None;
+        }
+        if at > tick.mono {
+            return Some(Step::Wait(Some(at)));
+        }
+        let reason = stopping.reason.clone();
+        let request = match self.stopping.as_mut().and_then(|stopping| stopping.ledger.take()) {
+            Some(request) => request,
+            None => {
+                self.print_metrics(tick);
+                let mut request = Request::new(self.packer.limits());
+                self.ledger.max_queued_bytes.at_least(self.gauge.most() as u64);
+                let record = self.ledger.json(Some(&reason));
+                if !self.packer.internal_event(&mut request, LEDGER_EVENT, &record, "ledger", tick.wall) {
+                    self.last_line();
+                    return None;
+                }
+                Box::new(request)
+            }
+        };
+        self.stopping.as_mut()?.ledger_tries += 1;
+        self.retry.sending(tick.mono);
+        Some(Step::SendLedger { request, deadline })
+    }
+
+    pub(super) fn ledger_sent(&mut self, tick: &Tick, request: Box<Request>, sent: Sent) {
+        let delivered = matches!(&sent, Ok(outcomes) if outcomes.iter().all(|outcome| *outcome == RecordOutcome::Taken));
+        let hopeless = matches!(&sent, Err(Failed { kind: FailedKind::Configuration, .. }));
+        if delivered {
+            self.retry.delivered();
+        }
+        let Some(stopping) = &mut self.stopping else { return };
+        stopping.ledger = Some(request);
+        stopping.ledger_delivered = delivered;
+        if hopeless {
+            stopping.ledger_tries = LEDGER_TRIES;
+        }
+        let at_once = matches!(&sent, Err(failed) if failed.at_once) && stopping.ledger_tries == 1;
+        let pause = if at_once { Duration::ZERO } else { self.retry.pause(stopping.ledger_tries, true) };
+        stopping.ledger_at = tick.mono.checked_add(pause).unwrap_or(tick.mono);
+    }
+
+    /// A line about what is lost must be said before `main` stops waiting.
+    fn last_line(&mut self) {
+        let Some(stopping) = &self.stopping else { return };
+        let json = || self.ledger.json(Some(&stopping.reason));
+        let lost = self.ledger.dropped();
+        if lost > 0 {
+            self.out.push_back(Step::Log(Level::Error, "lost", format!("{lost} events are lost: {}", json())));
+        } else if !stopping.ledger_delivered {
+            self.out.push_back(Step::Log(Level::Warn, "ledger", format!("the ledger could not be sent: {}", json())));
+        }
+        self.out.push_back(Step::Reply(stopping.ticket));
+        self.enter(Phase::Exit);
+    }
+
+    /// A request failed: before a reset, the disk comes next.
+    pub(super) fn note_stop_failure(&mut self) {
+        if let Some(stopping) = &mut self.stopping {
+            stopping.failed = true;
+        }
+    }
+}
