@@ -76,6 +76,12 @@ impl Parcel {
         }
     }
 
+    /// Whether it holds a single event, or a single event of the extension's own.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.request.len() == 1 && self.request.events() <= 1
+    }
+
     /// Another part of the same parcel, with the same history.
     #[must_use]
     pub fn part(&self, request: Request, charge: Charge) -> Parcel {

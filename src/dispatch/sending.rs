@@ -331,6 +331,10 @@ impl Core {
         let suspect = refusal == Refusal::Content || (refusal == Refusal::Whole && parcel.tries > TRIES_ALONE);
         parcel.refused += u32::from(suspect);
         parcel.due = tick.age + self.retry.pause(parcel.tries, throttled);
+        if suspect && parcel.is_alone() {
+            // Only what is sent beside it can show whether it is this event or all of Kinesis.
+            parcel.holds = false;
+        }
         parcel.charge.resize(parcel.request.cost());
         self.backlog.set_aside(parcel);
     }
@@ -345,11 +349,15 @@ impl Core {
         let empty = Request::new(self.packer.limits());
         match std::mem::replace(&mut parcel.request, empty).halve() {
             Ok((first, second)) => {
-                (parcel.tries, parcel.refused, parcel.due, parcel.intact) = (0, 0, tick.age, false);
+                (parcel.tries, parcel.due, parcel.intact) = (0, tick.age, false);
                 parcel.charge.resize(first.cost());
                 parcel.request = first;
                 let charge = self.gauge.charge(second.cost());
-                let second = parcel.part(second, charge);
+                let mut second = parcel.part(second, charge);
+                for part in [&mut parcel, &mut second] {
+                    // A part that is refused is halved at once; but what an event that stands alone is refused counts anew.
+                    part.refused = u32::from(!part.is_alone());
+                }
                 self.opened(&second);
                 self.backlog.set_aside(second);
                 Some(parcel)
@@ -363,7 +371,7 @@ impl Core {
                 self.ledger.dropped_rejected.add(events);
                 self.print_lost(&parcel);
                 self.settled(parcel);
-                let line = format!("Kinesis refuses an event again and again while it takes others; {events} events are dropped");
+                let line = format!("Kinesis refuses a record again and again while it takes others; {events} events are dropped");
                 self.out.push_back(Step::Log(Level::Error, "rejected", line));
                 None
             }
