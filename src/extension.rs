@@ -80,12 +80,12 @@ impl Extension {
             facts.account_id = known(account_id);
             facts.function_name = known(function_name);
             facts.function_version = known(function_version);
-            facts.region = Some(config.endpoint.region().to_owned());
+            facts.region = Some(config.kinesis.endpoint.region().to_owned());
             facts.tags.clone_from(&config.tags);
         });
         let bounds = Bounds { bytes: config.queue_bytes, request: REQUEST_BYTES.min(config.queue_bytes / 4) };
         let folder = config.spool_folder.clone();
-        let spool = Arc::new(Spool::new(folder, config.spool_bytes, config.stream.clone(), sandbox.id(), Arc::clone(&ledger)));
+        let spool = Arc::new(Spool::new(folder, config.spool_bytes, config.kinesis.stream.clone(), sandbox.id(), Arc::clone(&ledger)));
         let packer = || Packer::new(config, Arc::clone(&sandbox), Arc::clone(&ledger));
         let queue = Arc::new(Queue::new(bounds, packer(), Arc::clone(&spool), Arc::clone(&ledger)));
         let continuous = !registered.invokes;

@@ -460,7 +460,7 @@ mod tests {
         };
         let config = crate::config::read(variable).1.unwrap();
         let packer = Packer::new(&config, Arc::default(), ledger.clone());
-        let spool = Arc::new(Spool::new(folder.join("spool"), room, config.stream.clone(), "owner", ledger.clone()));
+        let spool = Arc::new(Spool::new(folder.join("spool"), room, config.kinesis.stream.clone(), "owner", ledger.clone()));
         (Queue::new(Bounds { bytes, request: 1000 }, packer, spool, ledger.clone()), ledger)
     }
 

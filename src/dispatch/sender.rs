@@ -12,8 +12,10 @@ use crate::clock::{EpochMs, epoch_ms};
 use crate::config::{self, Config};
 use crate::deadline::Deadline;
 use crate::kinesis::batch::Request;
-use crate::kinesis::put_records::{Client, Failure, LEAST_TIME, RecordOutcome, Remedy};
+use crate::kinesis::client::{Client, MIN_TIME_LEFT};
+use crate::kinesis::error::{Error, ErrorKind};
 use crate::kinesis::record::LEDGER_EVENT;
+use crate::kinesis::response::RecordOutcome;
 use crate::ledger::Ledger;
 use crate::log;
 use crate::panic;
@@ -77,7 +79,7 @@ impl Sender {
         Sender {
             queue,
             ledger,
-            client: Client::new(config, Arc::clone(&sandbox)),
+            client: Client::new(&config.kinesis, Arc::clone(&sandbox)),
             slim: config.envelope == config::Envelope::Slim,
             sandbox,
             packer,
@@ -113,7 +115,7 @@ impl Sender {
             if self.outbox.is_none() {
                 return Flushed::All;
             }
-            if deadline.left(Instant::now()) < LEAST_TIME || !self.send(attempt, deadline) {
+            if deadline.left(Instant::now()) < MIN_TIME_LEFT || !self.send(attempt, deadline) {
                 return if settled(&self.ledger) > before { Flushed::Some } else { Flushed::Nothing };
             }
             attempt += 1;
@@ -144,8 +146,14 @@ impl Sender {
         let Some(mut outgoing) = self.outbox.take() else { return true };
         panic::switch("dispatcher");
         let mut answer = self.put(&mut outgoing, deadline);
-        if matches!(&answer, Err(failure) if failure.stale) {
-            // The pooled connection had died in a freeze: no error, no pause, a fresh one at once.
+        while let Err(error) = &answer
+            && (error.stale || error.retry_now)
+            && deadline.left(Instant::now()) >= MIN_TIME_LEFT
+        {
+            // A pooled connection that had died in a freeze is no error. The client sees to it that none of this goes on for ever.
+            if !error.stale {
+                self.ledger.request_error(&error.code);
+            }
             answer = self.put(&mut outgoing, deadline);
         }
         match answer {
@@ -154,7 +162,7 @@ impl Sender {
         }
     }
 
-    fn put(&mut self, outgoing: &mut Outgoing, deadline: &Deadline) -> Result<Vec<RecordOutcome>, Failure> {
+    fn put(&mut self, outgoing: &mut Outgoing, deadline: &Deadline) -> Result<Vec<RecordOutcome>, Error> {
         let events = outgoing.request.events();
         self.ledger.requests.add(1);
         if outgoing.sent_before {
@@ -180,10 +188,10 @@ impl Sender {
                     self.ledger.sent_bytes.add(bytes);
                     self.queue.settled(events);
                 }
-                RecordOutcome::Failed(why) => code = code.or(Some(why)),
+                RecordOutcome::Failed { code: why, kind } => code = code.or(Some((why, *kind))),
             }
         }
-        let Some(code) = code else {
+        let Some((code, kind)) = code else {
             self.settled(outgoing);
             return true;
         };
@@ -192,36 +200,35 @@ impl Sender {
         outgoing.request.keep(|index| outcomes.get(index) != Some(&RecordOutcome::Taken));
         outgoing.ambiguous = false;
         self.outbox = Some(outgoing);
-        let throttled = code == "ProvisionedThroughputExceededException";
-        self.pause(if throttled { THROTTLED_MS } else { (0, BASE_MS) }, deadline)
+        self.pause(if kind == ErrorKind::Throttled { THROTTLED_MS } else { (0, BASE_MS) }, deadline)
     }
 
-    fn settle_failure(&mut self, outgoing: Outgoing, failure: &Failure, attempt: u32, deadline: &Deadline) -> bool {
+    fn settle_failure(&mut self, outgoing: Outgoing, failure: &Error, attempt: u32, deadline: &Deadline) -> bool {
         self.ledger.request_error(&failure.code);
-        if failure.remedy == Remedy::Split {
+        if failure.kind == ErrorKind::InvalidRequest {
             self.split(outgoing, failure);
             return true;
         }
-        if failure.remedy == Remedy::Person && outgoing.segment.is_some() && !outgoing.request.is_whole() {
+        if failure.kind == ErrorKind::Configuration && outgoing.segment.is_some() && !outgoing.request.is_whole() {
             // No signature will ever fit it.
             self.lose(outgoing, "a file of the spool was changed by somebody");
             return true;
         }
         self.outbox = Some(outgoing);
-        match failure.remedy {
-            Remedy::Person => log::error!("person", "PutRecords failed: {failure}{}", hint(failure)),
-            _ => log::warn!("transient", "PutRecords failed and is tried again: {failure}"),
+        match failure.kind {
+            ErrorKind::Interrupted => {}
+            ErrorKind::Throttled | ErrorKind::Transient => log::warn!("transient", "PutRecords failed and is tried again: {failure}"),
+            _ => log::error!("person", "PutRecords failed: {failure}; to fix it, {}", self.client.advice(failure)),
         }
-        match failure.remedy {
-            Remedy::Throttled => self.pause(THROTTLED_MS, deadline),
-            Remedy::Transient => self.pause((0, BASE_MS << attempt.min(6)), deadline),
-            Remedy::ClockCorrected => true,
-            Remedy::Person | Remedy::Split => false,
+        match failure.kind {
+            ErrorKind::Throttled => self.pause(THROTTLED_MS, deadline),
+            ErrorKind::Transient | ErrorKind::ClockSkew => self.pause((0, BASE_MS << attempt.min(6)), deadline),
+            _ => false,
         }
     }
 
     /// One record that Kinesis refuses must not block the others: halve until it stands alone, then count it as lost.
-    fn split(&mut self, outgoing: Outgoing, failure: &Failure) {
+    fn split(&mut self, outgoing: Outgoing, failure: &Error) {
         if outgoing.request.len() > 1 {
             let Outgoing { request, sent_before, ambiguous, segment } = outgoing;
             let (first, second) = request.split();
@@ -322,7 +329,7 @@ impl Sender {
     /// Waits for a random part of the range before a retry, if the time allows it; else there is no retry in this flush.
     fn pause(&self, (least, most): (u64, u64), deadline: &Deadline) -> bool {
         let pause = Duration::from_millis(least + random::up_to(most - least));
-        if deadline.left(Instant::now()) < pause + LEAST_TIME {
+        if deadline.left(Instant::now()) < pause + MIN_TIME_LEFT {
             return false;
         }
         thread::sleep(pause);
@@ -335,10 +342,10 @@ impl Sender {
         let mut request = Request::new(self.packer.limits());
         let record = self.ledger.json(self.queue.waiting(), Some(reason));
         self.packer.own_event(&mut request, LEDGER_EVENT, &record, "ledger", epoch_ms(SystemTime::now()));
-        while deadline.left(Instant::now()) > LEAST_TIME {
+        while deadline.left(Instant::now()) > MIN_TIME_LEFT {
             match self.client.put(&mut request, deadline) {
                 Ok(outcomes) if outcomes.iter().all(|outcome| *outcome == RecordOutcome::Taken) => return true,
-                Err(failure) if failure.remedy == Remedy::Person => break,
+                Err(failure) if matches!(failure.kind, ErrorKind::Configuration | ErrorKind::Credentials) => break,
                 Ok(_) => self.pause(THROTTLED_MS, deadline),
                 Err(_) => self.pause((0, BASE_MS), deadline),
             };
@@ -385,27 +392,5 @@ impl Sender {
                 None => return Some(request),
             }
         }
-    }
-}
-
-/// What a person can mend.
-fn hint(failure: &Failure) -> &'static str {
-    match failure.code.as_str() {
-        "AssumeRole.AccessDenied" => {
-            "; the function's role needs sts:AssumeRole on KINESIS_TELEMETRY_ROLE_ARN, and that role's trust policy must name it \
-             (and the same KINESIS_TELEMETRY_EXTERNAL_ID, if any)"
-        }
-        code if code.starts_with("AssumeRole.") => "; check KINESIS_TELEMETRY_ROLE_ARN, and the way to STS in the stream's region",
-        "ProxyRefused" => "; check HTTPS_PROXY and NO_PROXY",
-        "ExpiredTokenException" => {
-            "; credentials that came in the environment cannot be renewed while this sandbox lives: what comes waits in memory and under /tmp until Kinesis takes \
-             them again, or the sandbox ends"
-        }
-        "AccessDeniedException" => "; the function's role needs kinesis:PutRecords on the stream (and kms:GenerateDataKey with a key of your own)",
-        "ResourceNotFoundException" => "; check KINESIS_TELEMETRY_STREAM, and the account and region it is in",
-        "UnrecognizedClientException" | "InvalidClientTokenId" | "InvalidSignatureException" => "; check the function's credentials",
-        "NoCredentials" => "; a function has them from its role",
-        "Tls" => "; check AWS_CA_BUNDLE if something intercepts TLS",
-        _ => "",
     }
 }
