@@ -1,6 +1,7 @@
-//! `--check`, for people: are the settings right, are there credentials, does Kinesis take a record? Each with what to mend.
+//! `--check`, for people: are the settings right, are there credentials, does Kinesis take a record? Each with what to fix.
 //!
-//! One record goes to the stream: an event of type `kinesis-telemetry.check`. What is said is no log line, so AWS's own words may be in it.
+//! One record is sent to the stream: an event of type `kinesis-telemetry.check`. What is printed is no log line, so AWS's own words may be in it;
+//! but no control character, whatever an answer or a variable holds. Asks and prints; owns no advice: that stands in `kinesis::error`.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -8,23 +9,24 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::clock::epoch_ms;
-use crate::config::{Config, PREFIX, Problem};
+use crate::config::{Config, Problem};
 use crate::deadline::{Deadline, Limit};
 use crate::dispatch::packer::Packer;
 use crate::kinesis::batch::Request;
-use crate::kinesis::credentials::Source;
-use crate::kinesis::endpoint::Stream;
-use crate::kinesis::put_records::{Client, Failure, RecordOutcome, Remedy};
-use crate::kinesis::sts::FAILED;
+use crate::kinesis::client::Client;
+use crate::kinesis::error::{Error, ErrorKind};
+use crate::kinesis::provider::CredentialsSource;
+use crate::kinesis::response::RecordOutcome;
 use crate::ledger::Ledger;
 use crate::sandbox::Sandbox;
 
 /// The type of the event that is sent.
 const CHECK_EVENT: &str = "kinesis-telemetry.check";
 /// All calls together.
-const TIME: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// For throttling and the like.
 const TRIES: u32 = 3;
+const PAUSE: Duration = Duration::from_millis(300);
 
 /// What was found, a line each, and whether telemetry would arrive.
 #[derive(Debug, Default)]
@@ -36,19 +38,29 @@ pub struct Report {
 }
 
 impl Report {
-    fn line(&mut self, mark: &str, what: &str, text: &str) {
-        let _ = writeln!(self.text, "{mark:<6}{what}: {text}");
+    fn line(&mut self, mark: &str, text: &str) {
+        let text: String = text.chars().filter(|c| !is_control(*c)).collect();
+        let _ = writeln!(self.text, "{mark:<6}{text}");
     }
 
-    fn right(&mut self, what: &str, text: &str) {
-        self.line("ok", what, text);
+    fn ok(&mut self, what: &str, text: &str) {
+        self.line("ok", &format!("{what}: {text}"));
     }
 
-    fn wrong(&mut self, what: &str, text: &str, mend: &str) {
+    fn note(&mut self, what: &str, text: &str) {
+        self.line("note", &format!("{what}: {text}"));
+    }
+
+    fn fail(&mut self, what: &str, text: &str, fix: &str) {
         self.good = false;
-        self.line("WRONG", what, text);
-        let _ = writeln!(self.text, "      mend: {mend}");
+        self.line("FAIL", &format!("{what}: {text}"));
+        self.line("", &format!("fix: {fix}"));
     }
+}
+
+/// What changes a terminal's state or the order of what it shows.
+fn is_control(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// Looks at the settings, finds credentials, and calls Kinesis. `unknown`: variables with our prefix that are no setting.
@@ -56,152 +68,170 @@ impl Report {
 pub fn run(config: Result<Config, Vec<Problem>>, unknown: &[String]) -> Report {
     let mut report = Report { good: true, ..Report::default() };
     for name in unknown {
-        report.line("note", "settings", &format!("{name} is no setting; see --help"));
+        report.note("settings", &format!("{name} is no setting; see --help"));
     }
     match config {
         Ok(config) => check(&config, &mut report),
         Err(problems) => {
             for problem in problems {
-                report.wrong("settings", &problem.to_string(), "set this variable as allowed, or unset it");
+                report.fail("settings", &problem.to_string(), "set this variable as allowed, or unset it");
             }
         }
     }
-    let last = if report.good { "All is well: telemetry would arrive." } else { "Telemetry would not arrive." };
+    let last = if report.good { "OK: Kinesis accepted a test record" } else { "FAIL: telemetry would not arrive" };
     let _ = writeln!(report.text, "{last}");
     report
 }
 
 fn check(config: &Config, report: &mut Report) {
-    report.right("settings", &format!("stream {}, region {}, {}", config.stream.member().1, config.endpoint.region(), config.endpoint.url()));
-    if let Some((name, _)) = config.way.proxies.of(config.endpoint.url()) {
-        report.right("proxy", &format!("Kinesis is called through the one in {name}"));
+    let settings = &config.kinesis;
+    let place = settings.place();
+    report.ok("settings", &format!("stream {}, region {}, {}", place.stream, place.region, place.endpoint));
+    for endpoint in settings.readable_by_others() {
+        report.note("settings", &format!("{endpoint} is called over plain http: others on the network can read telemetry and the session token"));
     }
-    match &config.credentials {
-        Source::Environment(_) => report.right("credentials", "from the environment"),
-        Source::Container(_) => report.right("credentials", "from the container endpoint, asked below"),
-        Source::Nowhere => {
-            let mend = "a function has them from its role; elsewhere set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for temporary ones, \
-                        AWS_SESSION_TOKEN (`aws configure export-credentials --format env` prints them)";
-            return report.wrong("credentials", "there are none", mend);
+    if let Some((name, _)) = settings.http.proxies.of(settings.endpoint.url()) {
+        report.ok("proxy", &format!("Kinesis is called through the one in {name}"));
+    }
+    match &settings.credentials {
+        CredentialsSource::Environment(_) => report.ok("credentials", "from the environment"),
+        CredentialsSource::Container(_) => report.ok("credentials", "from the container endpoint, asked below"),
+        CredentialsSource::Missing => {
+            return report.fail("credentials", "there are none", &Error::new("NoCredentials", "").advice(&place));
         }
     }
     let sandbox = Arc::new(Sandbox::default());
-    let mut client = Client::new(config, Arc::clone(&sandbox));
+    let mut client = Client::new(settings, Arc::clone(&sandbox));
     let sent = send(config, &mut client, sandbox);
     if client.skew_seconds() != 0 {
         let (seconds, side) = (client.skew_seconds().unsigned_abs(), if client.skew_seconds() > 0 { "behind" } else { "ahead of" });
         let text = format!("this machine's is {seconds} seconds {side} AWS's; the extension corrects for that by itself, but set the clock right");
-        report.line("note", "clock", &text);
+        report.note("clock", &text);
     }
-    if let (Some(role), true) = (&config.role, sent.as_ref().err().is_none_or(|failure| !failure.code.starts_with(FAILED))) {
-        report.right("role", &format!("{} is assumed", role.arn));
+    if client.has_assumed_role() {
+        report.ok("role", &format!("{} is assumed", place.role.unwrap_or_default()));
     }
     match sent {
-        Ok(()) => report.right("Kinesis", "one record was taken"),
-        Err(failure) => {
-            let what = if failure.code.starts_with(FAILED) { "role" } else { "Kinesis" };
-            let words = failure.detail.as_deref().and_then(|words| words.lines().next()).unwrap_or_default();
-            let words: String = words.chars().filter(|c| !c.is_control()).take(300).collect();
+        Ok(()) => report.ok("Kinesis", "one record was taken"),
+        Err(error) => {
+            let words: String = error.detail.iter().flat_map(|words| words.lines().next()).collect();
+            let words: String = words.chars().filter(|c| *c == ' ' || c.is_ascii_graphic()).take(300).collect();
             let words = if words.is_empty() { words } else { format!(" (AWS says: {words})") };
-            report.wrong(what, &format!("{failure}{words}"), &mend(config, &failure));
+            report.fail(error.step().map_or("Kinesis", what), &format!("{error}{words}"), &client.advice(&error));
         }
     }
 }
 
+fn what(step: &str) -> &str {
+    if step == crate::kinesis::error::ASSUME_ROLE { "role" } else { "credentials" }
+}
+
 /// One small record, as the settings pack it.
-fn send(config: &Config, client: &mut Client, sandbox: Arc<Sandbox>) -> Result<(), Failure> {
-    let deadline = Deadline::after(Instant::now(), TIME, Limit::Check);
+fn send(config: &Config, client: &mut Client, sandbox: Arc<Sandbox>) -> Result<(), Error> {
+    let deadline = Deadline::after(Instant::now(), TIMEOUT, Limit::Check);
     let mut packer = Packer::new(config, sandbox, Arc::new(Ledger::default()));
     let mut request = Request::new(packer.limits());
     packer.internal_event(&mut request, CHECK_EVENT, "{}", "check", epoch_ms(SystemTime::now()));
     let mut tries = 0;
     loop {
         tries += 1;
-        let failure = match client.put(&mut request, &deadline) {
+        let error = match client.put(&mut request, &deadline) {
             Ok(outcomes) => match outcomes.into_iter().find(|outcome| *outcome != RecordOutcome::Taken) {
-                Some(RecordOutcome::Failed(code)) => refused(code),
+                Some(RecordOutcome::Failed { code, kind }) => Error { kind, ..Error::new(&code, "the record was not taken") },
                 _ => return Ok(()),
             },
-            Err(failure) => failure,
+            Err(error) => error,
         };
-        let again = matches!(failure.remedy, Remedy::Throttled | Remedy::Transient | Remedy::ClockCorrected);
-        if !again || tries == TRIES {
-            return Err(failure);
+        let may_pass = matches!(error.kind, ErrorKind::Throttled | ErrorKind::Transient);
+        if tries == TRIES || !(may_pass || error.retry_now) {
+            return Err(error);
         }
-        thread::sleep(Duration::from_millis(if failure.remedy == Remedy::ClockCorrected { 0 } else { 300 }));
+        if !error.retry_now {
+            thread::sleep(PAUSE);
+        }
     }
 }
 
-fn refused(code: String) -> Failure {
-    Failure {
-        code,
-        message: "the record was not taken".to_owned(),
-        remedy: Remedy::Throttled,
-        ambiguous: false,
-        stale: false,
-        about_time: false,
-        detail: None,
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
 
-/// Which action, variable or way a person can mend.
-fn mend(config: &Config, failure: &Failure) -> String {
-    let (stream, region, url) = (config.stream.member().1, config.endpoint.region(), config.endpoint.url());
-    let role = config.role.as_ref().map_or("the function's role", |role| &role.arn);
-    let on_stream = match &config.stream {
-        Stream::Arn(arn) => arn.clone(),
-        Stream::Name(name) => format!("arn:aws:kinesis:{region}:<account>:stream/{name}"),
-    };
-    match failure.code.as_str() {
-        "AccessDeniedException" => {
-            format!(
-                "allow {role} the action kinesis:PutRecords on {on_stream} (and kms:GenerateDataKey on its key, if the stream is encrypted with one of your own)"
-            )
-        }
-        code if code.starts_with("KMS") => format!("allow {role} kms:GenerateDataKey on the stream's key, and see that the key is enabled"),
-        "ResourceNotFoundException" => {
-            format!(
-                "set {PREFIX}STREAM: there is no stream {stream} in region {region} of that account; or set AWS_REGION, or give the stream's whole ARN"
-            )
-        }
-        "ExpiredTokenException" => "get fresh credentials: these have expired".to_owned(),
-        "UnrecognizedClientException" | "InvalidClientTokenId" => {
-            "set AWS_ACCESS_KEY_ID and AWS_SESSION_TOKEN: AWS does not know this pair (temporary keys need the token that came with them)".to_owned()
-        }
-        "InvalidSignatureException" | "SignatureDoesNotMatch" if failure.about_time => "set this machine's clock".to_owned(),
-        "InvalidSignatureException" | "SignatureDoesNotMatch" => {
-            "set AWS_SECRET_ACCESS_KEY: it does not belong to AWS_ACCESS_KEY_ID; or something on the way changes requests".to_owned()
-        }
-        "BadCredentials" => {
-            "set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN: there is a character in them that cannot be".to_owned()
-        }
-        "ContainerCredentials" => {
-            "see AWS_CONTAINER_CREDENTIALS_FULL_URI and AWS_CONTAINER_AUTHORIZATION_TOKEN: that endpoint gives no keys".to_owned()
-        }
-        "AWS_CA_BUNDLE" => "set AWS_CA_BUNDLE to a readable PEM file of certificates, or unset it".to_owned(),
-        "Tls" => format!(
-            "set AWS_CA_BUNDLE to the certificate authority of {url} or of what intercepts TLS before it{}",
-            if config.way.ca_bundle.is_some() { " (the one that is set does not fit)" } else { "" }
-        ),
-        "Proxy" | "ProxyRefused" => "set HTTPS_PROXY right, or except the host in NO_PROXY".to_owned(),
-        "HostNotFound" | "DnsTimeout" => format!("see that {url} can be resolved from here: DNS, AWS_REGION, or a VPC endpoint for kinesis-streams"),
-        "ConnectionFailed" | "ConnectTimeout" | "Timeout" | "ConnectionReset" | "Io" => {
-            format!(
-                "see that {url} can be reached from here: a NAT or a VPC endpoint for kinesis-streams, its security group, HTTPS_PROXY, or AWS_ENDPOINT_URL_KINESIS"
-            )
-        }
-        "ProvisionedThroughputExceededException" | "LimitExceededException" => {
-            "the stream is throttled: give it more shards, or try again later".to_owned()
-        }
-        "AssumeRole.AccessDenied" => format!(
-            "allow the function's role sts:AssumeRole on {role}, and name it in that role's trust policy{}",
-            if config.role.as_ref().is_some_and(|role| role.external_id.is_some()) { ", with the same KINESIS_TELEMETRY_EXTERNAL_ID" } else { "" }
-        ),
-        "AssumeRole.RegionDisabledException" => format!("activate STS for region {region} in the account's settings"),
-        code if code.starts_with(FAILED) => {
-            let url = config.role.as_ref().map_or("", |role| role.endpoint.url());
-            format!("see {PREFIX}ROLE_ARN, the credentials, and that {url} can be reached from here")
-        }
-        _ => "see the code in the Kinesis API's documentation".to_owned(),
+    /// `--check` with these variables; nobody listens where they lead.
+    fn checked(variables: &[(&str, &str)]) -> Report {
+        let read = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
+        run(config::read(read).1, &[])
+    }
+
+    const BASE: [(&str, &str); 5] = [
+        ("KINESIS_TELEMETRY_STREAM", "telemetry"),
+        ("AWS_REGION", "eu-west-1"),
+        ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
+        ("AWS_SECRET_ACCESS_KEY", "CANARY/secret"),
+        ("AWS_SESSION_TOKEN", "CANARY-token"),
+    ];
+
+    #[test]
+    fn nothing_that_is_printed_holds_a_control_character() {
+        let mut report = Report::default();
+        report.fail("settings", "a\u{1b}[31m\r\nok    Kinesis: forged\u{202e}", "b\u{9b}c\u{7}");
+        assert_eq!(report.text, "FAIL  settings: a[31mok    Kinesis: forged\n      fix: bc\n");
+    }
+
+    /// Well-formed or not, no variable that can hold a secret is ever shown, in a report, a problem or a `Debug` output.
+    #[test]
+    fn no_variable_that_can_hold_a_secret_is_shown() {
+        let closed = "127.0.0.1:9";
+        let values: &[(&str, &[&str])] = &[
+            ("AWS_SECRET_ACCESS_KEY", &["CANARY", "CANARY\n", "CANARY\u{1b}[0m"]),
+            ("AWS_SESSION_TOKEN", &["CANARY", "CANARY\r\nx: y"]),
+            (
+                "AWS_ENDPOINT_URL",
+                &["https://CANARY:CANARY@host/", "CANARY", "ftp://CANARY", "http://127.0.0.1:9/CANARY", "http://127.0.0.1:9/?CANARY"],
+            ),
+            ("AWS_ENDPOINT_URL_KINESIS", &["https://user:CANARY@host/", "CANARY", "http://127.0.0.1:9/CANARY/"]),
+            ("AWS_ENDPOINT_URL_STS", &["https://user:CANARY@host/", "CANARY", "http://127.0.0.1:9/CANARY/"]),
+            ("HTTPS_PROXY", &["http://user:CANARY@127.0.0.1:9", "socks5://user:CANARY@127.0.0.1:9", "CANARY CANARY"]),
+            ("https_proxy", &["http://user:CANARY@127.0.0.1:9", "socks4://CANARY"]),
+            ("ALL_PROXY", &["http://user:CANARY@127.0.0.1:9", "CANARY CANARY"]),
+            ("AWS_CONTAINER_CREDENTIALS_FULL_URI", &["http://10.0.0.1/CANARY", "CANARY", "http://127.0.0.1:9/?token=CANARY"]),
+            ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", &["CANARY", "@CANARY/", "/ CANARY"]),
+            ("AWS_CONTAINER_AUTHORIZATION_TOKEN", &["CANARY", "CANARY\r\nx: y", "CANARY\u{1}"]),
+            ("KINESIS_TELEMETRY_EXTERNAL_ID", &["CANARY", "CANARY CANARY", "C"]),
+        ];
+        let endpoint = format!("http://{closed}");
+        let role = ("KINESIS_TELEMETRY_ROLE_ARN", "arn:aws:iam::123456789012:role/writer");
+        // Each in a thread of its own: they wait for closed ports.
+        thread::scope(|scope| {
+            for (name, value) in values.iter().flat_map(|(name, values)| values.iter().map(move |value| (*name, *value))) {
+                let endpoint = &endpoint;
+                scope.spawn(move || {
+                    for with_role in [false, true] {
+                        let container = name.starts_with("AWS_CONTAINER");
+                        let mut variables = vec![(name, value)];
+                        variables.extend(BASE.iter().filter(|(base, _)| *base != name && !(container && base.starts_with("AWS_ACCESS"))));
+                        variables.extend(with_role.then_some(role));
+                        if !name.to_ascii_uppercase().ends_with("PROXY") && !name.starts_with("AWS_ENDPOINT_URL") {
+                            variables.push(("AWS_ENDPOINT_URL", endpoint));
+                        }
+                        if name == "AWS_CONTAINER_AUTHORIZATION_TOKEN" {
+                            variables.push(("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:9/"));
+                        }
+                        assert_not_shown(name, value, &variables);
+                    }
+                });
+            }
+        });
+    }
+
+    fn assert_not_shown(name: &str, value: &str, variables: &[(&str, &str)]) {
+        let read = |wanted: &str| variables.iter().find(|(n, _)| *n == wanted).map(|(_, value)| (*value).to_owned());
+        let config = config::read(read).1;
+        // A legal URL's path is used as it is set; `Debug` of the settings shows it, and is printed nowhere.
+        let only_a_path = name.starts_with("AWS_ENDPOINT_URL") && config.is_ok();
+        let shown = format!("{config:?}");
+        assert!(only_a_path || !shown.contains("CANARY"), "{name}={value:?}: {shown}");
+        let report = checked(variables);
+        assert!(!report.good && !report.text.contains(['\u{1b}', '\u{1}']) && !report.text.contains("CANARY"), "{name}={value:?}: {}", report.text);
     }
 }

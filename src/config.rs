@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::kinesis::credentials::Source;
+use crate::kinesis;
 use crate::kinesis::endpoint::{self, Endpoint, Stream};
+use crate::kinesis::http::HttpSettings;
+use crate::kinesis::provider::CredentialsSource;
 use crate::kinesis::proxy::{self, Proxies};
 use crate::kinesis::sts::{self, Role};
-use crate::kinesis::way::Way;
 use crate::lambda::filter::{Filter, Level};
 use crate::log;
 
@@ -237,18 +238,8 @@ pub struct Basics {
 /// Every setting, checked. Made by [`read`].
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where to.
-    pub stream: Stream,
-    /// Where Kinesis is, and the region that signatures name.
-    pub endpoint: Endpoint,
-    /// Where keys come from.
-    pub credentials: Source,
-    /// The role whose keys are used instead of those.
-    pub role: Option<Role>,
-    /// Roots and proxies.
-    pub way: Way,
-    /// Whether the sandbox comes out of a snapshot.
-    pub snap_start: bool,
+    /// Stream, endpoint, credentials.
+    pub kinesis: kinesis::Settings,
     /// What is shipped.
     pub types: Types,
     /// What of that is left out.
@@ -373,6 +364,11 @@ impl Reader<'_> {
         self.note(format!("{name}={value:?}: allowed is {allowed}"));
     }
 
+    /// A problem with a variable whose value may hold a secret.
+    fn secret_problem(&mut self, name: &str, allowed: impl fmt::Display) {
+        self.note(format!("{name}: allowed is {allowed}"));
+    }
+
     /// Kinesis and STS may share a variable, and its fault.
     fn note(&mut self, text: String) {
         let problem = Problem(text);
@@ -430,10 +426,14 @@ impl Reader<'_> {
         let max_age_unset = self.text(&format!("{PREFIX}MAX_AGE_MS")).is_none();
         let types = self.types();
         let config = Config {
-            credentials: self.credentials(basics),
-            role: self.role(endpoint.as_ref()),
-            way: self.way(),
-            snap_start: self.text("AWS_LAMBDA_INITIALIZATION_TYPE").as_deref() == Some("snap-start"),
+            kinesis: kinesis::Settings {
+                credentials: self.credentials(basics),
+                role: self.role(endpoint.as_ref()),
+                http: self.http(),
+                snap_start: self.text("AWS_LAMBDA_INITIALIZATION_TYPE").as_deref() == Some("snap-start"),
+                stream: stream.unwrap_or_else(|| Stream::Name(String::new())),
+                endpoint: endpoint.unwrap_or_default(),
+            },
             types,
             filter: self.filter(types),
             flush: self.one_of(
@@ -473,8 +473,6 @@ impl Reader<'_> {
                 max_bytes: self.number("BUFFER_MAX_BYTES"),
                 max_items: self.number("BUFFER_MAX_ITEMS"),
             },
-            stream: stream.unwrap_or_else(|| Stream::Name(String::new())),
-            endpoint: endpoint.unwrap_or_default(),
         };
         if config.fallback == Fallback::Log && config.types.extension {
             // The printed lines would come back as `extension` telemetry, and be lost, and be printed.
@@ -514,14 +512,15 @@ impl Reader<'_> {
             Some((name, url)) => {
                 let found = Endpoint::custom(&url, region);
                 if found.is_none() {
-                    self.problem(name, &url, "a URL such as https://kinesis.eu-west-1.amazonaws.com");
+                    // The value may hold a password, and is not shown.
+                    self.secret_problem(name, "a URL such as https://kinesis.eu-west-1.amazonaws.com, without user and password");
                 }
                 found?
             }
         };
         // Only a proxy that would be used can be wrong. The value may hold a password, and is not shown.
         if let Some((name, _)) = self.proxies().of(endpoint.url()).filter(|(_, proxy)| !proxy::is_proxy(proxy)) {
-            self.note(format!("{name}: allowed is a URL such as http://proxy:3128"));
+            self.secret_problem(name, "a URL such as http://proxy:3128");
         }
         Some(endpoint)
     }
@@ -530,31 +529,38 @@ impl Reader<'_> {
         Proxies::read(|name| self.text(name))
     }
 
-    fn way(&self) -> Way {
-        Way { ca_bundle: self.text("AWS_CA_BUNDLE").map(PathBuf::from), proxies: self.proxies() }
+    fn http(&self) -> HttpSettings {
+        HttpSettings { ca_bundle: self.text("AWS_CA_BUNDLE").map(PathBuf::from), proxies: self.proxies() }
     }
 
-    fn credentials(&mut self, basics: &Basics) -> Source {
+    fn credentials(&mut self, basics: &Basics) -> CredentialsSource {
         let host = basics.runtime_api.rsplit("//").next().unwrap_or_default().split([':', '/']).next().unwrap_or_default();
-        Source::read(|name| self.text(name), host).unwrap_or_else(|(name, allowed)| {
-            let value = self.text(name).unwrap_or_default();
-            self.problem(name, &value, allowed);
-            Source::Nowhere
+        CredentialsSource::read(|name| self.text(name), host).unwrap_or_else(|(name, allowed)| {
+            // The value may hold a token, and is not shown.
+            self.secret_problem(name, allowed);
+            CredentialsSource::Missing
         })
     }
 
     /// The role is asked for in the stream's region: that is the one that must be reached anyway.
     fn role(&mut self, kinesis: Option<&Endpoint>) -> Option<Role> {
         let (arn, external_id) = (self.text(&format!("{PREFIX}ROLE_ARN")), self.text(&format!("{PREFIX}EXTERNAL_ID")));
-        if let Some(id) = external_id.as_ref().filter(|id| arn.is_none() || !sts::is_external_id(id)) {
+        if external_id.as_ref().is_some_and(|id| arn.is_none() || !sts::is_external_id(id)) {
+            // What another account asks for is nobody else's business, and is not shown.
             let allowed = SETTINGS.iter().find(|s| s.name == "EXTERNAL_ID").map_or(Allowed::Text(""), |s| s.allowed);
-            self.setting_problem("EXTERNAL_ID", id, format_args!("{allowed}, with {PREFIX}ROLE_ARN"));
+            self.secret_problem(&format!("{PREFIX}EXTERNAL_ID"), format_args!("{allowed}, with {PREFIX}ROLE_ARN"));
         }
         let arn = arn?.trim().to_owned();
-        if !sts::is_role(&arn) {
-            self.setting_problem("ROLE_ARN", &arn, "the ARN of an IAM role");
+        let region = kinesis?.region();
+        if !sts::is_role(&arn, region) {
+            self.setting_problem("ROLE_ARN", &arn, format_args!("the ARN of an IAM role in the partition of {region}"));
         }
-        let endpoint = self.endpoint("sts", "AWS_ENDPOINT_URL_STS", kinesis?.region())?;
+        let endpoint = self.endpoint("sts", "AWS_ENDPOINT_URL_STS", region)?;
+        if endpoint.is_readable_by_others() {
+            // The answer holds credentials.
+            let name = if self.text("AWS_ENDPOINT_URL_STS").is_some() { "AWS_ENDPOINT_URL_STS" } else { "AWS_ENDPOINT_URL" };
+            self.secret_problem(name, format_args!("an https URL, or http to loopback, with {PREFIX}ROLE_ARN"));
+        }
         let session = sts::session_name(&self.text("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_default());
         Some(Role { arn, external_id, session, endpoint })
     }
@@ -688,7 +694,7 @@ mod tests {
         let (_, result) = with(&[LEAST[0], LEAST[1], ("KINESIS_TELEMETRY_FLUSH", ""), ("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", "x")]);
         let config = result.unwrap();
         assert_eq!(config.flush, FlushMode::Adaptive);
-        assert!(matches!(config.credentials, Source::Nowhere));
+        assert!(matches!(config.kinesis.credentials, CredentialsSource::Missing));
     }
 
     #[test]
@@ -709,20 +715,22 @@ mod tests {
     fn endpoint_variables_in_the_sdks_order() {
         let both = [("AWS_ENDPOINT_URL", "http://127.0.0.1:1"), ("AWS_ENDPOINT_URL_KINESIS", "http://127.0.0.1:2")];
         let config = with(&[LEAST[0], LEAST[1], both[0], both[1]]).1.unwrap();
-        assert_eq!(config.endpoint.url(), "http://127.0.0.1:2/");
+        assert_eq!(config.kinesis.endpoint.url(), "http://127.0.0.1:2/");
         let config = with(&[LEAST[0], LEAST[1], both[0]]).1.unwrap();
-        assert_eq!(config.endpoint.url(), "http://127.0.0.1:1/");
+        assert_eq!(config.kinesis.endpoint.url(), "http://127.0.0.1:1/");
         let config = with(&[LEAST[0], LEAST[1], both[0], ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")]).1.unwrap();
-        assert_eq!(config.endpoint.url(), "https://kinesis.eu-west-1.amazonaws.com/");
+        assert_eq!(config.kinesis.endpoint.url(), "https://kinesis.eu-west-1.amazonaws.com/");
     }
 
     #[test]
     fn sts_has_an_endpoint_of_its_own() {
         let role = ("KINESIS_TELEMETRY_ROLE_ARN", "arn:aws:iam::123456789012:role/writer");
         let arn = ("KINESIS_TELEMETRY_STREAM", "arn:aws-cn:kinesis:cn-north-1:123456789012:stream/x");
-        let url = |pairs: &[(&str, &str)]| with(pairs).1.unwrap().role.unwrap().endpoint.url().to_owned();
+        let url = |pairs: &[(&str, &str)]| with(pairs).1.unwrap().kinesis.role.unwrap().endpoint.url().to_owned();
         assert_eq!(url(&[LEAST[0], LEAST[1], role]), "https://sts.eu-west-1.amazonaws.com/");
-        assert_eq!(url(&[arn, LEAST[1], role]), "https://sts.cn-north-1.amazonaws.com.cn/");
+        let chinese = ("KINESIS_TELEMETRY_ROLE_ARN", "arn:aws-cn:iam::123456789012:role/writer");
+        assert_eq!(url(&[arn, LEAST[1], chinese]), "https://sts.cn-north-1.amazonaws.com.cn/");
+        assert!(with(&[arn, LEAST[1], role]).1.unwrap_err()[0].to_string().contains("in the partition of cn-north-1"));
         let (own, general) = (("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1"), ("AWS_ENDPOINT_URL", "http://127.0.0.1:2"));
         assert_eq!(url(&[LEAST[0], LEAST[1], role, own, general]), "http://127.0.0.1:1/");
         assert_eq!(url(&[LEAST[0], LEAST[1], role, general, ("AWS_ENDPOINT_URL_KINESIS", "http://127.0.0.1:3")]), "http://127.0.0.1:2/");
@@ -741,6 +749,25 @@ mod tests {
         assert_eq!(with(&[LEAST[0], LEAST[1], proxy, role]).1.unwrap_err().len(), 1, "told once");
         assert!(with(&[LEAST[0], LEAST[1], proxy, ("NO_PROXY", "amazonaws.com")]).1.is_ok());
         assert!(with(&[LEAST[0], LEAST[1], proxy, ("AWS_ENDPOINT_URL", "http://127.0.0.1:1")]).1.is_ok());
+    }
+
+    /// What STS answers is a secret: never over a network where others can read it.
+    #[test]
+    fn sts_is_not_called_over_plain_http_off_this_machine() {
+        let role = ("KINESIS_TELEMETRY_ROLE_ARN", "arn:aws:iam::123456789012:role/writer");
+        for (name, url, good) in [
+            ("AWS_ENDPOINT_URL_STS", "http://emulator:4566", false),
+            ("AWS_ENDPOINT_URL", "http://emulator:4566", false),
+            ("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:4566", true),
+            ("AWS_ENDPOINT_URL_STS", "https://emulator:4566", true),
+            ("AWS_ENDPOINT_URL_KINESIS", "http://emulator:4566", true),
+        ] {
+            let result = with(&[LEAST[0], LEAST[1], (name, url), role]).1;
+            assert_eq!(result.is_ok(), good, "{name}={url}");
+            let warned = result.map(|config| config.kinesis.readable_by_others().map(str::to_owned).collect::<Vec<_>>());
+            assert!(warned.is_err() || warned == Ok(if name.ends_with("KINESIS") { vec![url.to_owned()] } else { Vec::new() }), "{name}={url}");
+        }
+        assert!(with(&[LEAST[0], LEAST[1], ("AWS_ENDPOINT_URL", "http://emulator:4566")]).1.is_ok(), "without a role there is a warning");
     }
 
     #[test]

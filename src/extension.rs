@@ -1,7 +1,7 @@
 //! The extension at work: the three rooms wired together, and what `main` asks of them. Runs on the main thread.
 
-use std::fmt;
 use std::cell::Cell;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -9,9 +9,9 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::clock::{EpochMs, epoch_ms};
+use crate::config::Fallback;
 use crate::config::{Config, Types};
 use crate::deadline::{Deadline, INVOCATION_MARGIN, Limit, SHUTDOWN_MARGIN};
-use crate::config::Fallback;
 use crate::dispatch::admission::Admission;
 use crate::dispatch::charge::Gauge;
 use crate::dispatch::core::{Core, Settings};
@@ -21,7 +21,7 @@ use crate::dispatch::packer::Packer;
 use crate::dispatch::printer::Printer;
 use crate::dispatch::spares::Spares;
 use crate::dispatch::spool::Spool;
-use crate::kinesis::put_records::Client;
+use crate::kinesis::client::Client;
 use crate::lambda::api::{Api, Function, Invoke, Registered, Subscription};
 use crate::lambda::listener::Listener;
 use crate::ledger::Ledger;
@@ -92,7 +92,7 @@ impl Extension {
             facts.account_id = known(account_id);
             facts.function_name = known(function_name);
             facts.function_version = known(function_version);
-            facts.region = Some(config.endpoint.region().to_owned());
+            facts.region = Some(config.kinesis.endpoint.region().to_owned());
             facts.tags.clone_from(&config.tags);
         });
         let gauge = Gauge::new(config.queue_bytes);
@@ -103,7 +103,7 @@ impl Extension {
         let spool = Spool::new(
             config.spool_folder.clone(),
             config.spool_bytes,
-            config.stream.clone(),
+            config.kinesis.stream.clone(),
             sandbox.id(),
             packer().limits(),
             prints_lost,
@@ -153,7 +153,7 @@ impl Extension {
             core,
             messages: inbox,
             replies: answers,
-            client: Client::new(config, Arc::clone(&sandbox)),
+            client: Client::new(&config.kinesis, Arc::clone(&sandbox)),
             spool,
             printer: Arc::clone(&printer),
             spares,

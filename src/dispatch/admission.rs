@@ -187,7 +187,10 @@ impl Admission {
             let oversized = packer.pack(&mut request, batch);
             if oversized > 0 {
                 self.ledger.dropped_rejected.add(oversized);
-                log::error!("envelope", "KINESIS_TELEMETRY_RECORD_BYTES is too small for what the extension adds to an event; such events are dropped");
+                log::error!(
+                    "envelope",
+                    "KINESIS_TELEMETRY_RECORD_BYTES is too small for what the extension adds to an event; such events are dropped"
+                );
             }
             if !request.is_empty() {
                 request.seal();

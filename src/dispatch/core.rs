@@ -25,6 +25,8 @@ use crate::clock::EpochMs;
 use crate::config::FlushMode;
 use crate::deadline::{Deadline, Limit};
 use crate::kinesis::batch::Request;
+use crate::kinesis::error::Error;
+use crate::kinesis::response::RecordOutcome;
 use crate::ledger::Ledger;
 use crate::log::Level;
 
@@ -104,49 +106,8 @@ pub enum Step {
     Exit,
 }
 
-/// How a request ended that failed as a whole.
-#[derive(Clone, Debug)]
-pub struct Failed {
-    /// What to do about it.
-    pub kind: FailedKind,
-    /// The error's code, for the ledger.
-    pub code: String,
-    /// One line, for a person, with advice.
-    pub line: String,
-    /// Whether Kinesis may have stored the records all the same.
-    pub ambiguous: bool,
-    /// Whether it is worth another try without a pause: a dead pooled connection, a clock that was corrected, credentials that were renewed.
-    pub at_once: bool,
-}
-
-/// See [`Failed`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FailedKind {
-    /// Too much at a time.
-    Throttled,
-    /// It may pass by itself.
-    Transient,
-    /// Only a change of settings or permissions helps.
-    Configuration,
-    /// Kinesis does not take these records, as they are or at all.
-    InvalidRequest,
-    /// Cut short from another thread: no failure of Kinesis.
-    Interrupted,
-}
-
-/// What became of one record of a request that Kinesis answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RecordOutcome {
-    /// Stored.
-    Taken,
-    /// Refused in a way that passes: a shard's limit, an internal failure.
-    Passing(String),
-    /// Refused with another code.
-    Refused(String),
-}
-
-/// What a request came to.
-pub type Sent = Result<Vec<RecordOutcome>, Failed>;
+/// What a request came to: one outcome for each record, or an error of the whole, with advice for a person.
+pub type Sent = Result<Vec<RecordOutcome>, (Error, String)>;
 
 /// How a step ended. What was lent comes back.
 #[derive(Debug)]
@@ -213,8 +174,8 @@ pub struct Core {
     pub(super) open_segments: HashMap<SegmentId, usize>,
     /// Requests that delivered something so far.
     pub(super) deliveries: u64,
-    /// One try without a pause was spent since something was delivered.
-    pub(super) at_once_spent: bool,
+    /// Tries without a pause since something was delivered.
+    pub(super) tries_at_once: u32,
     /// Something was delivered since the dispatcher was last at rest: what is set aside may go with it.
     pub(super) carries: bool,
     /// Whether there is a spool, and it could be written to.
@@ -250,7 +211,7 @@ impl Core {
             out: VecDeque::new(),
             open_segments: HashMap::new(),
             deliveries: 0,
-            at_once_spent: false,
+            tries_at_once: 0,
             carries: false,
             spool_works: settings.spool,
             reads_apart: false,
@@ -324,15 +285,16 @@ impl Core {
             Outcome::Read(segment, Ok((request, charge, ambiguous))) => {
                 self.open_segments.insert(segment, 1);
                 let holds = !std::mem::take(&mut self.reads_apart);
-                let parcel = Parcel { segment: Some(segment), intact: true, ambiguous, due: tick.age, holds, ..Parcel::new(request, charge, tick.age) };
+                let parcel =
+                    Parcel { segment: Some(segment), intact: true, ambiguous, due: tick.age, holds, ..Parcel::new(request, charge, tick.age) };
                 self.backlog.set_aside(parcel);
             }
             Outcome::Read(segment, Err(events)) => {
                 self.reads_apart = false;
                 if events > 0 {
-                    self.ledger.dropped_queue.add(events);
+                    self.ledger.dropped_rejected.add(events);
                     self.ledger.spool_skipped.add(1);
-                    let line = format!("a spool file was changed by another program; its {events} events are lost");
+                    let line = format!("a spool file was changed by somebody; its {events} events are lost");
                     self.out.extend([Step::Remove(segment), Step::Log(Level::Error, "spool-damaged", line)]);
                 }
             }

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::charge::Gauge;
-use super::core::{Core, Failed, FailedKind, Outcome, RecordOutcome, Sent, Step};
+use super::core::{Core, Outcome, Sent, Step};
 use super::message::{Message, Now, Ticket};
 use super::printer::Printer;
 use super::spares::Spares;
@@ -14,7 +14,7 @@ use super::spool::Spool;
 use crate::clock::epoch_ms;
 use crate::deadline::Deadline;
 use crate::kinesis::batch::Request;
-use crate::kinesis::put_records::{Client, Failure, Remedy};
+use crate::kinesis::client::Client;
 use crate::log;
 use crate::panic;
 
@@ -129,10 +129,10 @@ impl Dispatcher {
         self.sending.store(true, Ordering::Release);
         let answer = self.client.put(request, deadline);
         self.sending.store(false, Ordering::Release);
-        match answer {
-            Ok(outcomes) => Ok(outcomes.into_iter().map(record_outcome).collect()),
-            Err(failure) => Err(failed(&failure)),
-        }
+        answer.map_err(|error| {
+            let advice = self.client.advice(&error);
+            (error, advice)
+        })
     }
 }
 
@@ -146,25 +146,4 @@ fn wait_for_the_end() -> ! {
     loop {
         std::thread::sleep(Duration::from_secs(3600));
     }
-}
-
-fn record_outcome(outcome: crate::kinesis::put_records::RecordOutcome) -> RecordOutcome {
-    use crate::kinesis::put_records::RecordOutcome as Answer;
-    match outcome {
-        Answer::Taken => RecordOutcome::Taken,
-        Answer::Failed(code) if code == "ProvisionedThroughputExceededException" || code == "InternalFailure" => RecordOutcome::Passing(code),
-        Answer::Failed(code) => RecordOutcome::Refused(code),
-    }
-}
-
-fn failed(failure: &Failure) -> Failed {
-    let (kind, at_once) = match failure.remedy {
-        Remedy::Throttled => (FailedKind::Throttled, false),
-        Remedy::Transient => (FailedKind::Transient, failure.stale),
-        Remedy::ClockCorrected => (FailedKind::Transient, true),
-        Remedy::Person => (FailedKind::Configuration, failure.stale),
-        Remedy::Split => (FailedKind::InvalidRequest, false),
-    };
-    let line = format!("PutRecords failed: {failure}");
-    Failed { kind, code: failure.code.clone(), line, ambiguous: failure.ambiguous, at_once }
 }

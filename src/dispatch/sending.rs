@@ -9,13 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::backlog::{Item, Parcel, Refusal};
-use super::core::{Core, Failed, FailedKind, Oldest, RecordOutcome, Sent, Step, Tick, View};
+use super::core::{Core, Oldest, Sent, Step, Tick, View};
 use super::invocations::Phase;
 use super::message::Load;
 use super::policy;
 use crate::deadline::{Deadline, Limit};
 use crate::kinesis::batch::Request;
+use crate::kinesis::error::{Error, ErrorKind};
 use crate::kinesis::record::LEDGER_EVENT;
+use crate::kinesis::response::RecordOutcome;
 use crate::log::Level;
 
 /// No request starts with less time left than this.
@@ -26,6 +28,8 @@ const IN_BETWEEN: Duration = Duration::from_secs(1);
 const RELIEF_AGE: Duration = Duration::from_secs(2);
 /// A ledger event goes with a flush this often.
 const LEDGER_EVERY: Duration = Duration::from_secs(300);
+/// Tries without a pause: for a dead connection, and for a cause that the client has removed.
+pub(super) const TRIES_AT_ONCE: u32 = 2;
 /// A request that fails so often in a row makes way for another one: it may fail for what it holds.
 const TRIES_ALONE: u32 = 4;
 /// An event that stands alone is given up when it was refused so often, and others were taken since.
@@ -71,7 +75,8 @@ impl Core {
             until = until.earlier(held.deadline);
         }
         let due = policy::in_between(&self.pending(view), self.max_age(), tick.age);
-        let aside = self.backlog.aside().iter().any(|parcel| parcel.due <= tick.age && (parcel.tries == 0 || parcel.holds || self.sends_aside_alone()));
+        let aside =
+            self.backlog.aside().iter().any(|parcel| parcel.due <= tick.age && (parcel.tries == 0 || parcel.holds || self.sends_aside_alone()));
         let apart = view.apart != Oldest::Empty && self.retry.failures() == 0;
         let open = self.retry.is_open();
         if open && !self.may_probe(tick) {
@@ -234,7 +239,7 @@ impl Core {
         parcel.sent_before = true;
         match sent {
             Ok(outcomes) => self.records(tick, parcel, &outcomes),
-            Err(failed) => self.request_failed(tick, parcel, &failed),
+            Err((error, advice)) => self.request_failed(tick, parcel, &error, &advice),
         }
     }
 
@@ -250,7 +255,7 @@ impl Core {
         }
         let refused_code = outcomes.iter().find_map(|outcome| match outcome {
             RecordOutcome::Taken => None,
-            RecordOutcome::Passing(code) | RecordOutcome::Refused(code) => Some(code),
+            RecordOutcome::Failed { code, .. } => Some(code),
         });
         if taken > 0 {
             self.delivered(events);
@@ -262,8 +267,14 @@ impl Core {
         if taken == 0 {
             self.retry.failed(tick.mono, true);
         }
-        let is_refused: Vec<bool> =
-            outcomes.iter().filter(|outcome| **outcome != RecordOutcome::Taken).map(|outcome| matches!(outcome, RecordOutcome::Refused(_))).collect();
+        // Of those that were not taken: whether it is for what they are.
+        let is_refused: Vec<bool> = outcomes
+            .iter()
+            .filter_map(|outcome| match outcome {
+                RecordOutcome::Taken => None,
+                RecordOutcome::Failed { kind, .. } => Some(!matches!(kind, ErrorKind::Throttled | ErrorKind::Transient)),
+            })
+            .collect();
         if taken > 0 {
             parcel.request.keep(|index| !is_taken(index));
             parcel.intact = false;
@@ -287,38 +298,46 @@ impl Core {
     fn delivered(&mut self, events: u64) {
         self.retry.delivered();
         self.deliveries += 1;
-        (self.at_once_spent, self.carries) = (false, true);
+        (self.tries_at_once, self.carries) = (0, true);
         if let Some(held) = &mut self.held {
             held.delivered |= events > 0 || held.tried;
         }
     }
 
-    fn request_failed(&mut self, tick: &Tick, mut parcel: Parcel, failed: &Failed) {
-        parcel.ambiguous |= failed.ambiguous;
-        if failed.kind == FailedKind::Interrupted {
+    fn request_failed(&mut self, tick: &Tick, mut parcel: Parcel, error: &Error, advice: &str) {
+        parcel.ambiguous |= error.ambiguous;
+        if error.kind == ErrorKind::Interrupted {
             // Somebody has something better to do for this thread.
             parcel.due = tick.age;
             return self.backlog.set_aside(parcel);
         }
-        self.ledger.request_error(&failed.code);
-        if failed.at_once && !self.at_once_spent {
-            self.at_once_spent = true;
+        let at_once = (error.stale || error.retry_now) && self.tries_at_once < TRIES_AT_ONCE;
+        if !(at_once && error.stale) {
+            // A pooled connection that had died in a freeze is no error.
+            self.ledger.request_error(&error.code);
+        }
+        if at_once {
+            self.tries_at_once += 1;
             parcel.due = tick.age;
             return self.backlog.set_aside(parcel);
         }
-        let (level, topic) = if failed.kind == FailedKind::Configuration { (Level::Error, "configuration") } else { (Level::Warn, "transient") };
-        self.out.push_back(Step::Log(level, topic, failed.line.clone()));
-        self.retry.failed(tick.mono, failed.kind == FailedKind::Throttled);
-        if failed.kind == FailedKind::Configuration && self.stopping.is_none() && !self.retry.is_open() {
+        let passes = matches!(error.kind, ErrorKind::Throttled | ErrorKind::Transient | ErrorKind::InvalidRequest);
+        self.out.push_back(if passes {
+            Step::Log(Level::Warn, "transient", format!("PutRecords failed and is tried again: {error}"))
+        } else {
+            Step::Log(Level::Error, "configuration", format!("PutRecords failed: {error}; to fix it, {advice}"))
+        });
+        self.retry.failed(tick.mono, error.kind == ErrorKind::Throttled);
+        if !passes && self.stopping.is_none() && !self.retry.is_open() {
             // It will not pass within a flush.
             self.retry.open(tick.age);
         }
-        let refusal = match failed.kind {
-            FailedKind::InvalidRequest => Refusal::Content,
-            FailedKind::Throttled => Refusal::Passing,
+        let refusal = match error.kind {
+            ErrorKind::InvalidRequest => Refusal::Content,
+            ErrorKind::Throttled => Refusal::Passing,
             _ => Refusal::Whole,
         };
-        self.set_aside(tick, parcel, refusal, failed.kind == FailedKind::Throttled);
+        self.set_aside(tick, parcel, refusal, error.kind == ErrorKind::Throttled);
         self.note_stop_failure();
     }
 

@@ -52,15 +52,7 @@ pub struct Segment {
 impl Spool {
     /// Touches nothing yet. `bound` is `SPOOL_BYTES`; 0 switches it off.
     #[must_use]
-    pub fn new(
-        folder: PathBuf,
-        bound: u64,
-        stream: Stream,
-        owner: &str,
-        limits: Limits,
-        prints: Option<Arc<Printer>>,
-        ledger: Arc<Ledger>,
-    ) -> Spool {
+    pub fn new(folder: PathBuf, bound: u64, stream: Stream, owner: &str, limits: Limits, prints: Option<Arc<Printer>>, ledger: Arc<Ledger>) -> Spool {
         Spool { folder, bound, stream, owner: owner.to_owned(), limits, ledger, prints, index: Mutex::new(Index::new(bound)) }
     }
 
@@ -151,7 +143,7 @@ impl Spool {
         let found = File::open(&path).and_then(|mut file| {
             let head = Head::read(&mut file, &self.stream)?;
             let ambiguous = head.ambiguous || doubt;
-            Ok(Segment { request: head.body(file, self.limits, entry.left_behind.is_none(), buffer)?, ambiguous })
+            Ok(Segment { request: head.body(file, self.limits, buffer)?, ambiguous })
         });
         match (found, &entry.left_behind) {
             (Ok(segment), None) => Ok(segment),
@@ -208,7 +200,7 @@ impl Spool {
         if let Some(printer) = &self.prints {
             let read = File::open(&path).and_then(|mut file| {
                 let head = Head::read(&mut file, &self.stream)?;
-                head.body(file, self.limits, false, Vec::with_capacity)
+                head.body(file, self.limits, Vec::with_capacity)
             });
             if let Ok(request) = read {
                 printer.print(request.data().flatten().collect());

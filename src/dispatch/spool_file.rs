@@ -83,12 +83,11 @@ impl Head {
         Ok(Head { ambiguous: ambiguous != 0, index, hash })
     }
 
-    /// Reads the body that follows, into the buffer that `buffer` gives for so many bytes. One that is `trusted` was written by this process:
-    /// Kinesis checks its signature, so it is not hashed again.
+    /// Reads the body that follows, into the buffer that `buffer` gives for so many bytes.
     ///
     /// # Errors
     /// If it is not whole, or larger than a request can be.
-    pub fn body(self, file: File, limits: Limits, trusted: bool, buffer: impl Fn(usize) -> Vec<u8>) -> io::Result<Request> {
+    pub fn body(self, file: File, limits: Limits, buffer: impl Fn(usize) -> Vec<u8>) -> io::Result<Request> {
         let all = file.metadata()?.len();
         let left = usize::try_from(all).unwrap_or(usize::MAX);
         if left > limits.largest_body() + 64 * 1024 {
@@ -97,7 +96,7 @@ impl Head {
         let mut body = buffer(left);
         body.clear();
         file.take(limits.largest_body() as u64 + 1).read_to_end(&mut body)?;
-        if body.len() > limits.largest_body() || !(trusted || batch::hash(&body) == self.hash) {
+        if body.len() > limits.largest_body() || batch::hash(&body) != self.hash {
             return Err(damaged());
         }
         Request::restore(limits, body, &self.index, &self.hash).ok_or_else(damaged)

@@ -60,7 +60,11 @@ impl Index {
         self.last += 1;
         self.bytes += bytes;
         let entry = Entry { id: self.last, bytes, events, left_behind: None, ready: false };
-        if apart { self.apart.push_back(entry) } else { self.overflow.push_back(entry) }
+        if apart {
+            self.apart.push_back(entry)
+        } else {
+            self.overflow.push_back(entry)
+        }
         Some((self.last, evicted))
     }
 

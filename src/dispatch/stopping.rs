@@ -7,12 +7,14 @@
 use std::time::{Duration, Instant};
 
 use super::backlog::Parcel;
-use super::core::{Core, Failed, FailedKind, Oldest, RecordOutcome, Sent, Step, Tick, View};
+use super::core::{Core, Oldest, Sent, Step, Tick, View};
 use super::message::{Load, Ticket};
-use super::sending::{MIN_TIME_LEFT, Scope};
+use super::sending::{MIN_TIME_LEFT, Scope, TRIES_AT_ONCE};
 use crate::deadline::Deadline;
 use crate::kinesis::batch::Request;
+use crate::kinesis::error::ErrorKind;
 use crate::kinesis::record::LEDGER_EVENT;
+use crate::kinesis::response::RecordOutcome;
 use crate::log::Level;
 
 /// Kept back of the SHUTDOWN window for the ledger.
@@ -230,17 +232,18 @@ impl Core {
 
     pub(super) fn ledger_sent(&mut self, tick: &Tick, request: Box<Request>, sent: Sent) {
         let delivered = matches!(&sent, Ok(outcomes) if outcomes.iter().all(|outcome| *outcome == RecordOutcome::Taken));
-        let hopeless = matches!(&sent, Err(Failed { kind: FailedKind::Configuration, .. }));
+        let hopeless = matches!(&sent, Err((error, _)) if matches!(error.kind, ErrorKind::Configuration | ErrorKind::Credentials));
+        let at_once = matches!(&sent, Err((error, _)) if error.stale || error.retry_now) && self.tries_at_once < TRIES_AT_ONCE;
+        self.tries_at_once += u32::from(at_once);
         if delivered {
             self.retry.delivered();
         }
         let Some(stopping) = &mut self.stopping else { return };
         stopping.ledger = Some(request);
         stopping.ledger_delivered = delivered;
-        if hopeless {
+        if hopeless && !at_once {
             stopping.ledger_tries = LEDGER_TRIES;
         }
-        let at_once = matches!(&sent, Err(failed) if failed.at_once) && stopping.ledger_tries == 1;
         let pause = if at_once { Duration::ZERO } else { self.retry.pause(stopping.ledger_tries, true) };
         stopping.ledger_at = tick.mono.checked_add(pause).unwrap_or(tick.mono);
     }

@@ -414,7 +414,8 @@ impl Request {
         let lines: Vec<&[u8]> = data.split_inclusive(|byte| *byte == b'\n').collect();
         let middle = lines.len() / 2;
         let key = self.records.first().and_then(|record| partition_key(self.body.get(record.range.clone())?)).map(str::to_owned);
-        let parts = (middle > 0).then(|| [lines.get(..middle), lines.get(middle..)].map(|lines| self.repacked(lines.unwrap_or_default(), key.as_deref())));
+        let parts =
+            (middle > 0).then(|| [lines.get(..middle), lines.get(middle..)].map(|lines| self.repacked(lines.unwrap_or_default(), key.as_deref())));
         match parts {
             Some([Some(first), Some(second)]) if first.events() + second.events() == self.events() => Ok((first, second)),
             _ => Err(self),
@@ -445,12 +446,6 @@ impl Request {
         let open = self.open.as_ref().map_or(0, |open| open.key.len() + open.aggregate.as_ref().map_or(0, |_| size_of::<Aggregate>()));
         let gzip = self.gzip.as_ref().map_or(0, |_| gzip::STATE_BYTES);
         self.body.capacity() + self.tail.capacity() + self.records.capacity() * size_of::<Record>() + open + gzip
-    }
-
-    /// Whether a finished body still has the hash that it was finished with.
-    #[must_use]
-    pub fn is_whole(&self) -> bool {
-        self.finished.as_ref().is_none_or(|known| *known == hash(&self.body))
     }
 
     /// The body's buffer, for the next request.

@@ -3,6 +3,8 @@
 //! The regional host is used for ARNs too. SDKs go to `ACCOUNT.data-kinesis.REGION` there; home-made DNS zones for VPC endpoints and egress
 //! allow-lists often lack that name, and the regional host serves the same calls.
 
+use super::proxy;
+
 /// The stream that records go to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stream {
@@ -21,7 +23,7 @@ impl Stream {
             let [partition, "kinesis", region, account, resource] = parts.as_slice() else { return None };
             let name = resource.strip_prefix("stream/")?;
             let account_ok = account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
-            let good = partition.starts_with("aws") && is_region(region) && account_ok && is_stream_name(name);
+            let good = is_region(region) && *partition == self::partition(region) && account_ok && is_stream_name(name);
             return good.then(|| Stream::Arn(text.to_owned()));
         }
         is_stream_name(text).then(|| Stream::Name(text.to_owned()))
@@ -72,30 +74,52 @@ pub struct Endpoint {
     region: String,
 }
 
-/// Partitions by region prefix: DNS suffix, and suffix of the dual-stack hosts. The first that fits counts; the last fits all.
+struct Partition {
+    /// What the names of its regions begin with.
+    regions: &'static str,
+    /// As in ARNs.
+    name: &'static str,
+    suffix: &'static str,
+    dual_stack_suffix: &'static str,
+}
+
+const fn partition_row(regions: &'static str, name: &'static str, suffix: &'static str, dual_stack_suffix: &'static str) -> Partition {
+    Partition { regions, name, suffix, dual_stack_suffix }
+}
+
 /// As in botocore 1.44 `partitions.json`.
-const PARTITIONS: &[(&str, &str, &str)] = &[
-    ("cn-", "amazonaws.com.cn", "api.amazonwebservices.com.cn"),
-    ("us-gov-", "amazonaws.com", "api.aws"),
-    ("us-isob-", "sc2s.sgov.gov", "api.aws.scloud"),
-    ("us-isof-", "csp.hci.ic.gov", "api.aws.hci.ic.gov"),
-    ("us-iso-", "c2s.ic.gov", "api.aws.ic.gov"),
-    ("eu-isoe-", "cloud.adc-e.uk", "api.cloud-aws.adc-e.uk"),
-    ("eusc-", "amazonaws.eu", "api.amazonwebservices.eu"),
-    ("", "amazonaws.com", "api.aws"),
+const PARTITIONS: &[Partition] = &[
+    partition_row("cn-", "aws-cn", "amazonaws.com.cn", "api.amazonwebservices.com.cn"),
+    partition_row("us-gov-", "aws-us-gov", "amazonaws.com", "api.aws"),
+    partition_row("us-isob-", "aws-iso-b", "sc2s.sgov.gov", "api.aws.scloud"),
+    partition_row("us-isof-", "aws-iso-f", "csp.hci.ic.gov", "api.aws.hci.ic.gov"),
+    partition_row("us-iso-", "aws-iso", "c2s.ic.gov", "api.aws.ic.gov"),
+    partition_row("eu-isoe-", "aws-iso-e", "cloud.adc-e.uk", "api.cloud-aws.adc-e.uk"),
+    partition_row("eusc-", "aws-eusc", "amazonaws.eu", "api.amazonwebservices.eu"),
 ];
+/// That of all other regions.
+const COMMERCIAL: Partition = partition_row("", "aws", "amazonaws.com", "api.aws");
+
+fn partition_of(region: &str) -> &'static Partition {
+    PARTITIONS.iter().find(|partition| region.starts_with(partition.regions)).unwrap_or(&COMMERCIAL)
+}
+
+/// The name that the partition of `region` has in ARNs.
+#[must_use]
+pub fn partition(region: &str) -> &'static str {
+    partition_of(region).name
+}
 
 impl Endpoint {
     /// The regional host of `service` (`kinesis`, `sts`) by AWS's rules.
     #[must_use]
     pub fn regional(service: &str, region: &str, variants: Variants) -> Endpoint {
-        let row = PARTITIONS.iter().find(|(prefix, _, _)| region.starts_with(prefix));
-        let (suffix, dual_stack_suffix) = row.map_or(("amazonaws.com", "api.aws"), |(_, suffix, dual)| (*suffix, *dual));
+        let partition = partition_of(region);
         // GovCloud's ordinary host is its FIPS host.
         let has_own_fips_host = variants.dual_stack || !region.starts_with("us-gov-");
         let fips = variants.fips && has_own_fips_host;
         let fips = if fips { "-fips" } else { "" };
-        let suffix = if variants.dual_stack { dual_stack_suffix } else { suffix };
+        let suffix = if variants.dual_stack { partition.dual_stack_suffix } else { partition.suffix };
         Endpoint { url: format!("https://{service}{fips}.{region}.{suffix}/"), region: region.to_owned() }
     }
 
@@ -115,6 +139,21 @@ impl Endpoint {
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Scheme, host and port, for a person: a path may hold what is nobody's business.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        let host = self.url.find("://").map_or(0, |at| at + 3);
+        let length = self.url.get(host..).and_then(|rest| rest.find('/')).unwrap_or_default();
+        self.url.get(..host + length).unwrap_or_default()
+    }
+
+    /// Whether what is sent there can be read on the network: http to another machine.
+    #[must_use]
+    pub fn is_readable_by_others(&self) -> bool {
+        let uri = self.url.parse::<http::Uri>().ok();
+        uri.is_some_and(|uri| uri.scheme_str() == Some("http") && !uri.host().is_some_and(|host| proxy::is_local(&host.to_ascii_lowercase())))
     }
 
     /// The region that signatures name.
@@ -172,6 +211,12 @@ mod tests {
             "",
             "has space",
             "arn:aws:kinesis:eu-west-1:123:stream/x",
+            "arn:aws:kinesis:eu-west-1:1234567890123:stream/x",
+            "arn:aws:kinesis:eu-west-1:12345678901x:stream/x",
+            "arn:awsbogus:kinesis:eu-west-1:123456789012:stream/x",
+            "arn:aws:kinesis:cn-north-1:123456789012:stream/x",
+            "arn:aws-cn:kinesis:eu-west-1:123456789012:stream/x",
+            "arn:aws:kinesis:us-gov-west-1:123456789012:stream/x",
             "arn:aws:sqs:eu-west-1:123456789012:stream/x",
             "arn:aws:kinesis:eu-west-1:123456789012:x",
             "a/b",
@@ -179,6 +224,42 @@ mod tests {
             assert_eq!(Stream::parse(bad), None, "{bad}");
         }
         assert_eq!(Stream::parse(&"x".repeat(129)), None);
+    }
+
+    #[test]
+    fn an_arn_names_the_partition_of_its_region() {
+        for (partition, region) in [
+            ("aws", "eu-west-1"),
+            ("aws", "mars-north-1"),
+            ("aws-cn", "cn-north-1"),
+            ("aws-us-gov", "us-gov-west-1"),
+            ("aws-iso", "us-iso-east-1"),
+            ("aws-iso-b", "us-isob-east-1"),
+            ("aws-iso-e", "eu-isoe-west-1"),
+            ("aws-iso-f", "us-isof-south-1"),
+            ("aws-eusc", "eusc-de-east-1"),
+        ] {
+            let arn = |partition: &str| format!("arn:{partition}:kinesis:{region}:123456789012:stream/x");
+            assert!(Stream::parse(&arn(partition)).is_some(), "{region}");
+            assert!(Stream::parse(&arn("aws-other")).is_none(), "{region}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_is_shown_without_its_path_and_known_to_be_readable_by_others() {
+        for (url, origin, readable) in [
+            ("http://127.0.0.1:4566/path", "http://127.0.0.1:4566", false),
+            ("http://localhost:4566", "http://localhost:4566", false),
+            ("http://[::1]:4566", "http://[::1]:4566", false),
+            ("http://emulator:4566/secret", "http://emulator:4566", true),
+            ("http://10.0.0.1", "http://10.0.0.1", true),
+            ("http://127.0.0.1.example.com", "http://127.0.0.1.example.com", true),
+            ("https://vpce-1.kinesis.eu-west-1.vpce.amazonaws.com/", "https://vpce-1.kinesis.eu-west-1.vpce.amazonaws.com", false),
+        ] {
+            let endpoint = Endpoint::custom(url, "eu-west-1").unwrap();
+            assert_eq!((endpoint.origin(), endpoint.is_readable_by_others()), (origin, readable), "{url}");
+        }
+        assert_eq!(Endpoint::default().origin(), "");
     }
 
     #[test]

@@ -1,14 +1,61 @@
 //! Downstream: what Kinesis takes. Records, PutRecords requests, signatures, answers. Knows neither Lambda nor the queue.
 
 pub mod batch;
+pub mod client;
+pub mod clock_skew;
 pub mod credentials;
 pub mod endpoint;
+pub mod error;
 pub mod gzip;
+pub mod http;
 pub mod kpl;
+pub mod provider;
 pub mod proxy;
-pub mod put_records;
 pub mod record;
+pub mod response;
 pub mod sign;
-pub mod skew;
 pub mod sts;
-pub mod way;
+mod transport;
+
+use self::endpoint::{Endpoint, Stream};
+use self::error::Place;
+use self::http::HttpSettings;
+use self::provider::CredentialsSource;
+use self::sts::Role;
+
+/// What this room needs to know. Made when the environment is read.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where to.
+    pub stream: Stream,
+    /// Where Kinesis is, and the region that signatures name.
+    pub endpoint: Endpoint,
+    /// Where credentials come from.
+    pub credentials: CredentialsSource,
+    /// The role whose credentials are used instead of those.
+    pub role: Option<Role>,
+    /// Roots and proxies.
+    pub http: HttpSettings,
+    /// Whether the sandbox comes out of a snapshot.
+    pub snap_start: bool,
+}
+
+impl Settings {
+    /// The names that advice mentions.
+    #[must_use]
+    pub fn place(&self) -> Place<'_> {
+        Place {
+            stream: self.stream.member().1,
+            region: self.endpoint.region(),
+            endpoint: self.endpoint.origin(),
+            role: self.role.as_ref().map(|role| role.arn.as_str()),
+            sts: self.role.as_ref().map_or("", |role| role.endpoint.origin()),
+        }
+    }
+
+    /// The endpoints that are called over plain http off this machine, so that others can read what is sent there.
+    pub fn readable_by_others(&self) -> impl Iterator<Item = &str> {
+        let sts = self.role.as_ref().map(|role| &role.endpoint);
+        [Some(&self.endpoint), sts].into_iter().flatten().filter(|endpoint| endpoint.is_readable_by_others()).map(Endpoint::origin)
+    }
+}

@@ -43,14 +43,14 @@ impl Proxies {
         let (name, proxy) = if https { self.https.as_ref()? } else { self.http.as_ref()? };
         let host = uri.host()?.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
         let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
-        let straight = is_here(&host) || self.exceptions.split([',', ' ']).any(|exception| covers(exception, &host, port));
+        let straight = is_local(&host) || self.exceptions.split([',', ' ']).any(|exception| covers(exception, &host, port));
         (!straight).then_some((*name, proxy))
     }
 }
 
 /// Loopback, and the link-local addresses under which AWS serves metadata and credentials: no proxy can reach those.
-fn is_here(host: &str) -> bool {
-    match host.parse::<IpAddr>() {
+pub(super) fn is_local(host: &str) -> bool {
+    match host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
         Ok(IpAddr::V4(address)) => address.is_loopback() || address.is_link_local(),
         Ok(IpAddr::V6(address)) => address.is_loopback(),
         Err(_) => host == "localhost" || host.ends_with(".localhost"),

@@ -7,18 +7,18 @@ use std::time::Instant;
 use http::Request;
 use sha2::{Digest, Sha256};
 
-use super::credentials::{Keys, Lease};
-use super::endpoint::Endpoint;
-use super::put_records::{Failure, Remedy, is_about_time, person, remedy};
+use super::clock_skew::ClockSkew;
+use super::credentials::Credentials;
+use super::endpoint::{self, Endpoint};
+use super::error::{ASSUME_ROLE, Error, ErrorKind, read_error, tag};
+use super::http::HttpSettings;
+use super::provider::{CALL_TIMEOUT, ExpiringCredentials};
 use super::sign;
-use super::skew::Skew;
-use super::way::{Way, exchange};
+use super::transport::InterruptHandle;
 use crate::deadline::{Deadline, Limit};
 
-/// What the codes of failures here begin with; STS's own code follows.
-pub const FAILED: &str = "AssumeRole.";
-/// The longest that AWS allows a role which is assumed by a role's keys.
-const SECONDS: u32 = 3600;
+/// The longest that AWS allows a role which is assumed with a role's credentials.
+const LIFETIME_SECONDS: u32 = 3600;
 
 /// A role to assume, and where to ask for it.
 #[derive(Clone)]
@@ -40,14 +40,14 @@ impl fmt::Debug for Role {
     }
 }
 
-/// Whether `text` is a role's ARN.
+/// Whether `text` is the ARN of a role in the partition of `region`: no other can be assumed from there.
 #[must_use]
-pub fn is_role(text: &str) -> bool {
+pub fn is_role(text: &str, region: &str) -> bool {
     let parts: Vec<&str> = text.splitn(6, ':').collect();
     let ["arn", partition, "iam", "", account, resource] = parts.as_slice() else { return false };
     let name = resource.strip_prefix("role/").unwrap_or_default();
     let legal = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"+=,.@-_/".contains(&b));
-    partition.starts_with("aws") && account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit()) && !name.is_empty() && legal
+    *partition == endpoint::partition(region) && account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit()) && !name.is_empty() && legal
 }
 
 /// Whether `text` can be an external id.
@@ -63,41 +63,49 @@ pub fn session_name(text: &str) -> String {
     if name.len() < 2 { env!("CARGO_PKG_NAME").to_owned() } else { name }
 }
 
-/// Calls STS once, or twice if the local clock turns out to be wrong.
-pub(super) fn assume(role: &Role, keys: &Keys, way: &Way, skew: &mut Skew, deadline: &Deadline) -> Result<Lease, Failure> {
-    let deadline = Deadline::after(Instant::now(), super::credentials::CALL, Limit::Credentials).earlier(*deadline);
-    let agent = way.agent(role.endpoint.url())?;
-    let mut corrected = false;
-    loop {
-        let (status, headers, body) = exchange(&agent, request(role, keys, skew)?, &deadline, false).map_err(on_the_way)?;
-        let text = String::from_utf8_lossy(&body);
-        if status == 200 {
-            return read_answer(&text, skew).ok_or_else(|| person(&format!("{FAILED}UnreadableAnswer"), "an answer without keys".to_owned()));
+/// Calls STS once, or twice if the signature's time was wrong: then the clock is corrected, or the signature had grown old in a freeze.
+pub(super) fn assume(
+    role: &Role,
+    credentials: &Credentials,
+    http: &HttpSettings,
+    interrupts: &InterruptHandle,
+    skew: &mut ClockSkew,
+    deadline: &Deadline,
+) -> Result<ExpiringCredentials, Error> {
+    let deadline = Deadline::after(Instant::now(), CALL_TIMEOUT, Limit::Credentials).earlier(*deadline);
+    let mut call = || -> Result<ExpiringCredentials, Error> {
+        let mut client = http.client(role.endpoint.url(), interrupts)?;
+        let body = form(role);
+        let mut signed_anew = false;
+        loop {
+            let response = client.send(request(role, &body, credentials, skew)?, &body, &deadline)?;
+            if response.status == 200 {
+                let text = String::from_utf8_lossy(&response.body);
+                return read_answer(&text, skew).ok_or_else(|| Error::new("UnreadableResponse", "an answer without credentials"));
+            }
+            let error = read_error(response.status, &response.headers, &response.body);
+            if error.kind != ErrorKind::ClockSkew || signed_anew {
+                return Err(error);
+            }
+            skew.learn(&response.headers);
+            signed_anew = true;
         }
-        let failure = read_failure(status, &text);
-        if !failure.about_time || corrected || !skew.learn(&headers) {
-            return Err(failure);
-        }
-        corrected = true;
-    }
+    };
+    call().map_err(|error| error.while_fetching(ASSUME_ROLE))
 }
 
-fn request(role: &Role, keys: &Keys, skew: &Skew) -> Result<Request<Vec<u8>>, Failure> {
-    let body = form(role);
-    let hash = Sha256::digest(&body).iter().fold(String::with_capacity(64), |mut hex, byte| {
+fn request(role: &Role, body: &[u8], credentials: &Credentials, skew: &ClockSkew) -> Result<Request<()>, Error> {
+    let hash = Sha256::digest(body).iter().fold(String::with_capacity(64), |mut hex, byte| {
         let _ = write!(hex, "{byte:02x}");
         hex
     });
     let scope = sign::Scope { url: role.endpoint.url(), region: role.endpoint.region(), service: "sts", time: skew.now() };
     let headers = [("content-type", "application/x-www-form-urlencoded")];
-    let signature = sign::headers(&scope, keys, &headers, hash).map_err(|message| person("BadCredentials", message))?;
-    let post = headers.iter().fold(Request::post(role.endpoint.url()), |post, (name, value)| post.header(*name, *value));
-    let post = signature.into_iter().fold(post, |post, (name, value)| post.header(name, value));
-    post.body(body).map_err(|error| person("BadRequest", error.to_string()))
+    sign::post(&scope, credentials, &headers, hash)
 }
 
 fn form(role: &Role) -> Vec<u8> {
-    let mut body = format!("Action=AssumeRole&Version=2011-06-15&DurationSeconds={SECONDS}");
+    let mut body = format!("Action=AssumeRole&Version=2011-06-15&DurationSeconds={LIFETIME_SECONDS}");
     let external_id = role.external_id.as_deref().map(|id| ("ExternalId", id));
     for (name, value) in [("RoleArn", role.arn.as_str()), ("RoleSessionName", &role.session)].into_iter().chain(external_id) {
         let _ = write!(body, "&{name}=");
@@ -112,37 +120,10 @@ fn form(role: &Role) -> Vec<u8> {
     body.into_bytes()
 }
 
-/// Emulators answer XML whatever they are asked for, and so does STS unless told otherwise: four tags are cut out of it.
-fn read_answer(xml: &str, skew: &Skew) -> Option<Lease> {
-    let keys = Keys::new(tag(xml, "AccessKeyId")?, tag(xml, "SecretAccessKey")?, Some(tag(xml, "SessionToken")?));
-    Some(Lease::new(keys, tag(xml, "Expiration").as_deref(), skew.now()))
-}
-
-fn read_failure(status: u16, xml: &str) -> Failure {
-    let code: String = tag(xml, "Code").unwrap_or_default().chars().filter(|c| c.is_ascii_alphanumeric() || "._-".contains(*c)).take(64).collect();
-    let code = if code.is_empty() { format!("Http{status}") } else { code };
-    let message = tag(xml, "Message");
-    let request_id = tag(xml, "RequestId").filter(|id| id.len() <= 64 && id.bytes().all(|b| b.is_ascii_graphic()));
-    let shown = request_id.map_or_else(|| format!("HTTP {status}"), |id| format!("HTTP {status}, request id {id}"));
-    let remedy = match remedy(&code, status) {
-        Remedy::Split => Remedy::Person,
-        other => other,
-    };
-    let about_time = is_about_time(&code, message.as_deref().unwrap_or_default());
-    Failure { remedy, about_time, detail: message, ..person(&format!("{FAILED}{code}"), shown) }
-}
-
-/// What happens on the way to STS cannot have put a record anywhere.
-fn on_the_way(failure: Failure) -> Failure {
-    Failure { code: format!("{FAILED}{}", failure.code), ambiguous: false, ..failure }
-}
-
-/// The text of the first element of that name.
-fn tag(xml: &str, name: &str) -> Option<String> {
-    let (_, rest) = xml.split_once(&format!("<{name}>"))?;
-    let (text, _) = rest.split_once(&format!("</{name}>"))?;
-    let plain = [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&apos;", "'"), ("&amp;", "&")];
-    Some(plain.iter().fold(text.trim().to_owned(), |text, (entity, plain)| text.replace(entity, plain)))
+/// Emulators answer XML whatever they are asked for, and so does STS unless told otherwise: four elements are cut out of it.
+fn read_answer(xml: &str, skew: &ClockSkew) -> Option<ExpiringCredentials> {
+    let credentials = Credentials::new(tag(xml, "AccessKeyId")?, tag(xml, "SecretAccessKey")?, Some(tag(xml, "SessionToken")?));
+    Some(ExpiringCredentials::new(credentials, tag(xml, "Expiration").as_deref(), skew.now()))
 }
 
 #[cfg(test)]
@@ -170,7 +151,9 @@ mod tests {
     fn roles_external_ids_and_session_names() {
         for (arn, good) in [
             ("arn:aws:iam::123456789012:role/writer", true),
-            ("arn:aws-cn:iam::123456789012:role/a/b/writer", true),
+            ("arn:aws:iam::123456789012:role/a/b/writer", true),
+            ("arn:aws-cn:iam::123456789012:role/writer", false),
+            ("arn:awsbogus:iam::123456789012:role/writer", false),
             ("arn:aws:iam::123456789012:user/writer", false),
             ("arn:aws:sts::123456789012:assumed-role/writer/x", false),
             ("arn:aws:iam::123:role/writer", false),
@@ -178,8 +161,9 @@ mod tests {
             ("arn:aws:iam::123456789012:role/a b", false),
             ("writer", false),
         ] {
-            assert_eq!(is_role(arn), good, "{arn}");
+            assert_eq!(is_role(arn, "eu-west-1"), good, "{arn}");
         }
+        assert!(is_role("arn:aws-cn:iam::123456789012:role/writer", "cn-north-1"));
         assert!(is_external_id("a:b/c-1") && !is_external_id("x") && !is_external_id("has space"));
         assert_eq!(session_name("orders-1_x"), "orders-1_x");
         assert_eq!(session_name("x".repeat(90).as_str()).len(), 64);
@@ -192,22 +176,29 @@ mod tests {
             <AssumedRoleId>AROA:orders</AssumedRoleId></AssumedRoleUser><Credentials><AccessKeyId>ASIA1</AccessKeyId>
             <SecretAccessKey>s/+=</SecretAccessKey><SessionToken>
             t//==</SessionToken><Expiration>2026-11-23T18:00:00Z</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>"#;
-        assert!(read_answer(xml, &Skew::default()).is_some());
-        assert!(read_answer("<html>", &Skew::default()).is_none());
+        assert!(read_answer(xml, &ClockSkew::default()).is_some());
+        assert!(read_answer("<html>", &ClockSkew::default()).is_none());
         assert_eq!(tag(xml, "SessionToken").as_deref(), Some("t//=="));
 
-        for (status, body, code, remedy) in [
-            (403, "<Code>AccessDenied</Code><Message>a &lt;b&gt;</Message>", "AssumeRole.AccessDenied", Remedy::Person),
-            (403, "<Code>RegionDisabledException</Code>", "AssumeRole.RegionDisabledException", Remedy::Person),
-            (403, "<Code>ExpiredToken</Code>", "AssumeRole.ExpiredToken", Remedy::Person),
-            (400, "<Code>ValidationError</Code>", "AssumeRole.ValidationError", Remedy::Person),
-            (400, "<Code>Throttling</Code>", "AssumeRole.Throttling", Remedy::Throttled),
-            (503, "<html>", "AssumeRole.Http503", Remedy::Transient),
+        for (status, body, code, kind) in [
+            (403, "<Code>AccessDenied</Code><Message>a &lt;b&gt;</Message>", "AssumeRole.AccessDenied", ErrorKind::Configuration),
+            (403, "<Code>RegionDisabledException</Code>", "AssumeRole.RegionDisabledException", ErrorKind::Configuration),
+            (403, "<Code>ExpiredToken</Code>", "AssumeRole.ExpiredToken", ErrorKind::Credentials),
+            (400, "<Code>ValidationError</Code>", "AssumeRole.ValidationError", ErrorKind::Configuration),
+            (400, "<Code>Throttling</Code>", "AssumeRole.Throttling", ErrorKind::Throttled),
+            (503, "<html>", "AssumeRole.Http503", ErrorKind::Transient),
+            (413, "", "AssumeRole.Http413", ErrorKind::Configuration),
+            (
+                403,
+                "<Code>SignatureDoesNotMatch</Code><Message>Signature expired: x</Message>",
+                "AssumeRole.SignatureDoesNotMatch",
+                ErrorKind::ClockSkew,
+            ),
         ] {
-            let failure = read_failure(status, body);
-            assert_eq!((failure.code.as_str(), failure.remedy), (code, remedy));
-            assert!(!failure.to_string().contains("<b>"), "the body's words stay out of log lines");
+            let body = if body.starts_with("<Code>") { format!("<ErrorResponse><Error>{body}</Error></ErrorResponse>") } else { body.to_owned() };
+            let error = read_error(status, &http::HeaderMap::new(), body.as_bytes()).while_fetching(ASSUME_ROLE);
+            assert_eq!((error.code.as_str(), error.kind), (code, kind));
+            assert!(!error.to_string().contains("<b>"), "the body's words stay out of log lines");
         }
-        assert!(read_failure(403, "<Code>SignatureDoesNotMatch</Code><Message>Signature expired: x</Message>").about_time);
     }
 }

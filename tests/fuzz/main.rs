@@ -18,8 +18,9 @@ use fastrand::Rng;
 use http::HeaderMap;
 use kinesis_telemetry_extension::config::{self, Types};
 use kinesis_telemetry_extension::event::{Batch, Event};
-use kinesis_telemetry_extension::kinesis::put_records;
+use kinesis_telemetry_extension::kinesis::error::read_error;
 use kinesis_telemetry_extension::kinesis::record::Envelope;
+use kinesis_telemetry_extension::kinesis::response::read_outcomes;
 use kinesis_telemetry_extension::lambda::body::Intake;
 use kinesis_telemetry_extension::sandbox::Sandbox;
 
@@ -210,13 +211,13 @@ fn answers_of_any_kind_are_read() {
                 body[at] = rng.u8(..);
             }
         }
-        if let Ok(outcomes) = put_records::read_answer(&body, 2) {
+        if let Ok(outcomes) = read_outcomes(&body, 2) {
             assert_eq!(outcomes.len(), 2);
         }
         let mut headers = HeaderMap::new();
         let value: Vec<u8> = (0..rng.usize(0..30)).map(|_| rng.u8(32..127)).collect();
         headers.insert("x-amzn-errortype", http::HeaderValue::from_bytes(&value).unwrap());
-        let failure = put_records::read_failure(rng.u16(300..600), &headers, &body);
+        let failure = read_error(rng.u16(300..600), &headers, &body);
         assert!(!failure.code.is_empty() && failure.code.len() <= 64 && failure.code.chars().all(|c| c.is_ascii_graphic()));
     });
 }

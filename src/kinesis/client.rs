@@ -1,0 +1,224 @@
+//! One PutRecords call: signed, sent, and one outcome for each record.
+//!
+//! One call is one request to Kinesis. It repeats nothing by itself: an [`Error`] says whether its cause is removed, so that the caller, who
+//! counts requests and errors, sends again. Runs on the dispatcher's thread; only [`InterruptHandle`] is for others.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::Settings;
+use super::batch::Request;
+use super::clock_skew::ClockSkew;
+use super::error::{Error, ErrorKind, read_error};
+use super::http::{HttpClient, Response};
+use super::provider::CredentialsProvider;
+use super::response::{RecordOutcome, read_outcomes};
+use super::sign;
+pub use super::transport::InterruptHandle;
+use crate::deadline::Deadline;
+use crate::sandbox::Sandbox;
+
+/// No call is worth beginning with less time left than this.
+pub const MIN_TIME_LEFT: Duration = Duration::from_millis(10);
+
+/// Sends PutRecords requests to one stream.
+#[derive(Debug)]
+pub struct Client {
+    settings: Settings,
+    provider: CredentialsProvider,
+    http: Option<HttpClient>,
+    skew: ClockSkew,
+    removed: RemovedCauses,
+    restores: Restores,
+    interrupts: InterruptHandle,
+}
+
+/// Which causes were removed since Kinesis last took something: none is worth a second try at once, whatever answers say.
+#[derive(Debug, Default)]
+struct RemovedCauses {
+    refused_credentials: bool,
+    wrong_time: bool,
+}
+
+impl Client {
+    /// Opens nothing yet.
+    #[must_use]
+    pub fn new(settings: &Settings, sandbox: Arc<Sandbox>) -> Client {
+        let interrupts = InterruptHandle::default();
+        let Settings { credentials, role, http, snap_start, .. } = settings.clone();
+        Client {
+            settings: settings.clone(),
+            provider: CredentialsProvider::new(credentials, role, http, interrupts.clone()),
+            http: None,
+            skew: ClockSkew::default(),
+            removed: RemovedCauses::default(),
+            restores: Restores::new(snap_start, sandbox),
+            interrupts,
+        }
+    }
+
+    /// Sends `request` once and says what became of each of its records, in their order. It is over at `deadline`, whatever the network does.
+    ///
+    /// # Errors
+    /// An [`Error`] when the request failed as a whole or its answer cannot be trusted.
+    pub fn put(&mut self, request: &mut Request, deadline: &Deadline) -> Result<Vec<RecordOutcome>, Error> {
+        self.begin();
+        let result = self.put_once(request, deadline);
+        match result {
+            Ok(outcomes) => {
+                self.removed = RemovedCauses::default();
+                Ok(outcomes)
+            }
+            Err(error) => Err(Error { retry_now: self.remove_cause(&error), ..error }),
+        }
+    }
+
+    /// Opens a connection, unless there is one that is alive, and fetches credentials that are due. Nothing is requested of Kinesis.
+    ///
+    /// # Errors
+    /// What the next call would fail with.
+    pub fn prepare(&mut self, deadline: &Deadline) -> Result<(), Error> {
+        self.begin();
+        self.provider.credentials(&mut self.skew, deadline)?;
+        let url = self.settings.endpoint.url().to_owned();
+        self.http()?.prepare(&url, deadline)
+    }
+
+    /// Lets go of the connection: the next call opens a fresh one.
+    pub fn disconnect(&mut self) {
+        if let Some(http) = &self.http {
+            http.disconnect();
+        }
+    }
+
+    /// For another thread, which may not want to wait for a call.
+    #[must_use]
+    pub fn interrupt_handle(&self) -> InterruptHandle {
+        self.interrupts.clone()
+    }
+
+    /// The generation of the last call. An interrupt names the one that it is meant for.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.interrupts.generation()
+    }
+
+    /// What a person can do about an error of this client's.
+    #[must_use]
+    pub fn advice(&self, error: &Error) -> String {
+        error.advice(&self.settings.place())
+    }
+
+    /// Seconds that AWS's clock was found to be ahead of the local one; 0 while it was near enough.
+    #[must_use]
+    pub fn skew_seconds(&self) -> i64 {
+        self.skew.seconds()
+    }
+
+    /// Whether the role of the settings is assumed.
+    #[must_use]
+    pub fn has_assumed_role(&self) -> bool {
+        self.provider.has_assumed()
+    }
+
+    fn begin(&mut self) {
+        self.interrupts.begin();
+        if self.restores.happened() {
+            // Sockets are dead, TLS sessions are known to other sandboxes, and credentials may be old.
+            self.http = None;
+            self.provider.invalidate();
+        }
+    }
+
+    fn put_once(&mut self, request: &mut Request, deadline: &Deadline) -> Result<Vec<RecordOutcome>, Error> {
+        let sent = request.len();
+        let hash = request.finish(&self.settings.stream);
+        let Response { status, headers, body } = self.post(request.body(), hash, deadline)?;
+        if status == 200 {
+            return read_outcomes(&body, sent);
+        }
+        let error = read_error(status, &headers, &body);
+        if error.kind == ErrorKind::ClockSkew {
+            self.skew.learn(&headers);
+        }
+        Err(error)
+    }
+
+    fn post(&mut self, body: &[u8], hash: String, deadline: &Deadline) -> Result<Response, Error> {
+        let credentials = self.provider.credentials(&mut self.skew, deadline)?;
+        let endpoint = &self.settings.endpoint;
+        let scope = sign::Scope { url: endpoint.url(), region: endpoint.region(), service: "kinesis", time: self.skew.now() };
+        let headers = [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", "Kinesis_20131202.PutRecords")];
+        let post = sign::post(&scope, &credentials, &headers, hash)?;
+        self.http()?.send(post, body, deadline)
+    }
+
+    fn http(&mut self) -> Result<&mut HttpClient, Error> {
+        let http = match self.http.take() {
+            Some(http) => http,
+            None => self.settings.http.client(self.settings.endpoint.url(), &self.interrupts)?,
+        };
+        Ok(self.http.insert(http))
+    }
+
+    /// Removes what stood in the way, if it can be removed. Says whether a try at once is worth it: once for each cause, until Kinesis takes
+    /// something again.
+    fn remove_cause(&mut self, error: &Error) -> bool {
+        match error.kind {
+            ErrorKind::Credentials => self.provider.invalidate() && !std::mem::replace(&mut self.removed.refused_credentials, true),
+            // The clock is corrected by now; or the clock is right, and the signature had grown old in a freeze. The next one is new.
+            ErrorKind::ClockSkew => !std::mem::replace(&mut self.removed.wrong_time, true),
+            _ => false,
+        }
+    }
+}
+
+/// Whether the sandbox was restored from a snapshot since the last look: Lambda says so, or, under SnapStart, the wall clock has jumped.
+#[derive(Debug)]
+struct Restores {
+    snap_start: bool,
+    sandbox: Arc<Sandbox>,
+    known: u16,
+    seen: (Instant, SystemTime),
+}
+
+impl Restores {
+    /// More than a clock that is being set right moves by.
+    const JUMP: Duration = Duration::from_secs(5);
+
+    fn new(snap_start: bool, sandbox: Arc<Sandbox>) -> Restores {
+        Restores { snap_start, sandbox, known: 0, seen: (Instant::now(), SystemTime::now()) }
+    }
+
+    fn happened(&mut self) -> bool {
+        if !self.snap_start {
+            return false;
+        }
+        let now = (Instant::now(), SystemTime::now());
+        let (elapsed, told) = (now.0.saturating_duration_since(self.seen.0), now.1.duration_since(self.seen.1));
+        self.seen = now;
+        let jumped = told.map_or(true, |told| told.abs_diff(elapsed) > Self::JUMP);
+        let known = std::mem::replace(&mut self.known, self.sandbox.restores());
+        jumped || known != self.known
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restore_is_told_by_lambda_or_by_a_clock_that_jumped() {
+        let sandbox = Arc::new(Sandbox::default());
+        let mut elsewhere = Restores::new(false, Arc::clone(&sandbox));
+        let mut restores = Restores::new(true, Arc::clone(&sandbox));
+        assert!(!restores.happened());
+        sandbox.restored();
+        assert!(restores.happened() && !restores.happened());
+        restores.seen.1 -= Duration::from_secs(60);
+        assert!(restores.happened() && !restores.happened());
+        restores.seen.1 += Duration::from_secs(60);
+        assert!(restores.happened() && !restores.happened());
+        assert!(!elsewhere.happened());
+    }
+}

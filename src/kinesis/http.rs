@@ -1,0 +1,223 @@
+//! One HTTP exchange with an AWS endpoint: TLS roots, proxy, request, answer, and what an error before the answer means.
+//!
+//! Runs on the dispatcher's thread. The client, and with it TLS, is made with the first call: nothing of it is needed before `/next`.
+
+use std::io::{self, ErrorKind as Io, Read};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, Request, Uri};
+use ureq::SendBody;
+use ureq::tls::{PemItem, RootCerts, TlsConfig};
+
+use super::error::{Error, ErrorKind};
+use super::proxy::Proxies;
+use super::transport::{Connections, Cut, InterruptHandle, NoLookup};
+use crate::deadline::Deadline;
+
+/// An answer for 500 records has about 100 KB; more than this is nobody's answer.
+const MAX_RESPONSE: u64 = 1024 * 1024;
+/// With less time left nothing is begun.
+const MIN_TIMEOUT: Duration = Duration::from_millis(5);
+
+/// What the environment says about HTTP.
+#[derive(Clone, Debug, Default)]
+pub struct HttpSettings {
+    /// `AWS_CA_BUNDLE`: a PEM file of roots to trust instead of the built-in ones.
+    pub ca_bundle: Option<PathBuf>,
+    /// `HTTPS_PROXY` and its like.
+    pub proxies: Proxies,
+}
+
+/// Status, headers and body of an answer, of any status.
+#[derive(Debug)]
+pub(super) struct Response {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Vec<u8>,
+}
+
+/// A client for one URL, with one connection.
+#[derive(Debug)]
+pub(super) struct HttpClient {
+    agent: ureq::Agent,
+    connections: Connections,
+    interrupts: InterruptHandle,
+    /// How long the last exchange took.
+    took: Duration,
+}
+
+impl HttpSettings {
+    /// Opens nothing yet.
+    pub(super) fn client(&self, url: &str, interrupts: &InterruptHandle) -> Result<HttpClient, Error> {
+        let proxy = match self.proxies.of(url) {
+            None => None,
+            // The value may hold a password, and is not quoted.
+            Some((name, proxy)) => Some(ureq::Proxy::new(proxy).map_err(|_| Error::new("Proxy", format!("{name} is no proxy's URL")))?),
+        };
+        let connections = Connections::new(proxy.is_some(), interrupts.clone());
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
+            .accept("")
+            // One connection is all that a single dispatcher uses. A dead one is never tried twice, as it leaves the pool when used.
+            .max_idle_connections(1)
+            .max_idle_connections_per_host(1)
+            // Filled with zeros for each connection, and resident from then on. Answers are short. The other one stays at ureq's 128 KiB:
+            // the large requests of a flood are written in pieces of it, and smaller pieces cost more CPU.
+            .input_buffer_size(16 * 1024)
+            // The connection itself knows when it is too old, by both clocks.
+            .max_idle_age(Duration::from_secs(3600))
+            .proxy(proxy)
+            .tls_config(TlsConfig::builder().root_certs(self.roots()?).build())
+            .build();
+        let agent = ureq::Agent::with_parts(config, connections.clone(), NoLookup);
+        Ok(HttpClient { agent, connections, interrupts: interrupts.clone(), took: Duration::ZERO })
+    }
+
+    fn roots(&self) -> Result<RootCerts, Error> {
+        let Some(path) = &self.ca_bundle else { return Ok(RootCerts::WebPki) };
+        let problem = |what: String| Error::new("CaBundle", format!("AWS_CA_BUNDLE: {}: {what}", path.display()));
+        let pem = std::fs::read(path).map_err(|error| problem(error.to_string()))?;
+        let certificates: Vec<_> = ureq::tls::parse_pem(&pem)
+            .filter_map(|item| match item {
+                Ok(PemItem::Certificate(certificate)) => Some(certificate),
+                _ => None,
+            })
+            .collect();
+        if certificates.is_empty() {
+            return Err(problem("holds no PEM certificate".to_owned()));
+        }
+        Ok(RootCerts::Specific(Arc::new(certificates)))
+    }
+}
+
+impl HttpClient {
+    /// Sends `request` with `body`, or without one if it is a GET, and reads the whole answer.
+    ///
+    /// A connection that was there before gets at most a third of the time, or twice what the last answer took, so that there is time for a
+    /// fresh one if it has died without a word.
+    pub(super) fn send(&mut self, request: Request<()>, body: &[u8], deadline: &Deadline) -> Result<Response, Error> {
+        let begun = Instant::now();
+        self.check_time(deadline, begun)?;
+        let patience = (deadline.left(begun) / 3).max(self.took * 2);
+        self.connections.begin(deadline.at(), deadline.at().min(begun + patience));
+        let mut upload = Upload { left: body };
+        let result = self.exchange(request, &mut upload);
+        match result {
+            Ok(response) => {
+                self.connections.end();
+                self.took = begun.elapsed();
+                Ok(response)
+            }
+            Err(error) => {
+                let error = classify_transport_error(&error, deadline);
+                // Kinesis stores nothing of a request whose last byte it has not seen.
+                let ambiguous = upload.left.is_empty() && !body.is_empty();
+                let stale = self.connections.reused_in_vain() && error.kind == ErrorKind::Transient;
+                self.connections.close();
+                Err(Error { ambiguous, stale, ..error })
+            }
+        }
+    }
+
+    fn exchange(&self, request: Request<()>, upload: &mut Upload<'_>) -> Result<Response, ureq::Error> {
+        let (mut parts, ()) = request.into_parts();
+        let mut response = if parts.method == http::Method::GET {
+            self.agent.run(Request::from_parts(parts, ()))?
+        } else {
+            // Without it ureq would send chunks, which Kinesis does not take.
+            parts.headers.insert(http::header::CONTENT_LENGTH, upload.left.len().into());
+            self.agent.run(Request::from_parts(parts, SendBody::from_reader(upload)))?
+        };
+        let body = response.body_mut().with_config().limit(MAX_RESPONSE).read_to_vec()?;
+        let (parts, _) = response.into_parts();
+        Ok(Response { status: parts.status.as_u16(), headers: parts.headers, body })
+    }
+
+    /// Opens a connection ahead of its use, unless there is one that is alive. Requests nothing.
+    pub(super) fn prepare(&mut self, url: &str, deadline: &Deadline) -> Result<(), Error> {
+        self.check_time(deadline, Instant::now())?;
+        let url: Uri = url.parse().map_err(|_| Error::new("BadRequest", "the endpoint's URL is not legal"))?;
+        self.connections.prepare(&self.agent, &url, deadline.at()).map_err(|error| classify_transport_error(&error, deadline))
+    }
+
+    /// Lets go of the connection: the next exchange opens one. What TLS needs for a short handshake is kept.
+    pub(super) fn disconnect(&self) {
+        self.connections.close();
+    }
+
+    fn check_time(&self, deadline: &Deadline, now: Instant) -> Result<(), Error> {
+        if self.interrupts.is_interrupted() {
+            return Err(Error::new("Interrupted", "interrupted before it began"));
+        }
+        if deadline.left(now) < MIN_TIMEOUT {
+            // What came before, such as a call for credentials, has used up the time.
+            return Err(Error::new("Timeout", format!("no time left within {}", deadline.limit())));
+        }
+        Ok(())
+    }
+}
+
+/// A request's body while it is sent; afterwards it says how much of it was not.
+struct Upload<'a> {
+    left: &'a [u8],
+}
+
+impl Read for Upload<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.left.read(buffer)
+    }
+}
+
+/// The code of an error before an answer was complete; the table says what it means. The words are ours or the system's: a certificate's names
+/// or a proxy's text are not quoted.
+fn classify_transport_error(error: &ureq::Error, deadline: &Deadline) -> Error {
+    use ureq::Error as Ureq;
+    let in_time = |what: &str| format!("{what} within {}", deadline.limit());
+    let io_message = |error: &io::Error| if error.raw_os_error().is_some() { error.to_string() } else { error.kind().to_string() };
+    match error {
+        Ureq::Other(other) => match other.downcast_ref::<Cut>() {
+            Some(Cut::Resolving) => Error::new("DnsTimeout", in_time("the host's name was not resolved")),
+            Some(Cut::Connecting) => Error::new("ConnectTimeout", in_time("no connection")),
+            Some(Cut::Deadline) => Error::new("Timeout", in_time("no answer")),
+            Some(Cut::Interrupted) => Error::new("Interrupted", "interrupted for something more urgent"),
+            None => Error::new("Io", "the exchange failed"),
+        },
+        Ureq::HostNotFound => Error::new("HostNotFound", "the host's name cannot be resolved"),
+        Ureq::ConnectionFailed => Error::new("ConnectionFailed", "no connection"),
+        Ureq::ConnectProxyFailed(why) => proxy_error(why),
+        Ureq::Tls(_) | Ureq::Rustls(_) | Ureq::Pem(_) | Ureq::TlsRequired => Error::new("Tls", without_foreign_words(&error.to_string())),
+        Ureq::Io(io) => match io.kind() {
+            Io::ConnectionRefused | Io::HostUnreachable | Io::NetworkUnreachable | Io::NetworkDown | Io::AddrNotAvailable => {
+                Error::new("ConnectionFailed", io_message(io))
+            }
+            Io::ConnectionReset | Io::ConnectionAborted | Io::BrokenPipe | Io::UnexpectedEof | Io::NotConnected => {
+                Error::new("ConnectionReset", io_message(io))
+            }
+            // TLS errors of rustls come wrapped in this kind.
+            Io::InvalidData if io.get_ref().is_some() => Error::new("Tls", without_foreign_words(&io.to_string())),
+            _ => Error::new("Io", io_message(io)),
+        },
+        _ => Error::new("Http", "an answer that is not HTTP/1.1 as it should be, or too large"),
+    }
+}
+
+/// A proxy that did not open the tunnel. Its 408, 429 and 5xx may pass, and so may a connection that it closed; its 403 and 407 do not.
+fn proxy_error(why: &str) -> Error {
+    let status = why.split_once("responded ").and_then(|(_, rest)| rest.get(..3)?.parse::<u16>().ok());
+    match status {
+        Some(status @ (408 | 429 | 500..)) => Error::new("ProxyFailed", format!("the proxy answered HTTP {status}")),
+        Some(status) => Error::new("ProxyRefused", format!("the proxy answered HTTP {status}")),
+        None => Error::new("ProxyFailed", "the proxy closed the connection without an answer"),
+    }
+}
+
+/// What a TLS error says before it quotes from a certificate.
+fn without_foreign_words(text: &str) -> String {
+    let text = text.split(['"', ';', '{', '\n']).next().unwrap_or_default();
+    text.chars().filter(|c| !c.is_control()).take(100).collect::<String>().trim().to_owned()
+}

@@ -1,0 +1,366 @@
+//! Where credentials come from, and how long they are good.
+//!
+//! The environment's win; without them (SnapStart) the container endpoint is asked; with `ROLE_ARN` either are exchanged for a role's.
+//! Nothing is fetched before the first send, so that nothing of it can be part of a snapshot. Runs on the dispatcher's thread.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use http::Request;
+use serde::Deserialize;
+
+use super::clock_skew::ClockSkew;
+use super::credentials::Credentials;
+use super::error::{CONTAINER_CREDENTIALS, Error, read_error};
+use super::http::HttpSettings;
+use super::proxy::Proxies;
+use super::sts::{self, Role};
+use super::transport::InterruptHandle;
+use crate::clock::parse_iso8601;
+use crate::deadline::{Deadline, Limit};
+use crate::log;
+
+/// New credentials are asked for from this long before the old ones expire. As botocore does.
+const REFRESH_BEFORE: Duration = Duration::from_secs(15 * 60);
+/// From here on a failure to renew them is reported. The old ones are used as long as they are good all the same: nothing is won by not sending.
+const WARN_BEFORE: Duration = Duration::from_secs(10 * 60);
+/// After a failed try to renew credentials that are still good: while there is time, and when they expire soon.
+const REFRESH_RETRY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(10));
+/// Where an answer does not say when its credentials expire.
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
+/// What one call for credentials may take. As AWS's SDKs have it.
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Where credentials come from; decided when the environment is read.
+#[derive(Clone, Debug)]
+pub enum CredentialsSource {
+    /// `AWS_ACCESS_KEY_ID` and its like. They cannot be renewed.
+    Environment(Credentials),
+    /// `AWS_CONTAINER_CREDENTIALS_FULL_URI` and its like.
+    Container(ContainerEndpoint),
+    /// Neither.
+    Missing,
+}
+
+/// The endpoint that has credentials under SnapStart.
+#[derive(Clone)]
+pub struct ContainerEndpoint {
+    uri: String,
+    token: Token,
+}
+
+/// The token is a secret, and the URI may hold one.
+impl fmt::Debug for ContainerEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ContainerEndpoint(not shown)")
+    }
+}
+
+#[derive(Clone)]
+enum Token {
+    None,
+    Text(String),
+    File(PathBuf),
+}
+
+impl CredentialsSource {
+    /// Reads the standard variables through `variable`. `lambda_host` is Lambda's own API, which may be trusted as loopback is.
+    ///
+    /// # Errors
+    /// The variable whose value cannot be used, and what is allowed.
+    pub fn read(variable: impl Fn(&str) -> Option<String>, lambda_host: &str) -> Result<CredentialsSource, (&'static str, &'static str)> {
+        if let (Some(id), Some(secret)) = (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY")) {
+            return Ok(CredentialsSource::Environment(Credentials::new(id, secret, variable("AWS_SESSION_TOKEN"))));
+        }
+        let token = match (variable("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"), variable("AWS_CONTAINER_AUTHORIZATION_TOKEN")) {
+            (Some(file), _) => Token::File(PathBuf::from(file)),
+            (None, Some(text)) => Token::Text(text),
+            (None, None) => Token::None,
+        };
+        if let Some(path) = variable("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") {
+            let uri = format!("http://169.254.170.2{path}");
+            let good = path.starts_with('/') && uri.parse::<http::Uri>().is_ok();
+            let allowed = ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "a path that begins with /");
+            return if good { Ok(CredentialsSource::Container(ContainerEndpoint { uri, token })) } else { Err(allowed) };
+        }
+        let Some(uri) = variable("AWS_CONTAINER_CREDENTIALS_FULL_URI") else { return Ok(CredentialsSource::Missing) };
+        let allowed = ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "an https URL, or http to loopback, 169.254.170.2, 169.254.170.23 or fd00:ec2::23");
+        if is_trusted(&uri, lambda_host) { Ok(CredentialsSource::Container(ContainerEndpoint { uri, token })) } else { Err(allowed) }
+    }
+}
+
+/// The token goes with the request, so plain http only goes where nobody else listens.
+fn is_trusted(uri: &str, lambda_host: &str) -> bool {
+    let Ok(uri) = uri.parse::<http::Uri>() else { return false };
+    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    match uri.scheme_str() {
+        Some("https") => !host.is_empty(),
+        Some("http") => {
+            let known = ["localhost", "169.254.170.2", "169.254.170.23", "fd00:ec2::23"];
+            known.contains(&host) || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()) || (!host.is_empty() && host == lambda_host)
+        }
+        _ => false,
+    }
+}
+
+/// Credentials with an end.
+#[derive(Debug)]
+pub(super) struct ExpiringCredentials {
+    credentials: Credentials,
+    expires: SystemTime,
+    /// No sooner than this are new ones asked for, while these are good.
+    refresh_at: SystemTime,
+}
+
+impl ExpiringCredentials {
+    /// `expiration` as AWS writes it.
+    pub(super) fn new(credentials: Credentials, expiration: Option<&str>, now: SystemTime) -> ExpiringCredentials {
+        let expires = expiration.and_then(parse_iso8601).map_or(now + DEFAULT_LIFETIME, |ms| UNIX_EPOCH + Duration::from_millis(ms));
+        // Credentials that come with little time left are what there is: not to be asked for again with every send.
+        let early = expires.checked_sub(REFRESH_BEFORE).unwrap_or(now);
+        ExpiringCredentials { credentials, expires, refresh_at: early.max(now + REFRESH_RETRY.0) }
+    }
+
+    fn is_good(&self, now: SystemTime) -> bool {
+        now < self.expires
+    }
+
+    fn expires_soon(&self, now: SystemTime) -> bool {
+        now + WARN_BEFORE >= self.expires
+    }
+}
+
+/// The credentials that `cache` holds, renewed when it is time.
+fn current(
+    cache: &mut Option<ExpiringCredentials>,
+    now: SystemTime,
+    fetch: impl FnOnce() -> Result<ExpiringCredentials, Error>,
+) -> Result<Credentials, Error> {
+    if let Some(held) = cache.as_ref().filter(|held| held.is_good(now) && now < held.refresh_at) {
+        return Ok(held.credentials.clone());
+    }
+    match (fetch(), cache.as_mut().filter(|held| held.is_good(now))) {
+        (Ok(fresh), _) => Ok(cache.insert(fresh).credentials.clone()),
+        (Err(error), Some(held)) => {
+            let soon = held.expires_soon(now);
+            held.refresh_at = now + if soon { REFRESH_RETRY.1 } else { REFRESH_RETRY.0 };
+            if soon {
+                log::warn!("renewal", "the credentials expire soon and cannot be renewed: {error}; it is retried");
+            }
+            Ok(held.credentials.clone())
+        }
+        (Err(error), None) => Err(error),
+    }
+}
+
+/// Gives credentials that are good now; fetches and keeps them.
+#[derive(Debug)]
+pub(super) struct CredentialsProvider {
+    source: CredentialsSource,
+    role: Option<Role>,
+    http: HttpSettings,
+    interrupts: InterruptHandle,
+    own: Option<ExpiringCredentials>,
+    assumed: Option<ExpiringCredentials>,
+}
+
+impl CredentialsProvider {
+    /// Fetches nothing yet.
+    pub(super) fn new(source: CredentialsSource, role: Option<Role>, http: HttpSettings, interrupts: InterruptHandle) -> CredentialsProvider {
+        CredentialsProvider { source, role, http, interrupts, own: None, assumed: None }
+    }
+
+    /// Credentials to sign with.
+    ///
+    /// # Errors
+    /// If there are none, or the endpoint that has them does not give them.
+    pub(super) fn credentials(&mut self, skew: &mut ClockSkew, deadline: &Deadline) -> Result<Credentials, Error> {
+        let CredentialsProvider { source, role, http, interrupts, own, assumed } = self;
+        let now = skew.now();
+        let mut own = || match source {
+            CredentialsSource::Environment(credentials) => Ok(credentials.clone()),
+            CredentialsSource::Container(endpoint) => {
+                let fetched = || endpoint.fetch(http, interrupts, now, deadline).map_err(|error| error.while_fetching(CONTAINER_CREDENTIALS));
+                current(own, now, fetched)
+            }
+            CredentialsSource::Missing => {
+                let names = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set, nor is AWS_CONTAINER_CREDENTIALS_FULL_URI";
+                Err(Error::new("NoCredentials", names))
+            }
+        };
+        match role {
+            None => own(),
+            Some(role) => current(assumed, now, || sts::assume(role, &own()?, http, interrupts, skew, deadline)),
+        }
+    }
+
+    /// Whether a role's credentials are held.
+    pub(super) fn has_assumed(&self) -> bool {
+        self.assumed.is_some()
+    }
+
+    /// Lets go of all credentials that can be fetched anew. Says whether there were any.
+    pub(super) fn invalidate(&mut self) -> bool {
+        let (own, assumed) = (self.own.take(), self.assumed.take());
+        own.is_some() || assumed.is_some()
+    }
+}
+
+impl ContainerEndpoint {
+    fn fetch(&self, http: &HttpSettings, interrupts: &InterruptHandle, now: SystemTime, deadline: &Deadline) -> Result<ExpiringCredentials, Error> {
+        // Never through a proxy: the endpoint is inside the sandbox.
+        let http = HttpSettings { ca_bundle: http.ca_bundle.clone(), proxies: Proxies::default() };
+        let mut request = Request::get(&self.uri).header("accept", "application/json");
+        if let Some(token) = self.token()? {
+            let mut value =
+                http::HeaderValue::from_str(&token).map_err(|_| Error::new("BadToken", "the authorization token is not legal in a header"))?;
+            value.set_sensitive(true);
+            request = request.header("authorization", value);
+        }
+        let request = request.body(()).map_err(|_| Error::new("BadRequest", "the endpoint's URI is not legal"))?;
+        let deadline = Deadline::after(Instant::now(), CALL_TIMEOUT, Limit::Credentials).earlier(*deadline);
+        let response = http.client(&self.uri, interrupts)?.send(request, b"", &deadline)?;
+        if response.status != 200 {
+            return Err(Error { detail: None, ..read_error(response.status, &response.headers, b"") });
+        }
+        read_credentials(&response.body, now).ok_or_else(|| Error::new("UnreadableResponse", "an answer without credentials"))
+    }
+
+    fn token(&self) -> Result<Option<String>, Error> {
+        let token = match &self.token {
+            Token::None => return Ok(None),
+            Token::Text(text) => text.clone(),
+            Token::File(path) => std::fs::read_to_string(path)
+                .map_err(|error| Error::new("BadToken", format!("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE cannot be read: {error}")))?,
+        };
+        if token.contains(['\r', '\n']) {
+            return Err(Error::new("BadToken", "the authorization token holds a line end"));
+        }
+        Ok(Some(token))
+    }
+}
+
+/// The answer of a container endpoint. Quoted nowhere.
+fn read_credentials(body: &[u8], now: SystemTime) -> Option<ExpiringCredentials> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Answer {
+        access_key_id: String,
+        secret_access_key: String,
+        token: Option<String>,
+        expiration: Option<String>,
+    }
+    let answer: Answer = serde_json::from_slice(body).ok()?;
+    let whole = !answer.access_key_id.is_empty() && !answer.secret_access_key.is_empty();
+    let credentials = Credentials::new(answer.access_key_id, answer.secret_access_key, answer.token);
+    whole.then(|| ExpiringCredentials::new(credentials, answer.expiration.as_deref(), now))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(id: &str) -> Credentials {
+        Credentials::new(id.to_owned(), "wJalrXUtnFEMI".to_owned(), Some("token".to_owned()))
+    }
+
+    fn read(pairs: &[(&str, &str)]) -> Result<CredentialsSource, (&'static str, &'static str)> {
+        CredentialsSource::read(|name| pairs.iter().find(|(k, _)| *k == name).map(|(_, v)| (*v).to_owned()), "169.254.100.1")
+    }
+
+    #[test]
+    fn debug_shows_nothing_secret() {
+        let container =
+            CredentialsSource::Container(ContainerEndpoint { uri: "http://secret-host/".to_owned(), token: Token::Text("token".to_owned()) });
+        let shown = format!("{:?} {container:?}", keys("AKIDEXAMPLE"));
+        for secret in ["AKIDEXAMPLE", "wJalrXUtnFEMI", "token", "secret"] {
+            assert!(!shown.contains(secret));
+        }
+    }
+
+    #[test]
+    fn the_environment_comes_first_and_both_keys_are_needed() {
+        let (id, secret) = (("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "s"));
+        let full = ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:9001/2021-04-23/credentials");
+        let relative = ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v2/credentials/x");
+        assert!(matches!(read(&[id, secret, full]), Ok(CredentialsSource::Environment(_))));
+        assert!(matches!(read(&[id, full]), Ok(CredentialsSource::Container(_))));
+        assert!(matches!(read(&[id]), Ok(CredentialsSource::Missing)));
+        let Ok(CredentialsSource::Container(both)) = read(&[full, relative]) else { panic!("no container") };
+        assert_eq!(both.uri, "http://169.254.170.2/v2/credentials/x");
+        let (text, file) = (("AWS_CONTAINER_AUTHORIZATION_TOKEN", "t"), ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/f"));
+        assert!(matches!(read(&[full, text, file]), Ok(CredentialsSource::Container(ContainerEndpoint { token: Token::File(_), .. }))));
+    }
+
+    #[test]
+    fn the_token_goes_only_where_nobody_else_listens() {
+        for (uri, good) in [
+            ("http://127.0.0.1:9001/2021-04-23/credentials", true),
+            ("http://localhost:9001/", true),
+            ("http://[::1]:9001/", true),
+            ("http://[fd00:ec2::23]/", true),
+            ("http://169.254.170.2/", true),
+            ("http://169.254.170.23/v1/credentials", true),
+            ("http://169.254.100.1:9001/2021-04-23/credentials", true),
+            ("https://credentials.example.com/", true),
+            ("http://credentials.example.com/", false),
+            ("http://169.254.169.254/", false),
+            ("http://127.0.0.1.example.com/", false),
+            ("http://10.0.0.1/", false),
+            ("ftp://127.0.0.1/", false),
+            ("/relative", false),
+        ] {
+            assert_eq!(read(&[("AWS_CONTAINER_CREDENTIALS_FULL_URI", uri)]).is_ok(), good, "{uri}");
+        }
+        assert!(read(&[("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "@evil.example.com/")]).is_err());
+    }
+
+    #[test]
+    fn a_token_with_a_line_end_is_refused_and_a_file_is_read_each_time() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let container = ContainerEndpoint { uri: String::new(), token: Token::File(file.path().to_owned()) };
+        std::fs::write(file.path(), "first").unwrap();
+        assert_eq!(container.token().unwrap().as_deref(), Some("first"));
+        std::fs::write(file.path(), "second").unwrap();
+        assert_eq!(container.token().unwrap().as_deref(), Some("second"));
+        std::fs::write(file.path(), "split\r\nX-Evil: 1").unwrap();
+        assert!(!container.token().unwrap_err().to_string().contains("Evil"));
+    }
+
+    #[test]
+    fn keys_are_renewed_ahead_of_their_end_and_kept_when_that_fails() {
+        let start = UNIX_EPOCH + Duration::from_secs(1_795_425_345);
+        let lease = |id: &str, at: SystemTime, minutes: u64| ExpiringCredentials {
+            credentials: keys(id),
+            expires: at + Duration::from_secs(minutes * 60),
+            refresh_at: at + Duration::from_secs(minutes.saturating_sub(15) * 60),
+        };
+        let failure = || Err(Error::new("Timeout", "down"));
+        let after = |minutes: u64| start + Duration::from_secs(minutes * 60);
+        let mut held = None;
+        assert_eq!(current(&mut held, start, || Ok(lease("first", start, 60))).unwrap().access_key_id(), "first");
+        // Not asked before it is time; then asked, kept on a failure, and not asked with every send.
+        assert_eq!(current(&mut held, after(44), || panic!("too early")).unwrap().access_key_id(), "first");
+        assert_eq!(current(&mut held, after(46), failure).unwrap().access_key_id(), "first");
+        assert_eq!(current(&mut held, after(46), || panic!("too often")).unwrap().access_key_id(), "first");
+        assert_eq!(current(&mut held, after(59), failure).unwrap().access_key_id(), "first");
+        // Over is over.
+        assert!(current(&mut held, after(60), failure).is_err());
+        assert_eq!(current(&mut held, after(60), || Ok(lease("second", after(60), 60))).unwrap().access_key_id(), "second");
+        assert_eq!(current(&mut held, after(106), || Ok(lease("third", after(106), 60))).unwrap().access_key_id(), "third");
+    }
+
+    #[test]
+    fn an_answer_needs_both_keys() {
+        let now = UNIX_EPOCH + Duration::from_secs(1_795_425_345);
+        let whole = br#"{"AccessKeyId":"a","SecretAccessKey":"s","Token":"t","Expiration":"2026-11-23T18:00:00Z"}"#;
+        let lease = read_credentials(whole, now).unwrap();
+        assert!(lease.is_good(now) && !lease.expires_soon(now) && !lease.is_good(now + Duration::from_secs(86_400)));
+        assert_eq!(lease.credentials.session_token(), Some("t"));
+        for bad in [&b"{}"[..], b"", b"<html>", br#"{"AccessKeyId":"","SecretAccessKey":"s"}"#, br#"{"AccessKeyId":"a"}"#] {
+            assert!(read_credentials(bad, now).is_none());
+        }
+        assert!(read_credentials(br#"{"AccessKeyId":"a","SecretAccessKey":"s"}"#, now).unwrap().is_good(now + Duration::from_secs(3500)));
+    }
+}

@@ -1,0 +1,450 @@
+//! One connection to one host: opened, read and written with an absolute deadline, and given up at once when another thread interrupts.
+//!
+//! ureq's own time-outs do not hold what a deadline promises: the one for connecting starts anew with each read of a proxy's answer to CONNECT,
+//! so a proxy that sends a byte now and then holds a call for ever; and the host's name is looked up for each request, pooled connection or not.
+//! So ureq's are off, and every wait of this file ends after [`SLICE`] to look at the clock and at the interrupt.
+//!
+//! Owns sockets, TLS and tunnels; knows nothing of requests, and pools nothing but one connection that was made ready ahead of its use. Runs on
+//! the dispatcher's thread; only looking up a name and connecting, which no time-out of the system covers as a whole, run on a thread of their
+//! own, which ends by itself when nobody waits for it any more.
+
+use std::fmt;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use http::Uri;
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{
+    Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, RustlsConnector, Transport,
+};
+
+/// No wait is longer without a look at the clock and at the interrupt.
+const SLICE: Duration = Duration::from_millis(50);
+/// A connection that was not used for so long is closed rather than used: a load balancer or a NAT may have forgotten it without a word.
+/// Counted by the clock that counts more, since a frozen sandbox may have only one that runs on.
+const MAX_IDLE: Duration = Duration::from_secs(20);
+/// A name's lookup needs little more than the packets' size.
+const OPENING_STACK: usize = 256 * 1024;
+
+/// Ends a call that another thread does not want to wait for. Each call has a generation, so that an interrupt that comes late ends no later one.
+#[derive(Clone, Debug, Default)]
+pub struct InterruptHandle(Arc<Generations>);
+
+#[derive(Debug, Default)]
+struct Generations {
+    current: AtomicU64,
+    interrupted: AtomicU64,
+}
+
+impl InterruptHandle {
+    /// The generation of the call in progress; between calls that of the last one.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.0.current.load(Ordering::Acquire)
+    }
+
+    /// Ends the call of that generation, if it is still in progress, and refuses those before it.
+    pub fn interrupt(&self, generation: u64) {
+        self.0.interrupted.fetch_max(generation, Ordering::AcqRel);
+    }
+
+    /// A new call begins.
+    pub(super) fn begin(&self) {
+        self.0.current.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.0.interrupted.load(Ordering::Acquire) >= self.generation()
+    }
+}
+
+/// Why this file ended a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// Time is up, and the name was not found yet.
+    Resolving,
+    /// Time is up, and there is no connection yet.
+    Connecting,
+    /// Time is up.
+    Deadline,
+    /// Another thread wanted it.
+    Interrupted,
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+impl std::error::Error for Cut {}
+
+impl From<Cut> for ureq::Error {
+    fn from(cut: Cut) -> ureq::Error {
+        ureq::Error::Other(Box::new(cut))
+    }
+}
+
+/// Makes connections to one host, directly or through a proxy. A clone is a second handle to the same.
+#[derive(Clone, Debug)]
+pub(super) struct Connections(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    proxied: bool,
+    tunnel: ConnectProxyConnector,
+    tls: RustlsConnector,
+    interrupts: InterruptHandle,
+    state: Mutex<State>,
+}
+
+/// What is known of the exchange in progress, and of the connection.
+#[derive(Debug)]
+struct State {
+    /// Counts exchanges, so that a connection knows whether it was made for this one.
+    exchange: u64,
+    /// Of the exchange in progress.
+    deadline: Instant,
+    /// When a connection from before the exchange is given up, unless an answer has begun to come.
+    reused_until: Instant,
+    /// An answer has begun to come.
+    answered: bool,
+    /// The exchange for which a connection was last asked for.
+    opened: u64,
+    /// Connections from before that exchange are not used any more.
+    usable_from: u64,
+    last_use: (Instant, SystemTime),
+    socket: Weak<TcpStream>,
+    /// A connection that was made ready ahead of its use.
+    ready: Option<Box<dyn Transport>>,
+}
+
+impl Connections {
+    /// Opens nothing yet. `proxied`: the agent has a proxy.
+    pub(super) fn new(proxied: bool, interrupts: InterruptHandle) -> Connections {
+        let now = Instant::now();
+        let state = State {
+            exchange: 0,
+            deadline: now,
+            reused_until: now,
+            answered: false,
+            opened: 0,
+            usable_from: 0,
+            last_use: (now, SystemTime::now()),
+            socket: Weak::new(),
+            ready: None,
+        };
+        let (tunnel, tls) = (ConnectProxyConnector::default(), RustlsConnector::default());
+        Connections(Arc::new(Shared { proxied, tunnel, tls, interrupts, state: Mutex::new(state) }))
+    }
+
+    /// An exchange begins, which is over at `deadline`; a connection from before it is given up at `reused_until`.
+    pub(super) fn begin(&self, deadline: Instant, reused_until: Instant) {
+        let mut state = self.state();
+        state.exchange += 1;
+        state.deadline = deadline;
+        state.reused_until = reused_until;
+        state.answered = false;
+    }
+
+    /// The exchange is over, and its connection may be used again.
+    pub(super) fn end(&self) {
+        self.state().last_use = (Instant::now(), SystemTime::now());
+    }
+
+    /// Whether the exchange has used a connection that was there before, and no byte of an answer has come over it.
+    pub(super) fn reused_in_vain(&self) -> bool {
+        let state = self.state();
+        state.opened < state.exchange && !state.answered
+    }
+
+    /// Lets go of the connection, without a word to the other side.
+    pub(super) fn close(&self) {
+        let mut state = self.state();
+        state.usable_from = state.exchange + 1;
+        state.ready = None;
+    }
+
+    /// Opens a connection ahead of its use, unless there is one that is alive.
+    pub(super) fn prepare(&self, agent: &ureq::Agent, url: &Uri, deadline: Instant) -> Result<(), ureq::Error> {
+        let alive = {
+            let state = self.state();
+            state.is_usable(state.opened) && state.socket.upgrade().is_some_and(|socket| is_alive(&socket))
+        };
+        if alive {
+            return Ok(());
+        }
+        self.begin(deadline, deadline);
+        self.state().ready = None;
+        let (now, myself) = (ureq::unversioned::transport::time::Instant::now(), self.clone());
+        let details = ConnectionDetails {
+            uri: url,
+            addrs: NoLookup.empty(),
+            config: agent.config(),
+            request_level: false,
+            resolver: &NoLookup,
+            now,
+            timeout: NextTimeout::default(),
+            current_time: Arc::new(ureq::unversioned::transport::time::Instant::now),
+            run_connector: Arc::new(move |details| myself.connect(details, None)?.ok_or(ureq::Error::ConnectionFailed)),
+            register_shutdown: Arc::new(|_| Ok(())),
+        };
+        let ready = self.connect(&details, None)?;
+        self.state().ready = ready;
+        self.end();
+        Ok(())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long to wait now: a slice, or what is left.
+    fn slice(&self, opened: u64, late: Cut) -> Result<Duration, Cut> {
+        if self.0.interrupts.is_interrupted() {
+            return Err(Cut::Interrupted);
+        }
+        let left = self.state().left(opened, Instant::now());
+        // Zero would mean "for ever" to a socket.
+        if left < Duration::from_millis(1) { Err(late) } else { Ok(left.min(SLICE)) }
+    }
+
+    /// A TCP connection to the host of `uri`, which is the proxy's where there is one.
+    fn open(&self, uri: &Uri, buffers: LazyBuffers) -> Result<Socket, ureq::Error> {
+        let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("http") { 80 } else { 443 });
+        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let (exchange, deadline) = {
+            let mut state = self.state();
+            state.opened = state.exchange;
+            (state.exchange, state.deadline)
+        };
+        let found = Arc::new(AtomicBool::new(false));
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let work = {
+            let found = Arc::clone(&found);
+            move || {
+                let _ = sender.send(connect(&host, port, deadline, &found));
+            }
+        };
+        thread::Builder::new().name("connect".to_owned()).stack_size(OPENING_STACK).spawn(work)?;
+        let stream = loop {
+            let late = if found.load(Ordering::Acquire) { Cut::Connecting } else { Cut::Resolving };
+            match receiver.recv_timeout(self.slice(exchange, late)?) {
+                Ok(result) => break result?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(ureq::Error::ConnectionFailed),
+            }
+        };
+        stream.set_nodelay(true)?;
+        let stream = Arc::new(stream);
+        self.state().socket = Arc::downgrade(&stream);
+        Ok(Socket { connections: self.clone(), stream, opened: exchange, buffers, time_outs: [Duration::ZERO; 2] })
+    }
+}
+
+impl State {
+    fn left(&self, opened: u64, now: Instant) -> Duration {
+        let until = if opened == self.exchange || self.answered { self.deadline } else { self.reused_until };
+        until.saturating_duration_since(now)
+    }
+
+    /// Whether a connection of that exchange was used lately enough, by both clocks.
+    fn is_usable(&self, opened: u64) -> bool {
+        self.is_usable_at(opened, Instant::now(), SystemTime::now())
+    }
+
+    fn is_usable_at(&self, opened: u64, now: Instant, wall: SystemTime) -> bool {
+        let idle = now.saturating_duration_since(self.last_use.0);
+        let idle_by_the_wall = wall.duration_since(self.last_use.1).unwrap_or_else(|backwards| backwards.duration());
+        opened >= self.usable_from && idle.max(idle_by_the_wall) < MAX_IDLE
+    }
+}
+
+/// Tries the host's addresses in turn; each gets its share of the time left.
+fn connect(host: &str, port: u16, deadline: Instant, found: &AtomicBool) -> Result<TcpStream, ureq::Error> {
+    let addresses: Vec<_> = (host, port).to_socket_addrs().map_err(|_| ureq::Error::HostNotFound)?.collect();
+    found.store(true, Ordering::Release);
+    let mut last = ureq::Error::HostNotFound;
+    for (index, address) in addresses.iter().enumerate() {
+        let shares = u32::try_from(addresses.len() - index).unwrap_or(1);
+        let share = deadline.saturating_duration_since(Instant::now()) / shares;
+        match TcpStream::connect_timeout(address, share.max(Duration::from_millis(1))) {
+            Ok(stream) => return Ok(stream),
+            Err(error) if error.kind() == ErrorKind::TimedOut => last = Cut::Connecting.into(),
+            Err(error) => last = error.into(),
+        }
+    }
+    Err(last)
+}
+
+/// Whether the other side has neither closed the connection nor sent anything that nobody asked for.
+fn is_alive(stream: &TcpStream) -> bool {
+    let looked = stream.set_nonblocking(true).and_then(|()| stream.peek(&mut [0]));
+    let quiet = matches!(&looked, Err(error) if error.kind() == ErrorKind::WouldBlock);
+    quiet && stream.set_nonblocking(false).is_ok()
+}
+
+impl Connector for Connections {
+    type Out = Box<dyn Transport>;
+
+    fn connect(&self, details: &ConnectionDetails<'_>, _: Option<()>) -> Result<Option<Box<dyn Transport>>, ureq::Error> {
+        // Opening a tunnel comes back here for the proxy itself, with a configuration that has no proxy.
+        let is_target = !self.0.proxied || details.config.proxy().is_some();
+        if is_target {
+            let ready = self.state().ready.take();
+            if let Some(mut ready) = ready
+                && ready.is_open()
+            {
+                return Ok(Some(ready));
+            }
+        }
+        let transport = match self.0.tunnel.connect(details, None::<()>)? {
+            Some(Either::B(tunnel)) => tunnel,
+            _ => {
+                let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
+                Box::new(self.open(details.uri, buffers)?)
+            }
+        };
+        Ok(match self.0.tls.connect(details, Some(transport))? {
+            Some(Either::A(plain)) => Some(plain),
+            Some(Either::B(tls)) => Some(Box::new(tls)),
+            None => None,
+        })
+    }
+}
+
+/// Looks nothing up: names are looked up when a connection is opened.
+#[derive(Debug)]
+pub(super) struct NoLookup;
+
+impl Resolver for NoLookup {
+    fn resolve(&self, _: &Uri, _: &ureq::config::Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        Ok(self.empty())
+    }
+}
+
+struct Socket {
+    connections: Connections,
+    stream: Arc<TcpStream>,
+    /// The exchange for which it was opened.
+    opened: u64,
+    buffers: LazyBuffers,
+    /// Those of reading and of writing that the socket has now, so that they are only set when they change.
+    time_outs: [Duration; 2],
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Socket")
+    }
+}
+
+/// The time-out of a socket has passed, or a signal came: look at the clock, and go on.
+fn is_only_late(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
+}
+
+impl Transport for Socket {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), ureq::Error> {
+        let mut written = 0;
+        while written < amount {
+            let slice = self.connections.slice(self.opened, Cut::Deadline)?;
+            let [_, time_out] = &mut self.time_outs;
+            if std::mem::replace(time_out, slice) != slice {
+                self.stream.set_write_timeout(Some(slice))?;
+            }
+            let output = self.buffers.output().get(written..amount).unwrap_or_default();
+            match (&*self.stream).write(output) {
+                Ok(0) => return Err(io::Error::from(ErrorKind::WriteZero).into()),
+                Ok(more) => written += more,
+                Err(error) if is_only_late(&error) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn await_input(&mut self, _: NextTimeout) -> Result<bool, ureq::Error> {
+        loop {
+            let slice = self.connections.slice(self.opened, Cut::Deadline)?;
+            let [time_out, _] = &mut self.time_outs;
+            if std::mem::replace(time_out, slice) != slice {
+                self.stream.set_read_timeout(Some(slice))?;
+            }
+            match (&*self.stream).read(self.buffers.input_append_buf()) {
+                Ok(amount) => {
+                    self.buffers.input_appended(amount);
+                    if amount > 0 {
+                        self.connections.state().answered = true;
+                    }
+                    return Ok(amount > 0);
+                }
+                Err(error) if is_only_late(&error) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.connections.state().is_usable(self.opened) && is_alive(&self.stream)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interrupt_ends_its_own_generation_and_no_later_one() {
+        let handle = InterruptHandle::default();
+        handle.begin();
+        assert!(!handle.is_interrupted());
+        let first = handle.generation();
+        handle.begin();
+        handle.interrupt(first);
+        assert!(!handle.is_interrupted(), "a late one");
+        handle.interrupt(handle.generation());
+        assert!(handle.is_interrupted());
+        handle.interrupt(first);
+        assert!(handle.is_interrupted(), "an older one takes nothing back");
+        handle.begin();
+        assert!(!handle.is_interrupted());
+    }
+
+    #[test]
+    fn a_connection_is_too_old_by_either_clock() {
+        let connections = Connections::new(false, InterruptHandle::default());
+        connections.end();
+        let state = connections.state();
+        let (now, wall) = state.last_use;
+        let (short, long) = (MAX_IDLE / 2, MAX_IDLE);
+        assert!(state.is_usable_at(0, now + short, wall + short));
+        assert!(!state.is_usable_at(0, now + long, wall + short));
+        assert!(!state.is_usable_at(0, now + short, wall + long));
+        assert!(!state.is_usable_at(0, now + short, wall - long), "set back");
+        drop(state);
+        connections.close();
+        assert!(!connections.state().is_usable_at(0, now, wall));
+    }
+
+    #[test]
+    fn a_reused_connection_has_less_time_until_it_answers() {
+        let connections = Connections::new(false, InterruptHandle::default());
+        let now = Instant::now();
+        connections.begin(now + Duration::from_secs(3), now + Duration::from_secs(1));
+        let mut state = connections.state();
+        assert_eq!(state.left(0, now), Duration::from_secs(1));
+        assert_eq!(state.left(1, now), Duration::from_secs(3), "opened for this exchange");
+        state.answered = true;
+        assert_eq!(state.left(0, now), Duration::from_secs(3));
+    }
+}
