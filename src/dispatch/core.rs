@@ -303,6 +303,12 @@ impl Core {
         }
     }
 
+    /// What waits in memory, for whoever compares it with the ledger.
+    #[must_use]
+    pub fn backlog(&self) -> &Backlog {
+        &self.backlog
+    }
+
     /// Bytes and age of what waits, for the flush policy. What is on disk is at least a request.
     pub(super) fn pending(&self, view: View) -> Pending {
         let on_disk = view.overflow != Oldest::Empty;
