@@ -195,13 +195,17 @@ impl Core {
             }
         }
         self.enter(Phase::Ledger);
-        (!reset && self.settings.spool).then_some(Step::Discard)
+        if !reset && self.settings.spool {
+            // Behind the removal of what was just counted.
+            self.out.push_back(Step::Discard);
+        }
+        None
     }
 
     fn last_ledger(&mut self, tick: &Tick) -> Option<Step> {
         let stopping = self.stopping.as_ref()?;
         let deadline = stopping.deadline.sooner(LAST_LINE_TIME);
-        let blocked = self.retry.wait_until(tick.mono).into_iter().chain((stopping.ledger_tries > 0).then_some(stopping.ledger_at)).max();
+        let blocked = self.retry.wait_until(tick.mono, tick.age).into_iter().chain((stopping.ledger_tries > 0).then_some(stopping.ledger_at)).max();
         let at = blocked.unwrap_or(tick.mono).max(tick.mono);
         if stopping.ledger_delivered || stopping.ledger_tries == LEDGER_TRIES || deadline.at().saturating_duration_since(at) < MIN_TIME_LEFT {
             self.last_line();
