@@ -105,8 +105,9 @@ impl Core {
             self.enter(Phase::Send);
             return None;
         }
-        // Before a reset the report often never comes, and there may be little time.
-        let step = if reset { self.send_or_keep(tick, view) } else { None };
+        // Before a reset the report often never comes, and there may be little time; and a full request need not wait for it.
+        let full = self.backlog.fresh_bytes() >= self.packer.request_bytes() || view.overflow != Oldest::Empty;
+        let step = if reset || full { self.send_or_keep(tick, view) } else { None };
         step.or_else(|| Some(Step::Wait(Some(self.pause_until(tick, until)))))
     }
 
