@@ -383,8 +383,11 @@ impl Core {
                 return self.let_go(tick, &held);
             }
         }
-        if let (Phase::Flush(until), Some(end)) = (held.phase, end.filter(|end| end.failed)) {
-            held.phase = Phase::Flush(until.earlier(Deadline::after(end.at, FAILED_HOLD, Limit::FailedFunction)));
+        if let (Phase::Flush(until), Some(end)) = (held.phase, end) {
+            // Whatever the flush waits for: the time counts from the function's end.
+            let (time, limit) = if end.failed { (FAILED_HOLD, Limit::FailedFunction) } else { (Duration::MAX, Limit::FlushTimeout) };
+            let time = time.min(self.settings.flush_timeout);
+            held.phase = Phase::Flush(until.earlier(Deadline::after(end.at, time, limit)));
         }
         let over = match held.phase {
             Phase::AwaitEnd => false,
