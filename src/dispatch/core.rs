@@ -399,7 +399,8 @@ impl Core {
             }
             Phase::Probe { until, .. } => held.tried || !self.has_due(view) || until <= tick.mono,
             Phase::Flush(until) => {
-                let given_up = self.retry.is_open();
+                // Neither for a Kinesis that is only probed, nor for a pause that outlasts the flush.
+                let given_up = self.retry.is_open() || self.retry.wait_until(tick.mono, tick.age).is_some_and(|at| at >= until.at());
                 given_up || !self.has_due(view) || until.left(tick.mono) < super::sending::MIN_TIME_LEFT
             }
         };
@@ -458,7 +459,7 @@ impl Core {
             });
         }
         if self.is_awake() {
-            times.extend(self.retry.wait_until(tick.mono));
+            times.extend(self.retry.wait_until(tick.mono, tick.age));
             let probe = self.retry.probe_at().unwrap_or_default();
             let due_at = policy::due_in(&self.pending(view), self.max_age(), tick.age).map(|left| tick.age + left);
             let aside = self.backlog.aside().iter().filter(|parcel| parcel.holds || self.sends_aside_alone()).map(|parcel| parcel.due).min();

@@ -154,7 +154,7 @@ impl Core {
     /// When it is worth another look, at the latest at `until`.
     fn pause_until(&self, tick: &Tick, until: Instant) -> Instant {
         let due = self.backlog.aside().iter().map(|parcel| parcel.due).min().and_then(|due| tick.mono.checked_add(due.saturating_sub(tick.age)));
-        let next = due.max(self.retry.wait_until(tick.mono)).filter(|at| *at > tick.mono);
+        let next = due.max(self.retry.wait_until(tick.mono, tick.age)).filter(|at| *at > tick.mono);
         next.map_or(until, |at| at.min(until))
     }
 
