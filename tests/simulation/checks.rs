@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use kinesis_telemetry_extension::config::Compression;
 use kinesis_telemetry_extension::dispatch::backlog::Parcel;
 use kinesis_telemetry_extension::dispatch::core::View;
 use kinesis_telemetry_extension::dispatch::message::{Load, Message};
 use kinesis_telemetry_extension::kinesis::batch::Request;
+use kinesis_telemetry_extension::kinesis::gzip;
 
 use crate::kinesis::Verdict;
 use crate::plan::{End, Mode};
@@ -23,7 +25,8 @@ impl World {
         let gauge = &self.process.gauge;
         // What is on its way: a request being sent or built, one read or divided, a batch on its way in; and what is set aside beyond a quarter.
         let in_flight = 6 * self.limits.body_bytes() + self.limits.body_bytes().max(64 * 1024) + gauge.bound() / 4;
-        if gauge.held() > gauge.bound() + in_flight {
+        let gzip = if self.plan.setup.compression == Compression::Gzip { 2 * gzip::STATE_BYTES } else { 0 };
+        if gauge.held() > gauge.bound() + in_flight + gzip {
             let (held, bound) = (gauge.held(), gauge.bound());
             self.fail("bounded memory", format!("{held} bytes are held, the bound is {bound}"));
         }

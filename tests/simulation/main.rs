@@ -46,8 +46,8 @@ fn random_lives() {
         println!("kinesis {:?}, disk {:?}, poison {:?}, stale {}, damage {}", plan.kinesis, plan.disk, plan.poison, plan.stale, plan.damage);
         let life = live(seed, true);
         life.timeline.iter().for_each(|line| println!("{line}"));
-        println!("{} steps, {} requests, {} events; {:?}", life.steps, life.sends, life.events.len(), life.violation);
-        assert!(life.violation.is_none(), "{:?}", life.violation);
+        println!("{} steps, {} requests, {} events", life.steps, life.sends, life.events.len());
+        assert!(life.violation.is_none(), "see above");
         return;
     }
     let from = number("SIMULATION_FROM").unwrap_or(1);
