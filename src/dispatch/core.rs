@@ -231,15 +231,18 @@ impl Core {
         let tick = self.tick(now);
         match message {
             Message::Telemetry { at, signals, load, charge } => {
+                // As of when it came: the message may have waited behind a request.
+                let waited = tick.mono.saturating_duration_since(at);
+                let wall = now.wall.saturating_sub(u64::try_from(waited.as_millis()).unwrap_or(0));
                 for signal in &signals {
-                    let observed = self.invocations.observe(signal, now);
+                    let observed = self.invocations.observe(signal, Now { mono: at.min(now.mono), wall });
                     self.ledger.held(observed.held);
                     if observed.ends_never_come {
                         self.stop_waiting_for_ends();
                     }
                 }
                 if load.events() > 0 {
-                    let since = tick.age.saturating_sub(tick.mono.saturating_duration_since(at));
+                    let since = tick.age.saturating_sub(waited);
                     self.backlog.push(Item { since, load, charge });
                 }
             }
@@ -383,11 +386,15 @@ impl Core {
                 return self.let_go(tick, &held);
             }
         }
-        if let (Phase::Flush(until), Some(end)) = (held.phase, end) {
-            // Whatever the flush waits for: the time counts from the function's end.
+        if let Some(end) = end {
+            // Whatever is done for it: the time counts from the function's end.
             let (time, limit) = if end.failed { (FAILED_HOLD, Limit::FailedFunction) } else { (Duration::MAX, Limit::FlushTimeout) };
-            let time = time.min(self.settings.flush_timeout);
-            held.phase = Phase::Flush(until.earlier(Deadline::after(end.at, time, limit)));
+            let limit = Deadline::after(end.at, time.min(self.settings.flush_timeout), limit);
+            held.phase = match held.phase {
+                Phase::Flush(until) => Phase::Flush(until.earlier(limit)),
+                Phase::Probe { until, then_await_end } => Phase::Probe { until: until.min(limit.at()), then_await_end },
+                Phase::AwaitEnd => Phase::AwaitEnd,
+            };
         }
         let over = match held.phase {
             Phase::AwaitEnd => false,
