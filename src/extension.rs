@@ -183,7 +183,7 @@ impl Extension {
         panic::switch("main");
         // After a panic anywhere no invocation is held any more: what it waits for may never come.
         let request_id = invoke.request_id.as_str().into();
-        self.ask(deadline.at() + GRACE, panic::happened, |ticket| Message::Invoked { ticket, request_id, deadline });
+        self.ask(deadline.at() + GRACE, panic::happened, |ticket| Message::Invoked { at: now, ticket, request_id, deadline });
     }
 
     /// The sandbox ends. Comes back when all is sent, or at the deadline.

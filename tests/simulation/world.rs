@@ -658,7 +658,7 @@ impl World {
         let message = match &ask {
             Ask::Invocation(request_id) => {
                 let deadline = Deadline::after(self.instant(self.now), at.saturating_duration_since(self.instant(self.now)), Limit::Invocation);
-                Message::Invoked { ticket, request_id: Arc::clone(request_id), deadline }
+                Message::Invoked { at: self.instant(self.now), ticket, request_id: Arc::clone(request_id), deadline }
             }
             Ask::Stop => {
                 let now = self.instant(self.now);
