@@ -52,6 +52,8 @@ pub struct Retry {
     jitter: Jitter,
     /// Requests in a row that delivered nothing.
     failures: u32,
+    /// Of those, the ones after which nothing is sent for a while.
+    pauses: u32,
     /// No request before this age: a pause is over after a freeze, even if the monotonic clock stood still.
     resume: Option<Duration>,
     /// When the last fruitless requests were sent.
@@ -64,7 +66,7 @@ impl Retry {
     /// `seed` decides all jitter.
     #[must_use]
     pub fn new(seed: u64) -> Retry {
-        Retry { jitter: Jitter::new(seed), failures: 0, resume: None, fruitless: VecDeque::with_capacity(MOST_FRUITLESS), breaker: None }
+        Retry { jitter: Jitter::new(seed), failures: 0, pauses: 0, resume: None, fruitless: VecDeque::with_capacity(MOST_FRUITLESS), breaker: None }
     }
 
     /// The pause before a record that failed so often is due again.
@@ -83,7 +85,7 @@ impl Retry {
     /// The request that was sent last has delivered something.
     pub fn delivered(&mut self) {
         self.fruitless.pop_back();
-        self.failures = 0;
+        (self.failures, self.pauses) = (0, 0);
         self.resume = None;
         self.breaker = None;
     }
@@ -91,7 +93,14 @@ impl Retry {
     /// The request that was sent last has delivered nothing, and it makes no sense to send another one at once.
     pub fn failed(&mut self, age: Duration, throttled: bool) {
         self.failures = self.failures.saturating_add(1);
-        self.resume = Some(age.saturating_add(self.jitter.pause(self.failures, throttled)));
+        self.pauses = self.pauses.saturating_add(1);
+        self.resume = Some(age.saturating_add(self.jitter.pause(self.pauses, throttled)));
+    }
+
+    /// The request that was sent last has delivered nothing, and held only records that were refused before: they have a pause of their own,
+    /// and nothing else waits for it.
+    pub fn refused_again(&mut self) {
+        self.failures = self.failures.saturating_add(1);
     }
 
     /// Requests in a row that have delivered nothing.

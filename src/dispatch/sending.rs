@@ -274,7 +274,9 @@ impl Core {
         self.ledger.request_error(code);
         let line = format!("Kinesis took only {taken} of {} records ({code}); the others are sent again", outcomes.len());
         self.out.push_back(Step::Log(Level::Info, "records", line));
-        if taken == 0 {
+        if taken == 0 && parcel.tries > 0 {
+            self.retry.refused_again();
+        } else if taken == 0 {
             self.retry.failed(tick.age, true);
         }
         // Of those that were not taken: whether it is for what they are.

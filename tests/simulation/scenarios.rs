@@ -66,10 +66,9 @@ fn a_throttled_shard_blocks_no_other_one() {
     plan.setup.key = PartitionKey::Request;
     plan.kinesis = vec![(0, Mode::Shard(0))];
     let life = live(&plan);
-    println!("{}", life.timeline.join("\n"));
-    // Of the keys r1 to r8, two fall on that shard.
-    assert!(stored(&life) > life.events.len() / 2, "{} of {}", stored(&life), life.events.len());
-    assert!(held(&life).iter().filter(|hold| **hold > 500 * MS).count() <= 2, "one flush each, and no later one: {:?}", life.holds);
+    // Of the keys r1 to r8, r2 and r6 fall on that shard: six events each, with the last report that comes in the invocation after that.
+    assert_eq!(stored(&life), life.events.len() - 12);
+    assert!(held(&life).iter().filter(|hold| **hold > 50 * MS).count() <= 4, "no flush that holds none of them: {:?}", life.holds);
 }
 
 #[test]
@@ -104,7 +103,7 @@ fn a_code_that_never_goes_away_is_no_storm() {
 fn the_last_ledger_is_tried_a_few_times() {
     let mut plan = Plan::quiet(vec![Act::Invoke(invocation(50, vec![post(1, 5)])), freeze(20_000), Act::Stop { window: 2000 }]);
     plan.kinesis = vec![(15_000, Mode::Throttles)];
-    assert!((2..=5).contains(&live(&plan).last_ledgers));
+    assert!((1..=5).contains(&live(&plan).last_ledgers));
 }
 
 #[test]
