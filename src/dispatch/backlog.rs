@@ -204,8 +204,8 @@ impl Backlog {
         Some(self.aside.remove(index))
     }
 
-    /// What is set aside holds no flush from now on.
+    /// What is set aside and was sent holds no flush from now on. A segment that was only read so far keeps its place in the order.
     pub fn release(&mut self) {
-        self.aside.iter_mut().for_each(|parcel| parcel.holds = false);
+        self.aside.iter_mut().for_each(|parcel| parcel.holds &= !parcel.sent_before);
     }
 }

@@ -301,3 +301,9 @@ fn a_clock_that_is_set_back_stops_no_age() {
     // The end and the last report come in the outage.
     assert!(life.events.iter().rev().skip(2).all(|event| event.stored > 0), "{}", life.timeline.join("\n"));
 }
+
+/// A segment was read just when the flush ended, and then what had come after it was sent before it.
+#[test]
+fn a_segment_that_was_read_too_late_keeps_its_place() {
+    live(&Plan::random(38_888));
+}

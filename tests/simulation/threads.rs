@@ -12,6 +12,7 @@ use kinesis_telemetry_extension::dispatch::message::{Load, Message, Signal};
 use kinesis_telemetry_extension::dispatch::spool_index::Entry;
 use kinesis_telemetry_extension::event::Batch;
 use kinesis_telemetry_extension::kinesis::batch::Request;
+use kinesis_telemetry_extension::kinesis::error::ErrorKind;
 use kinesis_telemetry_extension::kinesis::response::RecordOutcome;
 
 use crate::kinesis::{Verdict, interrupted};
@@ -265,6 +266,10 @@ impl World {
             Busy::Send { verdict, .. } | Busy::Ledger { verdict, .. } => verdict,
             _ => return,
         };
+        if matches!(&verdict.sent, Err((error, _)) if error.kind == ErrorKind::Interrupted) {
+            // It was ended already, and comes back soon.
+            return;
+        }
         let ambiguous = !verdict.connecting;
         verdict.sent = interrupted(ambiguous);
         if !(ambiguous && kept) {
@@ -615,8 +620,8 @@ impl World {
     }
 }
 
-fn is_content(kind: kinesis_telemetry_extension::kinesis::error::ErrorKind) -> bool {
-    use kinesis_telemetry_extension::kinesis::error::ErrorKind;
+/// Whether it may be for what the records hold.
+fn is_content(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::InvalidRequest | ErrorKind::Configuration | ErrorKind::Transient | ErrorKind::Credentials)
 }
 
