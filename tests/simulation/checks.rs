@@ -113,7 +113,8 @@ impl World {
         let exact = running.what.done.has_time && self.jumped_at.is_none();
         let from = if exact { ended } else { ended.max(heard) };
         // A request that began before anybody knew of the end may still take its time.
-        let late = if heard > ended + 200 * MS && !failed { heard + promised.min(1000 * MS) } else { heard };
+        let request = if running.what.done.gap.is_some() { promised } else { promised.min(1000 * MS) };
+        let late = if heard > ended + 200 * MS && !failed { heard + request } else { heard };
         let limit = (from + promised).max(late) + slack;
         if self.now > limit {
             let held = (self.now - ended) / MS;
@@ -128,9 +129,11 @@ impl World {
             self.fail("exit in time", format!("{} ms too late", late / MS));
         }
         self.audit(true);
-        if self.ending.is_some_and(|(reason, ..)| reason == "spindown") && self.process.ledger.waiting() > 0 {
-            let waiting = self.process.ledger.waiting();
-            self.fail("ledger", format!("{waiting} events wait at the end"));
+        let number = self.process.number;
+        let unanswered = self.events.iter().filter(|fate| fate.process == number && fate.received && !fate.answered).count() as u64;
+        let waiting = self.process.ledger.waiting();
+        if self.ending.is_some_and(|(reason, ..)| reason == "spindown") && waiting > unanswered {
+            self.fail("the ledger balances", format!("{waiting} events wait at the end, {unanswered} were not answered 200"));
         }
         self.check_healed();
     }
@@ -179,6 +182,10 @@ impl World {
             stored.into_iter().for_each(|event| self.store(event));
         }
         let number = self.process.number;
+        // A part of a segment may have been written once more, before the others were settled: the next process sends such events twice, and
+        // counts them so. Its ledger counts them as received twice too, which this model of one fate for each event has no word for.
+        let mut seen = std::collections::HashSet::new();
+        self.files.retain(|_, file| file.events.iter().all(|event| seen.insert(*event)));
         for fate in self.events.iter_mut().filter(|fate| fate.process == number && !fate.acknowledged) {
             fate.excused = true;
         }
