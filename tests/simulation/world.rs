@@ -170,7 +170,14 @@ pub(crate) enum Taking {
     Nothing,
     Reading(Body),
     /// Writes a request, and what comes behind it.
-    Writing { id: Option<SegmentId>, file: Option<SpoolFile>, events: Vec<u32>, rest: VecDeque<Request>, all: Vec<u32>, signals: Vec<Signal> },
+    Writing {
+        id: Option<SegmentId>,
+        file: Option<SpoolFile>,
+        events: Vec<u32>,
+        rest: VecDeque<Request>,
+        all: Vec<u32>,
+        signals: Vec<Signal>,
+    },
     Answering(Vec<u32>),
 }
 
@@ -269,8 +276,6 @@ pub(crate) struct Life {
     pub(crate) timeline: Vec<String>,
     /// The ledger of the last process.
     pub(crate) ledger: Arc<Ledger>,
-    /// Virtual time.
-    pub(crate) lasted: Us,
     /// Of each invocation, how long it was held; `None`: it was let go before its end.
     pub(crate) holds: Vec<Option<Us>>,
     /// Requests for the last ledger, of all processes.
@@ -346,7 +351,6 @@ impl World {
             events: self.events,
             timeline: self.timeline.unwrap_or_default(),
             ledger: self.process.ledger,
-            lasted: self.now,
             holds: self.holds_seen,
             last_ledgers: self.last_ledgers,
             ledger_events: self.ledger_events,
@@ -619,7 +623,9 @@ impl World {
         let told = self.process.stop_asked;
         self.say(|_| "Lambda: kills the process".to_owned());
         match told {
-            Some(at) if self.now.saturating_sub(at) > 600 * MS => self.fail("exit in time", "killed although the order to stop came early".to_owned()),
+            Some(at) if self.now.saturating_sub(at) > 600 * MS => {
+                self.fail("exit in time", "killed although the order to stop came early".to_owned())
+            }
             None if self.slowest_disk() == 0
                 && self.running.as_ref().and_then(|running| running.heard).is_some_and(|heard| self.now - heard > 900 * MS) =>
             {
