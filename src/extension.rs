@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -16,12 +16,13 @@ use crate::dispatch::admission::Admission;
 use crate::dispatch::charge::Gauge;
 use crate::dispatch::core::{Core, Settings};
 use crate::dispatch::dispatcher::Dispatcher;
-use crate::dispatch::message::{Message, Ticket};
+use crate::dispatch::message::{Message, Reply, Ticket};
 use crate::dispatch::packer::Packer;
 use crate::dispatch::printer::Printer;
 use crate::dispatch::spares::Spares;
 use crate::dispatch::spool::Spool;
-use crate::kinesis::client::Client;
+use crate::dispatch::watchdog::{Question, Watchdog};
+use crate::kinesis::client::{Client, InterruptHandle};
 use crate::lambda::api::{Api, Function, Invoke, Registered, Subscription};
 use crate::lambda::listener::Listener;
 use crate::ledger::Ledger;
@@ -34,6 +35,8 @@ use crate::sandbox::Sandbox;
 const HEAD_START: Duration = Duration::from_millis(2);
 /// How long SHUTDOWN waits for the last report.
 const LAST_REPORT: Duration = Duration::from_millis(300);
+/// The time that is taken for the end where nobody gives any.
+const ABANDON_MS: EpochMs = 2000;
 /// How long an answer of the dispatcher may come after its own deadline before `main` goes on without it.
 const GRACE: Duration = Duration::from_millis(50);
 
@@ -72,7 +75,10 @@ fn start_error(why: String) -> StartError {
 pub struct Extension {
     messages: Sender<Message>,
     /// One for life: each answer names its question.
-    replies: Receiver<Ticket>,
+    replies: Receiver<Reply>,
+    /// The last question that the dispatcher has seen.
+    seen: Arc<AtomicU64>,
+    interrupts: InterruptHandle,
     ticket: Cell<Ticket>,
     printer: Arc<Printer>,
     sandbox: Arc<Sandbox>,
@@ -114,8 +120,14 @@ impl Extension {
         let (messages, inbox) = mpsc::channel();
         let (answers, replies) = mpsc::channel();
         let sending = Arc::new(AtomicBool::new(false));
+        let seen = Arc::new(AtomicU64::new(0));
+        let waking = answers.clone();
+        panic::on_panic(move || {
+            let _ = waking.send(Reply::Panicked);
+        });
         let admission = Admission::new(
             messages.clone(),
+            answers.clone(),
             Arc::clone(&gauge),
             Arc::clone(&spares),
             Arc::clone(&spool),
@@ -148,12 +160,15 @@ impl Extension {
             seed: random::bits(),
         };
         let core = Core::new(settings, packer(), Arc::clone(&gauge), Arc::clone(&spares), ledger);
+        let client = Client::new(&config.kinesis, Arc::clone(&sandbox));
+        let interrupts = client.interrupt_handle();
         let closing = Arc::clone(&listener);
         let dispatcher = Dispatcher {
             core,
             messages: inbox,
             replies: answers,
-            client: Client::new(&config.kinesis, Arc::clone(&sandbox)),
+            seen: Arc::clone(&seen),
+            client,
             spool,
             printer: Arc::clone(&printer),
             spares,
@@ -172,7 +187,7 @@ impl Extension {
             dispatcher.run();
         };
         thread.spawn(work).map_err(|error| start_error(format!("cannot start the dispatcher: {error}")))?;
-        Ok(Extension { messages, replies, ticket: Cell::new(0), printer, sandbox })
+        Ok(Extension { messages, replies, seen, interrupts, ticket: Cell::new(0), printer, sandbox })
     }
 
     /// An invocation has begun. Comes back when `/next` may be called.
@@ -183,7 +198,7 @@ impl Extension {
         panic::switch("main");
         // After a panic anywhere no invocation is held any more: what it waits for may never come.
         let request_id = invoke.request_id.as_str().into();
-        self.ask(deadline.at() + GRACE, panic::happened, |ticket| Message::Invoked { ticket, request_id, deadline });
+        self.ask(Question::Invoked, deadline.at() + GRACE, panic::happened, |ticket| Message::Invoked { ticket, request_id, deadline });
     }
 
     /// The sandbox ends. Comes back when all is sent, or at the deadline.
@@ -192,26 +207,40 @@ impl Extension {
         let deadline = Deadline::from_epoch(deadline_ms, SHUTDOWN_MARGIN, Limit::Shutdown, now, wall);
         let report_until = deadline.at().min(now + LAST_REPORT);
         let reason = reason.into_boxed_str();
-        self.ask(deadline.at() + GRACE, panic::in_dispatcher, |ticket| Message::Stop { ticket, deadline, report_until, reason });
+        self.ask(Question::Stop, deadline.at() + GRACE, panic::in_dispatcher, |ticket| Message::Stop { ticket, deadline, report_until, reason });
         self.printer.finish(deadline.at() + GRACE);
     }
 
-    /// Asks the dispatcher for something, and waits for its answer until `until`, or until `hopeless`.
-    fn ask(&self, until: Instant, hopeless: impl Fn() -> bool, question: impl FnOnce(Ticket) -> Message) {
-        const POLL_INTERVAL: Duration = Duration::from_millis(50);
+    /// Lambda's API is gone: what waits is kept for the process that starts next in this sandbox, if there is one.
+    pub fn abandon(&self) {
+        self.stop(epoch_ms(SystemTime::now()) + ABANDON_MS, "failure".to_owned());
+    }
+
+    /// Asks the dispatcher for something, and waits for its answer until `until`, or until it is `hopeless`. A request on its way that keeps
+    /// the dispatcher from more urgent things is interrupted.
+    fn ask(&self, question: Question, until: Instant, hopeless: impl Fn() -> bool, message: impl FnOnce(Ticket) -> Message) {
+        // What was said of an earlier invocation.
+        while self.replies.try_recv().is_ok() {}
         let ticket = self.ticket.get() + 1;
         self.ticket.set(ticket);
-        if self.messages.send(question(ticket)).is_err() {
+        let mut watchdog = Watchdog::new(question, Instant::now());
+        if self.messages.send(message(ticket)).is_err() {
             return;
         }
         while !hopeless() {
-            let left = until.saturating_duration_since(Instant::now());
-            match self.replies.recv_timeout(left.min(POLL_INTERVAL)) {
-                Ok(answered) if answered == ticket => return,
-                Err(RecvTimeoutError::Timeout) if left.is_zero() => return,
-                // The dispatcher is gone: it has panicked, and says so another way, or has ended.
+            let now = Instant::now();
+            if watchdog.interrupts(now, self.seen.load(Ordering::Acquire) >= ticket) {
+                self.interrupts.interrupt(self.interrupts.generation());
+            }
+            if now >= until {
+                return;
+            }
+            let next = watchdog.next().map_or(until, |at| at.min(until));
+            match self.replies.recv_timeout(next.saturating_duration_since(now)) {
+                Ok(Reply::AtRest(answered)) if answered == ticket => return,
+                Ok(Reply::FunctionFailed(at)) => watchdog.function_failed(at),
+                Ok(Reply::AtRest(_) | Reply::Panicked) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
-                _ => {}
             }
         }
     }

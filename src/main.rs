@@ -96,7 +96,10 @@ fn serve(api: &Api, id: &ExtensionId, extension: Option<&Extension>) -> ExitCode
                 extension.inspect(|extension| extension.stop(deadline_ms, reason));
                 return ExitCode::SUCCESS;
             }
-            (Err(error), _) => return gone(api, id, &error),
+            (Err(error), extension) => {
+                extension.filter(|_| !panic::happened()).inspect(|extension| extension.abandon());
+                return gone(api, id, &error);
+            }
         }
     }
 }

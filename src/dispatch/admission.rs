@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use super::charge::{Charge, Gauge};
 use super::core::Oldest;
-use super::message::{Load, Message, Signal};
+use super::message::{Load, Message, Now, Reply, Signal};
 use super::packer::Packer;
 use super::printer::Printer;
 use super::spares::Spares;
@@ -71,6 +71,7 @@ pub fn place(now: &Circumstances) -> Place {
 #[derive(Debug)]
 pub struct Admission {
     sender: Sender<Message>,
+    replies: Sender<Reply>,
     gauge: Arc<Gauge>,
     spares: Arc<Spares>,
     spool: Arc<Spool>,
@@ -85,6 +86,7 @@ impl Admission {
     #[must_use]
     pub fn new(
         sender: Sender<Message>,
+        replies: Sender<Reply>,
         gauge: Arc<Gauge>,
         spares: Arc<Spares>,
         spool: Arc<Spool>,
@@ -93,11 +95,18 @@ impl Admission {
         sending: Arc<AtomicBool>,
         ledger: Arc<Ledger>,
     ) -> Admission {
-        Admission { sender, gauge, spares, spool, printer, ledger, packer: Mutex::new(packer), sending }
+        Admission { sender, replies, gauge, spares, spool, printer, ledger, packer: Mutex::new(packer), sending }
     }
 
     /// Takes what a POST brought.
-    pub fn admit(&self, batch: Batch, signals: Vec<Signal>, at: Instant) {
+    pub fn admit(&self, batch: Batch, signals: Vec<Signal>, now: Now) {
+        let at = now.mono;
+        for signal in &signals {
+            if let Signal::Done { at, failed: true, .. } = signal {
+                // Past the dispatcher, which may be busy: whoever waits for it has it interrupted.
+                let _ = self.replies.send(Reply::FunctionFailed(now.instant_of(*at)));
+            }
+        }
         let events = batch.remaining().len() as u64;
         self.ledger.received.add(events);
         if events == 0 {

@@ -7,13 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::message::{Now, Signal, Ticket};
-use crate::clock::EpochMs;
 use crate::deadline::Deadline;
 
 /// Ends that are remembered: those for which the INVOKE may still come, or a hold is still to be counted.
 const ENDS: usize = 16;
-/// An end that is said to be longer ago than this is taken for one of now: the wall clock has jumped.
-const PLAUSIBLE: Duration = Duration::from_secs(60);
 
 /// What is done for an invocation that `main` waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +111,7 @@ impl Invocations {
             Signal::Done { request_id, at, failed } => {
                 self.missed = self.missed.take().filter(|(missed, _)| missed != request_id);
                 if self.end_of(request_id).is_none() {
-                    observed.held = self.ended(Arc::clone(request_id), instant_of(*at, now), *failed);
+                    observed.held = self.ended(Arc::clone(request_id), now.instant_of(*at), *failed);
                 }
             }
             Signal::Reported(request_id) => {
@@ -204,12 +201,6 @@ impl Invocations {
     }
 }
 
-fn instant_of(at: Option<EpochMs>, now: Now) -> Instant {
-    let ago = Duration::from_millis(at.map_or(0, |at| now.wall.saturating_sub(at)));
-    let ago = if ago > PLAUSIBLE { Duration::ZERO } else { ago };
-    now.mono.checked_sub(ago).unwrap_or(now.mono)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -268,9 +259,9 @@ mod tests {
     #[test]
     fn an_end_from_before_the_clock_jumped_is_one_of_now() {
         let now = now();
-        assert_eq!(instant_of(Some(1), now), now.mono);
-        assert_eq!(instant_of(Some(now.wall + 5_000), now), now.mono);
-        assert_eq!(instant_of(None, now), now.mono);
+        assert_eq!(now.instant_of(Some(1)), now.mono);
+        assert_eq!(now.instant_of(Some(now.wall + 5_000)), now.mono);
+        assert_eq!(now.instant_of(None), now.mono);
     }
 
     #[test]

@@ -19,8 +19,7 @@ use tiny_http::{Method, Request, Response, Server};
 use super::body::{Intake, Signal, Taken};
 use super::filter::Filter;
 use crate::clock::epoch_ms;
-use crate::dispatch::admission::Admission;
-use crate::dispatch::message;
+use crate::dispatch::{admission::Admission, message};
 use crate::ledger::Ledger;
 use crate::log;
 use crate::panic;
@@ -209,7 +208,8 @@ impl Listener {
         self.ledger.unparsed.add(taken.unparsed);
         self.ledger.excluded.add(taken.excluded);
         let signals = taken.signals.into_iter().filter_map(|signal| self.signal(signal)).collect();
-        self.admission.admit(taken.batch, signals, Instant::now());
+        let now = message::Now { mono: Instant::now(), wall: epoch_ms(SystemTime::now()) };
+        self.admission.admit(taken.batch, signals, now);
     }
 
     fn signal(&self, signal: Signal) -> Option<message::Signal> {

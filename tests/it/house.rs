@@ -21,7 +21,7 @@ fn rooms_know_only_what_lies_downstream() {
         ("kinesis", &["crate::lambda", "crate::dispatch"], ""),
         ("dispatch", &["crate::lambda"], ""),
         ("lambda/api.rs", &["crate::dispatch", "crate::kinesis", "listener"], ""),
-        ("lambda/listener.rs", &["crate::dispatch", "crate::kinesis", "api"], "crate::dispatch::queue"),
+        ("lambda/listener.rs", &["crate::dispatch::", "crate::kinesis", "api"], "crate::dispatch::{admission::Admission, message}"),
         ("event.rs", &["crate::lambda", "crate::dispatch", "crate::kinesis"], ""),
         ("ledger.rs", &["crate::lambda", "crate::dispatch", "crate::kinesis"], ""),
         ("sandbox.rs", &["crate::lambda", "crate::dispatch", "crate::kinesis"], ""),
@@ -51,14 +51,25 @@ fn pure_files_have_no_thread_socket_clock_or_log() {
         "lambda/filter.rs",
         "lambda/repair.rs",
         "lambda/scan.rs",
-        "dispatch/flush.rs",
+        "dispatch/backlog.rs",
+        "dispatch/core.rs",
+        "dispatch/invocations.rs",
+        "dispatch/message.rs",
+        "dispatch/packer.rs",
+        "dispatch/policy.rs",
+        "dispatch/retry.rs",
+        "dispatch/sending.rs",
+        "dispatch/spool_index.rs",
+        "dispatch/stopping.rs",
+        "dispatch/watchdog.rs",
         "kinesis/record.rs",
         "kinesis/batch.rs",
         "kinesis/endpoint.rs",
         "kinesis/proxy.rs",
         "deadline.rs",
     ] {
-        let code = code(&src.join(place));
+        // How loud a line is to be is no I/O.
+        let code = code(&src.join(place)).replace("crate::log::Level", "");
         for word in ["std::thread", "std::net", "Instant::now", "SystemTime::now", "crate::log", "std::env"] {
             assert!(!code.contains(word), "{place} has {word}");
         }
