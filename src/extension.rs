@@ -90,6 +90,9 @@ impl Extension {
     /// # Errors
     /// If the port is taken, Lambda refuses the subscription, or there is no Telemetry API here.
     pub fn start(config: &Config, api: &Api, registered: &Registered) -> Result<Extension, StartError> {
+        for endpoint in config.kinesis.readable_by_others() {
+            log::warn!("plain-http", "{endpoint} is called over plain http: others on the network can read telemetry and the session token");
+        }
         let ledger = Arc::new(Ledger::default());
         let sandbox = Arc::new(Sandbox::default());
         sandbox.learn(|facts| {

@@ -122,6 +122,8 @@ struct State {
     socket: Weak<TcpStream>,
     /// A connection that was made ready ahead of its use.
     ready: Option<Box<dyn Transport>>,
+    /// What has come over a connection is kept for TLS, instead of being taken for a sign that something is wrong.
+    keeps_input: bool,
 }
 
 impl Connections {
@@ -138,6 +140,7 @@ impl Connections {
             last_use: (now, SystemTime::now()),
             socket: Weak::new(),
             ready: None,
+            keeps_input: false,
         };
         let (tunnel, tls) = (ConnectProxyConnector::default(), RustlsConnector::default());
         Connections(Arc::new(Shared { proxied, tunnel, tls, interrupts, state: Mutex::new(state) }))
@@ -172,6 +175,10 @@ impl Connections {
 
     /// Opens a connection ahead of its use, unless there is one that is alive.
     pub(super) fn prepare(&self, agent: &ureq::Agent, url: &Uri, deadline: Instant) -> Result<(), ureq::Error> {
+        if let Some(ready) = self.take_ready() {
+            self.state().ready = Some(ready);
+            return Ok(());
+        }
         let alive = {
             let state = self.state();
             state.is_usable(state.opened) && state.socket.upgrade().is_some_and(|socket| is_alive(&socket))
@@ -180,7 +187,6 @@ impl Connections {
             return Ok(());
         }
         self.begin(deadline, deadline);
-        self.state().ready = None;
         let (now, myself) = (ureq::unversioned::transport::time::Instant::now(), self.clone());
         let details = ConnectionDetails {
             uri: url,
@@ -198,6 +204,16 @@ impl Connections {
         self.state().ready = ready;
         self.end();
         Ok(())
+    }
+
+    /// The connection that was made ready, if there is one and it is alive.
+    fn take_ready(&self) -> Option<Box<dyn Transport>> {
+        let mut ready = self.state().ready.take()?;
+        // With TLS 1.3 the server's tickets come after the handshake, and nobody has read them yet.
+        self.state().keeps_input = ready.is_tls();
+        let alive = ready.is_open();
+        self.state().keeps_input = false;
+        alive.then_some(ready)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -295,13 +311,8 @@ impl Connector for Connections {
     fn connect(&self, details: &ConnectionDetails<'_>, _: Option<()>) -> Result<Option<Box<dyn Transport>>, ureq::Error> {
         // Opening a tunnel comes back here for the proxy itself, with a configuration that has no proxy.
         let is_target = !self.0.proxied || details.config.proxy().is_some();
-        if is_target {
-            let ready = self.state().ready.take();
-            if let Some(mut ready) = ready
-                && ready.is_open()
-            {
-                return Ok(Some(ready));
-            }
+        if is_target && let Some(ready) = self.take_ready() {
+            return Ok(Some(ready));
         }
         let transport = match self.0.tunnel.connect(details, None::<()>)? {
             Some(Either::B(tunnel)) => tunnel,
@@ -395,7 +406,23 @@ impl Transport for Socket {
     }
 
     fn is_open(&mut self) -> bool {
-        self.connections.state().is_usable(self.opened) && is_alive(&self.stream)
+        let (usable, keeps_input) = {
+            let state = self.connections.state();
+            (state.is_usable(self.opened), state.keeps_input)
+        };
+        usable && (!keeps_input || self.keep_input()) && is_alive(&self.stream)
+    }
+}
+
+impl Socket {
+    /// Reads what is there. Says whether the other side has not closed the connection.
+    fn keep_input(&mut self) -> bool {
+        let read = self.stream.set_nonblocking(true).and_then(|()| (&*self.stream).read(self.buffers.input_append_buf()));
+        if let Ok(amount) = read {
+            self.buffers.input_appended(amount);
+        }
+        let blocking = self.stream.set_nonblocking(false);
+        blocking.is_ok() && read.map_or_else(|error| is_only_late(&error), |amount| amount > 0)
     }
 }
 

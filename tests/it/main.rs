@@ -18,9 +18,11 @@ mod panics;
 mod platforms;
 mod records;
 mod scale;
+mod secrets;
 mod settings;
 mod shutdown;
 mod walls;
+mod wire;
 
 use std::path::PathBuf;
 

@@ -53,5 +53,5 @@ pub use lambda::{
     ApiCall, Cut, CutForm, Delivery, Exit, Expected, Failure, FloodReport, InitReport, Invocation, InvokeReport, Lambda, LambdaBuilder, LambdaError,
     NextCall, OutputLine, Post, SETTING_PREFIX, SentEvent, ShutdownReport, Stats, Subscription,
 };
-pub use proxy::Proxy;
+pub use proxy::{Proxy, ProxyFault};
 pub use wait::{ms, wait_until};
