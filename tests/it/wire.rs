@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use kinesis_telemetry_extension::config;
 use kinesis_telemetry_extension::deadline::{Deadline, Limit};
-use kinesis_telemetry_extension::dispatch::pack::Packer;
+use kinesis_telemetry_extension::dispatch::packer::Packer;
 use kinesis_telemetry_extension::kinesis::batch::Request;
 use kinesis_telemetry_extension::kinesis::client::Client;
 use kinesis_telemetry_extension::kinesis::error::{Error, ErrorKind};
@@ -55,7 +55,7 @@ impl Bare {
 
     fn request(&mut self) -> Request {
         let mut request = Request::new(self.packer.limits());
-        self.packer.own_event(&mut request, "test", "{}", "key", 1_795_425_345_000);
+        self.packer.internal_event(&mut request, "test", "{}", "key", 1_795_425_345_000);
         request
     }
 
@@ -152,7 +152,7 @@ fn a_request_that_nobody_reads_is_cut_at_the_deadline() {
     let mut bare = Bare::of(&format!("http://{address}"), &[("KINESIS_TELEMETRY_RECORD_BYTES", "10485760")]);
     let mut request = Request::new(bare.packer.limits());
     let huge = format!("{{\"x\":\"{}\"}}", "y".repeat(9_000_000));
-    bare.packer.own_event(&mut request, "test", &huge, "key", 1_795_425_345_000);
+    bare.packer.internal_event(&mut request, "test", &huge, "key", 1_795_425_345_000);
     let error = bare.client.put(&mut request, &deadline(ms(500))).unwrap_err();
     // The system's buffers are smaller than the request, so its end was never sent.
     assert_eq!((error.code.as_str(), error.ambiguous), ("Timeout", false), "{error}");
