@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::clock::{EpochMs, epoch_ms};
 use crate::config::{Config, Types};
-use crate::deadline::{Deadline, INVOCATION_MARGIN, Limit, SHUTDOWN_MARGIN};
+use crate::deadline::Deadline;
 use crate::dispatch::dispatcher::Dispatcher;
 use crate::dispatch::pack::{Packer, REQUEST_BYTES};
 use crate::dispatch::queue::{Bounds, Command, Queue, Rest};
@@ -122,7 +122,10 @@ impl Extension {
     pub fn invoked(&self, invoke: Invoke) {
         self.sandbox.invoked(&invoke.request_id, &invoke.invoked_function_arn);
         let (now, wall) = (Instant::now(), epoch_ms(SystemTime::now()));
-        let deadline = Deadline::from_epoch(invoke.deadline_ms, INVOCATION_MARGIN, Limit::Invocation, now, wall);
+        let (deadline, plausible) = Deadline::of_invocation(invoke.deadline_ms, now, wall);
+        if !plausible {
+            log::warn!("invoke-deadline", "by this clock Lambda's deadline of an invocation cannot be right; {:?} are assumed", deadline.left(now));
+        }
         panic::switch("main");
         // After a panic anywhere no invocation is held any more: what it waits for may never come.
         self.ask(deadline.at() + GRACE, panic::happened, |rest| Command::Invoked { request_id: invoke.request_id, deadline, rest });
@@ -131,15 +134,21 @@ impl Extension {
     /// The sandbox ends. Comes back when all is sent, or at the deadline.
     pub fn stop(&self, deadline_ms: EpochMs, reason: String) {
         let (now, wall) = (Instant::now(), epoch_ms(SystemTime::now()));
-        let deadline = Deadline::from_epoch(deadline_ms, SHUTDOWN_MARGIN, Limit::Shutdown, now, wall);
+        let (deadline, plausible) = Deadline::of_shutdown(deadline_ms, now, wall);
+        if !plausible {
+            log::warn!("shutdown-deadline", "by this clock Lambda's SHUTDOWN deadline cannot be right; {:?} are assumed", deadline.left(now));
+        }
         let until = deadline.at().min(now + LAST_REPORT);
         self.ask(until + GRACE, panic::happened, |rest| Command::Settle { until, rest });
         self.listener.finish();
-        self.ask(deadline.at(), panic::in_dispatcher, |rest| Command::Stop { deadline, reason, rest });
+        let ended = self.ask(deadline.at(), panic::in_dispatcher, |rest| Command::Stop { deadline, reason, rest });
+        if !ended && !panic::in_dispatcher() {
+            log::error!("stop", "no time is left to send {} events and the ledger", self.queue.waiting());
+        }
     }
 
-    /// Asks the dispatcher for something, and waits for its answer until `until`, or until `hopeless`.
-    fn ask(&self, until: Instant, hopeless: impl Fn() -> bool, command: impl FnOnce(Rest) -> Command) {
+    /// Asks the dispatcher for something, and waits for its answer until `until`, or until `hopeless`. Says whether it came.
+    fn ask(&self, until: Instant, hopeless: impl Fn() -> bool, command: impl FnOnce(Rest) -> Command) -> bool {
         const LOOK: Duration = Duration::from_millis(50);
         let (rest, at_rest) = mpsc::channel();
         self.queue.command(command(rest));
@@ -147,9 +156,10 @@ impl Extension {
             let left = until.saturating_duration_since(Instant::now());
             match at_rest.recv_timeout(left.min(LOOK)) {
                 Err(RecvTimeoutError::Timeout) if !left.is_zero() => {}
-                _ => return,
+                answer => return answer.is_ok(),
             }
         }
+        false
     }
 }
 
