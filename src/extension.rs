@@ -126,9 +126,13 @@ impl Extension {
         if !plausible {
             log::warn!("invoke-deadline", "by this clock Lambda's deadline of an invocation cannot be right; {:?} are assumed", deadline.left(now));
         }
+        self.listener.invoked();
         panic::switch("main");
         // After a panic anywhere no invocation is held any more: what it waits for may never come.
         self.ask(deadline.at() + GRACE, panic::happened, |rest| Command::Invoked { request_id: invoke.request_id, deadline, rest });
+        if deadline.left(Instant::now()).is_zero() {
+            self.listener.waited_in_vain();
+        }
     }
 
     /// The sandbox ends. Comes back when all is sent, or at the deadline.

@@ -12,6 +12,7 @@ mod deployed;
 mod freeze;
 mod house;
 mod lifecycle;
+mod listener;
 mod loss;
 mod matrix;
 mod panics;
