@@ -19,6 +19,9 @@ use crate::log;
 const PROBE: Duration = Duration::from_millis(500);
 /// What one request may take inside an invocation: a SHUTDOWN must not find the dispatcher busy for longer.
 const IN_BETWEEN: Duration = Duration::from_secs(1);
+/// How old an event may get in memory while `main` waits for the function's end. If the function crashes and Lambda does not report that in time,
+/// SHUTDOWN is not seen, and 2 s after the crash the process is killed: by then everything has been sent, or is on disk.
+const HELD_AGE: Duration = Duration::from_secs(1);
 /// What is kept back of the SHUTDOWN window for the spool and the ledger.
 const SPOOL_TIME: Duration = Duration::from_millis(100);
 /// What is kept back of that for a last line on stderr.
@@ -90,6 +93,8 @@ pub struct Dispatcher {
     gap: bool,
     /// The invocation whose end did not come by its deadline, and how many have begun since.
     missed: Option<(String, u32)>,
+    /// The spool is off, or could not be written.
+    no_spool: bool,
     stopped: bool,
 }
 
@@ -113,6 +118,7 @@ impl Dispatcher {
             unreported: Unreported::Init,
             gap: false,
             missed: None,
+            no_spool: false,
             stopped: false,
         }
     }
@@ -134,6 +140,7 @@ impl Dispatcher {
             }
             self.release();
             self.send_in_between();
+            self.save_what_is_held();
         }
     }
 
@@ -143,11 +150,20 @@ impl Dispatcher {
         let held_until = self.held.as_ref().map(|held| held.deadline.at());
         let due = self.may_send_in_between().then(|| {
             let wall = epoch_ms(SystemTime::now());
-            let due = flush::due_in(&self.queue.pending(), self.max_age, wall)?;
+            let due = flush::due_in(&self.queue.pending(), self.oldest(), wall)?;
             let probe = Duration::from_millis(if self.breaker.is_open() { self.breaker.next_probe.saturating_sub(wall) } else { 0 });
             now.checked_add(due.max(probe))
         });
-        [held_until, due.flatten()].into_iter().flatten().min()
+        let to_disk = self.saves_what_is_held().then(|| {
+            let age = epoch_ms(SystemTime::now()).saturating_sub(self.queue.waiting_since()?);
+            now.checked_add(HELD_AGE.saturating_sub(Duration::from_millis(age)))
+        });
+        [held_until, due.flatten(), to_disk.flatten()].into_iter().flatten().min()
+    }
+
+    /// How old an event may get in the queue.
+    fn oldest(&self) -> Duration {
+        if self.held.is_some() { self.max_age.min(HELD_AGE) } else { self.max_age }
     }
 
     fn note(&mut self, mark: Mark) {
@@ -157,7 +173,10 @@ impl Dispatcher {
                 if self.missed.as_ref().is_some_and(|(missed, _)| **missed != *request_id) {
                     self.stop_waiting_for_ends();
                 }
-                self.unreported = Unreported::Invocation(request_id.clone());
+                // Where INVOKE says which invocation is the last one, this may still be the start of one before it.
+                if self.continuous {
+                    self.unreported = Unreported::Invocation(request_id.clone());
+                }
                 self.started = Some(request_id);
                 self.gap = false;
             }
@@ -270,7 +289,7 @@ impl Dispatcher {
 
     fn send_in_between(&mut self) {
         let now = epoch_ms(SystemTime::now());
-        let due = flush::in_between(&self.queue.pending(), self.max_age, now);
+        let due = flush::in_between(&self.queue.pending(), self.oldest(), now);
         if self.stopped || !self.may_send_in_between() || !due || (self.breaker.is_open() && !self.breaker.may_probe(now)) {
             return;
         }
@@ -279,6 +298,19 @@ impl Dispatcher {
             deadline = deadline.earlier(held.deadline);
         }
         self.flush(&deadline);
+    }
+
+    /// While Kinesis does not answer, what is held may be lost with the process.
+    fn saves_what_is_held(&self) -> bool {
+        self.held.is_some() && self.breaker.is_open() && !self.no_spool && !self.stopped
+    }
+
+    fn save_what_is_held(&mut self) {
+        let now = epoch_ms(SystemTime::now());
+        let is_old = |since| u128::from(now.saturating_sub(since)) >= HELD_AGE.as_millis();
+        if self.saves_what_is_held() && (self.sender.has_unsent() || self.queue.waiting_since().is_some_and(is_old)) {
+            self.no_spool = !self.sender.keep_for_the_next();
+        }
     }
 
     fn flush(&mut self, deadline: &Deadline) -> Flushed {

@@ -392,6 +392,12 @@ impl Queue {
         }
     }
 
+    /// When the oldest event that waits in memory was taken from Lambda.
+    #[must_use]
+    pub fn waiting_since(&self) -> Option<EpochMs> {
+        self.lock().waiting.front().map(|(since, _)| *since)
+    }
+
     /// Whether nothing waits in memory.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -249,24 +249,32 @@ impl Sender {
         }
     }
 
-    /// The sandbox is reset: what could not be sent goes to the spool, for the process that starts next in this sandbox.
-    pub fn keep_for_the_next(&mut self) {
+    /// Whether a request failed and is to be sent again.
+    #[must_use]
+    pub fn has_unsent(&self) -> bool {
+        self.outbox.is_some() || !self.aside.is_empty()
+    }
+
+    /// The sandbox is reset, or may be without a word: what could not be sent goes to the spool, for this process or for the one that starts next
+    /// in this sandbox. Says whether all of it is there.
+    pub fn keep_for_the_next(&mut self) -> bool {
         if !self.spool.is_on() {
-            return;
+            return false;
         }
         let now = epoch_ms(SystemTime::now());
         let unsent: Vec<Outgoing> = self.outbox.take().into_iter().chain(self.aside.drain(..)).collect();
         for outgoing in unsent {
             if !self.keep(outgoing, now) {
-                return;
+                return false;
             }
         }
         // Not through the spool's own files: they stay where they are.
         while let Some(outgoing) = self.pack().map(|request| Outgoing { request, sent_before: false, ambiguous: false, segment: None }) {
             if !self.keep(outgoing, now) {
-                return;
+                return false;
             }
         }
+        true
     }
 
     fn keep(&mut self, mut outgoing: Outgoing, since: EpochMs) -> bool {
