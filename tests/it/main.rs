@@ -11,6 +11,7 @@ mod delivery;
 mod deployed;
 mod freeze;
 mod house;
+mod lambda_variants;
 mod lifecycle;
 mod listener;
 mod loss;
