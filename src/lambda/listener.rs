@@ -3,7 +3,7 @@
 //! - An answer to a pipelined request waits until the one before it is answered: nothing is answered while the intake's lock is held.
 //! - A request that is dropped with its body unread reads the rest first, into a buffer of the size that the client declared: the rest is
 //!   read here, or the request is never dropped.
-//! - A chunked body that ends inside a chunk looks like one that ends as it should: see [`is_whole`].
+//! - A chunked body that ends inside a chunk looks like one that ends as it should: see `is_whole`.
 //! - Reading a body has no time-out, so a client that stalls costs its thread: another takes over before a body is read (leader and followers).
 //! - Its accept thread ends with the first failed `accept`, and panics where the socket cannot be duplicated (no file descriptor left): the
 //!   bound socket is kept here as well, so that another server can go on with it, while the first still serves its connections.
