@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::clock::{EpochMs, epoch_ms};
 use crate::config::Fallback;
 use crate::config::{Config, Types};
-use crate::deadline::{Deadline, INVOCATION_MARGIN, Limit, SHUTDOWN_MARGIN};
+use crate::deadline::Deadline;
 use crate::dispatch::admission::Admission;
 use crate::dispatch::charge::Gauge;
 use crate::dispatch::core::{Core, Settings};
@@ -81,7 +81,9 @@ pub struct Extension {
     interrupts: InterruptHandle,
     ticket: Cell<Ticket>,
     printer: Arc<Printer>,
+    listener: Arc<Listener>,
     sandbox: Arc<Sandbox>,
+    ledger: Arc<Ledger>,
 }
 
 impl Extension {
@@ -162,7 +164,7 @@ impl Extension {
             metrics: config.emf,
             seed: random::bits(),
         };
-        let core = Core::new(settings, packer(), Arc::clone(&gauge), Arc::clone(&spares), ledger);
+        let core = Core::new(settings, packer(), Arc::clone(&gauge), Arc::clone(&spares), Arc::clone(&ledger));
         let client = Client::new(&config.kinesis, Arc::clone(&sandbox));
         let interrupts = client.interrupt_handle();
         let closing = Arc::clone(&listener);
@@ -190,28 +192,42 @@ impl Extension {
             dispatcher.run();
         };
         thread.spawn(work).map_err(|error| start_error(format!("cannot start the dispatcher: {error}")))?;
-        Ok(Extension { messages, replies, seen, interrupts, ticket: Cell::new(0), printer, sandbox })
+        Ok(Extension { messages, replies, seen, interrupts, ticket: Cell::new(0), printer, listener, sandbox, ledger })
     }
 
     /// An invocation has begun. Comes back when `/next` may be called.
     pub fn invoked(&self, invoke: Invoke) {
         self.sandbox.invoked(&invoke.request_id, &invoke.invoked_function_arn);
         let (now, wall) = (Instant::now(), epoch_ms(SystemTime::now()));
-        let deadline = Deadline::from_epoch(invoke.deadline_ms, INVOCATION_MARGIN, Limit::Invocation, now, wall);
+        let (deadline, plausible) = Deadline::of_invocation(invoke.deadline_ms, now, wall);
+        if !plausible {
+            log::warn!("invoke-deadline", "by this clock Lambda's deadline of an invocation cannot be right; {:?} are assumed", deadline.left(now));
+        }
+        self.listener.invoked();
         panic::switch("main");
         // After a panic anywhere no invocation is held any more: what it waits for may never come.
         let request_id = invoke.request_id.as_str().into();
         self.ask(Question::Invoked, deadline.at() + GRACE, panic::happened, |ticket| Message::Invoked { ticket, request_id, deadline });
+        if deadline.left(Instant::now()).is_zero() {
+            self.listener.waited_in_vain();
+        }
     }
 
     /// The sandbox ends. Comes back when all is sent, or at the deadline.
     pub fn stop(&self, deadline_ms: EpochMs, reason: String) {
         let (now, wall) = (Instant::now(), epoch_ms(SystemTime::now()));
-        let deadline = Deadline::from_epoch(deadline_ms, SHUTDOWN_MARGIN, Limit::Shutdown, now, wall);
+        let (deadline, plausible) = Deadline::of_shutdown(deadline_ms, now, wall);
+        if !plausible {
+            log::warn!("shutdown-deadline", "by this clock Lambda's SHUTDOWN deadline cannot be right; {:?} are assumed", deadline.left(now));
+        }
         let report_until = deadline.at().min(now + LAST_REPORT);
         let reason = reason.into_boxed_str();
-        self.ask(Question::Stop, deadline.at() + GRACE, panic::in_dispatcher, |ticket| Message::Stop { ticket, deadline, report_until, reason });
-        self.printer.finish(deadline.at() + GRACE);
+        let until = deadline.at() + GRACE;
+        let ended = self.ask(Question::Stop, until, panic::in_dispatcher, |ticket| Message::Stop { ticket, deadline, report_until, reason });
+        if !ended && !panic::in_dispatcher() {
+            log::error!("stop", "no time is left to send {} events and the ledger", self.ledger.waiting());
+        }
+        self.printer.finish(until);
     }
 
     /// Lambda's API is gone: what waits is kept for the process that starts next in this sandbox, if there is one.
@@ -219,16 +235,16 @@ impl Extension {
         self.stop(epoch_ms(SystemTime::now()) + ABANDON_MS, "failure".to_owned());
     }
 
-    /// Asks the dispatcher for something, and waits for its answer until `until`, or until it is `hopeless`. A request on its way that keeps
-    /// the dispatcher from more urgent things is interrupted.
-    fn ask(&self, question: Question, until: Instant, hopeless: impl Fn() -> bool, message: impl FnOnce(Ticket) -> Message) {
+    /// Asks the dispatcher for something, and waits for its answer until `until`, or until it is `hopeless`. Says whether it came. A request on
+    /// its way that keeps the dispatcher from more urgent things is interrupted.
+    fn ask(&self, question: Question, until: Instant, hopeless: impl Fn() -> bool, message: impl FnOnce(Ticket) -> Message) -> bool {
         // What was said of an earlier invocation.
         while self.replies.try_recv().is_ok() {}
         let ticket = self.ticket.get() + 1;
         self.ticket.set(ticket);
         let mut watchdog = Watchdog::new(question, Instant::now());
         if self.messages.send(message(ticket)).is_err() {
-            return;
+            return false;
         }
         while !hopeless() {
             let now = Instant::now();
@@ -236,16 +252,17 @@ impl Extension {
                 self.interrupts.interrupt(self.interrupts.generation());
             }
             if now >= until {
-                return;
+                break;
             }
             let next = watchdog.next().map_or(until, |at| at.min(until));
             match self.replies.recv_timeout(next.saturating_duration_since(now)) {
-                Ok(Reply::AtRest(answered)) if answered == ticket => return,
+                Ok(Reply::AtRest(answered)) if answered == ticket => return true,
                 Ok(Reply::FunctionFailed(at)) => watchdog.function_failed(at),
                 Ok(Reply::AtRest(_) | Reply::Panicked) | Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => break,
             }
         }
+        false
     }
 }
 

@@ -71,6 +71,8 @@ pub struct Invocations {
     /// Telemetry was lost since this start.
     gap: bool,
     unreported: Unreported,
+    /// INVOKE says which invocation is the last one.
+    told: bool,
     /// The invocation whose end did not come by its deadline, and how many have begun since.
     missed: Option<(Arc<str>, u32)>,
     /// Invocations that were let go before their end was known, and when: how long they were held shows when it is.
@@ -89,7 +91,7 @@ pub struct Observed {
 impl Default for Invocations {
     fn default() -> Self {
         let (ends, let_go) = (VecDeque::new(), VecDeque::new());
-        Invocations { started: None, ends, gap: false, unreported: Unreported::Init, missed: None, let_go }
+        Invocations { started: None, ends, gap: false, unreported: Unreported::Init, told: false, missed: None, let_go }
     }
 }
 
@@ -104,7 +106,10 @@ impl Invocations {
                     self.missed = None;
                     observed.ends_never_come = true;
                 }
-                self.unreported = Unreported::Invocation(Arc::clone(request_id));
+                // Where INVOKE says which invocation is the last one, this may still be the start of one before it.
+                if !self.told {
+                    self.unreported = Unreported::Invocation(Arc::clone(request_id));
+                }
                 self.started = Some(Arc::clone(request_id));
                 self.gap = false;
             }
@@ -146,6 +151,7 @@ impl Invocations {
 
     /// An invocation has begun. Says whether ends have turned out never to come.
     pub fn invoked(&mut self, request_id: &Arc<str>) -> bool {
+        self.told = true;
         self.unreported = Unreported::Invocation(Arc::clone(request_id));
         if self.started.as_ref() != Some(request_id) {
             // What was lost before belongs to an earlier one.
@@ -291,6 +297,13 @@ mod tests {
         invocations.observe(&Signal::Reported("r0".into()), now());
         assert!(!invocations.is_running() && !invocations.all_reported());
         invocations.observe(&Signal::Reported("r1".into()), now());
+        assert!(invocations.all_reported());
+        // INVOKE has said what the last one is: the late start of one before it changes nothing.
+        invocations.invoked(&"r3".into());
+        invocations.observe(&Signal::Started("r2".into()), now());
+        invocations.observe(&Signal::Reported("r2".into()), now());
+        assert!(!invocations.all_reported());
+        invocations.observe(&Signal::Reported("r3".into()), now());
         assert!(invocations.all_reported());
     }
 }

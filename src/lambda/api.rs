@@ -7,7 +7,8 @@ use std::fmt;
 use std::thread;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 use ureq::Agent;
 
 use crate::clock::EpochMs;
@@ -70,7 +71,7 @@ pub enum NextEvent {
 #[serde(rename_all = "camelCase")]
 pub struct Invoke {
     /// When the function times out.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "milliseconds")]
     pub deadline_ms: EpochMs,
     /// As in telemetry.
     #[serde(default)]
@@ -250,7 +251,7 @@ fn read_event(body: &[u8]) -> Option<NextEvent> {
     #[serde(rename_all = "camelCase")]
     struct Kind {
         event_type: String,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "milliseconds")]
         deadline_ms: EpochMs,
         #[serde(default)]
         shutdown_reason: String,
@@ -261,6 +262,12 @@ fn read_event(body: &[u8]) -> Option<NextEvent> {
         "SHUTDOWN" => Some(NextEvent::Shutdown { deadline_ms: kind.deadline_ms, reason: kind.shutdown_reason.to_lowercase() }),
         _ => None,
     }
+}
+
+/// Any number, and 0 for what is none: an event with an odd deadline is still an event.
+fn milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<EpochMs, D::Error> {
+    let value = Box::<RawValue>::deserialize(deserializer)?;
+    Ok(value.get().parse::<f64>().unwrap_or_default() as EpochMs)
 }
 
 fn broken(call: &'static str, error: &ureq::Error) -> ApiError {
@@ -291,6 +298,11 @@ mod tests {
         assert_eq!(read_event(invoke), Some(NextEvent::Invoke(expected)));
         let shutdown = br#"{"eventType":"SHUTDOWN","deadlineMs":5,"shutdownReason":"SPINDOWN"}"#;
         assert_eq!(read_event(shutdown), Some(NextEvent::Shutdown { deadline_ms: 5, reason: "spindown".to_owned() }));
+        for (deadline, expected) in [("-5", 0), ("1791459888123.5", 1_791_459_888_123), ("null", 0), ("\"soon\"", 0), ("1e99", u64::MAX)] {
+            let shutdown = format!(r#"{{"eventType":"SHUTDOWN","deadlineMs":{deadline},"shutdownReason":"failure"}}"#);
+            let expected = NextEvent::Shutdown { deadline_ms: expected, reason: "failure".to_owned() };
+            assert_eq!(read_event(shutdown.as_bytes()), Some(expected), "{deadline}");
+        }
         assert_eq!(read_event(br#"{"eventType":"PAUSE"}"#), None);
         assert_eq!(read_event(b"<html>"), None);
     }

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod body;
+pub mod destination;
 pub mod filter;
 pub mod listener;
 pub mod repair;

@@ -113,7 +113,7 @@ impl Lambda {
             let until = Instant::now() + Duration::from_secs(1);
             self.shared.wait(Some(until), |world| (world.telemetry.idle() || world.exit.is_some()).then_some(()));
         }
-        self.end_process(reason, None)
+        self.end_process(reason, Vec::new())
     }
 
     /// Kills the extension at once, as the kernel does when memory runs out. The next invocation starts another.
