@@ -305,6 +305,7 @@ impl Dispatcher {
         }
         // `/tmp` outlives a reset, and only that.
         let reset = matches!(reason, "timeout" | "failure");
+        self.sender.renew_idle_connection();
         self.flush(&deadline.sooner(SPOOL_TIME));
         if reset {
             self.sender.keep_for_the_next();

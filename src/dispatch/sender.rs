@@ -93,6 +93,11 @@ impl Sender {
         }
     }
 
+    /// Before SHUTDOWN, which has no time to find out that a connection has died without a word.
+    pub fn renew_idle_connection(&mut self) {
+        self.client.disconnect(Duration::from_secs(1));
+    }
+
     /// Takes over what the process before has left in the spool.
     pub fn adopt(&mut self) {
         if self.spool.is_on() {

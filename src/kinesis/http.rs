@@ -2,6 +2,7 @@
 //!
 //! Runs on the dispatcher's thread. The client, and with it TLS, is made with the first call: nothing of it is needed before `/next`.
 
+use std::fs::File;
 use std::io::{self, ErrorKind as Io, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,6 +19,8 @@ use crate::deadline::Deadline;
 
 /// An answer for 500 records has about 100 KB; more than this is nobody's answer.
 const MAX_RESPONSE: u64 = 1024 * 1024;
+/// All of the web's roots have 250 KB.
+const MAX_BUNDLE: u64 = 2 * 1024 * 1024;
 /// With less time left nothing is begun.
 const MIN_TIMEOUT: Duration = Duration::from_millis(5);
 
@@ -81,7 +84,10 @@ impl HttpSettings {
     fn roots(&self) -> Result<RootCerts, Error> {
         let Some(path) = &self.ca_bundle else { return Ok(RootCerts::WebPki) };
         let problem = |what: String| Error::new("CaBundle", format!("AWS_CA_BUNDLE: {}: {what}", path.display()));
-        let pem = std::fs::read(path).map_err(|error| problem(error.to_string()))?;
+        let mut pem = Vec::new();
+        // Bounded, since the path may lead anywhere.
+        let read = File::open(path).and_then(|file| file.take(MAX_BUNDLE).read_to_end(&mut pem));
+        read.map_err(|error| problem(error.to_string()))?;
         let certificates: Vec<_> = ureq::tls::parse_pem(&pem)
             .filter_map(|item| match item {
                 Ok(PemItem::Certificate(certificate)) => Some(certificate),
@@ -145,9 +151,9 @@ impl HttpClient {
         self.connections.prepare(&self.agent, &url, deadline.at()).map_err(|error| classify_transport_error(&error, deadline))
     }
 
-    /// Lets go of the connection: the next exchange opens one. What TLS needs for a short handshake is kept.
-    pub(super) fn disconnect(&self) {
-        self.connections.close();
+    /// Lets go of the connection if it was idle for longer than that: the next exchange opens one. What TLS needs for a short handshake is kept.
+    pub(super) fn disconnect(&self, idle: Duration) {
+        self.connections.close_idle(idle);
     }
 
     fn check_time(&self, deadline: &Deadline, now: Instant) -> Result<(), Error> {

@@ -257,13 +257,15 @@ fn a_connection_is_made_ready_without_a_request_and_let_go_on_demand() {
         bare.put_well();
         bare.client.prepare(&deadline(LONG)).unwrap();
         bare.put_well();
-        bare.client.disconnect();
+        bare.client.disconnect(LONG);
+        bare.put_well();
+        bare.client.disconnect(Duration::ZERO);
         bare.put_well();
         assert!(kinesis.reset_idle_connections() > 0);
         bare.client.prepare(&deadline(LONG)).unwrap();
         bare.put_well();
         let connections: Vec<u64> = kinesis.puts().iter().map(|put| put.connection).collect();
-        assert_eq!(connections, [1, 1, 2, 3], "no connection was opened twice, and none before it was needed");
+        assert_eq!(connections, [1, 1, 1, 2, 3], "no connection was opened twice, and none before it was needed");
         kinesis.refuse_connections();
         let error = bare.client.prepare(&deadline(LONG)).unwrap_err();
         assert_eq!((error.code.as_str(), error.ambiguous), ("ConnectionFailed", false));
