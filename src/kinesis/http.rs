@@ -104,12 +104,13 @@ impl HttpSettings {
 impl HttpClient {
     /// Sends `request` with `body`, or without one if it is a GET, and reads the whole answer.
     ///
-    /// A connection that was there before gets at most a third of the time, or twice what the last answer took, so that there is time for a
-    /// fresh one if it has died without a word.
+    /// A connection that was there before gets a third of the time, so that there is time for a fresh one if it has died without a word; or twice
+    /// what the last answer took, so that a slow Kinesis is not asked everything twice; but never the last third.
     pub(super) fn send(&mut self, request: Request<()>, body: &[u8], deadline: &Deadline) -> Result<Response, Error> {
         let begun = Instant::now();
         self.check_time(deadline, begun)?;
-        let patience = (deadline.left(begun) / 3).max(self.took * 2);
+        let third = deadline.left(begun) / 3;
+        let patience = (self.took * 2).clamp(third, third * 2);
         self.connections.begin(deadline.at(), deadline.at().min(begun + patience));
         let mut upload = Upload { left: body };
         let result = self.exchange(request, &mut upload);
@@ -226,4 +227,67 @@ fn proxy_error(why: &str) -> Error {
 fn without_foreign_words(text: &str) -> String {
     let text = text.split(['"', ';', '{', '\n']).next().unwrap_or_default();
     text.chars().filter(|c| !c.is_control()).take(100).collect::<String>().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn classified(error: &ureq::Error) -> Error {
+        classify_transport_error(error, &Deadline::after(Instant::now(), Duration::ZERO, crate::deadline::Limit::Shutdown))
+    }
+
+    #[test]
+    fn a_proxy_that_may_recover_is_transient() {
+        for (why, code) in [
+            ("proxy server responded 403/403", "ProxyRefused"),
+            ("proxy server responded 407/407", "ProxyRefused"),
+            ("proxy server responded 408/408", "ProxyFailed"),
+            ("proxy server responded 429/429", "ProxyFailed"),
+            ("proxy server responded 499/499", "ProxyRefused"),
+            ("proxy server responded 500/500", "ProxyFailed"),
+            ("proxy server responded 503/503", "ProxyFailed"),
+            ("proxy server did not respond", "ProxyFailed"),
+            ("proxy server responded é", "ProxyFailed"),
+        ] {
+            let error = classified(&ureq::Error::ConnectProxyFailed(why.to_owned()));
+            let kind = if code == "ProxyFailed" { ErrorKind::Transient } else { ErrorKind::Configuration };
+            assert_eq!((error.code.as_str(), error.kind), (code, kind), "{why}");
+        }
+    }
+
+    #[test]
+    fn transport_errors_have_codes_of_the_table_and_name_the_limit_that_passed() {
+        let io = |kind: Io| ureq::Error::Io(kind.into());
+        for (error, code, kind) in [
+            (io(Io::ConnectionRefused), "ConnectionFailed", ErrorKind::Transient),
+            (io(Io::NetworkUnreachable), "ConnectionFailed", ErrorKind::Transient),
+            (io(Io::ConnectionReset), "ConnectionReset", ErrorKind::Transient),
+            (io(Io::UnexpectedEof), "ConnectionReset", ErrorKind::Transient),
+            (io(Io::PermissionDenied), "Io", ErrorKind::Transient),
+            (io(Io::InvalidData), "Io", ErrorKind::Transient),
+            (ureq::Error::Io(io::Error::new(Io::InvalidData, "invalid peer certificate")), "Tls", ErrorKind::Configuration),
+            (ureq::Error::Tls("x"), "Tls", ErrorKind::Configuration),
+            (ureq::Error::HostNotFound, "HostNotFound", ErrorKind::Transient),
+            (ureq::Error::ConnectionFailed, "ConnectionFailed", ErrorKind::Transient),
+            (ureq::Error::BodyExceedsLimit(1), "Http", ErrorKind::Transient),
+            (Cut::Interrupted.into(), "Interrupted", ErrorKind::Interrupted),
+        ] {
+            let classified = classified(&error);
+            assert_eq!((classified.code.as_str(), classified.kind), (code, kind), "{error}");
+        }
+        for (cut, code) in [(Cut::Resolving, "DnsTimeout"), (Cut::Connecting, "ConnectTimeout"), (Cut::Deadline, "Timeout")] {
+            let error = classified(&cut.into());
+            assert_eq!((error.code.as_str(), error.kind), (code, ErrorKind::Transient));
+            assert!(error.message.ends_with("within the shutdown deadline"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_a_certificate_says_is_not_quoted() {
+        let quoted = "invalid peer certificate: certificate not valid for name \"localhost\"; certificate is only valid for DnsName(\"forged\")";
+        assert_eq!(without_foreign_words(quoted), "invalid peer certificate: certificate not valid for name");
+        assert_eq!(without_foreign_words("invalid peer certificate: UnknownIssuer"), "invalid peer certificate: UnknownIssuer");
+        assert!(without_foreign_words(&"x".repeat(1000)).len() == 100);
+    }
 }
