@@ -15,7 +15,7 @@ use kinesis_telemetry_extension::kinesis::error::{Error, ErrorKind};
 use kinesis_telemetry_extension::kinesis::response::RecordOutcome;
 use kinesis_telemetry_extension::ledger::Ledger;
 use kinesis_telemetry_extension::sandbox::Sandbox;
-use sandbox::{Credentials, Fault, Identity, Invocation, Kinesis, Proxy, ProxyFault, ms, wait_until};
+use sandbox::{Credentials, Fault, Identity, Invocation, Kinesis, Proxy, ProxyFault, SilentPort, ms, wait_until};
 
 use crate::{extension, ledger};
 
@@ -158,6 +158,23 @@ fn a_request_that_nobody_reads_is_cut_at_the_deadline() {
     assert_eq!((error.code.as_str(), error.ambiguous), ("Timeout", false), "{error}");
     drop(done);
     serving.join().unwrap();
+}
+
+#[test]
+fn a_connection_that_never_comes_is_cut_at_the_deadline_or_by_an_interrupt() {
+    let silent = SilentPort::start();
+    let mut bare = Bare::of(&format!("http://{}", silent.address()), &[]);
+    let error = bare.put(ms(300)).unwrap_err();
+    assert_eq!((error.code.as_str(), error.kind, error.ambiguous, error.stale), ("ConnectTimeout", ErrorKind::Transient, false, false), "{error}");
+    let (handle, next) = (bare.client.interrupt_handle(), bare.client.generation() + 1);
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            wait_until(LONG, "the call", || handle.generation() == next);
+            handle.interrupt(next);
+        });
+        let error = bare.put(LONG).unwrap_err();
+        assert_eq!((error.kind, error.ambiguous), (ErrorKind::Interrupted, false), "{error}");
+    });
 }
 
 // --- interrupts ------------------------------------------------------------------------------------------------------------------------
