@@ -2,6 +2,7 @@
 //!
 //! Runs on the dispatcher's thread. The client, and with it TLS, is made with the first call: nothing of it is needed before `/next`.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, ErrorKind as Io, Read};
 use std::path::PathBuf;
@@ -42,13 +43,19 @@ pub(super) struct Response {
 }
 
 /// A client for one URL, with one connection.
-#[derive(Debug)]
 pub(super) struct HttpClient {
     agent: ureq::Agent,
     connections: Connections,
     interrupts: InterruptHandle,
     /// How long the last exchange took.
     took: Duration,
+}
+
+/// The proxy's URL may hold a password.
+impl fmt::Debug for HttpClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HttpClient(not shown)")
+    }
 }
 
 impl HttpSettings {
@@ -281,6 +288,13 @@ mod tests {
             assert_eq!((error.code.as_str(), error.kind), (code, ErrorKind::Transient));
             assert!(error.message.ends_with("within the shutdown deadline"), "{error}");
         }
+    }
+
+    #[test]
+    fn debug_shows_no_proxys_password() {
+        let proxies = Proxies::read(|name| (name == "HTTPS_PROXY").then(|| "http://user:secret@proxy:3128".to_owned()));
+        let client = HttpSettings { ca_bundle: None, proxies }.client("https://example.com/", &InterruptHandle::default()).unwrap();
+        assert!(!format!("{client:?}").contains("secret"));
     }
 
     #[test]
