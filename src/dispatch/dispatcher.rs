@@ -18,6 +18,9 @@ use crate::kinesis::client::Client;
 use crate::log;
 use crate::panic;
 
+/// At SHUTDOWN no connection is used again that has been idle for longer.
+const IDLE_AT_STOP: Duration = Duration::from_secs(1);
+
 /// What stops the intake: waits for what is being taken in, until then at the most.
 pub type CloseIntake = Box<dyn Fn(Instant) + Send>;
 
@@ -76,6 +79,10 @@ impl Dispatcher {
     fn hand_in(&mut self, message: Message) {
         if let Message::Invoked { ticket, .. } | Message::Stop { ticket, .. } = &message {
             self.seen.store(*ticket, Ordering::Release);
+        }
+        if matches!(message, Message::Stop { .. }) {
+            // There is no time to find out that a connection has died.
+            self.client.disconnect(IDLE_AT_STOP);
         }
         self.core.on(now(), message);
     }

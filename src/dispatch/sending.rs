@@ -25,7 +25,7 @@ pub(super) const MIN_TIME_LEFT: Duration = Duration::from_millis(10);
 /// What one request may take inside an invocation.
 const IN_BETWEEN: Duration = Duration::from_secs(1);
 /// While an invocation is held and Kinesis takes nothing, what is older goes to disk.
-const RELIEF_AGE: Duration = Duration::from_secs(2);
+const RELIEF_AGE: Duration = Duration::from_secs(1);
 /// A ledger event goes with a flush this often.
 const LEDGER_EVERY: Duration = Duration::from_secs(300);
 /// Tries without a pause: for a dead connection, and for a cause that the client has removed.

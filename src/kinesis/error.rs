@@ -313,6 +313,8 @@ fn classify(code: &str, status: u16) -> ErrorKind {
 #[must_use]
 pub fn read_error(status: u16, headers: &HeaderMap, body: &[u8]) -> Error {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    // A larger one is nobody's answer, and taken apart it would cost more memory than there is to give.
+    let body = if body.len() > MAX_ERROR_BODY { b"" } else { body };
     let (code, message) = if body.trim_ascii_start().starts_with(b"<") { xml_error(body) } else { json_error(body) };
     // `com.amazon.coral.service#ExpiredTokenException`, `ExpiredTokenException:http://…`
     let code = code.as_deref().or(text("x-amzn-errortype")).map(|code| {
@@ -332,6 +334,8 @@ pub fn read_error(status: u16, headers: &HeaderMap, body: &[u8]) -> Error {
     let ambiguous = matches!(status, 408 | 502 | 504) || matches!(code.as_str(), "RequestTimeout" | "RequestTimeoutException");
     Error { kind, ambiguous, detail: message, ..Error::new(&code, shown) }
 }
+
+const MAX_ERROR_BODY: usize = 64 * 1024;
 
 /// Code and message of `{"__type": …, "message": …}`. Each key is read for itself, so that an odd one takes no other with it.
 fn json_error(body: &[u8]) -> (Option<String>, Option<String>) {
@@ -451,7 +455,7 @@ mod tests {
 
     #[test]
     fn what_comes_from_an_answer_is_cleaned() {
-        let huge = "x".repeat(1_000_000);
+        let huge = "x".repeat(60_000);
         let mut headers = HeaderMap::new();
         headers.insert("x-amzn-requestid", format!("id \"{huge}\"").parse().unwrap());
         let error = read_error(400, &headers, format!(r#"{{"__type":"\u001b[31m{huge}"}}"#).as_bytes());
@@ -459,6 +463,7 @@ mod tests {
         assert!(error.message.len() < 100 && !error.message.contains('"'), "{}", error.message);
         assert_eq!(clean("\u{1b}]0;a\u{7}b\nWARN c é.-_"), "0abWARNc.-_");
         assert_eq!(read(400, r##"{"__type":"#\u0007é"}"##).code, "Http400");
+        assert_eq!(read(400, &format!(r#"{{"__type":"ThrottlingException","x":"{huge}{huge}"}}"#)).code, "Http400", "too large");
     }
 
     #[test]

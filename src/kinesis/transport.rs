@@ -173,6 +173,13 @@ impl Connections {
         state.ready = None;
     }
 
+    /// The same, if it was idle for longer than that.
+    pub(super) fn close_idle(&self, idle: Duration) {
+        if self.state().idle(Instant::now(), SystemTime::now()) >= idle {
+            self.close();
+        }
+    }
+
     /// Opens a connection ahead of its use, unless there is one that is alive.
     pub(super) fn prepare(&self, agent: &ureq::Agent, url: &Uri, deadline: Instant) -> Result<(), ureq::Error> {
         if let Some(ready) = self.take_ready() {
@@ -275,9 +282,13 @@ impl State {
     }
 
     fn is_usable_at(&self, opened: u64, now: Instant, wall: SystemTime) -> bool {
-        let idle = now.saturating_duration_since(self.last_use.0);
-        let idle_by_the_wall = wall.duration_since(self.last_use.1).unwrap_or_else(|backwards| backwards.duration());
-        opened >= self.usable_from && idle.max(idle_by_the_wall) < MAX_IDLE
+        opened >= self.usable_from && self.idle(now, wall) < MAX_IDLE
+    }
+
+    /// By the clock that counts more.
+    fn idle(&self, now: Instant, wall: SystemTime) -> Duration {
+        let by_the_wall = wall.duration_since(self.last_use.1).unwrap_or_else(|backwards| backwards.duration());
+        now.saturating_duration_since(self.last_use.0).max(by_the_wall)
     }
 }
 

@@ -10,6 +10,8 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use ureq::Agent;
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::TcpConnector;
 
 use crate::clock::EpochMs;
 use crate::config::Buffering;
@@ -122,7 +124,9 @@ impl Api {
         // Lambda's answers are small; ureq's own buffers have 128 KiB each.
         let agent = config.input_buffer_size(4 * 1024).output_buffer_size(2 * 1024).build();
         let host = runtime_api.strip_prefix("http://").unwrap_or(runtime_api).trim_end_matches('/');
-        Api { agent: agent.into(), base: format!("http://{host}") }
+        // Plain TCP: with ureq's default, a second copy of the TLS connector would be in the program.
+        let agent = Agent::with_parts(agent, TcpConnector::default(), DefaultResolver::default());
+        Api { agent, base: format!("http://{host}") }
     }
 
     /// Registers for INVOKE and SHUTDOWN, or for SHUTDOWN alone where `invokes` says so or Lambda refuses INVOKE (Managed Instances).

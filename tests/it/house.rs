@@ -67,6 +67,9 @@ fn pure_files_have_no_thread_socket_clock_or_log() {
         "kinesis/record.rs",
         "kinesis/batch.rs",
         "kinesis/endpoint.rs",
+        "kinesis/error.rs",
+        "kinesis/response.rs",
+        "kinesis/credentials.rs",
         "kinesis/proxy.rs",
         "deadline.rs",
     ] {
@@ -97,5 +100,19 @@ fn main_is_short_and_files_are_not_long() {
     for file in sources(&src) {
         let code = code(&file).lines().filter(|line| !line.trim().is_empty() && !line.trim_start().starts_with("//")).count();
         assert!(code <= 550, "{} has {code} lines of code", file.display());
+    }
+}
+
+/// What an error means, and what to do about it, is written down once.
+#[test]
+fn codes_of_aws_stand_in_one_file() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for file in sources(&src) {
+        let name = file.strip_prefix(&src).unwrap().display().to_string();
+        let code = code(&file);
+        for word in ["Exception\"", "ExpiredToken", "AccessDenied", "InternalFailure", "ServiceUnavailable", "SignatureDoesNotMatch", "Throttling"] {
+            let named = code.lines().find(|line| line.contains(word) && !line.trim_start().starts_with("//"));
+            assert!(named.is_none() || name == "kinesis/error.rs", "{name}: {}", named.unwrap_or_default());
+        }
     }
 }

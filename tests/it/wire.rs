@@ -15,7 +15,7 @@ use kinesis_telemetry_extension::kinesis::error::{Error, ErrorKind};
 use kinesis_telemetry_extension::kinesis::response::RecordOutcome;
 use kinesis_telemetry_extension::ledger::Ledger;
 use kinesis_telemetry_extension::sandbox::Sandbox;
-use sandbox::{Credentials, Fault, Identity, Invocation, Kinesis, Proxy, ProxyFault, ms, wait_until};
+use sandbox::{Credentials, Fault, Identity, Invocation, Kinesis, Proxy, ProxyFault, SilentPort, ms, wait_until};
 
 use crate::{extension, ledger};
 
@@ -160,6 +160,23 @@ fn a_request_that_nobody_reads_is_cut_at_the_deadline() {
     serving.join().unwrap();
 }
 
+#[test]
+fn a_connection_that_never_comes_is_cut_at_the_deadline_or_by_an_interrupt() {
+    let silent = SilentPort::start();
+    let mut bare = Bare::of(&format!("http://{}", silent.address()), &[]);
+    let error = bare.put(ms(300)).unwrap_err();
+    assert_eq!((error.code.as_str(), error.kind, error.ambiguous, error.stale), ("ConnectTimeout", ErrorKind::Transient, false, false), "{error}");
+    let (handle, next) = (bare.client.interrupt_handle(), bare.client.generation() + 1);
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            wait_until(LONG, "the call", || handle.generation() == next);
+            handle.interrupt(next);
+        });
+        let error = bare.put(LONG).unwrap_err();
+        assert_eq!((error.kind, error.ambiguous), (ErrorKind::Interrupted, false), "{error}");
+    });
+}
+
 // --- interrupts ------------------------------------------------------------------------------------------------------------------------
 
 #[test]
@@ -257,13 +274,15 @@ fn a_connection_is_made_ready_without_a_request_and_let_go_on_demand() {
         bare.put_well();
         bare.client.prepare(&deadline(LONG)).unwrap();
         bare.put_well();
-        bare.client.disconnect();
+        bare.client.disconnect(LONG);
+        bare.put_well();
+        bare.client.disconnect(Duration::ZERO);
         bare.put_well();
         assert!(kinesis.reset_idle_connections() > 0);
         bare.client.prepare(&deadline(LONG)).unwrap();
         bare.put_well();
         let connections: Vec<u64> = kinesis.puts().iter().map(|put| put.connection).collect();
-        assert_eq!(connections, [1, 1, 2, 3], "no connection was opened twice, and none before it was needed");
+        assert_eq!(connections, [1, 1, 1, 2, 3], "no connection was opened twice, and none before it was needed");
         kinesis.refuse_connections();
         let error = bare.client.prepare(&deadline(LONG)).unwrap_err();
         assert_eq!((error.code.as_str(), error.ambiguous), ("ConnectionFailed", false));
@@ -298,6 +317,17 @@ fn a_proxy_that_closes_without_an_answer_is_retried() {
         let ledger = ledger(&kinesis);
         assert_eq!((&ledger["possibleDuplicates"], &ledger["requests"]), (&0.into(), &5.into()), "{fault:?} {ledger}");
     }
+}
+
+#[test]
+fn the_names_in_a_certificate_are_not_quoted() {
+    let kinesis = Kinesis::builder().tls().start();
+    let proxy = Proxy::to(&kinesis);
+    let (bundle, url) = (kinesis.ca_bundle().unwrap(), proxy.url());
+    let mut bare = Bare::of("https://other.example/", &[("AWS_CA_BUNDLE", bundle.to_str().unwrap()), ("HTTPS_PROXY", &url)]);
+    let error = bare.put(LONG).unwrap_err();
+    assert_eq!((error.code.as_str(), error.kind, error.ambiguous), ("Tls", ErrorKind::Configuration, false), "{error}");
+    assert!(!error.message.contains("amazonaws") && !error.message.contains("localhost"), "{error}");
 }
 
 // --- errors ----------------------------------------------------------------------------------------------------------------------------
@@ -408,4 +438,32 @@ fn codes_of_any_size_and_kind_stay_short_and_clean() {
     assert!(lines.iter().all(|line| line.len() < 500 && !line.contains('\u{1b}') && !line.contains("FORGED line")), "{lines:?}");
     let errors = ledger(&kinesis)["requestErrors"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert!(!errors.is_empty() && errors.iter().all(|code| code.len() <= 64 && code.starts_with("31mFORGEDline")), "{errors:?}");
+}
+
+/// A full handshake sends the certificate; a resumed one does not. Without a shared TLS configuration each connection paid for a full one.
+#[test]
+fn a_second_connection_resumes_the_tls_session() {
+    let kinesis = Kinesis::builder().tls().start();
+    let target = kinesis.port();
+    let (count, counted) = std::sync::mpsc::channel();
+    let (address, serving) = server(2, move |_, mut client| {
+        let mut upstream = TcpStream::connect(("127.0.0.1", target)).unwrap();
+        let (mut from_client, mut to_server) = (client.try_clone().unwrap(), upstream.try_clone().unwrap());
+        let up = thread::spawn(move || {
+            let _ = std::io::copy(&mut from_client, &mut to_server);
+            let _ = to_server.shutdown(std::net::Shutdown::Both);
+        });
+        count.send(std::io::copy(&mut upstream, &mut client).unwrap()).unwrap();
+        up.join().unwrap();
+    });
+    let port = address.rsplit(':').next().unwrap();
+    let bundle = kinesis.ca_bundle().unwrap();
+    let mut bare = Bare::of(&format!("https://localhost:{port}"), &[("AWS_CA_BUNDLE", bundle.to_str().unwrap())]);
+    bare.put_well();
+    bare.client.disconnect(Duration::ZERO);
+    bare.put_well();
+    drop(bare);
+    serving.join().unwrap();
+    let (first, second) = (counted.recv().unwrap(), counted.recv().unwrap());
+    assert!(second + 300 < first, "{first} bytes, then {second}");
 }
