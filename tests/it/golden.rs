@@ -134,7 +134,7 @@ fn check(name: &str) {
         (Ok(()), None) => {}
         (Err(differences), None) => panic!("{name}: {}\n{differences}", case.shows),
         (Err(_), Some(_)) => {}
-        (Ok(()), Some(why)) => panic!("{name} is no longer pending ({why}): take the mark out of its file"),
+        (Ok(()), Some(why)) => panic!("{name} is no longer pending ({why}): remove the mark from its file"),
     }
 }
 
