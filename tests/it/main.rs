@@ -10,6 +10,7 @@ mod check;
 mod delivery;
 mod deployed;
 mod freeze;
+mod golden;
 mod house;
 mod lambda_variants;
 mod lifecycle;

@@ -116,6 +116,13 @@ impl Lambda {
         self.end_process(reason, Vec::new())
     }
 
+    /// Ends the extension's process as a reset does: SHUTDOWN with this reason, SIGKILL at the deadline. [`Lambda::init`], or the next
+    /// invocation, starts another one in the same sandbox.
+    pub fn reset(&self, reason: &str) -> ShutdownReport {
+        let _turn = lock(&self.turn);
+        self.end_process(reason, None)
+    }
+
     /// Kills the extension at once, as the kernel does when memory runs out. The next invocation starts another.
     pub fn kill(&self) {
         if let Some(process) = &lock(&self.driver).process {
