@@ -434,18 +434,11 @@ impl Inner {
 mod tests {
     use super::*;
     use crate::config::{Compression, RecordFormat};
-    use crate::event::Span;
 
     fn batch(events: usize, bytes: usize) -> Batch {
         let event = |n: usize| Event {
-            text: Span::default(),
-            record: Span::default(),
-            request_id: Span::default(),
-            trace_id: Span::default(),
-            tenant_id: Span::default(),
             number: n as u64,
-            cold_start: false,
-            restores: 0,
+            ..Event::default()
         };
         Batch::new(vec![0; bytes], (0..events).map(event).collect())
     }

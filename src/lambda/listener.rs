@@ -16,8 +16,8 @@ use std::time::{Duration, SystemTime};
 
 use tiny_http::{Method, Request, Response, Server};
 
-use super::body::{Intake, Signal, Taken};
 use super::filter::Filter;
+use super::intake::{Intake, ParsedBody, Signal};
 use crate::clock::epoch_ms;
 use crate::dispatch::queue::{Mark, Queue};
 use crate::ledger::Ledger;
@@ -191,7 +191,7 @@ impl Listener {
         self.hand_over(taken);
     }
 
-    fn hand_over(&self, taken: Taken) {
+    fn hand_over(&self, taken: ParsedBody) {
         self.ledger.unparsed.add(taken.unparsed);
         self.ledger.excluded.add(taken.excluded);
         let marks = taken.signals.into_iter().filter_map(|signal| self.mark(signal)).collect();
@@ -214,7 +214,7 @@ impl Listener {
                 }
                 Some(Mark::Started(request_id))
             }
-            Signal::RuntimeDone { request_id, at } => Some(Mark::Done { request_id, at }),
+            Signal::RuntimeDone { request_id, at, .. } => Some(Mark::Done { request_id, at }),
             Signal::Report { request_id } => Some(Mark::Reported(request_id)),
             Signal::InitReport => Some(Mark::InitReported),
             Signal::LogsDropped { records, bytes } => {

@@ -1,8 +1,10 @@
 //! Upstream: what Lambda says. The Extensions API, the Telemetry API's listener, and the bodies it posts.
 
 pub mod api;
-pub mod body;
+mod envelope;
+mod fields;
 pub mod filter;
+pub mod intake;
 pub mod listener;
-pub mod repair;
-pub mod scan;
+mod repair;
+mod text_log;
