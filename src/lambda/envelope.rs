@@ -76,8 +76,9 @@ impl<'a> Envelope<'a> {
             end = record.end;
         }
         for (key, value) in &self.others {
-            // A key that the extension adds itself keeps Lambda's value under another name.
-            let prefix = if ADDED_KEYS.contains(&key.as_ref()) { "lambda." } else { "" };
+            // A key that is there already, or that the extension adds itself, keeps Lambda's value under another name.
+            let is_taken = ADDED_KEYS.contains(&key.as_ref()) || matches!(key.as_ref(), "time" | "type" | "record");
+            let prefix = if is_taken { "lambda." } else { "" };
             let key = serde_json::to_string(&format!("{prefix}{key}")).unwrap_or_default();
             out.put(b",");
             out.put(key.as_bytes());
@@ -106,11 +107,12 @@ impl<'de: 'a, 'a> Deserialize<'de> for Envelope<'a> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Envelope<'de>, A::Error> {
                 let mut envelope = Envelope::default();
                 while let Some(Key(key)) = map.next_key()? {
+                    let value = map.next_value()?;
                     match key.as_ref() {
-                        "time" => envelope.time = Some(map.next_value()?),
-                        "type" => envelope.kind = Some(map.next_value()?),
-                        "record" => envelope.record = Some(map.next_value()?),
-                        _ => envelope.others.push((key, map.next_value()?)),
+                        "time" if envelope.time.is_none() => envelope.time = Some(value),
+                        "type" if envelope.kind.is_none() => envelope.kind = Some(value),
+                        "record" if envelope.record.is_none() => envelope.record = Some(value),
+                        _ => envelope.others.push((key, value)),
                     }
                 }
                 Ok(envelope)

@@ -30,8 +30,8 @@ const MAX_HELD_BYTES: usize = 4 * 1024 * 1024;
 const MAX_PIECES: usize = 1024;
 /// The pieces of a record are written at once: their times do not differ by more than this.
 const MAX_PIECE_GAP_MS: u64 = 2000;
-/// Events may be out of order by this much.
-const MAX_DISORDER_MS: u64 = 1000;
+/// Events may be out of order by this much. What looks like an older event is a function's own data.
+const MAX_DISORDER_MS: u64 = 10_000;
 /// Bytes that are read for each byte of a body at the most, before an event is no longer looked for behind the next event's beginning.
 const MAX_READS: usize = 8;
 /// A piece that Lambda cut is longer than this.
@@ -137,10 +137,12 @@ impl Repair {
 
     /// Where the next event begins behind the one at `at`, without the comma between them, or the end.
     fn next_header(&self, body: &[u8]) -> usize {
+        let this = Header::at(body, self.at);
+        let is_event = |next: &Header<'_>| this.as_ref().is_none_or(|this| is_not_before(next.time, this.time));
         let mut from = self.at + 1;
         while let Some(found) = find(body, from, START) {
             let before = body.get(..found).unwrap_or_default().trim_ascii_end();
-            if before.last() == Some(&b',') && Header::at(body, found).is_some() {
+            if before.last() == Some(&b',') && Header::at(body, found).is_some_and(|next| is_event(&next)) {
                 return before.len().saturating_sub(1).max(self.at + 1);
             }
             from = found + 1;
@@ -217,7 +219,9 @@ impl<'r, 'b> Reading<'r, 'b> {
                     continue;
                 }
             }
-            if !self.json.read(byte) {
+            // Behind a record in pieces Lambda writes no further keys: what stands there is of another one.
+            let is_other = !self.pieces.is_empty() && byte == b',' && self.json.closes_envelope();
+            if is_other || !self.json.read(byte) {
                 return Err(Failed::Anywhere);
             }
             self.at += 1;
@@ -240,7 +244,9 @@ impl<'r, 'b> Reading<'r, 'b> {
     /// Whether the brace at hand and the header behind it are Lambda's and not the function's. An error if the event ends here.
     fn is_seam(&mut self, next: &Header<'_>) -> Result<bool, Failed> {
         let behind = self.at + 2 + next.len;
-        let is_data = self.json.closes_object_in_array() && begins_value(self.body, behind);
+        // Behind data that only looks like a header, Lambda's cut may follow at once.
+        let is_cut_again = behind + 1 == self.repair.end || self.body.get(behind..).is_some_and(|rest| rest.starts_with(SEAM));
+        let is_data = self.json.closes_object_in_array() && (is_cut_again || begins_value(self.body, behind));
         let is_continuation = self.is_log
             && next.kind == self.kind
             && times_are_within(self.time, next.time, MAX_PIECE_GAP_MS)
@@ -253,9 +259,11 @@ impl<'r, 'b> Reading<'r, 'b> {
         if is_continuation && (!is_data || is_long) {
             return Ok(true);
         }
-        self.data.get_or_insert(self.at);
-        if is_long && is_not_before(next.time, self.time) {
-            self.doubtful.get_or_insert(self.at);
+        if is_not_before(next.time, self.time) {
+            self.data.get_or_insert(self.at);
+            if is_long {
+                self.doubtful.get_or_insert(self.at);
+            }
         }
         Ok(false)
     }
