@@ -436,10 +436,7 @@ mod tests {
     use crate::config::{Compression, RecordFormat};
 
     fn batch(events: usize, bytes: usize) -> Batch {
-        let event = |n: usize| Event {
-            number: n as u64,
-            ..Event::default()
-        };
+        let event = |n: usize| Event { number: n as u64, ..Event::default() };
         Batch::new(vec![0; bytes], (0..events).map(event).collect())
     }
 

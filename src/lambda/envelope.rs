@@ -184,7 +184,7 @@ pub(super) fn append_as_text(body: &mut Vec<u8>, range: Range<usize>, head: &[u8
 
 /// Hands on `bytes` as they stand inside a JSON string, part by part, with U+FFFD where they are no UTF-8.
 fn escape(bytes: &[u8], mut emit: impl FnMut(&[u8])) {
-    const HEX: [u8; 16] = *b"0123456789abcdef";
+    let digit = |n: u8| if n < 10 { b'0' + n } else { b'a' + n - 10 };
     for chunk in bytes.utf8_chunks() {
         let mut rest = chunk.valid().as_bytes();
         while let Some(at) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | ..0x20)) {
@@ -196,7 +196,7 @@ fn escape(bytes: &[u8], mut emit: impl FnMut(&[u8])) {
                 b'\n' => emit(b"\\n"),
                 b'\r' => emit(b"\\r"),
                 b'\t' => emit(b"\\t"),
-                _ => emit(&[b'\\', b'u', b'0', b'0', b'0' + (byte >> 4), HEX[usize::from(byte & 15)]]),
+                _ => emit(&[b'\\', b'u', b'0', b'0', digit(byte >> 4), digit(byte & 15)]),
             }
             rest = behind;
         }

@@ -103,7 +103,7 @@ impl Intake {
     pub fn invoked(&mut self, request_id: &str) {
         // Ids are kept as in JSON, between the quotes.
         let json = serde_json::to_string(request_id).unwrap_or_default();
-        self.invocations.add(json.trim_matches('"').into(), None);
+        self.invocations.add(&json.trim_matches('"').into(), None);
     }
 
     /// Bytes that are held back for the next body to continue.
@@ -182,16 +182,17 @@ fn join(body: &mut [u8], pieces: &[Range<usize>]) -> Range<usize> {
 struct Invocations {
     overlapping: bool,
     first: Option<Arc<str>>,
-    current: Option<Arc<str>>,
+    /// The one in progress; none where they overlap.
+    current: Option<Invocation>,
     seen: VecDeque<Invocation>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Invocation {
     /// As in JSON, between the quotes.
     request_id: Arc<str>,
     /// The same, where the platform says one.
-    tenant_id: Option<Box<str>>,
+    tenant_id: Option<Arc<str>>,
 }
 
 impl Invocations {
@@ -199,23 +200,21 @@ impl Invocations {
         self.seen.iter().rev().find(|seen| *seen.request_id == *request_id)
     }
 
-    fn current(&self) -> Option<&Invocation> {
-        self.find(self.current.as_deref().filter(|_| !self.overlapping)?)
-    }
-
-    fn add(&mut self, request_id: Arc<str>, tenant_id: Option<&str>) {
-        let known = self.seen.iter().position(|seen| seen.request_id == request_id).and_then(|at| self.seen.remove(at));
+    fn add(&mut self, request_id: &Arc<str>, tenant_id: Option<&str>) -> Invocation {
+        let known = self.seen.iter().position(|seen| seen.request_id == *request_id).and_then(|at| self.seen.remove(at));
         if self.seen.len() >= MAX_INVOCATIONS {
             self.seen.pop_front();
         }
-        let tenant_id = tenant_id.map(Box::from).or(known.and_then(|known| known.tenant_id));
-        self.seen.push_back(Invocation { request_id, tenant_id });
+        let tenant_id = tenant_id.map(Arc::from).or(known.and_then(|known| known.tenant_id));
+        let invocation = Invocation { request_id: Arc::clone(request_id), tenant_id };
+        self.seen.push_back(invocation.clone());
+        invocation
     }
 
     fn start(&mut self, request_id: &Arc<str>, tenant_id: Option<&str>) {
         self.first.get_or_insert_with(|| Arc::clone(request_id));
-        self.current = Some(Arc::clone(request_id));
-        self.add(Arc::clone(request_id), tenant_id);
+        let invocation = self.add(request_id, tenant_id);
+        self.current = Some(invocation).filter(|_| !self.overlapping);
     }
 
     /// Whether an invocation is the sandbox's first. The report of one before this process is none of its.
@@ -385,7 +384,7 @@ impl<'i> BodyReader<'i> {
         let (request_id, cold_start, of_invocation) = match own {
             Some(id) => {
                 let tenant = seen.and_then(|seen| seen.tenant_id.as_deref()).filter(|tenant| fields.tenant_id != Some(*tenant));
-                let current = invocations.current.as_deref() == Some(id) && !progress.tenant_id.is_empty();
+                let current = invocations.current.as_ref().is_some_and(|current| *current.request_id == *id) && !progress.tenant_id.is_empty();
                 let span = if current { Some(progress.tenant_id) } else { None };
                 let appendix = &mut self.appendix;
                 let tenant = tenant.map(|tenant| span.unwrap_or_else(|| Span::new(&appendix.put(tenant.as_bytes()))));
@@ -410,7 +409,7 @@ impl<'i> BodyReader<'i> {
             return known;
         }
         let invocations = &self.intake.invocations;
-        let current = invocations.current();
+        let current = invocations.current.as_ref();
         let mut put = |text: Option<&str>| text.map(|text| Span::new(&self.appendix.put(text.as_bytes()))).unwrap_or_default();
         let request_id = put(current.map(|current| &*current.request_id));
         let tenant_id = put(current.and_then(|current| current.tenant_id.as_deref()));
@@ -430,7 +429,7 @@ impl<'i> BodyReader<'i> {
     fn ship_damaged(&mut self, body: &mut Vec<u8>) {
         let Some(range) = self.damaged.take() else { return };
         self.signals.push(Signal::Damaged);
-        let current = self.intake.invocations.current().map(|current| &*current.request_id);
+        let current = self.intake.invocations.current.as_ref().map(|current| &*current.request_id);
         for found in runtime_done_in(body.get(range.clone()).unwrap_or_default(), current) {
             self.signals.push(Signal::RuntimeDone { request_id: found.request_id.into(), at: None, failed: found.failed });
         }
@@ -664,5 +663,267 @@ mod tests {
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
         let taken = intake().take(body(&[event("function", &deep), event("function", r#""\ud800""#)]), 0);
         assert_eq!((taken.batch.remaining().len(), taken.unparsed), (2, 0));
+    }
+
+    /// What of an event stands in these spans.
+    fn parts<const N: usize>(taken: &ParsedBody, n: usize, spans: impl Fn(&Event) -> [Span; N]) -> [String; N] {
+        spans(&taken.batch.remaining()[n]).map(|span| String::from_utf8(span.of(taken.batch.bytes()).to_vec()).unwrap())
+    }
+
+    #[test]
+    fn every_place_to_cut_is_as_good_as_any() {
+        let records = [
+            r#"[{"a":12345,"b":-0.5e+10},{"a":6.02E23},{"a":10},{"a":1.5e-7},7]"#,
+            r#"{"a":[1,22,[333,{"b":4444}],[]],"c":{"d":{}},"e":true,"f":null,"g":false}"#,
+            r#"{"m":"back\\slash \"quoted\" \n \u00e9\ud83c\udf89 é日🎉 }},{[","n":"\\\\"}"#,
+            r#"[{"time":"x","n":1},{"time":"2026-11-01T00:00:00.000Z","type":"function","record":5},{"time":7}]"#,
+            r#"[ { "a" : 1 , "b" : 2 } , { "a" : 3 } , { } ]"#,
+            r#""a text, \"quoted\" \\\\ and {\"time\":\"""#,
+        ];
+        let (before, after) = (event("function", r#""before""#), event("platform.report", r#"{"requestId":"r"}"#));
+        for record in records {
+            let whole = event("function", record);
+            let expected: Vec<String> = [&before, &whole, &after].iter().map(|event| event.strip_suffix('}').unwrap().to_owned()).collect();
+            let head = whole.len() - record.len() - 1;
+            let piece = |from: usize, to: usize| [&whole.as_bytes()[..head], &record.as_bytes()[from..to], b"}"].concat();
+            for first in 5..record.len() {
+                for second in [first, first + 5] {
+                    let mut pieces = vec![piece(0, first), piece(first, record.len())];
+                    if (first + 1..record.len()).contains(&second) {
+                        pieces = vec![piece(0, first), piece(first, second), piece(second, record.len())];
+                    }
+                    for separator in [",", "]["] {
+                        let all = [vec![before.clone().into_bytes()], pieces.clone(), vec![after.clone().into_bytes()]].concat();
+                        let text = [b"[".as_slice(), &all.join(separator.as_bytes()), b"]"].concat();
+                        let mut intake = intake().with_min_cut_bytes(5);
+                        let bodies: Vec<Vec<u8>> =
+                            if separator == "," { vec![text] } else { all.iter().map(|e| [b"[", e.as_slice(), b"]"].concat()).collect() };
+                        let taken: Vec<ParsedBody> = bodies.into_iter().map(|body| intake.take(body, 0)).collect();
+                        let found: Vec<String> = taken.iter().flat_map(texts).collect();
+                        assert_eq!(found, expected, "cut at {first} and {second} of {record}");
+                        assert_eq!((taken.iter().map(|taken| taken.unparsed).sum::<u64>(), intake.held_bytes()), (0, 0));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_number_cut_at_lambdas_length_is_no_object_of_lambdas() {
+        let objects = r#"{"a":1234567},"#.repeat(30_000);
+        let record = format!("[{objects}{{}}]");
+        let whole = event("function", &record);
+        let head = whole.len() - record.len() - 1;
+        // Each place within an object, number included.
+        for cut in 262_144..262_158 {
+            let body = format!("[{}}},{}]", &whole[..head + cut], [&whole[..head], &whole[head + cut..]].concat());
+            let taken = intake().take(body.into_bytes(), 0);
+            assert_eq!(texts(&taken), [whole.strip_suffix('}').unwrap()], "cut at {cut}");
+        }
+        // What was not cut is as it was, however much it looks like telemetry.
+        let like = event("function", r#"{"n":1}"#) + "," + &event("platform.report", "2") + "," + &event("function", "\"x\"") + ",";
+        let record = event("function", &format!("[{}{}]", like.repeat(2000), event("function", "1")));
+        let taken = intake().take(body(std::slice::from_ref(&record)), 0);
+        assert_eq!(texts(&taken), [record.strip_suffix('}').unwrap()]);
+    }
+
+    #[test]
+    fn a_lost_continuation_takes_nothing_with_it() {
+        let record = r#"{"a":[{"b":12,"c":"text"},{"d":[1,2.5e3]}]}"#;
+        let whole = event("function", record);
+        let head = whole.len() - record.len() - 1;
+        let next = [event("function", r#""next""#), event("function", r#"{"x":[1]}"#), event("extension", "7"), event("platform.report", "{}")];
+        for cut in 5..record.len() {
+            let piece = format!("{}}}", &whole[..head + cut]);
+            for first in 0..next.len() {
+                let following: Vec<String> = next.iter().cycle().skip(first).take(4).cloned().collect();
+                for same_post in [true, false] {
+                    let mut intake = intake().with_min_cut_bytes(5);
+                    let posts = if same_post {
+                        vec![body(&[vec![piece.clone()], following.clone()].concat())]
+                    } else {
+                        vec![body(std::slice::from_ref(&piece)), body(&following)]
+                    };
+                    let mut taken: Vec<ParsedBody> = posts.into_iter().map(|post| intake.take(post, 0)).collect();
+                    taken.push(intake.finish(0));
+                    let found: Vec<String> = taken.iter().flat_map(texts).collect();
+                    let unparsed = serde_json::to_string(&piece).unwrap();
+                    assert!(found[0].ends_with(&format!(r#""type":"unparsed","record":{unparsed}"#)), "cut at {cut}: {found:#?}");
+                    let whole: Vec<String> = following.iter().map(|event| event.strip_suffix('}').unwrap().to_owned()).collect();
+                    assert_eq!(found[1..], whole, "cut at {cut}");
+                    assert_eq!(taken.iter().map(|taken| taken.unparsed).sum::<u64>(), 1);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_does_not_end_by_chance_inside_another() {
+        let (piece, next) = (event("function", r#"{"a":"cut"#), event("function", r#"["}},{[","b"]"#));
+        let taken = intake().take(body(&[piece, next.clone(), event("function", "1")]), 0);
+        assert_eq!((texts(&taken)[1].as_str(), taken.unparsed), (next.strip_suffix('}').unwrap(), 1));
+    }
+
+    #[test]
+    fn a_damaged_stretch_is_one_event_and_its_body_is_dropped() {
+        for stretch in ["1,".repeat(500_000), "{},".repeat(300_000), event("function", "AAAA").replace('A', "#").repeat(3000)] {
+            let bytes = format!("[{stretch}0]").into_bytes();
+            let length = bytes.len();
+            let taken = intake().take(bytes, 0);
+            assert_eq!((taken.unparsed, taken.batch.remaining().len(), taken.signals.len()), (1, 1, 1));
+            let [record] = parts(&taken, 0, |event| [event.record]);
+            assert!(serde_json::from_str::<String>(&record).unwrap().len() + 100 > length);
+            assert!(taken.batch.bytes().len() <= record.len() + 100, "{} for {}", taken.batch.bytes().len(), record.len());
+        }
+    }
+
+    #[test]
+    fn a_record_in_twenty_thousand_pieces_is_one_damaged_stretch() {
+        let piece = event("function", &"A".repeat(100));
+        let all = format!("[{},{}]", event("function", r#"{"m":""#), vec![piece; 20_000].join(","));
+        let taken = intake().take(all.into_bytes(), 0);
+        assert_eq!((taken.unparsed, taken.batch.remaining().len()), (1, 1));
+    }
+
+    #[test]
+    fn what_is_repaired_stays_where_it_is() {
+        let filler = "x".repeat(100_000);
+        let pieces: Vec<String> =
+            [format!("{{\"m\":\"{filler}"), filler.clone(), format!("{filler}\"}}")].iter().map(|part| event("function", part)).collect();
+        let whole = event("function", &format!("\"{filler}\""));
+        let bytes = body(&[pieces, vec![whole.clone()]].concat());
+        let length = bytes.len();
+        let taken = intake().take(bytes, 0);
+        assert_eq!(texts(&taken)[1], whole.strip_suffix('}').unwrap());
+        assert_eq!((taken.batch.remaining().len(), taken.unparsed, taken.batch.bytes().len()), (2, 0, length));
+        // One bad byte costs one event's copy.
+        let mut bytes = body(&[event("function", r#""bad byte: X""#), whole]);
+        let bad = bytes.iter().position(|byte| *byte == b'X').unwrap();
+        bytes[bad] = 0xff;
+        let length = bytes.len();
+        let taken = intake().take(bytes, 0);
+        assert_eq!(texts(&taken)[0], event("function", "\"bad byte: \u{fffd}\"").strip_suffix('}').unwrap());
+        assert!(taken.batch.bytes().len() < length + 100, "{} of {length}", taken.batch.bytes().len());
+    }
+
+    #[test]
+    fn what_is_held_is_counted_and_bounded() {
+        let mut intake = intake();
+        let piece = body(&[event("function", "{\"m\":\"AAAA")]);
+        intake.take(piece.clone(), 0);
+        assert_eq!(intake.held_bytes(), piece.len() - 2);
+        // A body without events continues nothing, and ends nothing.
+        assert_eq!(intake.take(b"[]".to_vec(), 0).unparsed, 0);
+        let more = body(&[event("function", &"A".repeat(300_000))]);
+        let given_up = (0..20).find(|_| intake.take(more.clone(), 0).unparsed > 0);
+        assert!(given_up.is_some_and(|n| (10..15).contains(&n)), "{given_up:?}");
+        assert!(intake.held_bytes() <= 4 * 1024 * 1024);
+        assert_eq!(intake.finish(0).unparsed, 0);
+    }
+
+    #[test]
+    fn an_end_that_does_not_parse_is_found_with_its_status() {
+        let mut intake = intake();
+        intake.take(body(&[event("platform.start", r#"{"requestId":"6d68ca91-49c9"}"#)]), 0);
+        for (record, request_id, failed) in [
+            (r#"{"requestId":"6d68ca91-49c9","status":"timeout",#"#, "6d68ca91-49c9", true),
+            (r#"{"requestId":"other","status":"success",#"#, "other", false),
+            (r#"{"requestId":"6d68ca"#, "6d68ca91-49c9", false),
+            (r"{", "6d68ca91-49c9", false),
+        ] {
+            let taken = intake.take(body(&[event("platform.runtimeDone", record), event("function", "1")]), 0);
+            let done = Signal::RuntimeDone { request_id: request_id.into(), at: None, failed };
+            assert_eq!(taken.signals, [Signal::Damaged, done], "{record}");
+            assert_eq!(taken.batch.remaining().len(), 2);
+        }
+    }
+
+    #[test]
+    fn an_id_counts_only_if_the_sandbox_has_seen_its_invocation() {
+        let log = |id: &str| event("function", &format!(r#"{{"AWSRequestId":"{id}"}}"#));
+        let mut intake = intake();
+        intake.invoked("announced");
+        let taken = intake.take(body(&[log("announced"), log("forged")]), 0);
+        assert_eq!(ids(&taken), [Some("announced".to_owned()), None]);
+        assert!(taken.batch.remaining().iter().all(|event| event.cold_start));
+        let taken = intake.take(body(&[event("platform.start", r#"{"requestId":"r1"}"#), log("announced"), log("forged"), log("r1")]), 0);
+        assert_eq!(ids(&taken), ["r1", "announced", "r1", "r1"].map(|id| Some(id.to_owned())));
+        // A bounded number is remembered.
+        for n in 0..MAX_INVOCATIONS {
+            intake.invoked(&format!("later {n}"));
+        }
+        assert_eq!(ids(&intake.take(body(&[log("announced"), log("later 0")]), 0)), ["r1", "later 0"].map(|id| Some(id.to_owned())));
+        // Where invocations overlap, what a log says is all that is known.
+        let mut overlapping = Intake::new(ALL, true);
+        assert_eq!(ids(&overlapping.take(body(&[log("any")]), 0)), [Some("any".to_owned())]);
+    }
+
+    #[test]
+    fn the_report_of_the_process_before_is_of_no_cold_start() {
+        let report = |id: &str| event("platform.report", &format!(r#"{{"requestId":"{id}"}}"#));
+        let taken = intake().take(
+            body(&[
+                event("platform.initStart", "{}"),
+                report("before"),
+                event("platform.runtimeDone", r#"{"requestId":"before"}"#),
+                event("platform.start", r#"{"requestId":"first"}"#),
+                report("before"),
+                report("first"),
+            ]),
+            0,
+        );
+        let cold: Vec<bool> = taken.batch.remaining().iter().map(|event| event.cold_start).collect();
+        assert_eq!(cold, [true, false, false, true, false, true]);
+        assert_eq!(ids(&taken)[1], Some("before".to_owned()));
+    }
+
+    #[test]
+    fn the_tenant_is_the_platforms_wherever_it_says_one() {
+        let start = |id: &str, tenant: &str| event("platform.start", &format!(r#"{{"requestId":"{id}"{tenant}}}"#));
+        let log = |id: &str, tenant: &str| event("function", &format!(r#"{{"requestId":"{id}","tenantId":"{tenant}"}}"#));
+        let events = [
+            start("r1", r#","tenantId":"blue""#),
+            event("function", r#""text""#),
+            log("r1", "red"),
+            log("forged", "red"),
+            log("r1", "blue"),
+            start("r2", ""),
+            log("r2", "own"),
+            log("r1", "red"),
+            event("platform.report", r#"{"requestId":"r1"}"#),
+            event("platform.report", r#"{"requestId":"r0","tenantId":"said"}"#),
+        ];
+        let tenants = ["blue", "blue", "blue", "blue", "blue", "", "own", "blue", "blue", "said"];
+        for overlapping in [false, true] {
+            let taken = Intake::new(ALL, overlapping).take(body(&events), 0);
+            for (n, expected) in tenants.iter().enumerate() {
+                // Where invocations overlap, a text is of none, and a log of one that was not announced is its own.
+                let expected = match (overlapping, n) {
+                    (true, 1) => "",
+                    (true, 3) => "red",
+                    _ => expected,
+                };
+                assert_eq!(parts(&taken, n, |event| [event.tenant_id]), [expected], "{n} {overlapping}");
+            }
+        }
+    }
+
+    #[test]
+    fn logs_name_their_trace_and_their_durable_execution() {
+        let record = r#"{"trace_id":"1-62e9","executionArn":"arn:x","message":"m"}"#;
+        let taken = intake().take(body(&[event("function", record)]), 0);
+        assert_eq!(parts(&taken, 0, |event| [event.trace_id, event.execution_arn]), ["1-62e9", "arn:x"]);
+        // In pieces, too, and where the body is dropped.
+        let piece = |part: &str| event("function", part);
+        let taken = intake().take(body(&[piece(&record[..30]), piece(&record[30..])]), 0);
+        assert_eq!(parts(&taken, 0, |event| [event.trace_id, event.execution_arn]), ["1-62e9", "arn:x"]);
+        let taken = intake().take(format!("[#,{}\n]", event("function", &record.replace("\"m\"", "\n\"m\""))).into_bytes(), 0);
+        assert_eq!(parts(&taken, 1, |event| [event.trace_id, event.execution_arn]), ["1-62e9", "arn:x"]);
+    }
+
+    #[test]
+    fn an_envelopes_keys_that_come_twice_are_kept() {
+        let odd = r#"[{"time":"t","type":"function","record":"one","record":"two"}]"#;
+        assert_eq!(texts(&intake().take(odd.into(), 0)), [r#"{"time":"t","type":"function","record":"one","lambda.record":"two""#]);
     }
 }

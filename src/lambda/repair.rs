@@ -22,6 +22,7 @@
 
 use std::ops::Range;
 
+use super::text_log::has_control;
 use crate::clock;
 
 /// The most that is held for a continuation. Lambda's pieces have 256 KiB; a record of more than 16 of them is given up.
@@ -115,6 +116,12 @@ impl Repair {
         let mut json = Json::default();
         let mut at = self.at;
         while let Some(&byte) = body.get(at) {
+            let plain = json.plain_text(body.get(at..).unwrap_or_default());
+            if plain > 0 {
+                at += plain;
+                self.reads += plain;
+                continue;
+            }
             if json.is_whole() && !json.accepts(byte) {
                 break;
             }
@@ -207,6 +214,12 @@ impl<'r, 'b> Reading<'r, 'b> {
 
     fn read(&mut self) -> Result<Element, Failed> {
         while let Some(&byte) = self.body.get(self.at).filter(|_| self.at < self.repair.end) {
+            let plain = self.json.plain_text(self.body.get(self.at..self.repair.end).unwrap_or_default());
+            if plain > 0 {
+                self.at += plain;
+                self.repair.reads += plain;
+                continue;
+            }
             if byte == b'}' && !self.json.closes_envelope() {
                 if self.at + 1 == self.repair.end {
                     return self.end_of_body();
@@ -227,22 +240,29 @@ impl<'r, 'b> Reading<'r, 'b> {
             self.at += 1;
             self.repair.reads += 1;
             if self.json.is_closed() {
-                return if is_separated(self.body, self.at) { Ok(self.whole()) } else { Err(Failed::Anywhere) };
+                return self.whole().ok_or(Failed::Anywhere);
             }
         }
         Err(Failed::Anywhere)
     }
 
-    fn whole(&mut self) -> Element {
+    /// The event has ended. One in pieces, whose JSON may also have ended by chance, in the middle of what is another event, must be followed by
+    /// one in Lambda's spelling, or by none.
+    fn whole(&mut self) -> Option<Element> {
         if self.pieces.is_empty() {
-            return Element::Whole(self.start..self.at);
+            return is_separated(self.body, self.at).then_some(Element::Whole(self.start..self.at));
+        }
+        let next = skip_separators(self.body, self.at);
+        if self.at != self.repair.end && (next == self.at || Header::at(self.body, next).is_none()) {
+            return None;
         }
         self.pieces.push(self.piece..self.at);
-        Element::Cut(std::mem::take(&mut self.pieces))
+        Some(Element::Cut(std::mem::take(&mut self.pieces)))
     }
 
     /// Whether the brace at hand and the header behind it are Lambda's and not the function's. An error if the event ends here.
     fn is_seam(&mut self, next: &Header<'_>) -> Result<bool, Failed> {
+        self.repair.reads += next.len;
         let behind = self.at + 2 + next.len;
         // Behind data that only looks like a header, Lambda's cut may follow at once.
         let is_cut_again = behind + 1 == self.repair.end || self.body.get(behind..).is_some_and(|rest| rest.starts_with(SEAM));
@@ -459,6 +479,15 @@ impl Json {
         self.step(byte).is_some()
     }
 
+    /// How many of these bytes may be passed over: inside a text, up to what may end it, an escape, or a brace.
+    fn plain_text(&self, bytes: &[u8]) -> usize {
+        if !matches!(self.state, State::Text(_)) {
+            return 0;
+        }
+        let plain = memchr::memchr3(b'"', b'\\', b'}', bytes).unwrap_or(bytes.len());
+        if bytes.get(..plain).is_none_or(has_control) { 0 } else { plain }
+    }
+
     /// Whether the innermost (0) or an outer (1, 2, …) open value is an object; `None` where none is open.
     fn is_object(&self, outwards: usize) -> Option<bool> {
         let index = self.depth.checked_sub(outwards + 1)?;
@@ -561,7 +590,7 @@ mod tests {
                 Element::Unfinished(range) => format!("unfinished:{}", text(range)),
             });
         }
-        assert!(repair.reads() <= 9 * body.len() + 100, "{} of {}", repair.reads(), body.len());
+        assert!(repair.reads() <= (MAX_READS + 2) * body.len() + 100, "{} of {}", repair.reads(), body.len());
         all
     }
 
@@ -585,7 +614,8 @@ mod tests {
     fn pieces_of_other_types_or_times_are_none() {
         let other = HEAD.replace("function", "extension");
         let late = HEAD.replace(":45.", ":48.");
-        for next in [format!(r#"{other}BBBB"}}}}"#), format!(r#"{late}BBBB"}}}}"#), format!(r#"{}"BBBB"}}"#, HEAD.replace("function", "platform.x"))] {
+        for next in [format!(r#"{other}BBBB"}}}}"#), format!(r#"{late}BBBB"}}}}"#), format!(r#"{}"BBBB"}}"#, HEAD.replace("function", "platform.x"))]
+        {
             let body = format!(r#"[{HEAD}{{"message":"AAAA}},{next}]"#);
             let elements = elements(&body, MIN_CUT_BYTES);
             assert_eq!(elements[0], format!(r#"damaged:{HEAD}{{"message":"AAAA}}"#));
@@ -614,7 +644,9 @@ mod tests {
         let unclosed = format!("{HEAD}[{{\"a\":1}},");
         let starts = format!("{HEAD}{{\"message\":\"AAAA}},");
         let many = 3000;
-        for element in [unclosed.as_str(), &starts, "{\"time\":\"", "{\"a\":[", "[", "1,", "{},", "\"", &format!("{HEAD}[[[[}},"), &format!("{HEAD}\"}},")] {
+        for element in
+            [unclosed.as_str(), &starts, "{\"time\":\"", "{\"a\":[", "[", "1,", "{},", "\"", &format!("{HEAD}[[[[}},"), &format!("{HEAD}\"}},")]
+        {
             let body = format!("[{}]", element.repeat(many));
             for min_cut_bytes in [0, 1000, MIN_CUT_BYTES] {
                 // The bound is asserted inside.

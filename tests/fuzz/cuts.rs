@@ -50,7 +50,11 @@ fn value(rng: &mut Rng, size: usize, kind: &str, marks: &mut usize) -> String {
     let parts = rng.usize(1..6);
     let part = size / parts;
     match rng.u8(0..7) {
-        0 => format!(r#""{}{}""#, mark(), (*rng.choice(["x", "é", "日", "🎉", r"\\", r#"\""#, r"\n", r"\u00e9", "12"].iter()).unwrap()).repeat(size / 2)),
+        0 => format!(
+            r#""{}{}""#,
+            mark(),
+            (*rng.choice(["x", "é", "日", "🎉", r"\\", r#"\""#, r"\n", r"\u00e9", "12"].iter()).unwrap()).repeat(size / 2)
+        ),
         1 => format!("[{}]", (0..size / 3).map(|_| rng.u16(..).to_string()).collect::<Vec<_>>().join(*rng.choice([",", " , "].iter()).unwrap())),
         2 => {
             let objects = (0..size / 8).map(|n| format!(r#"{{"a":{}}}"#, rng.u32(0..10_u32.pow(u32::try_from(n % 9).unwrap()))));
@@ -166,7 +170,11 @@ fn cut_records_come_out_as_they_were_written() {
                 }
                 Some(_) => continue,
             };
-            assert!(rest.any(|line| line.strip_prefix(&expected).is_some_and(|added| added.starts_with(",\"eventId\""))), "no {expected}\n{}", story());
+            assert!(
+                rest.any(|line| line.strip_prefix(&expected).is_some_and(|added| added.starts_with(",\"eventId\""))),
+                "no {expected}\n{}",
+                story()
+            );
         }
         if lost.contains(&true) {
             let found = found.concat();
