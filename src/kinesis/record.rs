@@ -88,6 +88,9 @@ impl Envelope {
         let text = event.text.of(bytes);
         let (head, rest) = text.split_at_checked(event.record.start.saturating_sub(event.text.start) as usize).unwrap_or_default();
         let (record, others) = rest.split_at_checked(event.record.len as usize).unwrap_or_default();
+        // What was damaged may have been cut before.
+        let before = others.strip_prefix(b",\"truncatedBytes\":").and_then(|count| std::str::from_utf8(count).ok()?.parse::<usize>().ok());
+        let others = if before.is_some() { &[] } else { others };
         let missing = if head.len() > room {
             out.extend_from_slice(UNPARSED_HEAD);
             let taken = push_cut(&[text, b"}"], room.saturating_sub(UNPARSED_HEAD.len()), out);
@@ -100,7 +103,7 @@ impl Envelope {
             out.extend_from_slice(kept);
             record.len() - taken + others.len() - kept.len()
         };
-        self.finish(event, bytes, Some(missing), out);
+        self.finish(event, bytes, Some(missing + before.unwrap_or(0)), out);
     }
 
     /// The partition key that `event` goes by, or `None` for a fresh one each record.
@@ -482,6 +485,15 @@ mod tests {
             assert!(value["type"] == "unparsed" && object.starts_with(kept) && kept.len() > 100, "{value}");
             assert_eq!(value["truncatedBytes"], object.len() - kept.len());
         }
+    }
+
+    #[test]
+    fn what_was_cut_before_is_counted_once() {
+        let object = format!(r#"{{"time":"t","type":"unparsed","record":"{}","truncatedBytes":7}}"#, "x".repeat(1000));
+        let (mut event, bytes) = event(object.as_bytes());
+        event.record.len = 1002;
+        let value = cut_to(500, &event, &bytes);
+        assert_eq!(value["truncatedBytes"], 1007 - value["record"].as_str().unwrap().len());
     }
 
     #[test]

@@ -162,47 +162,81 @@ impl Appendix {
     }
 }
 
-/// Writes `head` and then the bytes in `range` as a JSON string behind the body, without another copy of them. Comes back with where the
-/// string is.
-pub(super) fn append_as_text(body: &mut Vec<u8>, range: Range<usize>, head: &[u8]) -> Range<usize> {
+/// Writes `head` and then the bytes in `range` as a JSON string of at most `max_bytes` behind the body, without another copy of them. Comes back
+/// with where the string is, and how many of the bytes it holds.
+pub(super) fn append_as_text(body: &mut Vec<u8>, range: Range<usize>, head: &[u8], max_bytes: usize) -> (Range<usize>, usize) {
     let mut length = 2;
-    escape(body.get(range.clone()).unwrap_or_default(), |part| length += part.len());
+    let taken = escape(body.get(range.clone()).unwrap_or_default(), max_bytes, |part| length += part.len());
     body.reserve_exact(head.len() + length);
     body.extend_from_slice(head);
     let start = body.len();
     body.resize(start + length, b'"');
     let (source, target) = body.split_at_mut(start);
     let mut at = 1;
-    escape(source.get(range).unwrap_or_default(), |part| {
+    escape(source.get(range).unwrap_or_default(), max_bytes, |part| {
         if let Some(place) = target.get_mut(at..at + part.len()) {
             place.copy_from_slice(part);
         }
         at += part.len();
     });
-    start..start + length
+    (start..start + length, taken)
 }
 
-/// Hands on `bytes` as they stand inside a JSON string, part by part, with U+FFFD where they are no UTF-8.
-fn escape(bytes: &[u8], mut emit: impl FnMut(&[u8])) {
+/// Hands on `bytes` as they stand inside a JSON string, part by part, with U+FFFD where they are no UTF-8. Comes back with how many of them were
+/// handed on before `max_bytes` of text were reached.
+fn escape(bytes: &[u8], max_bytes: usize, mut emit: impl FnMut(&[u8])) -> usize {
     let digit = |n: u8| if n < 10 { b'0' + n } else { b'a' + n - 10 };
-    for chunk in bytes.utf8_chunks() {
-        let mut rest = chunk.valid().as_bytes();
-        while let Some(at) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | ..0x20)) {
+    let (mut room, mut taken) = (max_bytes, 0);
+    // A part of the text, for so many bytes; `false` if it does not fit.
+    let mut put = |part: &[u8], count: usize| {
+        let fits = part.len() <= room;
+        if fits {
+            emit(part);
+            (room, taken) = (room - part.len(), taken + count);
+        }
+        fits
+    };
+    'text: for chunk in bytes.utf8_chunks() {
+        let mut rest = chunk.valid();
+        while let Some(at) = rest.bytes().position(|byte| matches!(byte, b'"' | b'\\' | ..0x20)) {
             let (plain, special) = rest.split_at(at);
-            emit(plain);
-            let Some((&byte, behind)) = special.split_first() else { break };
-            match byte {
-                b'"' | b'\\' => emit(&[b'\\', byte]),
-                b'\n' => emit(b"\\n"),
-                b'\r' => emit(b"\\r"),
-                b'\t' => emit(b"\\t"),
-                _ => emit(&[b'\\', b'u', b'0', b'0', digit(byte >> 4), digit(byte & 15)]),
+            let (Some(&byte), Some(behind)) = (special.as_bytes().first(), special.get(1..)) else { break };
+            let short = match byte {
+                b'\n' => b'n',
+                b'\r' => b'r',
+                b'\t' => b't',
+                other => other,
+            };
+            let long = [b'\\', b'u', b'0', b'0', digit(byte >> 4), digit(byte & 15)];
+            let is_put = put(plain.as_bytes(), at) && if short < b' ' { put(&long, 1) } else { put(&[b'\\', short], 1) };
+            if !is_put {
+                break 'text;
             }
             rest = behind;
         }
-        emit(rest);
-        if !chunk.invalid().is_empty() {
-            emit("\u{fffd}".as_bytes());
+        if !put(rest.as_bytes(), rest.len()) || (!chunk.invalid().is_empty() && !put("\u{fffd}".as_bytes(), chunk.invalid().len())) {
+            break;
+        }
+    }
+    taken
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_holds_any_bytes_and_keeps_to_its_bound() {
+        let source = b"plain \"quoted\" \\ \n\r\t\x00\x1f\x7f \xc3\xa9 \xff\xfe \xf0\x9f\x8e\x89 end";
+        let expected = String::from_utf8_lossy(source);
+        for max_bytes in 0..100 {
+            let mut body = source.to_vec();
+            let (range, taken) = append_as_text(&mut body, 0..source.len(), b"head", max_bytes);
+            let text: String = serde_json::from_slice(&body[range.clone()]).unwrap();
+            assert!(range.len() <= max_bytes + 2 && expected.starts_with(&text), "{text:?}");
+            assert_eq!(String::from_utf8_lossy(&source[..taken]), text);
+            assert_eq!((&body[source.len()..range.start], range.end), (b"head".as_slice(), body.len()));
+            assert!(max_bytes < 80 || taken == source.len());
         }
     }
 }

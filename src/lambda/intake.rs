@@ -18,6 +18,9 @@ use crate::event::{Batch, Event, Span};
 /// Invocations whose ids are remembered.
 const MAX_INVOCATIONS: usize = 64;
 
+/// Text for what is damaged in one body: control characters take six times their room.
+const MAX_TEXT_BYTES: usize = 4 * 1024 * 1024;
+
 /// What the rest of the extension must know of a body, beside its events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Signal {
@@ -101,6 +104,9 @@ impl Intake {
 
     /// Lambda has announced an invocation, perhaps before its `platform.start` has come.
     pub fn invoked(&mut self, request_id: &str) {
+        if self.invocations.find(request_id).is_some() {
+            return;
+        }
         // Ids are kept as in JSON, between the quotes.
         let json = serde_json::to_string(request_id).unwrap_or_default();
         self.invocations.add(&json.trim_matches('"').into(), None);
@@ -237,6 +243,7 @@ struct BodyReader<'i> {
     progress: Option<Progress>,
     /// A stretch of the body that is no event; the next element may be a part of it.
     damaged: Option<Range<usize>>,
+    text_room: usize,
     unparsed: u64,
     excluded: u64,
 }
@@ -254,7 +261,18 @@ impl<'i> BodyReader<'i> {
         // Lambda's events have some 300 bytes; a too small guess costs one more allocation.
         events.reserve(length / 300);
         let appendix = Appendix::new(length);
-        BodyReader { intake, now, events, signals: Vec::new(), appendix, progress: None, damaged: None, unparsed: 0, excluded: 0 }
+        BodyReader {
+            intake,
+            now,
+            events,
+            signals: Vec::new(),
+            appendix,
+            progress: None,
+            damaged: None,
+            text_room: MAX_TEXT_BYTES,
+            unparsed: 0,
+            excluded: 0,
+        }
     }
 
     /// The ordinary case: a whole JSON array of events. Comes back with the index behind the last byte that was understood.
@@ -441,9 +459,15 @@ impl<'i> BodyReader<'i> {
         let Progress { request_id, tenant_id, cold_start } = self.progress();
         self.appendix.append_to(body);
         let head = format!("{{\"time\":\"{}\",\"type\":\"unparsed\",\"record\":", clock::iso8601(self.now));
-        let record = append_as_text(body, range, head.as_bytes());
+        let damaged = range.len();
+        let (record, taken) = append_as_text(body, range, head.as_bytes(), self.text_room);
+        self.text_room = self.text_room.saturating_sub(record.len());
+        if taken < damaged {
+            body.extend_from_slice(format!(",\"truncatedBytes\":{}", damaged - taken).as_bytes());
+        }
+        let text = record.start - head.len()..body.len();
         self.appendix.append_to(body);
-        let (text, record) = (Span::new(&(record.start - head.len()..record.end)), Span::new(&record));
+        let (text, record) = (Span::new(&text), Span::new(&record));
         self.push(Event { text, record, request_id, tenant_id, cold_start, ..Event::default() });
     }
 
@@ -762,6 +786,10 @@ mod tests {
         let (piece, next) = (event("function", r#"{"a":"cut"#), event("function", r#"["}},{[","b"]"#));
         let taken = intake().take(body(&[piece, next.clone(), event("function", "1")]), 0);
         assert_eq!((texts(&taken)[1].as_str(), taken.unparsed), (next.strip_suffix('}').unwrap(), 1));
+        // Nor does it go on in what only looks like an envelope's further keys.
+        let piece = event("function", r#"3,"b":"#);
+        let taken = intake().take(body(&[piece, next.clone(), event("function", "1")]), 0);
+        assert_eq!((texts(&taken)[1].as_str(), taken.unparsed), (next.strip_suffix('}').unwrap(), 1));
     }
 
     #[test]
@@ -775,6 +803,16 @@ mod tests {
             assert!(serde_json::from_str::<String>(&record).unwrap().len() + 100 > length);
             assert!(taken.batch.bytes().len() <= record.len() + 100, "{} for {}", taken.batch.bytes().len(), record.len());
         }
+    }
+
+    #[test]
+    fn the_text_of_what_is_damaged_is_bounded() {
+        let length = 3 * 1024 * 1024;
+        let taken = intake().take(vec![1; length], 0);
+        assert_eq!(taken.batch.remaining().len(), 1);
+        assert!(taken.batch.bytes().len() < MAX_TEXT_BYTES + 200);
+        let value: serde_json::Value = serde_json::from_str(&(texts(&taken)[0].clone() + "}")).unwrap();
+        assert_eq!(value["record"].as_str().unwrap().len() + value["truncatedBytes"].as_u64().unwrap() as usize, length);
     }
 
     #[test]

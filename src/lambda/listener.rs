@@ -187,6 +187,8 @@ impl Listener {
         let mut intake = self.lock();
         answer(request, 200);
         panic::switch("listener");
+        // Main may know of an invocation before its `platform.start` has come.
+        self.sandbox.each_invocation(|request_id| intake.invoked(request_id));
         let taken = intake.take_with(body, events, epoch_ms(SystemTime::now()));
         self.hand_over(taken);
     }

@@ -172,6 +172,8 @@ struct Reading<'r, 'b> {
     piece: usize,
     record: usize,
     time: &'b [u8],
+    /// In keys that follow the record. Only a record is cut.
+    is_behind_record: bool,
     /// Indices of closing braces that may end the event, the first of each kind: of a seam that was taken; of one that was read as data
     /// and may be the end of a piece whose continuation is lost; of any that was read as data.
     taken: Option<usize>,
@@ -194,6 +196,7 @@ impl<'r, 'b> Reading<'r, 'b> {
             piece: start,
             record: start + header.len,
             time: header.time,
+            is_behind_record: false,
             taken: None,
             doubtful: None,
             data: None,
@@ -232,9 +235,14 @@ impl<'r, 'b> Reading<'r, 'b> {
                     continue;
                 }
             }
-            // Behind a record in pieces Lambda writes no further keys: what stands there is of another one.
-            let is_other = !self.pieces.is_empty() && byte == b',' && self.json.closes_envelope();
-            if is_other || !self.json.read(byte) {
+            if byte == b',' && self.json.closes_envelope() {
+                // Behind a record in pieces Lambda writes no further keys: what stands there is of another one.
+                if !self.pieces.is_empty() {
+                    return Err(Failed::Anywhere);
+                }
+                self.is_behind_record = true;
+            }
+            if !self.json.read(byte) {
                 return Err(Failed::Anywhere);
             }
             self.at += 1;
@@ -268,6 +276,7 @@ impl<'r, 'b> Reading<'r, 'b> {
         let is_cut_again = behind + 1 == self.repair.end || self.body.get(behind..).is_some_and(|rest| rest.starts_with(SEAM));
         let is_data = self.json.closes_object_in_array() && (is_cut_again || begins_value(self.body, behind));
         let is_continuation = self.is_log
+            && !self.is_behind_record
             && next.kind == self.kind
             && times_are_within(self.time, next.time, MAX_PIECE_GAP_MS)
             && self.pieces.len() < MAX_PIECES
@@ -300,7 +309,7 @@ impl<'r, 'b> Reading<'r, 'b> {
         let is_long = self.at - self.record >= self.repair.min_cut_bytes;
         let length = self.repair.end - self.start;
         let lost = self.doubtful.is_some() || (self.taken.is_none() && self.data.is_some() && !is_long);
-        if !self.is_log || self.repair.last || lost || length > MAX_HELD_BYTES || self.pieces.len() >= MAX_PIECES {
+        if !self.is_log || self.is_behind_record || self.repair.last || lost || length > MAX_HELD_BYTES || self.pieces.len() >= MAX_PIECES {
             return Err(Failed::Anywhere);
         }
         Ok(Element::Unfinished(self.start..self.repair.end))
