@@ -235,7 +235,7 @@ impl<'r, 'b> Reading<'r, 'b> {
                     continue;
                 }
             }
-            if byte == b',' && self.json.closes_envelope() {
+            if byte == b',' && self.at >= self.record && self.json.closes_envelope() {
                 // Behind a record in pieces Lambda writes no further keys: what stands there is of another one.
                 if !self.pieces.is_empty() {
                     return Err(Failed::Anywhere);
