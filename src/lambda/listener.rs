@@ -20,9 +20,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tiny_http::{Method, Request, Response, Server};
 
-use super::body::{Intake, Signal, Taken};
 use super::destination::Destination;
 use super::filter::Filter;
+use super::intake::{Intake, ParsedBody, Signal};
 use crate::clock::epoch_ms;
 use crate::dispatch::{admission::Admission, message};
 use crate::event::{Batch, Event};
@@ -236,6 +236,8 @@ impl Listener {
             return false;
         }
         panic::switch("listener");
+        // Main may know of an invocation before its `platform.start` has come.
+        self.sandbox.each_invocation(|request_id| intake.invoked(request_id));
         let taken = intake.take_with(body, events, epoch_ms(SystemTime::now()));
         self.hand_over(taken);
         // SHUTDOWN did not wait for so long a body.
@@ -251,7 +253,7 @@ impl Listener {
         discard(request, have_read, 200);
     }
 
-    fn hand_over(&self, taken: Taken) {
+    fn hand_over(&self, taken: ParsedBody) {
         self.ledger.unparsed.add(taken.unparsed);
         self.ledger.excluded.add(taken.excluded);
         let signals = taken.signals.into_iter().filter_map(|signal| self.signal(signal)).collect();
@@ -274,7 +276,7 @@ impl Listener {
                 }
                 Some(message::Signal::Started(request_id))
             }
-            Signal::RuntimeDone { request_id, at } => Some(message::Signal::Done { request_id, at, failed: false }),
+            Signal::RuntimeDone { request_id, at, failed } => Some(message::Signal::Done { request_id, at, failed }),
             Signal::Report { request_id } => Some(message::Signal::Reported(request_id)),
             Signal::InitReport => Some(message::Signal::InitReported),
             Signal::LogsDropped { records, bytes } => {

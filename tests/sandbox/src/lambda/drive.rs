@@ -519,15 +519,17 @@ fn ending(outcome: Outcome) -> Ending {
     }
 }
 
-/// The id that an event must be shipped with: its record's own, else that of the invocation in progress.
+/// The id that an event must be shipped with: its record's own, else that of the invocation in progress. A log's own counts only where none is
+/// in progress (they overlap): no log of the tests names an earlier invocation.
 pub(super) fn expected(kind: &str, record: &[u8], running: Option<&str>) -> Expected {
     let own = serde_json::from_slice::<serde_json::Value>(record).ok();
-    if let Some(id) = own.as_ref().and_then(|record| record.get("requestId")) {
+    let is_log = matches!(kind, "function" | "extension");
+    if let Some(id) = own.as_ref().and_then(|record| record.get("requestId")).filter(|_| !is_log || running.is_none()) {
         return id.as_str().map_or(Expected::Any, |id| Expected::Is(id.to_owned()));
     }
     match running {
-        Some(id) if matches!(kind, "function" | "extension") => Expected::Is(id.to_owned()),
-        _ if matches!(kind, "function" | "extension") => Expected::Absent,
+        Some(id) if is_log => Expected::Is(id.to_owned()),
+        _ if is_log => Expected::Absent,
         _ => Expected::Any,
     }
 }

@@ -120,7 +120,7 @@ impl Lambda {
     /// invocation, starts another one in the same sandbox.
     pub fn reset(&self, reason: &str) -> ShutdownReport {
         let _turn = lock(&self.turn);
-        self.end_process(reason, None)
+        self.end_process(reason, Vec::new())
     }
 
     /// Kills the extension at once, as the kernel does when memory runs out. The next invocation starts another.
