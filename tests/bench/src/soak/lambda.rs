@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
@@ -31,6 +32,8 @@ pub(crate) struct Load {
     pub(crate) program: PathBuf,
     /// What starts it: an emulator of another architecture.
     pub(crate) runner: Vec<String>,
+    /// Where such an emulator keeps the program's memory.
+    pub(crate) within: Option<Range<u64>>,
     /// `FLUSH`, or `None` for a Managed Instance.
     pub(crate) flush: Option<&'static str>,
     pub(crate) length: Length,
@@ -123,7 +126,7 @@ impl Drop for Process {
 
 struct Lambda<'a> {
     load: &'a Load,
-    pid: u32,
+    process: memory::Process,
     api: Connection,
     telemetry: Connection,
     /// The first line of each POST.
@@ -150,7 +153,7 @@ impl<'a> Lambda<'a> {
         next(&mut api)?;
         Ok(Lambda {
             load,
-            pid: process.0.id(),
+            process: memory::Process { pid: process.0.id(), within: load.within.clone() },
             api,
             telemetry: Connection::new(TcpStream::connect((Ipv4Addr::LOCALHOST, port))?)?,
             post: format!("POST /{path} HTTP/1.1"),
@@ -174,8 +177,8 @@ impl<'a> Lambda<'a> {
             r#"{"initializationType":"on-demand","phase":"init","status":"success","metrics":{"durationMs":1.5}}"#,
         );
         self.send()?;
-        let mut curve = Curve::new(memory::resident_kib(self.pid)?);
-        let cpu = memory::cpu(self.pid)?;
+        let mut curve = Curve::new(self.process.resident_kib()?.0);
+        let cpu = self.process.cpu()?;
         let begun = Instant::now();
         let mut invocations = 0;
         loop {
@@ -183,7 +186,7 @@ impl<'a> Lambda<'a> {
                 Length::Invocations(all) => invocations as f64 / all as f64,
                 Length::Time(time) => begun.elapsed().as_secs_f64() / time.as_secs_f64(),
             };
-            curve.sample(self.pid, progress, invocations)?;
+            curve.sample(&self.process, progress, invocations)?;
             if progress >= 1.0 {
                 break;
             }
@@ -194,7 +197,7 @@ impl<'a> Lambda<'a> {
             self.invoke(invocations)?;
             invocations += 1;
         }
-        let (took, cpu) = (begun.elapsed(), memory::cpu(self.pid)?.saturating_sub(cpu));
+        let (took, cpu) = (begun.elapsed(), self.process.cpu()?.saturating_sub(cpu));
         self.shut_down(process)?;
         let events = self.sent.values().sum();
         account(&self.sent, &kinesis.take())?;

@@ -9,6 +9,7 @@ mod lambda;
 mod memory;
 mod wire;
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -38,6 +39,7 @@ half, or when an event was lost, repeated or miscounted. Without a PROGRAM it ta
   --logs N           of each invocation; --log-bytes N long
   --bounds WHICH     all, growth, or none
   --runner COMMAND   starts the program: an emulator of another architecture
+  --within START-END counts only what is resident at these addresses (hexadecimal): the program's, and not the emulator's
   --together         all lives at once, where the machine has the cores
   --svg FILE         writes the curves as a picture";
 
@@ -91,8 +93,16 @@ fn main() -> ExitCode {
 type Parsed<T> = std::result::Result<T, String>;
 
 fn read(mut arguments: impl Iterator<Item = String>) -> Parsed<Option<Plan>> {
-    let mut load =
-        Load { program: PathBuf::new(), runner: Vec::new(), flush: None, length: Length::Invocations(200_000), rate: 0, logs: 5, log_bytes: 200 };
+    let mut load = Load {
+        program: PathBuf::new(),
+        runner: Vec::new(),
+        within: None,
+        flush: None,
+        length: Length::Invocations(200_000),
+        rate: 0,
+        logs: 5,
+        log_bytes: 200,
+    };
     let (mut modes, mut rate, mut programs) = (vec![Some("end"), Some("next"), Some("adaptive")], None, Vec::new());
     let (mut bounds, mut together, mut svg) = (Bounds::All, false, None);
     while let Some(argument) = arguments.next() {
@@ -108,6 +118,7 @@ fn read(mut arguments: impl Iterator<Item = String>) -> Parsed<Option<Plan>> {
             "--log-bytes" => load.log_bytes = number(&value()?)?,
             "--bounds" => bounds = Bounds::named(&value()?)?,
             "--runner" => load.runner = value()?.split_whitespace().map(str::to_owned).collect(),
+            "--within" => load.within = Some(addresses(&value()?)?),
             "--together" => together = true,
             "--svg" => svg = Some(value()?.into()),
             option if option.starts_with('-') => return Err(format!("{option}: no such option")),
@@ -138,6 +149,13 @@ impl Bounds {
 
 fn number<T: std::str::FromStr>(text: &str) -> Parsed<T> {
     text.parse().map_err(|_| format!("{text}: not a number"))
+}
+
+/// Hexadecimal, as in `/proc/PID/maps`.
+fn addresses(text: &str) -> Parsed<Range<u64>> {
+    let (start, end) = text.split_once('-').ok_or_else(|| format!("{text}: not START-END"))?;
+    let address = |text| u64::from_str_radix(text, 16).map_err(|_| format!("{text}: not an address"));
+    Ok(address(start)?..address(end)?)
 }
 
 fn flush(mode: &str) -> Parsed<Option<&'static str>> {
