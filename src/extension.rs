@@ -222,7 +222,9 @@ impl Extension {
         }
         let report_until = deadline.at().min(now + LAST_REPORT);
         let reason = reason.into_boxed_str();
-        let until = deadline.at() + 2 * GRACE;
+        let until = deadline.at() + GRACE;
+        // A busy machine may be late to answer.
+        let deadline = deadline.sooner(GRACE);
         let ended = self.ask(Question::Stop, until, panic::in_dispatcher, |ticket| Message::Stop { ticket, deadline, report_until, reason });
         if !ended && !panic::in_dispatcher() {
             log::error!("stop", "no time is left to send {} events and the ledger", self.ledger.waiting());

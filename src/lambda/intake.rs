@@ -495,6 +495,8 @@ impl<'i> BodyReader<'i> {
                 self.intake.number = 0;
                 self.intake.restores = self.intake.restores.saturating_add(1);
                 self.signals.push(Signal::Restored);
+                // Each sandbox out of a snapshot has a log stream of its own.
+                self.signals.extend(fields.log_stream.clone().map(Signal::LogStream));
             }
             "platform.logsDropped" => {
                 self.signals.push(Signal::LogsDropped { records: fields.dropped_records, bytes: fields.dropped_bytes });
