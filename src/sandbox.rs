@@ -73,6 +73,12 @@ impl Default for Sandbox {
 }
 
 impl Sandbox {
+    /// One with that id, where nothing may be left to chance.
+    #[must_use]
+    pub fn with_id(id: String) -> Sandbox {
+        Sandbox { id, ..Sandbox::default() }
+    }
+
     /// The first half of every event id until the sandbox is restored from a snapshot: 16 hex digits, new for each process.
     #[must_use]
     pub fn id(&self) -> &str {

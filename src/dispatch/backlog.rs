@@ -156,6 +156,11 @@ impl Backlog {
         self.fresh.is_empty()
     }
 
+    /// What was never sent, oldest first.
+    pub fn fresh(&self) -> impl Iterator<Item = &Item> {
+        self.fresh.iter()
+    }
+
     /// Bytes that were never sent.
     #[must_use]
     pub fn fresh_bytes(&self) -> usize {

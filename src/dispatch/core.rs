@@ -231,15 +231,18 @@ impl Core {
         let tick = self.tick(now);
         match message {
             Message::Telemetry { at, signals, load, charge } => {
+                // As of when it came: the message may have waited behind a request.
+                let waited = tick.mono.saturating_duration_since(at);
+                let wall = now.wall.saturating_sub(u64::try_from(waited.as_millis()).unwrap_or(0));
                 for signal in &signals {
-                    let observed = self.invocations.observe(signal, now);
+                    let observed = self.invocations.observe(signal, Now { mono: at.min(now.mono), wall });
                     self.ledger.held(observed.held);
                     if observed.ends_never_come {
                         self.stop_waiting_for_ends();
                     }
                 }
                 if load.events() > 0 {
-                    let since = tick.age.saturating_sub(tick.mono.saturating_duration_since(at));
+                    let since = tick.age.saturating_sub(waited);
                     self.backlog.push(Item { since, load, charge });
                 }
             }
@@ -301,6 +304,12 @@ impl Core {
             Outcome::Spooled(parcel, written) => self.spooled(*parcel, written),
             Outcome::Done => {}
         }
+    }
+
+    /// What waits in memory, for whoever compares it with the ledger.
+    #[must_use]
+    pub fn backlog(&self) -> &Backlog {
+        &self.backlog
     }
 
     /// Bytes and age of what waits, for the flush policy. What is on disk is at least a request.
@@ -377,8 +386,15 @@ impl Core {
                 return self.let_go(tick, &held);
             }
         }
-        if let (Phase::Flush(until), Some(end)) = (held.phase, end.filter(|end| end.failed)) {
-            held.phase = Phase::Flush(until.earlier(Deadline::after(end.at, FAILED_HOLD, Limit::FailedFunction)));
+        if let Some(end) = end {
+            // Whatever is done for it: the time counts from the function's end.
+            let (time, limit) = if end.failed { (FAILED_HOLD, Limit::FailedFunction) } else { (Duration::MAX, Limit::FlushTimeout) };
+            let limit = Deadline::after(end.at, time.min(self.settings.flush_timeout), limit);
+            held.phase = match held.phase {
+                Phase::Flush(until) => Phase::Flush(until.earlier(limit)),
+                Phase::Probe { until, then_await_end } => Phase::Probe { until: until.min(limit.at()), then_await_end },
+                Phase::AwaitEnd => Phase::AwaitEnd,
+            };
         }
         let over = match held.phase {
             Phase::AwaitEnd => false,
@@ -390,7 +406,8 @@ impl Core {
             }
             Phase::Probe { until, .. } => held.tried || !self.has_due(view) || until <= tick.mono,
             Phase::Flush(until) => {
-                let given_up = self.retry.is_open();
+                // Neither for a Kinesis that is only probed, nor for a pause that outlasts the flush.
+                let given_up = self.retry.is_open() || self.retry.wait_until(tick.mono, tick.age).is_some_and(|at| at >= until.at());
                 given_up || !self.has_due(view) || until.left(tick.mono) < super::sending::MIN_TIME_LEFT
             }
         };
@@ -449,7 +466,7 @@ impl Core {
             });
         }
         if self.is_awake() {
-            times.extend(self.retry.wait_until(tick.mono));
+            times.extend(self.retry.wait_until(tick.mono, tick.age));
             let probe = self.retry.probe_at().unwrap_or_default();
             let due_at = policy::due_in(&self.pending(view), self.max_age(), tick.age).map(|left| tick.age + left);
             let aside = self.backlog.aside().iter().filter(|parcel| parcel.holds || self.sends_aside_alone()).map(|parcel| parcel.due).min();

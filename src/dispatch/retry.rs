@@ -52,8 +52,8 @@ pub struct Retry {
     jitter: Jitter,
     /// Requests in a row that delivered nothing.
     failures: u32,
-    /// No request before this.
-    resume: Option<Instant>,
+    /// No request before this age: a pause is over after a freeze, even if the monotonic clock stood still.
+    resume: Option<Duration>,
     /// When the last fruitless requests were sent.
     fruitless: VecDeque<Instant>,
     /// Flushes in a row that delivered nothing, and the age from which the next probe may go.
@@ -89,9 +89,9 @@ impl Retry {
     }
 
     /// The request that was sent last has delivered nothing, and it makes no sense to send another one at once.
-    pub fn failed(&mut self, now: Instant, throttled: bool) {
+    pub fn failed(&mut self, age: Duration, throttled: bool) {
         self.failures = self.failures.saturating_add(1);
-        self.resume = now.checked_add(self.jitter.pause(self.failures, throttled));
+        self.resume = Some(age.saturating_add(self.jitter.pause(self.failures, throttled)));
     }
 
     /// Requests in a row that have delivered nothing.
@@ -102,10 +102,11 @@ impl Retry {
 
     /// Until when nothing may be sent; `None`: now.
     #[must_use]
-    pub fn wait_until(&self, now: Instant) -> Option<Instant> {
+    pub fn wait_until(&self, now: Instant, age: Duration) -> Option<Instant> {
+        let resume = self.resume.and_then(|resume| now.checked_add(resume.saturating_sub(age)));
         let full = self.fruitless.len() == MOST_FRUITLESS;
         let oldest = self.fruitless.front().filter(|_| full).and_then(|oldest| oldest.checked_add(WINDOW));
-        [self.resume, oldest].into_iter().flatten().max().filter(|until| *until > now)
+        [resume, oldest].into_iter().flatten().max().filter(|until| *until > now)
     }
 
     /// A flush or a probe has asked Kinesis and delivered nothing: from now on no invocation is held, and Kinesis is only probed.
@@ -154,7 +155,7 @@ mod tests {
         let start = Instant::now();
         let (mut retry, mut now, mut sent) = (Retry::new(1), start, Vec::new());
         while now < start + Duration::from_secs(5) {
-            if retry.wait_until(now).is_none() {
+            if retry.wait_until(now, Duration::ZERO).is_none() {
                 retry.sending(now);
                 // As if each could go again at once.
                 sent.push(now);
@@ -166,7 +167,7 @@ mod tests {
         // What delivers is not bounded.
         let mut retry = Retry::new(1);
         for _ in 0..100 {
-            assert_eq!(retry.wait_until(now), None);
+            assert_eq!(retry.wait_until(now, Duration::ZERO), None);
             retry.sending(now);
             retry.delivered();
         }
@@ -178,17 +179,18 @@ mod tests {
         let mut retry = Retry::new(3);
         for _ in 0..6 {
             retry.sending(now);
-            retry.failed(now, false);
+            retry.failed(Duration::ZERO, false);
         }
         assert_eq!(retry.failures(), 6);
-        let until = retry.wait_until(now).unwrap();
+        let until = retry.wait_until(now, Duration::ZERO).unwrap();
         assert!(until <= now + FIRST_PAUSE * 32);
-        assert_eq!(retry.wait_until(until), None);
+        assert_eq!(retry.wait_until(until, until - now), None);
+        assert_eq!(retry.wait_until(now, Duration::from_secs(60)), None, "a freeze ends the pause, even where this clock stood still");
         retry.open(Duration::ZERO);
         assert!(retry.is_open());
         retry.sending(now);
         retry.delivered();
-        assert_eq!((retry.failures(), retry.is_open(), retry.wait_until(now)), (0, false, None));
+        assert_eq!((retry.failures(), retry.is_open(), retry.wait_until(now, Duration::ZERO)), (0, false, None));
     }
 
     #[test]

@@ -98,7 +98,7 @@ impl Core {
 
     /// The next request or the step that leads to it, if anything may be sent now.
     pub(super) fn next_step(&mut self, tick: &Tick, view: View, until: Deadline, scope: Scope) -> Option<Step> {
-        if until.left(tick.mono) < MIN_TIME_LEFT || self.retry.wait_until(tick.mono).is_some() {
+        if until.left(tick.mono) < MIN_TIME_LEFT || self.retry.wait_until(tick.mono, tick.age).is_some() {
             return None;
         }
         let in_flush = self.held.as_ref().is_some_and(|held| matches!(held.phase, Phase::Flush(_)));
@@ -265,7 +265,7 @@ impl Core {
         let line = format!("Kinesis took only {taken} of {} records ({code}); the others are sent again", outcomes.len());
         self.out.push_back(Step::Log(Level::Info, "records", line));
         if taken == 0 {
-            self.retry.failed(tick.mono, true);
+            self.retry.failed(tick.age, true);
         }
         // Of those that were not taken: whether it is for what they are.
         let is_refused: Vec<bool> = outcomes
@@ -327,7 +327,7 @@ impl Core {
         } else {
             Step::Log(Level::Error, "configuration", format!("PutRecords failed: {error}; to fix it, {advice}"))
         });
-        self.retry.failed(tick.mono, error.kind == ErrorKind::Throttled);
+        self.retry.failed(tick.age, error.kind == ErrorKind::Throttled);
         if !passes && self.stopping.is_none() && !self.retry.is_open() {
             // It will not pass within a flush.
             self.retry.open(tick.age);

@@ -121,7 +121,9 @@ impl Spool {
             let about = fs::symlink_metadata(&path).ok().filter(fs::Metadata::is_file);
             match about {
                 Some(_) if name.ends_with(".part") => drop(fs::remove_file(&path)),
-                Some(about) if name.ends_with(SUFFIX) && about.len() <= self.bound => self.lock().left_behind(path, about.len()),
+                Some(about) if name.ends_with(SUFFIX) && about.len() <= self.bound => {
+                    self.lock().left_behind(path, about.len());
+                }
                 _ => self.skip(&path),
             }
         }

@@ -88,10 +88,11 @@ impl Index {
     }
 
     /// An earlier process left it.
-    pub fn left_behind(&mut self, path: PathBuf, bytes: u64) {
+    pub fn left_behind(&mut self, path: PathBuf, bytes: u64) -> SegmentId {
         self.last += 1;
         self.bytes += bytes;
         self.apart.push_back(Entry { id: self.last, bytes, events: 0, left_behind: Some(path), ready: true });
+        self.last
     }
 
     /// It is read, and stays until [`Index::remove`].

@@ -105,8 +105,9 @@ impl Core {
             self.enter(Phase::Send);
             return Some(Step::CloseIntake(closed_by));
         }
-        // Before a reset the report often never comes, and there may be little time.
-        let step = if reset { self.send_or_keep(tick, view) } else { None };
+        // Before a reset the report often never comes, and there may be little time; and a full request need not wait for it.
+        let full = self.backlog.fresh_bytes() >= self.packer.request_bytes() || view.overflow != Oldest::Empty;
+        let step = if reset || full { self.send_or_keep(tick, view) } else { None };
         step.or_else(|| Some(Step::Wait(Some(self.pause_until(tick, until)))))
     }
 
@@ -149,7 +150,7 @@ impl Core {
     /// When it is worth another look, at the latest at `until`.
     fn pause_until(&self, tick: &Tick, until: Instant) -> Instant {
         let due = self.backlog.aside().iter().map(|parcel| parcel.due).min().and_then(|due| tick.mono.checked_add(due.saturating_sub(tick.age)));
-        let next = due.max(self.retry.wait_until(tick.mono)).filter(|at| *at > tick.mono);
+        let next = due.max(self.retry.wait_until(tick.mono, tick.age)).filter(|at| *at > tick.mono);
         next.map_or(until, |at| at.min(until))
     }
 
@@ -191,13 +192,17 @@ impl Core {
             }
         }
         self.enter(Phase::Ledger);
-        (!reset && self.settings.spool).then_some(Step::Discard)
+        if !reset && self.settings.spool {
+            // Behind the removal of what was just counted.
+            self.out.push_back(Step::Discard);
+        }
+        None
     }
 
     fn last_ledger(&mut self, tick: &Tick) -> Option<Step> {
         let stopping = self.stopping.as_ref()?;
         let deadline = stopping.deadline.sooner(LAST_LINE_TIME);
-        let blocked = self.retry.wait_until(tick.mono).into_iter().chain((stopping.ledger_tries > 0).then_some(stopping.ledger_at)).max();
+        let blocked = self.retry.wait_until(tick.mono, tick.age).into_iter().chain((stopping.ledger_tries > 0).then_some(stopping.ledger_at)).max();
         let at = blocked.unwrap_or(tick.mono).max(tick.mono);
         if stopping.ledger_delivered || stopping.ledger_tries == LEDGER_TRIES || deadline.at().saturating_duration_since(at) < MIN_TIME_LEFT {
             self.last_line();

@@ -1,0 +1,283 @@
+//! The invariants. The cheap ones are looked at after every step, the audit of every event now and then and at each end.
+
+use std::sync::Arc;
+
+use kinesis_telemetry_extension::config::Compression;
+use kinesis_telemetry_extension::dispatch::backlog::Parcel;
+use kinesis_telemetry_extension::dispatch::core::View;
+use kinesis_telemetry_extension::dispatch::message::{Load, Message};
+use kinesis_telemetry_extension::kinesis::batch::Request;
+use kinesis_telemetry_extension::kinesis::gzip;
+
+use crate::kinesis::Verdict;
+use crate::plan::{End, Mode};
+use crate::world::{Asking, Busy, MS, Taking, Us, World, numbers};
+
+/// What the scheduler may add to a promise.
+const SLACK: Us = 150 * MS;
+
+impl World {
+    /// After every wake-up.
+    pub(crate) fn cheap_checks(&mut self) {
+        if !self.process.alive {
+            return;
+        }
+        let gauge = &self.process.gauge;
+        // What is on its way: a request being sent or built, one read or divided, a batch on its way in; and what is set aside beyond a quarter.
+        let in_flight = 6 * self.limits.body_bytes() + self.limits.body_bytes().max(64 * 1024) + gauge.bound() / 4;
+        let gzip = if self.plan.setup.compression == Compression::Gzip { 2 * gzip::STATE_BYTES } else { 0 };
+        if gauge.held() > gauge.bound() + in_flight + gzip {
+            let (held, bound) = (gauge.held(), gauge.bound());
+            self.fail("bounded memory", format!("{held} bytes are held, the bound is {bound}"));
+        }
+    }
+
+    /// The dispatcher goes to sleep.
+    pub(crate) fn check_wait(&mut self, until: Option<Us>, view: View) {
+        if until.is_some_and(|until| until <= self.now) {
+            self.fail("no busy loop", format!("a wait until {} that has passed", until.unwrap_or_default()));
+        }
+        self.say(|_| format!("core: waits until {:?} ms, {view:?}", until.map(|until| until / MS)));
+        let process = &self.process;
+        let awake = self.plan.setup.continuous || process.asking.as_ref().is_some_and(|asking| asking.handed_in) || process.is_running;
+        let full = process.core.backlog().fresh_bytes() >= process.packer.request_bytes();
+        let healthy = process.healthy_since.is_some_and(|since| since < self.now);
+        let time = process.asking.as_ref().is_none_or(|asking| asking.deadline > self.now + 30 * MS);
+        if awake && full && healthy && time && self.mode() == Mode::Ok {
+            let detail = format!("{} bytes wait, Kinesis took the last request, and nothing is sent", process.core.backlog().fresh_bytes());
+            self.fail("a full request is sent", detail);
+        }
+    }
+
+    /// A request is sent.
+    pub(crate) fn check_send(&mut self, parcel: &Parcel, verdict: &Verdict) {
+        let process = &self.process;
+        let awake = self.plan.setup.continuous || process.asking.as_ref().is_some_and(|asking| asking.handed_in) || process.is_running;
+        if !awake {
+            self.fail("no request across a freeze", "a request is sent although no function runs and nobody waits".to_owned());
+        }
+        for event in verdict.events.iter().flatten() {
+            let fate = &mut self.events[*event as usize];
+            fate.counted_twice += u16::from(parcel.ambiguous);
+            let in_order = self.process.last_sent.is_none_or(|last| last < *event);
+            if !fate.out_of_order && !in_order {
+                let last = self.process.last_sent;
+                self.fail("order", format!("event {event} is sent for the first time after {last:?}"));
+                return;
+            }
+            if !fate.out_of_order {
+                fate.out_of_order = true;
+                self.process.last_sent = Some(*event);
+            }
+        }
+    }
+
+    /// An event is on the stream.
+    pub(crate) fn store(&mut self, event: u32) {
+        let fate = &mut self.events[event as usize];
+        fate.stored += 1;
+        if fate.stored > fate.counted_twice + 1 {
+            let (stored, counted) = (fate.stored, fate.counted_twice);
+            self.fail("repeats are counted", format!("event {event} is on the stream {stored} times, and was counted {counted} times"));
+        }
+    }
+
+    /// A request is over.
+    pub(crate) fn count_request(&mut self, began: Us, delivered: bool) {
+        if delivered {
+            self.process.healthy_since = Some(self.now);
+            return;
+        }
+        self.process.healthy_since = None;
+        let fruitless = &mut self.process.fruitless;
+        fruitless.push(began);
+        if fruitless.len() > 10 && began - fruitless[fruitless.len() - 11] < 1_000_000 {
+            self.fail("no storm", "more than 10 requests within a second delivered nothing".to_owned());
+        }
+    }
+
+    /// An invocation is let go.
+    pub(crate) fn check_hold(&mut self, asking: &Asking, id: &Arc<str>) {
+        let Some(running) = self.running.clone().filter(|running| running.id == *id) else { return };
+        let slack = SLACK + 2 * self.slowest_disk();
+        let limit = asking.deadline + slack;
+        if self.now > limit {
+            return self.fail("hold", format!("{} ms past the invocation's deadline", (self.now - asking.deadline) / MS));
+        }
+        let Some(ended) = running.ended else { return };
+        self.holds_seen.push(self.now - ended);
+        let Some(heard) = running.heard else { return };
+        let failed = running.what.end != End::Success;
+        let promised = if failed { self.plan.setup.flush_timeout.min(500) } else { self.plan.setup.flush_timeout } * MS;
+        // Where the clock was set, or the event says no time, the end is taken for one of when it came.
+        let exact = running.what.done.has_time && self.jumped_at.is_none();
+        let from = if exact { ended } else { ended.max(heard) };
+        let limit = (from + promised).max(heard) + slack;
+        if self.now > limit {
+            let held = (self.now - ended) / MS;
+            self.fail("hold", format!("{id} is held for {held} ms after its end ({:?}), promised are {} ms", running.what.end, promised / MS));
+        }
+    }
+
+    /// main leaves after SHUTDOWN.
+    pub(crate) fn check_stop(&mut self, asking: &Asking) {
+        let late = self.now.saturating_sub((asking.deadline + 50 * MS).max(asking.at + 200 * MS));
+        if late > self.slowest_disk() {
+            self.fail("exit in time", format!("{} ms too late", late / MS));
+        }
+        self.audit(true);
+        if self.ending.is_some_and(|(reason, ..)| reason == "spindown") && self.process.ledger.waiting() > 0 {
+            let waiting = self.process.ledger.waiting();
+            self.fail("ledger", format!("{waiting} events wait at the end"));
+        }
+        self.check_healed();
+    }
+
+    /// From now on Kinesis takes what it ever takes.
+    pub(crate) fn note_healed(&mut self) {
+        let ledger = &self.process.ledger;
+        self.process.healed = Some((ledger.dropped(), ledger.requests.get(), ledger.received.get()));
+    }
+
+    fn check_healed(&mut self) {
+        let Some((dropped, requests, received)) = self.process.healed else { return };
+        if self.ending.is_none_or(|(reason, ..)| reason != "spindown") || self.slowest_disk() > 5 * MS {
+            return;
+        }
+        let ledger = &self.process.ledger;
+        let poisoned = self.events.iter().enumerate().filter(|(number, fate)| {
+            let poison = self.plan.poison.is_some_and(|poison| poison.is(u32::try_from(*number).unwrap_or(0)));
+            (poison || fate.refused > 0) && fate.process == self.process.number
+        });
+        let poisoned = poisoned.count() as u64;
+        let lost = ledger.dropped() - dropped;
+        if lost > poisoned + self.process.damaged {
+            let json = ledger.json(None);
+            self.fail("everything deliverable is delivered", format!("{lost} events are lost, {poisoned} may be: {json}"));
+            return;
+        }
+        let sent = ledger.requests.get() - requests;
+        let most = 60 + 25 * poisoned + 2 * (ledger.received.get() - received) + 3 * self.events.len() as u64;
+        if sent > most {
+            self.fail("a bounded number of sends", format!("{sent} requests after Kinesis did well again, {most} are plenty"));
+        }
+    }
+
+    /// The process is gone without a word: what it had in memory is lost, and nobody can count it.
+    pub(crate) fn abrupt_end(&mut self) {
+        self.audit(false);
+        // The request in progress may arrive.
+        if let Busy::Send { verdict, .. } = std::mem::replace(&mut self.process.busy, Busy::Nothing)
+            && self.rng.bool()
+        {
+            let stored: Vec<u32> =
+                verdict.events.iter().zip(&verdict.stored).filter(|(_, stored)| **stored).flat_map(|(events, _)| events.clone()).collect();
+            stored.into_iter().for_each(|event| self.store(event));
+        }
+        let number = self.process.number;
+        for fate in self.events.iter_mut().filter(|fate| fate.process == number && !fate.acknowledged) {
+            fate.excused = true;
+        }
+    }
+
+    /// Now and then, between two steps.
+    pub(crate) fn now_and_then(&mut self) {
+        if self.timeline.is_some() || self.steps.is_multiple_of(64) {
+            self.audit(false);
+        }
+    }
+
+    /// Every event is in exactly one place, and the ledger says so.
+    pub(crate) fn audit(&mut self, at_end: bool) {
+        let number = self.process.number;
+        let mut places = vec![0u8; self.events.len()];
+        let mut on_disk = vec![false; self.events.len()];
+        let mut put = |events: Vec<u32>| events.iter().for_each(|event| places[*event as usize] += 1);
+        let process = &self.process;
+        for message in &process.channel {
+            if let Message::Telemetry { load, .. } = message {
+                put(load_numbers(load));
+            }
+        }
+        process.core.backlog().fresh().for_each(|item| put(load_numbers(&item.load)));
+        // At the end, what is as it is on disk stays there.
+        process.core.backlog().aside().iter().for_each(|parcel| put(request_numbers(&parcel.request)));
+        match &process.busy {
+            Busy::Send { parcel, .. } | Busy::Spool { parcel, .. } => put(request_numbers(&parcel.request)),
+            _ => {}
+        }
+        let reading = process.reading.as_ref().map(|entry| entry.id);
+        for (id, file) in &process.files {
+            let Some(file) = self.files.get(file) else { continue };
+            let untaken = process.index.entry(*id).is_none() || reading == Some(*id);
+            if untaken && file.process == number {
+                put(file.events.clone());
+            }
+            file.events.iter().for_each(|event| on_disk[*event as usize] |= file.process == number || process.read.contains(id));
+        }
+        match &process.taking {
+            Taking::Writing { events, rest, .. } => {
+                put(events.clone());
+                rest.iter().for_each(|request| put(request_numbers(request)));
+            }
+            Taking::Nothing | Taking::Reading(_) | Taking::Answering(_) => {}
+        }
+        let spindown = self.ending.is_none_or(|(reason, ..)| reason == "spindown");
+        let (mut lost, mut lost_refused, mut waiting, mut wrong) = (0, 0, 0, None);
+        for (event, fate) in self.events.iter().enumerate().filter(|(_, fate)| fate.received && fate.process == number) {
+            let place = places[event];
+            if fate.acknowledged {
+                if place > 0 {
+                    wrong = Some(format!("event {event} is delivered, and waits in {place} places"));
+                }
+                continue;
+            }
+            let poison = self.plan.poison.is_some_and(|poison| poison.is(u32::try_from(event).unwrap_or(0)));
+            match place {
+                0 if at_end && !spindown && on_disk[event] => waiting += 1,
+                0 => {
+                    lost += 1;
+                    lost_refused += u64::from(poison || fate.refused >= 3);
+                }
+                1 => {
+                    waiting += 1;
+                    if at_end && fate.answered && (spindown || !on_disk[event]) {
+                        wrong = Some(format!("event {event} was answered 200 and is in memory at the end"));
+                    }
+                }
+                _ => wrong = Some(format!("event {event} is in {place} places")),
+            }
+        }
+        if let Some(wrong) = wrong {
+            return self.fail("each event is in one place", wrong);
+        }
+        let ledger = &self.process.ledger;
+        let (dropped, rejected) = (ledger.dropped(), ledger.dropped_rejected.get());
+        if lost != dropped || waiting != ledger.waiting() {
+            let json = ledger.json(None);
+            let missing: Vec<usize> = self
+                .events
+                .iter()
+                .enumerate()
+                .filter(|(event, fate)| fate.received && fate.process == number && !fate.acknowledged && places[*event] == 0)
+                .map(|(event, _)| event)
+                .collect();
+            return self.fail("the ledger balances", format!("{lost} are in no place ({missing:?}), {waiting} wait: {json}"));
+        }
+        if rejected > lost_refused + self.process.damaged {
+            self.fail("only what is refused is given up", format!("{rejected} rejected, {lost_refused} were refused three times"));
+        }
+    }
+}
+
+fn load_numbers(load: &Load) -> Vec<u32> {
+    match load {
+        Load::Nothing => Vec::new(),
+        Load::Events(batch) => batch.remaining().iter().flat_map(|event| numbers(event.text.of(batch.bytes()))).collect(),
+        Load::Packed(request) => request_numbers(request),
+    }
+}
+
+fn request_numbers(request: &Request) -> Vec<u32> {
+    request.data().flat_map(|lines| numbers(&lines)).collect()
+}

@@ -1,0 +1,116 @@
+//! A Kinesis with faults: what becomes of a request, by time, key and content.
+
+use kinesis_telemetry_extension::dispatch::core::Sent;
+use kinesis_telemetry_extension::kinesis::batch::Request;
+use kinesis_telemetry_extension::kinesis::error::{Error, ErrorKind, classify_record};
+use kinesis_telemetry_extension::kinesis::response::RecordOutcome;
+
+use crate::plan::Mode;
+use crate::world::{MS, Us, World, numbers};
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    pub(crate) takes: Us,
+    pub(crate) sent: Sent,
+    /// The events of each record.
+    pub(crate) events: Vec<Vec<u32>>,
+    /// Which records are stored.
+    pub(crate) stored: Vec<bool>,
+    /// Nothing of it has left the machine so far: an interrupt is not ambiguous.
+    pub(crate) connecting: bool,
+}
+
+impl World {
+    /// `left`: until the deadline, when every call is over.
+    pub(crate) fn kinesis(&mut self, request: &mut Request, left: Us, is_ledger: bool) -> Verdict {
+        let _ = request.finish(&self.stream);
+        let events: Vec<Vec<u32>> = request.data().map(|lines| numbers(&lines)).collect();
+        let records = events.len();
+        let usual = self.between(2 * MS, 15 * MS);
+        let all = |outcome: RecordOutcome| Ok(vec![outcome; records]);
+        let failed = |code: &str| RecordOutcome::Failed { code: code.to_owned(), kind: classify_record(code) };
+        let error = |code: &str, ambiguous: bool| Err((Error { ambiguous, ..Error::new(code, "simulated") }, "see the simulation".to_owned()));
+        let mut stored = vec![false; records];
+        let mut connecting = false;
+        let mode = self.mode();
+        let stale = self.plan.stale;
+        let (takes, sent): (Us, Sent) = if !self.healed && self.chance(stale) {
+            let mut sent = Error::new("ConnectionReset", "simulated");
+            (sent.stale, sent.ambiguous) = (true, self.rng.bool());
+            (100, Err((sent, String::new())))
+        } else {
+            match mode {
+                Mode::Ok => (usual, all(RecordOutcome::Taken)),
+                Mode::Slow(ms) => (usual + self.between(0, ms * MS), all(RecordOutcome::Taken)),
+                Mode::Refuses => (300, error("ConnectionFailed", false)),
+                Mode::ConnectTimeout => {
+                    connecting = true;
+                    (400 * MS, error("ConnectTimeout", false))
+                }
+                Mode::Hangs => {
+                    let kept = self.rng.bool();
+                    stored.fill(kept);
+                    (3600 * 1000 * MS, error("Timeout", true))
+                }
+                Mode::Cuts => {
+                    let kept = self.rng.bool();
+                    stored.fill(kept);
+                    (usual, error("ConnectionReset", true))
+                }
+                Mode::Garbles => {
+                    stored.fill(true);
+                    (usual, error("UnreadableResponse", true))
+                }
+                Mode::Configuration(code) | Mode::RefusesAll(code) => (usual, error(code, false)),
+                Mode::Throttles => (usual, error("ThrottlingException", false)),
+                Mode::ThrottlesRecords => (usual, all(failed("ProvisionedThroughputExceededException"))),
+                Mode::Shard(shard) => {
+                    let keys = keys(request.body());
+                    let throttled = |n: usize| keys.get(n).is_some_and(|key| key.bytes().fold(0, |sum, byte| sum + u64::from(byte)) % 4 == shard);
+                    let outcome = |n| if throttled(n) { failed("ProvisionedThroughputExceededException") } else { RecordOutcome::Taken };
+                    (usual, Ok((0..records).map(outcome).collect()))
+                }
+                Mode::Flaky(one_in, code) => {
+                    let outcomes = (0..records).map(|_| if self.chance(one_in) { failed(code) } else { RecordOutcome::Taken }).collect();
+                    (usual, Ok(outcomes))
+                }
+            }
+        };
+        let mut sent = sent;
+        if let (Ok(outcomes), Some(poison), false) = (&mut sent, self.plan.poison, is_ledger) {
+            let poisoned: Vec<bool> = events.iter().map(|record| record.iter().any(|event| poison.is(*event))).collect();
+            if poison.whole && poisoned.contains(&true) {
+                sent = error(poison.code, false);
+            } else if !poison.whole {
+                outcomes.iter_mut().zip(&poisoned).filter(|(_, poisoned)| **poisoned).for_each(|(outcome, _)| *outcome = failed(poison.code));
+            }
+        }
+        if let Ok(outcomes) = &sent {
+            stored = outcomes.iter().map(|outcome| *outcome == RecordOutcome::Taken).collect();
+        }
+        if takes > left {
+            // Over at the deadline, whether Kinesis has stored it or not.
+            if !connecting && !stored.contains(&true) || self.rng.bool() {
+                stored.fill(false);
+            }
+            let sent = error(if connecting { "ConnectTimeout" } else { "Timeout" }, !connecting);
+            let late = self.between(0, 2 * MS);
+            return Verdict { takes: left + late, sent, events, stored, connecting };
+        }
+        Verdict { takes, sent, events, stored, connecting }
+    }
+}
+
+/// Ends a call from another thread.
+pub(crate) fn interrupted(ambiguous: bool) -> Sent {
+    let error = Error { ambiguous, ..Error::new("Interrupted", "simulated") };
+    assert_eq!(error.kind, ErrorKind::Interrupted);
+    Err((error, String::new()))
+}
+
+/// The partition key of each record in a body.
+fn keys(body: &[u8]) -> Vec<String> {
+    let body = String::from_utf8_lossy(body);
+    body.split("\"PartitionKey\":\"").skip(1).filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())).collect()
+}

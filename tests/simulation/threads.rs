@@ -1,0 +1,632 @@
+//! The extension's other two threads: the dispatcher, which carries out what the core decides, and the listener, which admits what Lambda
+//! posts; and the disk that both use. In the order of the real shells.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use kinesis_telemetry_extension::dispatch::admission::{Circumstances, Place, place};
+use kinesis_telemetry_extension::dispatch::backlog::{Parcel, SegmentId};
+use kinesis_telemetry_extension::dispatch::core::{Oldest, Outcome, Step};
+use kinesis_telemetry_extension::dispatch::message::{Load, Message, Signal};
+use kinesis_telemetry_extension::dispatch::spool_index::Entry;
+use kinesis_telemetry_extension::event::Batch;
+use kinesis_telemetry_extension::kinesis::batch::Request;
+use kinesis_telemetry_extension::kinesis::response::RecordOutcome;
+
+use crate::kinesis::{Verdict, interrupted};
+use crate::plan::Disk;
+use crate::world::{Body, Busy, Fate, MS, SpoolFile, Taking, Us, Wake, World, batch, numbers};
+
+impl World {
+    // --- the dispatcher ----------------------------------------------------------------------------------------------------------------
+
+    /// A message has come: a dispatcher that waits for one goes on.
+    pub(crate) fn notify(&mut self) {
+        if self.process.waits {
+            let delay = self.between(5, 150);
+            self.look_after(delay);
+        }
+    }
+
+    pub(crate) fn look_after(&mut self, delay: Us) {
+        self.process.waits = false;
+        self.process.token += 1;
+        let (number, token) = (self.process.number, self.process.token);
+        self.after(delay, Wake::Drain(number, token));
+    }
+
+    pub(crate) fn look(&mut self) {
+        self.process.waits = false;
+        self.turn();
+    }
+
+    /// Looks at the disk, hands in the messages, and begins the next step.
+    pub(crate) fn turn(&mut self) {
+        loop {
+            // Between the look at the disk and the messages, others may run.
+            let view = match self.process.view.take() {
+                Some(view) => view,
+                None => {
+                    let view = self.process.index.view();
+                    if self.chance(8) {
+                        self.process.view = Some(view);
+                        let delay = self.between(1, 300);
+                        return self.look_after(delay);
+                    }
+                    view
+                }
+            };
+            while let Some(message) = self.process.channel.pop_front() {
+                self.hand_in(message);
+            }
+            let now = self.clock();
+            let step = self.process.core.poll(now, view);
+            self.steps += 1;
+            self.count_poll(&step);
+            let outcome = match step {
+                Step::Exit => return,
+                Step::Wait(_) if self.process.index.view() != view => continue,
+                Step::Wait(until) => {
+                    self.check_wait(until.map(|until| self.micros(until)), view);
+                    self.process.waits = true;
+                    self.process.token += 1;
+                    if let Some(until) = until {
+                        let (number, token) = (self.process.number, self.process.token);
+                        let late = self.between(20, 1500);
+                        let at = self.micros(until) + late;
+                        self.at(at, Wake::WaitOver(number, token));
+                    }
+                    return;
+                }
+                step => match self.begin(step) {
+                    Some(outcome) => outcome,
+                    None => return,
+                },
+            };
+            if !self.process.alive || self.violation.is_some() {
+                return;
+            }
+            let now = self.clock();
+            self.process.core.done(now, outcome);
+        }
+    }
+
+    fn hand_in(&mut self, message: Message) {
+        match &message {
+            Message::Telemetry { signals, .. } => {
+                for signal in signals {
+                    match signal {
+                        Signal::Started(id) => {
+                            self.process.started = Some(Arc::clone(id));
+                            self.process.is_running = !self.process.ended.contains(id);
+                        }
+                        Signal::Done { request_id, failed, .. } => {
+                            self.process.ended.push(Arc::clone(request_id));
+                            if self.process.started.as_ref() == Some(request_id) {
+                                self.process.is_running = false;
+                            }
+                            if *failed {
+                                self.process.failed_handed_in.push(Arc::clone(request_id));
+                            }
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            Message::Invoked { ticket, .. } | Message::Stop { ticket, .. } => {
+                if let Some(asking) = self.process.asking.as_mut().filter(|asking| asking.ticket == *ticket) {
+                    asking.handed_in = true;
+                }
+            }
+            Message::SpoolDone => {}
+        }
+        let now = self.clock();
+        self.process.core.on(now, message);
+    }
+
+    /// Begins a step. What takes no time is over at once.
+    fn begin(&mut self, step: Step) -> Option<Outcome> {
+        let takes = match step {
+            Step::Log(level, topic, line) => {
+                self.say(|_| format!("core: {level:?} [{topic}] {line}"));
+                return Some(Outcome::Done);
+            }
+            Step::Print(_) => return Some(Outcome::Done),
+            Step::Reply(ticket) => {
+                self.reply(ticket);
+                return Some(Outcome::Done);
+            }
+            Step::Remove(segment) => {
+                self.say(|_| format!("core: segment {segment} is settled"));
+                self.remove(segment);
+                return Some(Outcome::Done);
+            }
+            Step::Discard => {
+                self.say(|_| "core: discards the spool".to_owned());
+                for entry in self.process.index.drain() {
+                    self.drop_entry(&entry, true);
+                }
+                return Some(Outcome::Done);
+            }
+            Step::Recover => {
+                self.recover();
+                self.process.busy = Busy::Other;
+                self.between(50, 2 * MS)
+            }
+            Step::Read(segment) => {
+                self.say(|_| format!("core: reads segment {segment}"));
+                self.process.reading = self.process.index.take(segment);
+                self.process.busy = Busy::Read(segment);
+                self.disk_time()
+            }
+            Step::Spool { parcel, apart } => self.begin_spool(parcel, apart),
+            Step::CloseIntake(until) => {
+                self.say(|_| "core: closes the intake".to_owned());
+                if matches!(self.process.taking, Taking::Nothing) {
+                    self.process.closed = true;
+                    return Some(Outcome::Done);
+                }
+                self.process.busy = Busy::Close;
+                let until = self.micros(until);
+                until.saturating_sub(self.now)
+            }
+            Step::Send { parcel, deadline } => {
+                let left = self.micros(deadline.at()).saturating_sub(self.now);
+                self.begin_send(parcel, left)
+            }
+            Step::SendLedger { mut request, deadline } => {
+                let left = self.micros(deadline.at()).saturating_sub(self.now);
+                let verdict = self.kinesis(&mut request, left, true);
+                self.process.ledgers += 1;
+                if self.process.ledgers > 5 {
+                    self.fail("no storm", "more than 5 requests for the last ledger".to_owned());
+                }
+                self.say(|_| format!("core: sends the ledger: {}", outcome_text(&verdict)));
+                let takes = verdict.takes;
+                self.process.busy = Busy::Ledger { request, verdict, began: self.now };
+                takes
+            }
+            Step::Wait(_) | Step::Exit => unreachable!("handled before"),
+        };
+        self.process.token += 1;
+        let (number, token) = (self.process.number, self.process.token);
+        self.after(takes, Wake::StepDone(number, token));
+        None
+    }
+
+    fn begin_send(&mut self, mut parcel: Box<Parcel>, left: Us) -> Us {
+        if let Some(segment) = parcel.segment
+            && let Some(file) = self.process.files.get(&segment).and_then(|file| self.files.get_mut(file))
+        {
+            file.doubt = true;
+        }
+        let verdict = self.kinesis(&mut parcel.request, left, false);
+        self.sends += 1;
+        self.check_send(&parcel, &verdict);
+        self.say(|_| {
+            let (tries, records, segment) = (parcel.tries, verdict.events.len(), parcel.segment);
+            format!("core: sends {records} records (tries {tries}, segment {segment:?}, {:?}): {}", verdict.events, outcome_text(&verdict))
+        });
+        let takes = verdict.takes;
+        self.process.busy = Busy::Send { parcel, verdict, began: self.now };
+        takes
+    }
+
+    fn begin_spool(&mut self, mut parcel: Box<Parcel>, apart: bool) -> Us {
+        let ambiguous = parcel.ambiguous;
+        let (id, file) = self.reserve(&mut parcel.request, ambiguous, apart);
+        if apart && let Some(file) = &file {
+            for event in &file.events {
+                self.events[*event as usize].out_of_order = true;
+            }
+        }
+        self.say(|_| format!("core: spools {} events, apart {apart}, as {id:?}", parcel.request.events()));
+        self.process.busy = Busy::Spool { parcel, id, file };
+        self.disk_time()
+    }
+
+    /// A step is over.
+    pub(crate) fn step_done(&mut self) {
+        let outcome = match std::mem::replace(&mut self.process.busy, Busy::Nothing) {
+            Busy::Nothing => return,
+            Busy::Send { parcel, verdict, began } => {
+                self.settle(&verdict, began, parcel.request.events());
+                Outcome::Sent(parcel, verdict.sent)
+            }
+            Busy::Ledger { request, verdict, began } => {
+                self.settle(&verdict, began, 0);
+                Outcome::Ledger(request, verdict.sent)
+            }
+            Busy::Read(segment) => self.read(segment),
+            Busy::Spool { parcel, id, file } => {
+                let written = self.commit(id, file);
+                self.say(|_| format!("core: spooled: {written}"));
+                Outcome::Spooled(parcel, written)
+            }
+            Busy::Close => {
+                self.process.closed = true;
+                Outcome::Done
+            }
+            Busy::Other => Outcome::Done,
+        };
+        let now = self.clock();
+        self.process.core.done(now, outcome);
+        self.now_and_then();
+        self.turn();
+    }
+
+    /// The watchdog ends the request in progress, if there is one.
+    pub(crate) fn interrupt(&mut self) {
+        let delay = self.between(0, 40 * MS);
+        let kept = self.rng.bool();
+        let verdict = match &mut self.process.busy {
+            Busy::Send { verdict, .. } | Busy::Ledger { verdict, .. } => verdict,
+            _ => return,
+        };
+        let ambiguous = !verdict.connecting;
+        verdict.sent = interrupted(ambiguous);
+        if !(ambiguous && kept) {
+            verdict.stored.fill(false);
+        }
+        self.say(|_| "main: interrupts the request".to_owned());
+        self.process.token += 1;
+        let (number, token) = (self.process.number, self.process.token);
+        self.after(delay, Wake::StepDone(number, token));
+    }
+
+    /// What a request did on the stream.
+    fn settle(&mut self, verdict: &Verdict, began: Us, _events: u64) {
+        for (record, stored) in verdict.events.iter().zip(&verdict.stored) {
+            for event in record.iter().filter(|_| *stored) {
+                self.store(*event);
+            }
+        }
+        let mut delivered = false;
+        match &verdict.sent {
+            Ok(outcomes) => {
+                for (record, outcome) in verdict.events.iter().zip(outcomes) {
+                    for event in record {
+                        let fate = &mut self.events[*event as usize];
+                        match outcome {
+                            RecordOutcome::Taken => fate.acknowledged = true,
+                            RecordOutcome::Failed { kind, .. } => fate.refused += u16::from(is_content(*kind)),
+                        }
+                    }
+                    delivered |= *outcome == RecordOutcome::Taken;
+                }
+            }
+            Err((error, _)) if is_content(error.kind) => {
+                for event in verdict.events.iter().flatten() {
+                    self.events[*event as usize].refused += 1;
+                }
+            }
+            Err(_) => {}
+        }
+        self.count_request(began, delivered);
+    }
+
+    // --- the listener ------------------------------------------------------------------------------------------------------------------
+
+    /// A POST reaches the port, or whoever has it now.
+    pub(crate) fn post(&mut self, body: Body) {
+        if !self.process.alive {
+            return self.post_again(body);
+        }
+        self.process.posts.push_back(body);
+        if matches!(self.process.taking, Taking::Nothing) {
+            self.take_next();
+        }
+    }
+
+    /// Lambda got no 200.
+    fn post_again(&mut self, body: Body) {
+        if body.tries < 3 {
+            let delay = self.between(50 * MS, 300 * MS);
+            self.after(delay, Wake::Post(Body { tries: body.tries + 1, ..body }));
+        }
+    }
+
+    fn take_next(&mut self) {
+        let Some(body) = self.process.posts.pop_front() else {
+            self.process.taking = Taking::Nothing;
+            return;
+        };
+        self.process.taking = Taking::Reading(body);
+        let (number, delay) = (self.process.number, self.between(20, 600));
+        self.after(delay, Wake::Listener(number));
+    }
+
+    /// The listener goes on.
+    pub(crate) fn listener(&mut self) {
+        match std::mem::replace(&mut self.process.taking, Taking::Nothing) {
+            Taking::Nothing => {}
+            Taking::Reading(body) if self.process.closed => {
+                self.say(|_| "listener: the intake is closed".to_owned());
+                self.post_again(body);
+                self.take_next();
+            }
+            Taking::Reading(body) => self.admit(body),
+            Taking::Writing { id, file, events, mut rest, all, signals } => {
+                let written = self.commit(id, file);
+                if !written {
+                    let rest: u64 = rest.iter().map(Request::events).sum();
+                    self.process.ledger.dropped_queue.add(events.len() as u64 + rest);
+                    return self.spilled(all, signals);
+                }
+                match rest.pop_front() {
+                    Some(request) => self.write(request, rest, all, signals),
+                    None => self.spilled(all, signals),
+                }
+            }
+            Taking::Answering(events) => {
+                if self.process.closed {
+                    self.say(|_| format!("listener: was closed meanwhile, no 200 for {events:?}"));
+                } else {
+                    events.iter().for_each(|event| self.events[*event as usize].answered = true);
+                }
+                if matches!(self.process.busy, Busy::Close) {
+                    // The intake's lock is free.
+                    self.process.token += 1;
+                    let (number, token) = (self.process.number, self.process.token);
+                    self.after(0, Wake::StepDone(number, token));
+                    return;
+                }
+                self.take_next();
+            }
+        }
+    }
+
+    /// As `Admission::admit`.
+    fn admit(&mut self, body: Body) {
+        let first = u32::try_from(self.events.len()).unwrap();
+        let batch = batch(first, &body);
+        let all: Vec<u32> = (first..first + body.events).collect();
+        let process = self.process.number;
+        self.events.extend(all.iter().map(|_| Fate { process, received: true, ..Fate::default() }));
+        self.process.ledger.received.add(u64::from(body.events));
+        let signals = body.signals;
+        for signal in &signals {
+            if let Signal::Done { request_id, failed, .. } = signal {
+                self.heard_end(request_id, *failed);
+            }
+        }
+        if body.events == 0 {
+            self.send_message(signals, Load::Nothing, None);
+            return self.answer(all);
+        }
+        let cost = batch.cost();
+        if cost > self.process.gauge.bound().saturating_sub(self.process.gauge.held()) {
+            self.process.spares.clear();
+        }
+        let circumstances = Circumstances {
+            cost,
+            packed: self.process.packer.packed_bytes(&batch),
+            held: self.process.gauge.held(),
+            bound: self.process.gauge.bound(),
+            request: self.process.packer.request_bytes(),
+            sending: matches!(self.process.busy, Busy::Send { .. } | Busy::Ledger { .. }),
+            overflow: self.process.index.view().overflow != Oldest::Empty,
+        };
+        let decided = place(&circumstances);
+        let charge = if decided == Place::Disk { None } else { self.process.gauge.try_charge(cost) };
+        self.say(|_| format!("listener: {} events {all:?}, {cost} bytes, {signals:?}: {decided:?}", all.len()));
+        match charge {
+            None => {
+                if self.plan.setup.spool_bytes == 0 {
+                    self.process.ledger.dropped_queue.add(all.len() as u64);
+                    return self.spilled(all, signals);
+                }
+                let mut requests = self.pack_all(batch);
+                match requests.pop_front() {
+                    Some(request) => self.write(request, requests, all, signals),
+                    None => self.spilled(all, signals),
+                }
+            }
+            Some(charge) if decided == Place::Packed => {
+                let mut requests = self.pack_all(batch);
+                drop(charge);
+                let mut signals = Some(signals);
+                while let Some(request) = requests.pop_front() {
+                    let charge = self.process.gauge.charge(request.cost());
+                    let with = if requests.is_empty() { signals.take().unwrap_or_default() } else { Vec::new() };
+                    self.send_message(with, Load::Packed(Box::new(request)), Some(charge));
+                }
+                self.answer(all);
+            }
+            Some(charge) => {
+                self.send_message(signals, Load::Events(batch), Some(charge));
+                self.answer(all);
+            }
+        }
+    }
+
+    fn pack_all(&mut self, mut batch: Batch) -> VecDeque<Request> {
+        let mut packed = VecDeque::new();
+        while !batch.remaining().is_empty() {
+            let mut request = Request::new(self.limits);
+            let oversized = self.process.packer.pack(&mut request, &mut batch);
+            self.process.ledger.dropped_rejected.add(oversized);
+            if !request.is_empty() {
+                request.seal();
+                packed.push_back(request);
+            }
+        }
+        packed
+    }
+
+    fn write(&mut self, mut request: Request, rest: VecDeque<Request>, all: Vec<u32>, signals: Vec<Signal>) {
+        let (id, file) = self.reserve(&mut request, false, false);
+        let events = request.data().flat_map(|lines| numbers(&lines)).collect();
+        self.process.taking = Taking::Writing { id, file, events, rest, all, signals };
+        let (number, delay) = (self.process.number, self.disk_time());
+        self.after(delay, Wake::Listener(number));
+    }
+
+    fn spilled(&mut self, all: Vec<u32>, signals: Vec<Signal>) {
+        if !signals.is_empty() {
+            self.send_message(signals, Load::Nothing, None);
+        }
+        self.process.channel.push_back(Message::SpoolDone);
+        self.notify();
+        self.answer(all);
+    }
+
+    fn send_message(&mut self, signals: Vec<Signal>, load: Load, charge: Option<kinesis_telemetry_extension::dispatch::charge::Charge>) {
+        let at = self.instant(self.now);
+        self.process.channel.push_back(Message::Telemetry { at, signals, load, charge });
+        self.notify();
+    }
+
+    /// Everything is in the channel: one more look whether the intake was closed, then the answer.
+    fn answer(&mut self, events: Vec<u32>) {
+        self.process.taking = Taking::Answering(events);
+        let (number, delay) = (self.process.number, self.between(5, 100));
+        self.after(delay, Wake::Listener(number));
+    }
+
+    // --- the disk ----------------------------------------------------------------------------------------------------------------------
+
+    fn reserve(&mut self, request: &mut Request, ambiguous: bool, apart: bool) -> (Option<SegmentId>, Option<SpoolFile>) {
+        let hash = request.finish(&self.stream);
+        let (body, index) = (request.body().to_vec(), request.index());
+        let events: Vec<u32> = request.data().flat_map(|lines| numbers(&lines)).collect();
+        let bytes = (body.len() + 200 + 32 * index.len()) as u64;
+        let Some((id, evicted)) = self.process.index.reserve(bytes, request.events(), apart) else { return (None, None) };
+        for entry in &evicted {
+            self.drop_entry(entry, false);
+        }
+        let damage = self.plan.damage;
+        let damaged = !self.healed && self.chance(damage);
+        (Some(id), Some(SpoolFile { process: self.process.number, body, index, hash, doubt: ambiguous, damaged, events }))
+    }
+
+    fn commit(&mut self, id: Option<SegmentId>, file: Option<SpoolFile>) -> bool {
+        let (Some(id), Some(file)) = (id, file) else { return false };
+        if self.disk() == Disk::Full {
+            self.process.index.remove(id);
+            return false;
+        }
+        self.process.index.commit(id);
+        self.process.ledger.spooled.add(file.events.len() as u64);
+        self.process.files.insert(id, self.next_file);
+        self.files.insert(self.next_file, file);
+        self.next_file += 1;
+        true
+    }
+
+    fn remove(&mut self, id: SegmentId) {
+        self.process.index.remove(id);
+        if let Some(file) = self.process.files.remove(&id) {
+            self.files.remove(&file);
+        }
+    }
+
+    fn drop_entry(&mut self, entry: &Entry, undelivered: bool) {
+        let Some(file) = self.process.files.remove(&entry.id).and_then(|file| self.files.remove(&file)) else { return };
+        let events = file.events.len() as u64;
+        self.say(|_| format!("disk: segment {} is deleted with {:?}", entry.id, file.events));
+        if entry.left_behind.is_some() && !self.process.read.contains(&entry.id) {
+            self.receive_again(&file.events);
+        }
+        let ledger = &self.process.ledger;
+        if undelivered { &ledger.dropped_undelivered } else { &ledger.dropped_queue }.add(events);
+    }
+
+    fn receive_again(&mut self, events: &[u32]) {
+        let number = self.process.number;
+        self.process.ledger.received.add(events.len() as u64);
+        self.process.ledger.adopted.add(events.len() as u64);
+        for event in events {
+            let fate = &mut self.events[*event as usize];
+            (fate.process, fate.received, fate.acknowledged, fate.out_of_order) = (number, true, false, true);
+        }
+    }
+
+    fn recover(&mut self) {
+        let number = self.process.number;
+        let left: Vec<(u64, u64)> =
+            self.files.iter().filter(|(_, file)| file.process != number).map(|(id, file)| (*id, file.body.len() as u64)).collect();
+        self.say(|_| format!("core: takes over {} files", left.len()));
+        for (file, bytes) in left {
+            let id = self.process.index.left_behind(PathBuf::from(file.to_string()), bytes);
+            self.process.files.insert(id, file);
+        }
+    }
+
+    fn read(&mut self, segment: SegmentId) -> Outcome {
+        let Some(entry) = self.process.reading.take() else { return Outcome::Read(segment, Err(0)) };
+        let found = self.process.files.get(&segment).and_then(|file| self.files.get(file)).cloned();
+        let Some(file) = found else { return Outcome::Read(segment, Err(0)) };
+        if file.damaged {
+            self.say(|_| format!("disk: segment {segment} is damaged: {:?}", file.events));
+            for event in &file.events {
+                self.events[*event as usize].excused = true;
+            }
+            if entry.left_behind.is_some() {
+                // It was never in this ledger; the file is left alone.
+                self.process.index.remove(segment);
+                if let Some(file) = self.process.files.remove(&segment) {
+                    self.files.remove(&file);
+                }
+                return Outcome::Read(segment, Err(0));
+            }
+            self.process.damaged += entry.events;
+            return Outcome::Read(segment, Err(entry.events));
+        }
+        if entry.left_behind.is_some() {
+            self.receive_again(&file.events);
+            self.process.read.push(segment);
+        }
+        let request = Request::restore(self.limits, file.body, &file.index, &file.hash);
+        let request = request.expect("what was written can be read");
+        let charge = self.process.gauge.charge(request.cost());
+        Outcome::Read(segment, Ok((request, charge, file.doubt)))
+    }
+
+    fn count_poll(&mut self, step: &Step) {
+        let (at, polls) = &mut self.process.polls;
+        if *at == self.now {
+            *polls += 1;
+        } else {
+            (*at, *polls) = (self.now, 0);
+        }
+        let too_many = *polls > 2000;
+        let kind = match step {
+            Step::Wait(_) => 1,
+            Step::Send { .. } => 2,
+            Step::SendLedger { .. } => 3,
+            Step::Recover => 4,
+            Step::Read(_) => 5,
+            Step::Spool { .. } => 6,
+            Step::Remove(_) => 7,
+            Step::Discard => 8,
+            Step::CloseIntake(_) => 9,
+            Step::Print(_) => 10,
+            Step::Log(..) => 11,
+            Step::Reply(_) => 12,
+            Step::Exit => 13,
+        };
+        self.digest = (self.digest ^ kind ^ (self.now << 4)).wrapping_mul(0x0100_0000_01b3);
+        if too_many {
+            self.fail("no busy loop", format!("more than 2000 steps at one moment, the last one {step:?}"));
+        }
+    }
+}
+
+fn is_content(kind: kinesis_telemetry_extension::kinesis::error::ErrorKind) -> bool {
+    use kinesis_telemetry_extension::kinesis::error::ErrorKind;
+    matches!(kind, ErrorKind::InvalidRequest | ErrorKind::Configuration | ErrorKind::Transient | ErrorKind::Credentials)
+}
+
+fn outcome_text(verdict: &Verdict) -> String {
+    let kept = verdict.stored.iter().filter(|stored| **stored).count();
+    let answer = match &verdict.sent {
+        Ok(outcomes) => {
+            let taken = outcomes.iter().filter(|outcome| **outcome == RecordOutcome::Taken).count();
+            format!("{taken} of {} taken", outcomes.len())
+        }
+        Err((error, _)) => format!("{}{}", error.code, if error.ambiguous { ", ambiguous" } else { "" }),
+    };
+    format!("{answer}, {kept} stored, after {} ms", verdict.takes / MS)
+}

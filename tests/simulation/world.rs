@@ -1,0 +1,893 @@
+//! One life under a virtual clock: Lambda, main with its watchdog, the listener, the dispatcher, Kinesis and a disk, in one thread. A heap of
+//! wake-ups says who runs next; the seed decides all durations and who comes first.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kinesis_telemetry_extension::config::{self, Config};
+use kinesis_telemetry_extension::dispatch::backlog::{Parcel, SegmentId};
+use kinesis_telemetry_extension::dispatch::charge::Gauge;
+use kinesis_telemetry_extension::dispatch::core::{Core, Settings, View};
+use kinesis_telemetry_extension::dispatch::message::{Message, Now, Signal, Ticket};
+use kinesis_telemetry_extension::dispatch::packer::Packer;
+use kinesis_telemetry_extension::dispatch::spares::Spares;
+use kinesis_telemetry_extension::dispatch::spool_index::{Entry as IndexEntry, Index};
+use kinesis_telemetry_extension::event::{Batch, Event, Span};
+use kinesis_telemetry_extension::kinesis::batch::{Limits, Request};
+use kinesis_telemetry_extension::kinesis::endpoint::Stream;
+use kinesis_telemetry_extension::ledger::Ledger;
+use kinesis_telemetry_extension::sandbox::Sandbox;
+
+use crate::kinesis::Verdict;
+use crate::plan::{Act, Disk, Invocation, Mode, Plan, Post};
+
+/// Microseconds of the monotonic clock.
+pub(crate) type Us = u64;
+
+pub(crate) const MS: Us = 1000;
+const WALL: u64 = 1_795_425_345_000;
+const HOUR: Us = 3_600_000_000;
+
+/// What is known of one event. Its place in the list is its number.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Fate {
+    /// The process whose ledger counts it as received.
+    pub(crate) process: u16,
+    pub(crate) received: bool,
+    /// Lambda got a 200 for it.
+    pub(crate) answered: bool,
+    /// How often it is on the stream.
+    pub(crate) stored: u16,
+    /// How often it was sent and counted as a possible duplicate.
+    pub(crate) counted_twice: u16,
+    /// The core was told that it is taken.
+    pub(crate) acknowledged: bool,
+    /// It was sent before, or left its place in the order.
+    pub(crate) out_of_order: bool,
+    /// How often it was refused for what it may hold.
+    pub(crate) refused: u16,
+    /// It was in the memory of a process that was killed without a word, or in a file that was damaged.
+    pub(crate) excused: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Violation {
+    pub(crate) invariant: &'static str,
+    pub(crate) detail: String,
+}
+
+/// A file of the spool. Outlives a reset.
+#[derive(Clone, Debug)]
+pub(crate) struct SpoolFile {
+    pub(crate) process: u16,
+    pub(crate) body: Vec<u8>,
+    pub(crate) index: Vec<[u64; 4]>,
+    pub(crate) hash: String,
+    pub(crate) doubt: bool,
+    pub(crate) damaged: bool,
+    pub(crate) events: Vec<u32>,
+}
+
+/// Whoever runs next. What belongs to a process is void when that is gone.
+#[derive(Clone, Debug)]
+pub(crate) enum Wake {
+    NextAct,
+    Invoke,
+    FunctionEnd,
+    Post(Body),
+    Kill(u16),
+    StartProcess(u16),
+    Shutdown(u16),
+    MainNext(u16),
+    MainGivesUp(u16, Ticket),
+    Watch(u16, Ticket),
+    WatchFailed(u16, Ticket),
+    Listener(u16),
+    Drain(u16, u64),
+    WaitOver(u16, u64),
+    StepDone(u16, u64),
+}
+
+/// A POST on its way.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Body {
+    pub(crate) events: u32,
+    pub(crate) text: usize,
+    pub(crate) weight: usize,
+    pub(crate) request_id: Option<Arc<str>>,
+    pub(crate) signals: Vec<Signal>,
+    pub(crate) tries: u32,
+}
+
+#[derive(Debug)]
+struct Entry(Us, u32, u64, Wake);
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Entry) -> bool {
+        (self.0, self.1, self.2) == (other.0, other.1, other.2)
+    }
+}
+impl Eq for Entry {}
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Entry) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Entry {
+    fn cmp(&self, other: &Entry) -> std::cmp::Ordering {
+        (self.0, self.1, self.2).cmp(&(other.0, other.1, other.2))
+    }
+}
+
+/// A function at work.
+#[derive(Clone, Debug)]
+pub(crate) struct Running {
+    pub(crate) id: Arc<str>,
+    pub(crate) what: Invocation,
+    pub(crate) began: Us,
+    pub(crate) ended: Option<Us>,
+    pub(crate) wall_ended: u64,
+    pub(crate) next_called: bool,
+    /// When its end reached the listener.
+    pub(crate) heard: Option<Us>,
+}
+
+/// What main waits for.
+#[derive(Clone, Debug)]
+pub(crate) enum Ask {
+    Invocation(Arc<str>),
+    Stop,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Asking {
+    pub(crate) ticket: Ticket,
+    pub(crate) ask: Ask,
+    pub(crate) at: Us,
+    /// The deadline, margin taken off.
+    pub(crate) deadline: Us,
+    /// The wall clock was set meanwhile, or ends had no time.
+    pub(crate) handed_in: bool,
+}
+
+/// What the dispatcher is busy with.
+#[derive(Debug)]
+pub(crate) enum Busy {
+    Nothing,
+    Send { parcel: Box<Parcel>, verdict: Verdict, began: Us },
+    Ledger { request: Box<Request>, verdict: Verdict, began: Us },
+    Read(SegmentId),
+    Spool { parcel: Box<Parcel>, id: Option<SegmentId>, file: Option<SpoolFile> },
+    Close,
+    Other,
+}
+
+/// What the listener is busy with: the intake's lock is held.
+#[derive(Debug)]
+pub(crate) enum Taking {
+    Nothing,
+    Reading(Body),
+    /// Writes a request, and what comes behind it.
+    Writing { id: Option<SegmentId>, file: Option<SpoolFile>, events: Vec<u32>, rest: VecDeque<Request>, all: Vec<u32>, signals: Vec<Signal> },
+    Answering(Vec<u32>),
+}
+
+/// One process of the extension.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) number: u16,
+    pub(crate) alive: bool,
+    pub(crate) core: Core,
+    pub(crate) gauge: Arc<Gauge>,
+    pub(crate) spares: Arc<Spares>,
+    pub(crate) ledger: Arc<Ledger>,
+    /// Of the listener.
+    pub(crate) packer: Packer,
+    pub(crate) channel: VecDeque<Message>,
+    pub(crate) index: Index,
+    pub(crate) files: HashMap<SegmentId, u64>,
+    pub(crate) busy: Busy,
+    pub(crate) waits: bool,
+    /// Names the dispatcher's last wait or step.
+    pub(crate) token: u64,
+    pub(crate) taking: Taking,
+    pub(crate) posts: VecDeque<Body>,
+    pub(crate) closed: bool,
+    pub(crate) close_until: Us,
+    pub(crate) asking: Option<Asking>,
+    pub(crate) in_next: bool,
+    pub(crate) tickets: Ticket,
+    pub(crate) answered: Vec<Ticket>,
+    /// Requests by whose end the core knows of the failed function.
+    pub(crate) failed_handed_in: Vec<Arc<str>>,
+    pub(crate) started: Option<Arc<str>>,
+    pub(crate) is_running: bool,
+    pub(crate) fruitless: Vec<Us>,
+    pub(crate) ledgers: u32,
+    pub(crate) last_sent: Option<u32>,
+    pub(crate) damaged: u64,
+    /// As it was seen before the messages are handed in.
+    pub(crate) view: Option<View>,
+    pub(crate) ended: Vec<Arc<str>>,
+    pub(crate) reading: Option<IndexEntry>,
+    /// Segments of an earlier process that were read.
+    pub(crate) read: Vec<SegmentId>,
+    pub(crate) polls: (Us, u32),
+    pub(crate) stop_asked: Option<Us>,
+    pub(crate) healthy_since: Option<Us>,
+    /// When its ledger was last looked at: dropped and requests, at the moment from which Kinesis does well.
+    pub(crate) healed: Option<(u64, u64, u64)>,
+}
+
+pub(crate) struct World {
+    pub(crate) plan: Plan,
+    pub(crate) config: Config,
+    pub(crate) limits: Limits,
+    pub(crate) stream: Stream,
+    pub(crate) rng: fastrand::Rng,
+    base: Instant,
+    pub(crate) now: Us,
+    /// What the wall clock went ahead in freezes, and what it was set by.
+    wall_ahead: u64,
+    jump: i64,
+    pub(crate) jumped_at: Option<Us>,
+    heap: BinaryHeap<Reverse<Entry>>,
+    seq: u64,
+    acts: VecDeque<Act>,
+    pub(crate) running: Option<Running>,
+    invocations: u32,
+    /// Reason, moment of the kill, and whether the process was told.
+    pub(crate) ending: Option<(&'static str, Us, bool)>,
+    pub(crate) healed: bool,
+    over: bool,
+    pub(crate) process: Process,
+    pub(crate) processes: u16,
+    pub(crate) files: BTreeMap<u64, SpoolFile>,
+    pub(crate) next_file: u64,
+    pub(crate) events: Vec<Fate>,
+    pub(crate) stale_next: bool,
+    pub(crate) violation: Option<Violation>,
+    pub(crate) timeline: Option<Vec<String>>,
+    pub(crate) steps: u64,
+    pub(crate) sends: u64,
+    pub(crate) digest: u64,
+    pub(crate) holds_seen: Vec<Us>,
+}
+
+/// What a life came to.
+#[derive(Debug)]
+pub(crate) struct Life {
+    pub(crate) violation: Option<Violation>,
+    pub(crate) steps: u64,
+    pub(crate) sends: u64,
+    pub(crate) digest: u64,
+    pub(crate) events: Vec<Fate>,
+    pub(crate) timeline: Vec<String>,
+    /// The ledger of the last process.
+    pub(crate) ledger: Arc<Ledger>,
+    /// Virtual time.
+    pub(crate) lasted: Us,
+    pub(crate) holds: Vec<Us>,
+}
+
+thread_local! {
+    static BASE: Instant = Instant::now();
+}
+
+impl World {
+    pub(crate) fn new(plan: &Plan, timeline: bool) -> World {
+        let config = configuration(plan);
+        let rng = fastrand::Rng::with_seed(plan.seed);
+        let process = Process::new(plan, &config, 1);
+        let limits = process.packer.limits();
+        World {
+            acts: plan.acts.iter().cloned().collect(),
+            plan: plan.clone(),
+            limits,
+            stream: Stream::Name("telemetry".to_owned()),
+            config,
+            rng,
+            base: BASE.with(|base| *base) + Duration::from_micros(HOUR),
+            now: 0,
+            wall_ahead: 0,
+            jump: 0,
+            jumped_at: None,
+            heap: BinaryHeap::new(),
+            seq: 0,
+            running: None,
+            invocations: 0,
+            ending: None,
+            healed: false,
+            over: false,
+            process,
+            processes: 1,
+            files: BTreeMap::new(),
+            next_file: 1,
+            events: Vec::new(),
+            stale_next: false,
+            violation: None,
+            timeline: timeline.then(Vec::new),
+            steps: 0,
+            sends: 0,
+            digest: 0xcbf2_9ce4_8422_2325,
+            holds_seen: Vec::new(),
+        }
+    }
+
+    /// The whole life.
+    pub(crate) fn live(mut self) -> Life {
+        self.start_process();
+        self.after(150 * MS, Wake::NextAct);
+        while !self.over && self.violation.is_none() {
+            let Some(Reverse(Entry(at, _, _, wake))) = self.heap.pop() else {
+                self.fail("liveness", "nobody can run any more".to_owned());
+                break;
+            };
+            self.now = self.now.max(at);
+            self.wake(wake);
+            self.cheap_checks();
+        }
+        Life {
+            violation: self.violation,
+            steps: self.steps,
+            sends: self.sends,
+            digest: self.digest,
+            events: self.events,
+            timeline: self.timeline.unwrap_or_default(),
+            ledger: self.process.ledger,
+            lasted: self.now,
+            holds: self.holds_seen,
+        }
+    }
+
+    // --- time and luck ---------------------------------------------------------------------------------------------------------------
+
+    pub(crate) fn instant(&self, at: Us) -> Instant {
+        self.base + Duration::from_micros(at)
+    }
+
+    pub(crate) fn micros(&self, at: Instant) -> Us {
+        u64::try_from(at.saturating_duration_since(self.base).as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// As the sandbox sees it.
+    pub(crate) fn clock(&self) -> Now {
+        Now { mono: self.instant(self.now), wall: self.true_wall().saturating_add_signed(self.jump) }
+    }
+
+    /// As Lambda sees it.
+    fn true_wall(&self) -> u64 {
+        WALL + self.now / MS + self.wall_ahead
+    }
+
+    pub(crate) fn at(&mut self, at: Us, wake: Wake) {
+        self.seq += 1;
+        let luck = self.rng.u32(..);
+        self.heap.push(Reverse(Entry(at.max(self.now), luck, self.seq, wake)));
+    }
+
+    pub(crate) fn after(&mut self, time: Us, wake: Wake) {
+        self.at(self.now + time, wake);
+    }
+
+    pub(crate) fn chance(&mut self, one_in: u32) -> bool {
+        one_in > 0 && self.rng.u32(0..one_in) == 0
+    }
+
+    pub(crate) fn between(&mut self, least: Us, most: Us) -> Us {
+        self.rng.u64(least..=most.max(least))
+    }
+
+    pub(crate) fn say(&mut self, line: impl FnOnce(&World) -> String) {
+        if self.timeline.is_some() {
+            let line = format!("{:>12.3} ms  p{}  {}", self.now as f64 / 1000.0, self.process.number, line(self));
+            if let Some(lines) = &mut self.timeline {
+                lines.push(line);
+            }
+        }
+    }
+
+    pub(crate) fn fail(&mut self, invariant: &'static str, detail: String) {
+        if self.violation.is_none() {
+            self.say(|_| format!("VIOLATION of {invariant}: {detail}"));
+            self.violation = Some(Violation { invariant, detail });
+        }
+    }
+
+    pub(crate) fn mode(&self) -> Mode {
+        if self.healed {
+            return Mode::Ok;
+        }
+        self.plan.kinesis.iter().rev().find(|(at, _)| at * MS <= self.now).map_or(Mode::Ok, |(_, mode)| *mode)
+    }
+
+    pub(crate) fn disk(&self) -> Disk {
+        if self.healed {
+            return Disk::Ok;
+        }
+        self.plan.disk.iter().rev().find(|(at, _)| at * MS <= self.now).map_or(Disk::Ok, |(_, disk)| *disk)
+    }
+
+    /// How long one operation of the disk takes, and the most that any takes in this life.
+    pub(crate) fn disk_time(&mut self) -> Us {
+        match self.disk() {
+            Disk::Slow(ms) => self.between(MS / 2, ms * MS),
+            _ => self.between(30, 800),
+        }
+    }
+
+    pub(crate) fn slowest_disk(&self) -> Us {
+        self.plan.disk.iter().map(|(_, disk)| if let Disk::Slow(ms) = disk { ms * MS } else { 0 }).max().unwrap_or(0)
+    }
+
+    // --- who runs ----------------------------------------------------------------------------------------------------------------------
+
+    fn wake(&mut self, wake: Wake) {
+        let current = self.process.number;
+        let alive = |number: u16, process: &Process| number == current && process.alive;
+        match wake {
+            Wake::NextAct => self.next_act(),
+            Wake::Invoke => self.invoke(),
+            Wake::FunctionEnd => self.function_end(),
+            Wake::Post(body) => self.post(body),
+            Wake::StartProcess(number) if number == self.processes + 1 => self.reset(),
+            Wake::Kill(number) if alive(number, &self.process) => self.killed(),
+            Wake::Shutdown(number) if alive(number, &self.process) => self.shutdown(),
+            Wake::MainNext(number) if alive(number, &self.process) => self.main_next(),
+            Wake::MainGivesUp(number, ticket) if alive(number, &self.process) => self.main_gives_up(ticket),
+            Wake::Watch(number, ticket) if alive(number, &self.process) => self.watch(ticket),
+            Wake::WatchFailed(number, ticket) if alive(number, &self.process) => self.watch_failed(ticket),
+            Wake::Listener(number) if alive(number, &self.process) => self.listener(),
+            Wake::Drain(number, token) if alive(number, &self.process) && token == self.process.token => self.turn(),
+            Wake::WaitOver(number, token) if alive(number, &self.process) && token == self.process.token && self.process.waits => self.look(),
+            Wake::StepDone(number, token) if alive(number, &self.process) && token == self.process.token => self.step_done(),
+            _ => {}
+        }
+    }
+
+    // --- Lambda ------------------------------------------------------------------------------------------------------------------------
+
+    fn start_process(&mut self) {
+        self.say(|_| "process starts".to_owned());
+        self.process.in_next = true;
+        let (first, second) = (self.between(5 * MS, 60 * MS), self.between(60 * MS, 140 * MS));
+        let delay = self.between(1, 3 * MS);
+        self.look_after(delay);
+        let body = Body { events: 1, text: 20, weight: 300, ..Body::default() };
+        self.after(first, Wake::Post(body.clone()));
+        self.after(second, Wake::Post(Body { signals: vec![Signal::InitReported], ..body }));
+    }
+
+    fn next_act(&mut self) {
+        let Some(act) = self.acts.pop_front() else {
+            self.over = true;
+            return;
+        };
+        match act {
+            Act::Invoke(what) => {
+                self.invocations += 1;
+                let id: Arc<str> = format!("r{}", self.invocations).into();
+                self.say(|_| format!("Lambda: invocation {id} begins: {what:?}"));
+                let began = self.now;
+                self.running = Some(Running { id, what, began, ended: None, wall_ended: 0, next_called: false, heard: None });
+                let delay = self.between(100, 2 * MS);
+                self.after(delay, Wake::Invoke);
+            }
+            Act::Freeze { wall, mono } => {
+                self.say(|_| format!("Lambda: frozen for {wall} ms, the monotonic clock for {mono}"));
+                self.now += mono * MS;
+                self.wall_ahead += wall - mono;
+                let delay = self.between(10, 500);
+                self.after(delay, Wake::NextAct);
+            }
+            Act::Jump(by) => {
+                self.say(|_| format!("the wall clock is set by {by} ms"));
+                self.jump += by;
+                self.jumped_at = Some(self.now);
+                self.after(0, Wake::NextAct);
+            }
+            Act::Traffic { lasts, posts } => {
+                for post in posts {
+                    self.deliver(post, None, Vec::new(), post.after * MS);
+                }
+                self.after(lasts * MS, Wake::NextAct);
+            }
+            Act::Heal => {
+                self.say(|_| "Kinesis and the disk do well from now on".to_owned());
+                self.healed = true;
+                self.note_healed();
+                self.after(0, Wake::NextAct);
+            }
+            Act::Stop { window } => self.end("spindown", self.now + window * MS),
+            Act::Reset { window } => self.end("failure", self.now + window * MS),
+        }
+    }
+
+    fn deliver(&mut self, post: Post, request_id: Option<Arc<str>>, signals: Vec<Signal>, after: Us) {
+        let body = Body { events: post.events, text: post.text, weight: post.weight, request_id, signals, tries: 0 };
+        self.after(after, Wake::Post(body));
+    }
+
+    fn invoke(&mut self) {
+        let Some(running) = self.running.clone() else { return };
+        let what = &running.what;
+        // `platform.start` and the logs, each held back for a while.
+        let hold_back = self.between(5 * MS, 30 * MS);
+        let start = Body { events: 1, text: 30, weight: 300, request_id: Some(Arc::clone(&running.id)), ..Body::default() };
+        let start_at = running.began + hold_back;
+        self.at(start_at, Wake::Post(Body { signals: vec![Signal::Started(Arc::clone(&running.id))], ..start }));
+        for post in &what.posts {
+            let time = (running.began + post.after * MS + hold_back).max(start_at).saturating_sub(self.now);
+            self.deliver(*post, Some(Arc::clone(&running.id)), Vec::new(), time);
+        }
+        if let Some(gap) = what.done.gap {
+            self.at(running.began + gap * MS, Wake::Post(Body { signals: vec![Signal::Gap], ..Body::default() }));
+        }
+        self.at(running.began + what.runs * MS, Wake::FunctionEnd);
+        self.process.in_next = false;
+        let deadline = (running.began + what.limit * MS).saturating_sub(200 * MS).max(self.now);
+        self.ask(Ask::Invocation(Arc::clone(&running.id)), deadline);
+    }
+
+    fn function_end(&mut self) {
+        use crate::plan::End;
+        let wall = self.true_wall();
+        let Some(running) = &mut self.running else { return };
+        running.ended = Some(self.now);
+        running.wall_ended = wall;
+        let running = running.clone();
+        let (what, id) = (&running.what, Arc::clone(&running.id));
+        self.say(|_| format!("Lambda: function {id} ends: {:?}", what.end));
+        if !what.done.lost && what.end != End::SilentCrash {
+            let failed = what.end != End::Success;
+            let at = what.done.has_time.then_some(wall);
+            let body = Body {
+                events: 1,
+                text: 30,
+                weight: 300,
+                request_id: Some(Arc::clone(&id)),
+                signals: vec![Signal::Done { request_id: id, at, failed }],
+                tries: 0,
+            };
+            self.after(what.done.delay * MS, Wake::Post(body.clone()));
+            if let Some(again) = what.done.again {
+                self.after((what.done.delay + again) * MS, Wake::Post(body));
+            }
+        }
+        match what.end {
+            End::Success | End::Error => self.maybe_over(),
+            End::Crash | End::SilentCrash => self.end("failure", self.now + what.window * MS),
+            End::TimeOut => self.end("timeout", self.now + what.window * MS),
+        }
+    }
+
+    /// Function and extension have both called `/next`.
+    fn maybe_over(&mut self) {
+        let Some(running) = self.running.clone() else { return };
+        if running.ended.is_none() || !running.next_called || self.ending.is_some() {
+            return;
+        }
+        self.running = None;
+        self.say(|_| format!("Lambda: invocation {} is over", running.id));
+        let report = Body {
+            events: 1,
+            text: 40,
+            weight: 400,
+            request_id: Some(Arc::clone(&running.id)),
+            signals: vec![Signal::Reported(Arc::clone(&running.id))],
+            tries: 0,
+        };
+        self.after(running.what.report_delay * MS, Wake::Post(report));
+        let delay = self.between(50, 3 * MS);
+        self.after(delay, Wake::NextAct);
+    }
+
+    /// SHUTDOWN, as soon as main is in `/next`; the kill at `deadline` in any case.
+    fn end(&mut self, reason: &'static str, deadline: Us) {
+        if self.ending.is_some() {
+            return;
+        }
+        self.say(|_| format!("Lambda: the sandbox ends: {reason}, deadline {} ms", deadline / MS));
+        self.ending = Some((reason, deadline, false));
+        let number = self.process.number;
+        self.at(deadline, Wake::Kill(number));
+        if self.process.in_next {
+            let delay = self.between(100, 2 * MS);
+            self.after(delay, Wake::Shutdown(number));
+        }
+    }
+
+    fn killed(&mut self) {
+        let told = self.process.stop_asked;
+        self.say(|_| "Lambda: kills the process".to_owned());
+        match told {
+            Some(at) if self.now.saturating_sub(at) > 600 * MS => self.fail("exit in time", "killed although the order to stop came early".to_owned()),
+            None if self.slowest_disk() == 0
+                && self.running.as_ref().and_then(|running| running.heard).is_some_and(|heard| self.now - heard > 900 * MS) =>
+            {
+                self.fail("hold", "killed in a hold although the function's end was known".to_owned());
+            }
+            _ => {}
+        }
+        self.abrupt_end();
+        self.process_gone();
+    }
+
+    /// The process is gone; what comes next is a reset, or nothing.
+    pub(crate) fn process_gone(&mut self) {
+        self.process.alive = false;
+        match self.ending.take() {
+            Some(("spindown", ..)) | None => self.over = true,
+            Some(_) => {
+                self.running = None;
+                let delay = self.between(20 * MS, 300 * MS);
+                let number = self.processes + 1;
+                self.after(delay, Wake::StartProcess(number));
+            }
+        }
+    }
+
+    fn reset(&mut self) {
+        self.processes += 1;
+        self.process = Process::new(&self.plan, &self.config, self.processes);
+        self.start_process();
+        if self.healed {
+            self.note_healed();
+        }
+        let delay = self.between(60 * MS, 200 * MS);
+        self.after(delay, Wake::NextAct);
+    }
+
+    // --- main --------------------------------------------------------------------------------------------------------------------------
+
+    fn ask(&mut self, ask: Ask, deadline: Us) {
+        use kinesis_telemetry_extension::deadline::{Deadline, Limit};
+        self.process.tickets += 1;
+        let (ticket, number) = (self.process.tickets, self.process.number);
+        let at = self.instant(deadline);
+        let message = match &ask {
+            Ask::Invocation(request_id) => {
+                let deadline = Deadline::after(self.instant(self.now), at.saturating_duration_since(self.instant(self.now)), Limit::Invocation);
+                Message::Invoked { ticket, request_id: Arc::clone(request_id), deadline }
+            }
+            Ask::Stop => {
+                let now = self.instant(self.now);
+                let deadline = Deadline::after(now, at.saturating_duration_since(now), Limit::Shutdown);
+                let reason = self.ending.map_or("spindown", |(reason, ..)| reason).into();
+                Message::Stop { ticket, deadline, report_until: at.min(now + Duration::from_millis(300)), reason }
+            }
+        };
+        let first = if matches!(ask, Ask::Stop) { 100 } else { 200 };
+        self.say(|_| format!("main: asks {ask:?}, ticket {ticket}, deadline {} ms", deadline / MS));
+        self.process.asking = Some(Asking { ticket, ask, at: self.now, deadline, handed_in: false });
+        self.process.channel.push_back(message);
+        let grace = self.between(0, 2 * MS);
+        self.at(deadline + 50 * MS + grace, Wake::MainGivesUp(number, ticket));
+        self.after(first * MS, Wake::Watch(number, ticket));
+        self.notify();
+    }
+
+    fn shutdown(&mut self) {
+        let Some((_, deadline, told)) = &mut self.ending else { return };
+        if std::mem::replace(told, true) {
+            return;
+        }
+        let deadline = deadline.saturating_sub(250 * MS).max(self.now);
+        self.process.in_next = false;
+        self.process.stop_asked = Some(self.now);
+        self.ask(Ask::Stop, deadline);
+    }
+
+    fn main_next(&mut self) {
+        self.process.in_next = true;
+        if let Some(running) = &mut self.running {
+            running.next_called = true;
+        }
+        if self.ending.is_some() {
+            return self.shutdown();
+        }
+        self.maybe_over();
+    }
+
+    fn main_gives_up(&mut self, ticket: Ticket) {
+        let Some(asking) = self.process.asking.clone().filter(|asking| asking.ticket == ticket) else { return };
+        let slow = self.slowest_disk() > 20 * MS;
+        match asking.ask {
+            Ask::Invocation(_) => {
+                if !slow {
+                    self.fail("hold", format!("no answer to ticket {ticket} by its deadline"));
+                }
+                self.process.asking = None;
+                self.main_next();
+            }
+            Ask::Stop => {
+                if !slow {
+                    self.fail("exit in time", format!("no answer to the order to stop by its deadline, asked at {} ms", asking.at / MS));
+                }
+                self.abrupt_end();
+                self.process_gone();
+            }
+        }
+    }
+
+    /// The core answers.
+    pub(crate) fn reply(&mut self, ticket: Ticket) {
+        self.say(|_| format!("core: answers ticket {ticket}"));
+        if self.process.answered.contains(&ticket) {
+            return self.fail("tickets", format!("ticket {ticket} is answered twice"));
+        }
+        self.process.answered.push(ticket);
+        let Some(asking) = self.process.asking.clone().filter(|asking| asking.ticket == ticket) else { return };
+        self.process.asking = None;
+        match &asking.ask {
+            Ask::Invocation(id) => {
+                self.check_hold(&asking, id);
+                let (delay, number) = (self.between(20, 300), self.process.number);
+                self.after(delay, Wake::MainNext(number));
+            }
+            Ask::Stop => {
+                self.check_stop(&asking);
+                self.process_gone();
+            }
+        }
+    }
+
+    fn watch(&mut self, ticket: Ticket) {
+        let waits = self.process.asking.as_ref().is_some_and(|asking| asking.ticket == ticket && !asking.handed_in);
+        if waits {
+            self.interrupt();
+            let number = self.process.number;
+            self.after(100 * MS, Wake::Watch(number, ticket));
+        }
+    }
+
+    fn watch_failed(&mut self, ticket: Ticket) {
+        let Some(Ask::Invocation(id)) = self.process.asking.as_ref().filter(|asking| asking.ticket == ticket).map(|asking| asking.ask.clone()) else {
+            return;
+        };
+        if !self.process.failed_handed_in.contains(&id) {
+            self.interrupt();
+            let number = self.process.number;
+            self.after(20 * MS, Wake::WatchFailed(number, ticket));
+        }
+    }
+
+    /// The listener has read the end of a function that failed.
+    pub(crate) fn heard_end(&mut self, id: &Arc<str>, failed: bool) {
+        let now = self.now;
+        let Some(running) = self.running.as_mut().filter(|running| running.id == *id) else { return };
+        running.heard.get_or_insert(now);
+        let ended = running.ended.unwrap_or(now);
+        let number = self.process.number;
+        if let Some(asking) = self.process.asking.as_ref().filter(|_| failed) {
+            let ticket = asking.ticket;
+            self.at(ended + 400 * MS, Wake::WatchFailed(number, ticket));
+        }
+    }
+}
+
+impl Process {
+    fn new(plan: &Plan, config: &Config, number: u16) -> Process {
+        let ledger = Arc::new(Ledger::default());
+        let sandbox = Arc::new(Sandbox::with_id(format!("{:08x}{number:08x}", plan.seed & 0xffff_ffff)));
+        let gauge = Gauge::new(plan.setup.bound);
+        let spares = Arc::new(Spares::new(Arc::clone(&gauge)));
+        let packer = || Packer::new(config, Arc::clone(&sandbox), Arc::clone(&ledger));
+        let settings = Settings {
+            mode: plan.setup.mode,
+            continuous: plan.setup.continuous,
+            max_age: Duration::from_millis(plan.setup.max_age),
+            flush_timeout: Duration::from_millis(plan.setup.flush_timeout),
+            spool: plan.setup.spool_bytes > 0,
+            slim: plan.setup.envelope == config::Envelope::Slim,
+            metrics: false,
+            seed: plan.seed ^ u64::from(number),
+        };
+        Process {
+            number,
+            alive: true,
+            core: Core::new(settings, packer(), Arc::clone(&gauge), Arc::clone(&spares), Arc::clone(&ledger)),
+            packer: packer(),
+            gauge,
+            spares,
+            ledger,
+            channel: VecDeque::new(),
+            index: Index::new(plan.setup.spool_bytes),
+            files: HashMap::new(),
+            busy: Busy::Nothing,
+            waits: false,
+            token: 0,
+            taking: Taking::Nothing,
+            posts: VecDeque::new(),
+            closed: false,
+            close_until: 0,
+            asking: None,
+            in_next: false,
+            tickets: 0,
+            answered: Vec::new(),
+            failed_handed_in: Vec::new(),
+            started: None,
+            is_running: false,
+            fruitless: Vec::new(),
+            ledgers: 0,
+            last_sent: None,
+            damaged: 0,
+            view: None,
+            ended: Vec::new(),
+            reading: None,
+            read: Vec::new(),
+            polls: (0, 0),
+            stop_asked: None,
+            healthy_since: None,
+            healed: None,
+        }
+    }
+}
+
+/// The settings that the packer reads. What is smaller than a person may set is set behind the reader's back.
+fn configuration(plan: &Plan) -> Config {
+    thread_local! {
+        static CONFIG: Config = {
+            let variable = |name: &str| match name {
+                "KINESIS_TELEMETRY_STREAM" => Some("telemetry".to_owned()),
+                "AWS_REGION" => Some("eu-west-1".to_owned()),
+                _ => None,
+            };
+            config::read(variable).1.unwrap()
+        };
+    }
+    let setup = &plan.setup;
+    Config {
+        queue_bytes: setup.request_bytes * 4,
+        record: setup.record,
+        record_bytes: setup.record_bytes,
+        compression: setup.compression,
+        partition_key: setup.key,
+        envelope: setup.envelope,
+        spool_bytes: setup.spool_bytes,
+        ..CONFIG.with(Config::clone)
+    }
+}
+
+/// A batch of so many events, which bear their numbers. Made by hand: what the intake makes of bodies is tested elsewhere.
+pub(crate) fn batch(first: u32, body: &Body) -> Batch {
+    const HEAD: &str = r##"{"time":"2026-11-23T09:15:45.012Z","type":"function","record":"##;
+    let mut bytes = Vec::with_capacity(body.weight);
+    let mut spans = Vec::with_capacity(body.events as usize);
+    for number in first..first + body.events {
+        let start = bytes.len();
+        bytes.extend_from_slice(HEAD.as_bytes());
+        let record = bytes.len();
+        bytes.extend_from_slice(format!("\"#{number:08}").as_bytes());
+        bytes.resize(bytes.len() + body.text, b'x');
+        bytes.push(b'"');
+        spans.push((start..bytes.len(), record..bytes.len()));
+    }
+    let id = bytes.len();
+    bytes.extend_from_slice(body.request_id.as_deref().unwrap_or_default().as_bytes());
+    let request_id = Span::new(&(id..bytes.len()));
+    let events = spans.into_iter().enumerate().map(|(n, (text, record))| Event {
+        text: Span::new(&text),
+        record: Span::new(&record),
+        request_id,
+        trace_id: Span::default(),
+        tenant_id: Span::default(),
+        number: u64::from(first) + n as u64,
+        cold_start: false,
+        restores: 0,
+    });
+    Batch::new(bytes, events.collect())
+}
+
+/// The numbers of the events in some lines.
+pub(crate) fn numbers(lines: &[u8]) -> Vec<u32> {
+    let mut found = Vec::new();
+    let mut rest = lines;
+    while let Some(at) = rest.iter().position(|byte| *byte == b'#') {
+        rest = &rest[at + 1..];
+        found.push(rest[..8].iter().fold(0, |number, digit| number * 10 + u32::from(digit - b'0')));
+    }
+    found
+}
