@@ -75,17 +75,27 @@ pub(crate) struct Invocation {
 pub(crate) enum Act {
     Invoke(Invocation),
     /// The sandbox is frozen: so long by the wall clock, and so long by the monotonic one.
-    Freeze { wall: Ms, mono: Ms },
+    Freeze {
+        wall: Ms,
+        mono: Ms,
+    },
     /// The wall clock is set.
     Jump(i64),
     /// Managed Instances: POSTs for so long.
-    Traffic { lasts: Ms, posts: Vec<Post> },
+    Traffic {
+        lasts: Ms,
+        posts: Vec<Post>,
+    },
     /// From now on Kinesis and the disk do well, but for what is refused for its content.
     Heal,
     /// SHUTDOWN with the given window.
-    Stop { window: Ms },
+    Stop {
+        window: Ms,
+    },
     /// SHUTDOWN before a reset, between two invocations.
-    Reset { window: Ms },
+    Reset {
+        window: Ms,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]

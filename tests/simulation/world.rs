@@ -170,7 +170,14 @@ pub(crate) enum Taking {
     Nothing,
     Reading(Body),
     /// Writes a request, and what comes behind it.
-    Writing { id: Option<SegmentId>, file: Option<SpoolFile>, events: Vec<u32>, rest: VecDeque<Request>, all: Vec<u32>, signals: Vec<Signal> },
+    Writing {
+        id: Option<SegmentId>,
+        file: Option<SpoolFile>,
+        events: Vec<u32>,
+        rest: VecDeque<Request>,
+        all: Vec<u32>,
+        signals: Vec<Signal>,
+    },
     Answering(Vec<u32>),
 }
 
@@ -603,7 +610,9 @@ impl World {
         let told = self.process.stop_asked;
         self.say(|_| "Lambda: kills the process".to_owned());
         match told {
-            Some(at) if self.now.saturating_sub(at) > 600 * MS => self.fail("exit in time", "killed although the order to stop came early".to_owned()),
+            Some(at) if self.now.saturating_sub(at) > 600 * MS => {
+                self.fail("exit in time", "killed although the order to stop came early".to_owned())
+            }
             None if self.slowest_disk() == 0
                 && self.running.as_ref().and_then(|running| running.heard).is_some_and(|heard| self.now - heard > 900 * MS) =>
             {
@@ -872,11 +881,8 @@ pub(crate) fn batch(first: u32, body: &Body) -> Batch {
         text: Span::new(&text),
         record: Span::new(&record),
         request_id,
-        trace_id: Span::default(),
-        tenant_id: Span::default(),
         number: u64::from(first) + n as u64,
-        cold_start: false,
-        restores: 0,
+        ..Event::default()
     });
     Batch::new(bytes, events.collect())
 }
