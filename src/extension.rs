@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -27,6 +27,7 @@ use crate::lambda::api::{Api, Function, Invoke, Registered, Subscription};
 use crate::lambda::listener::Listener;
 use crate::ledger::Ledger;
 use crate::log;
+use crate::mailbox::Mailbox;
 use crate::panic;
 use crate::random;
 use crate::sandbox::Sandbox;
@@ -75,7 +76,7 @@ fn start_error(why: String) -> StartError {
 pub struct Extension {
     messages: Sender<Message>,
     /// One for life: each answer names its question.
-    replies: Receiver<Reply>,
+    replies: Arc<Mailbox<Reply>>,
     /// The last question that the dispatcher has seen.
     seen: Arc<AtomicU64>,
     interrupts: InterruptHandle,
@@ -123,16 +124,14 @@ impl Extension {
         let spool = Arc::new(spool);
         let continuous = !registered.invokes;
         let (messages, inbox) = mpsc::channel();
-        let (answers, replies) = mpsc::channel();
+        let replies = Arc::new(Mailbox::default());
         let sending = Arc::new(AtomicBool::new(false));
         let seen = Arc::new(AtomicU64::new(0));
-        let waking = answers.clone();
-        panic::on_panic(move || {
-            let _ = waking.send(Reply::Panicked);
-        });
+        let waking = Arc::clone(&replies);
+        panic::on_panic(move || waking.put(Reply::Panicked));
         let admission = Admission::new(
             messages.clone(),
-            answers.clone(),
+            Arc::clone(&replies),
             Arc::clone(&gauge),
             Arc::clone(&spares),
             Arc::clone(&spool),
@@ -171,7 +170,7 @@ impl Extension {
         let dispatcher = Dispatcher {
             core,
             messages: inbox,
-            replies: answers,
+            replies: Arc::clone(&replies),
             seen: Arc::clone(&seen),
             client,
             spool,
@@ -241,7 +240,7 @@ impl Extension {
     /// its way that keeps the dispatcher from more urgent things is interrupted.
     fn ask(&self, question: Question, until: Instant, hopeless: impl Fn() -> bool, message: impl FnOnce(Ticket) -> Message) -> bool {
         // What was said of an earlier invocation.
-        while self.replies.try_recv().is_ok() {}
+        self.replies.clear();
         let ticket = self.ticket.get() + 1;
         self.ticket.set(ticket);
         let mut watchdog = Watchdog::new(question, Instant::now());
@@ -257,11 +256,10 @@ impl Extension {
                 break;
             }
             let next = watchdog.next().map_or(until, |at| at.min(until));
-            match self.replies.recv_timeout(next.saturating_duration_since(now)) {
-                Ok(Reply::AtRest(answered)) if answered == ticket => return true,
-                Ok(Reply::FunctionFailed(at)) => watchdog.function_failed(at),
-                Ok(Reply::AtRest(_) | Reply::Panicked) | Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
+            match self.replies.take(next) {
+                Some(Reply::AtRest(answered)) if answered == ticket => return true,
+                Some(Reply::FunctionFailed(at)) => watchdog.function_failed(at),
+                Some(Reply::AtRest(_) | Reply::Panicked) | None => {}
             }
         }
         false

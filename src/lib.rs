@@ -29,6 +29,7 @@ pub mod kinesis;
 pub mod lambda;
 pub mod ledger;
 pub mod log;
+pub mod mailbox;
 pub mod panic;
 pub mod random;
 pub mod sandbox;

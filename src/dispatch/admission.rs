@@ -21,6 +21,7 @@ use crate::event::{Batch, Event};
 use crate::kinesis::batch::Request;
 use crate::ledger::Ledger;
 use crate::log;
+use crate::mailbox::Mailbox;
 use crate::panic;
 
 /// A batch of so many bytes is worth a request of its own.
@@ -71,7 +72,7 @@ pub fn place(now: &Circumstances) -> Place {
 #[derive(Debug)]
 pub struct Admission {
     sender: Sender<Message>,
-    replies: Sender<Reply>,
+    replies: Arc<Mailbox<Reply>>,
     gauge: Arc<Gauge>,
     spares: Arc<Spares>,
     spool: Arc<Spool>,
@@ -86,7 +87,7 @@ impl Admission {
     #[must_use]
     pub fn new(
         sender: Sender<Message>,
-        replies: Sender<Reply>,
+        replies: Arc<Mailbox<Reply>>,
         gauge: Arc<Gauge>,
         spares: Arc<Spares>,
         spool: Arc<Spool>,
@@ -104,7 +105,7 @@ impl Admission {
         for signal in &signals {
             if let Signal::Done { at, failed: true, .. } = signal {
                 // Past the dispatcher, which may be busy: whoever waits for it has it interrupted.
-                let _ = self.replies.send(Reply::FunctionFailed(now.instant_of(*at)));
+                self.replies.put(Reply::FunctionFailed(now.instant_of(*at)));
             }
         }
         let events = batch.remaining().len() as u64;

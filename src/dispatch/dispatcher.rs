@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::charge::Gauge;
@@ -16,6 +16,7 @@ use crate::deadline::Deadline;
 use crate::kinesis::batch::Request;
 use crate::kinesis::client::Client;
 use crate::log;
+use crate::mailbox::Mailbox;
 use crate::panic;
 
 /// At SHUTDOWN no connection is used again that has been idle for longer.
@@ -31,7 +32,7 @@ pub struct Dispatcher {
     /// Everything that reaches it.
     pub messages: Receiver<Message>,
     /// To `main`.
-    pub replies: Sender<Reply>,
+    pub replies: Arc<Mailbox<Reply>>,
     /// The last question that the core has seen.
     pub seen: Arc<AtomicU64>,
     /// For what the core asks of Kinesis.
@@ -135,7 +136,7 @@ impl Dispatcher {
             Step::Print(lines) => self.printer.print(lines),
             Step::Log(level, topic, line) => log::say(level, topic, format_args!("{line}")),
             // `main` may have given up waiting; that is its right.
-            Step::Reply(ticket) => drop(self.replies.send(Reply::AtRest(ticket))),
+            Step::Reply(ticket) => self.replies.put(Reply::AtRest(ticket)),
             Step::Wait(_) | Step::Exit => {}
         }
         Outcome::Done

@@ -12,7 +12,6 @@ use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -22,6 +21,8 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
     Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, RustlsConnector, Transport,
 };
+
+use crate::mailbox::Mailbox;
 
 /// No wait is longer without a look at the clock and at the interrupt.
 const SLICE: Duration = Duration::from_millis(50);
@@ -247,20 +248,16 @@ impl Connections {
             (state.exchange, state.deadline)
         };
         let found = Arc::new(AtomicBool::new(false));
-        let (sender, receiver) = mpsc::sync_channel(1);
+        let opened = Arc::new(Mailbox::default());
         let work = {
-            let found = Arc::clone(&found);
-            move || {
-                let _ = sender.send(connect(&host, port, deadline, &found));
-            }
+            let (found, opened) = (Arc::clone(&found), Arc::clone(&opened));
+            move || opened.put(connect(&host, port, deadline, &found))
         };
         thread::Builder::new().name("connect".to_owned()).stack_size(OPENING_STACK).spawn(work)?;
         let stream = loop {
             let late = if found.load(Ordering::Acquire) { Cut::Connecting } else { Cut::Resolving };
-            match receiver.recv_timeout(self.slice(exchange, late)?) {
-                Ok(result) => break result?,
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Err(ureq::Error::ConnectionFailed),
+            if let Some(result) = opened.take(Instant::now() + self.slice(exchange, late)?) {
+                break result?;
             }
         };
         stream.set_nodelay(true)?;
