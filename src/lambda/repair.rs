@@ -88,12 +88,6 @@ impl Repair {
         Repair { at, end, min_cut_bytes, last, reads: 0, max_reads }
     }
 
-    /// How many bytes were read so far, some of them several times.
-    #[cfg(test)]
-    pub(super) fn reads(&self) -> usize {
-        self.reads
-    }
-
     /// The next element. `body` is the one that this began with, up to what was handed out before.
     pub(super) fn next(&mut self, body: &[u8]) -> Option<Element> {
         self.at = skip_separators(body, self.at);
@@ -599,7 +593,7 @@ mod tests {
                 Element::Unfinished(range) => format!("unfinished:{}", text(range)),
             });
         }
-        assert!(repair.reads() <= (MAX_READS + 2) * body.len() + 100, "{} of {}", repair.reads(), body.len());
+        assert!(repair.reads <= (MAX_READS + 2) * body.len() + 100, "{} of {}", repair.reads, body.len());
         all
     }
 
