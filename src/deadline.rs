@@ -117,6 +117,12 @@ impl Deadline {
         self.limit
     }
 
+    /// Milliseconds left, for a person.
+    #[must_use]
+    pub fn left_ms(&self, now: Instant) -> u64 {
+        u64::try_from(self.left(now).as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// Time left; zero once it has passed.
     #[must_use]
     pub fn left(&self, now: Instant) -> Duration {

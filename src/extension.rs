@@ -200,7 +200,7 @@ impl Extension {
         let (now, wall) = (Instant::now(), epoch_ms(SystemTime::now()));
         let (deadline, plausible) = Deadline::of_invocation(invoke.deadline_ms, now, wall);
         if !plausible {
-            log::warn!("invoke-deadline", "by this clock Lambda's deadline of an invocation cannot be right; {:?} are assumed", deadline.left(now));
+            log::warn!("invoke-deadline", "by this clock Lambda's deadline of an invocation cannot be right; {} ms are assumed", deadline.left_ms(now));
         }
         self.listener.invoked();
         panic::switch("main");
@@ -217,7 +217,7 @@ impl Extension {
         let (now, wall) = (Instant::now(), epoch_ms(SystemTime::now()));
         let (deadline, plausible) = Deadline::of_shutdown(deadline_ms, now, wall);
         if !plausible {
-            log::warn!("shutdown-deadline", "by this clock Lambda's SHUTDOWN deadline cannot be right; {:?} are assumed", deadline.left(now));
+            log::warn!("shutdown-deadline", "by this clock Lambda's SHUTDOWN deadline cannot be right; {} ms are assumed", deadline.left_ms(now));
         }
         let report_until = deadline.at().min(now + LAST_REPORT);
         let reason = reason.into_boxed_str();

@@ -25,6 +25,7 @@ pub mod deadline;
 pub mod dispatch;
 pub mod event;
 pub mod extension;
+pub mod json;
 pub mod kinesis;
 pub mod lambda;
 pub mod ledger;

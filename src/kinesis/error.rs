@@ -339,7 +339,7 @@ const MAX_ERROR_BODY: usize = 64 * 1024;
 
 /// Code and message of `{"__type": …, "message": …}`. Each key is read for itself, so that an odd one takes no other with it.
 fn json_error(body: &[u8]) -> (Option<String>, Option<String>) {
-    let members: HashMap<String, &RawValue> = serde_json::from_slice(body).unwrap_or_default();
+    let members: HashMap<String, &RawValue> = crate::json::read(body).unwrap_or_default();
     let text = |name: &str| members.get(name).and_then(|raw| serde_json::from_str::<String>(raw.get()).ok()).filter(|text| !text.is_empty());
     (text("__type").or_else(|| text("code")).or_else(|| text("Code")), text("message").or_else(|| text("Message")))
 }

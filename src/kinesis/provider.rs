@@ -263,7 +263,7 @@ fn read_credentials(body: &[u8], now: SystemTime) -> Option<ExpiringCredentials>
         token: Option<String>,
         expiration: Option<String>,
     }
-    let answer: Answer = serde_json::from_slice(body).ok()?;
+    let answer: Answer = crate::json::read(body).ok()?;
     let whole = !answer.access_key_id.is_empty() && !answer.secret_access_key.is_empty();
     let credentials = Credentials::new(answer.access_key_id, answer.secret_access_key, answer.token);
     whole.then(|| ExpiringCredentials::new(credentials, answer.expiration.as_deref(), now))

@@ -86,7 +86,7 @@ struct Entry {
 pub fn read_outcomes(body: &[u8], sent: usize) -> Result<Vec<RecordOutcome>, Error> {
     let unreadable = |message: String| Error { ambiguous: true, ..Error::new("UnreadableResponse", message) };
     let response: Response =
-        serde_json::from_slice(body).map_err(|error| unreadable(format!("a 200 that is no answer to PutRecords ({:?})", error.classify())))?;
+        crate::json::read(body).map_err(|error| unreadable(format!("a 200 that is no answer to PutRecords ({:?})", error.classify())))?;
     if response.records.count != sent {
         return Err(unreadable(format!("an answer about {} records to a request of {sent}", response.records.count)));
     }

@@ -154,7 +154,7 @@ impl Api {
         let id = answer.headers().get("lambda-extension-identifier").and_then(|id| id.to_str().ok());
         match id {
             Some(id) if answer.status() == 200 => {
-                Ok(Registered { id: ExtensionId(id.to_owned()), invokes, function: serde_json::from_slice(&body).unwrap_or_default() })
+                Ok(Registered { id: ExtensionId(id.to_owned()), invokes, function: crate::json::read(&body).unwrap_or_default() })
             }
             _ => Err(refused(CALL, answer.status().as_u16(), &body)),
         }
@@ -260,10 +260,10 @@ fn read_event(body: &[u8]) -> Option<NextEvent> {
         #[serde(default)]
         shutdown_reason: String,
     }
-    let kind: Kind = serde_json::from_slice(body).ok()?;
+    let kind: Kind = crate::json::read(body).ok()?;
     match kind.event_type.as_str() {
-        "INVOKE" => serde_json::from_slice(body).ok().map(NextEvent::Invoke),
-        "SHUTDOWN" => Some(NextEvent::Shutdown { deadline_ms: kind.deadline_ms, reason: kind.shutdown_reason.to_lowercase() }),
+        "INVOKE" => crate::json::read(body).ok().map(NextEvent::Invoke),
+        "SHUTDOWN" => Some(NextEvent::Shutdown { deadline_ms: kind.deadline_ms, reason: kind.shutdown_reason.to_ascii_lowercase() }),
         _ => None,
     }
 }
@@ -288,7 +288,7 @@ fn refused(call: &'static str, status: u16, body: &[u8]) -> ApiError {
         error_type: String,
         error_message: String,
     }
-    let reason: Reason = serde_json::from_slice(body).unwrap_or_default();
+    let reason: Reason = crate::json::read(body).unwrap_or_default();
     let why = format!("HTTP {status} {} {}", reason.error_type, reason.error_message);
     ApiError { call, why: why.trim().to_owned(), kind: Some(reason.error_type) }
 }
