@@ -45,7 +45,13 @@ pub(crate) fn draw(soaked: &[Soaked], bound_kib: u64) -> String {
         let row = top + 8.0 + 18.0 * index as f64;
         let _ = writeln!(svg, r#"<rect x="{}" y="{}" width="10" height="10" fill="{colour}"/>"#, right + 14.0, row - 9.0);
         let peak = each.life.curve.peak_kib as f64 / 1024.0;
-        let _ = writeln!(svg, r#"<text x="{}" y="{row}">{} {} ({peak:.1})</text>"#, right + 30.0, each.program, each.mode);
+        let _ = writeln!(
+            svg,
+            r#"<text x="{}" y="{row}">{} {} ({peak:.1})</text>"#,
+            right + 30.0,
+            each.program.replace('&', "&amp;").replace('<', "&lt;"),
+            each.mode
+        );
     }
     svg.push_str("</svg>\n");
     svg
