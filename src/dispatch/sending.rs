@@ -77,7 +77,7 @@ impl Core {
         let due = policy::in_between(&self.pending(view), self.max_age(), tick.age);
         let aside =
             self.backlog.aside().iter().any(|parcel| parcel.due <= tick.age && (parcel.tries == 0 || parcel.holds || self.sends_aside_alone()));
-        let apart = view.apart != Oldest::Empty && self.retry.failures() == 0;
+        let apart = view.apart != Oldest::Empty && self.may_read_apart();
         let open = self.retry.is_open();
         if open && !self.may_probe(tick) {
             // Still a window: what is too old goes to disk.
@@ -128,16 +128,26 @@ impl Core {
             return Some(self.send(tick, parcel, until));
         }
         match (view.overflow, view.apart) {
-            // At the end, one at a time: what is read must be written again, if it cannot be sent.
-            _ if self.stopping.is_some() && !self.backlog.aside().is_empty() => None,
+            // At the end nothing is put on disk to make room: what is read stays in memory until it is sent.
+            _ if self.stopping.is_some() && !self.has_room_aside() => None,
             (Oldest::Ready(segment), _) => Some(Step::Read(segment)),
             // Never inside a flush: nobody is held for it.
-            (Oldest::Empty, Oldest::Ready(segment)) if !in_flush && (!failing || self.stopping.is_some()) => {
+            (Oldest::Empty, Oldest::Ready(segment)) if !in_flush && (self.may_read_apart() || self.stopping.is_some()) => {
                 self.reads_apart = true;
                 Some(Step::Read(segment))
             }
             _ => None,
         }
+    }
+
+    /// Whether a segment of those apart may be read: while Kinesis takes requests, or refuses some only for what they hold.
+    fn may_read_apart(&self) -> bool {
+        let by_content = !self.backlog.aside().is_empty() && self.backlog.aside().iter().all(|parcel| parcel.refusal == Refusal::Content);
+        self.has_room_aside() && (self.retry.failures() == 0 || by_content)
+    }
+
+    fn has_room_aside(&self) -> bool {
+        self.backlog.aside_bytes() < self.gauge.bound() / 4
     }
 
     fn send(&mut self, tick: &Tick, parcel: Parcel, until: Deadline) -> Step {

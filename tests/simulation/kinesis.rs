@@ -79,7 +79,7 @@ impl World {
         };
         let mut sent = sent;
         if let (Ok(outcomes), Some(poison), false) = (&mut sent, self.plan.poison, is_ledger) {
-            let poisoned: Vec<bool> = events.iter().map(|record| record.iter().any(|event| poison.is(*event))).collect();
+            let poisoned: Vec<bool> = events.iter().map(|record| record.iter().any(|event| self.is_poison(*event))).collect();
             if poison.whole && poisoned.contains(&true) {
                 sent = error(poison.code, false);
             } else if !poison.whole {

@@ -201,7 +201,7 @@ impl Plan {
         let rng = &mut fastrand::Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5eed);
         let setup = setup(rng);
         let loud = rng.u32(0..4) == 0;
-        let acts = if setup.continuous { managed_instances(rng, loud) } else { ordinary(rng, &setup, loud) };
+        let acts = if setup.continuous { managed_instances(rng, loud) } else { ordinary(rng, loud) };
         let poison = (rng.u32(0..4) == 0).then(|| {
             let every = *pick(rng, &[7, 20, 50, 200]);
             let whole = rng.u32(0..3) == 0;
@@ -286,7 +286,7 @@ fn invocation(rng: &mut fastrand::Rng, loud: bool) -> Invocation {
     Invocation { runs, limit, posts: posts(rng, runs, loud), end, done, report_delay: rng.u64(0..60), window }
 }
 
-fn ordinary(rng: &mut fastrand::Rng, setup: &Setup, loud: bool) -> Vec<Act> {
+fn ordinary(rng: &mut fastrand::Rng, loud: bool) -> Vec<Act> {
     let mut acts = Vec::new();
     let gap = *pick(rng, &[0, 0, 500, 20_000]);
     for _ in 0..rng.usize(1..32) {
@@ -309,10 +309,10 @@ fn ordinary(rng: &mut fastrand::Rng, setup: &Setup, loud: bool) -> Vec<Act> {
         return acts;
     }
     acts.push(Act::Heal);
-    for _ in 0..6 {
+    for _ in 0..10 {
         // Longer than the longest time between two probes.
         acts.push(Act::Freeze { wall: 40_000, mono: *pick(rng, &[0, 40_000]) });
-        let runs = rng.u64(50..300) + setup.max_age.min(300);
+        let runs = rng.u64(300..1500);
         let done = Done { delay: 5, lost: false, has_time: true, again: None, gap: None };
         let quiet = Post { after: 1, events: 1, text: 20, weight: 300 };
         acts.push(Act::Invoke(Invocation { runs, limit: 30_000, posts: vec![quiet], end: End::Success, done, report_delay: 5, window: 2000 }));

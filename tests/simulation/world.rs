@@ -248,6 +248,8 @@ pub(crate) struct World {
     /// Reason, moment of the kill, and whether the process was told.
     pub(crate) ending: Option<(&'static str, Us, bool)>,
     pub(crate) healed: bool,
+    /// No event from here on is refused for what it holds.
+    pub(crate) clean_from: u32,
     over: bool,
     pub(crate) process: Process,
     pub(crate) processes: u16,
@@ -307,6 +309,7 @@ impl World {
             invocations: 0,
             ending: None,
             healed: false,
+            clean_from: u32::MAX,
             over: false,
             process,
             processes: 1,
@@ -401,6 +404,10 @@ impl World {
             self.say(|_| format!("VIOLATION of {invariant}: {detail}"));
             self.violation = Some(Violation { invariant, detail });
         }
+    }
+
+    pub(crate) fn is_poison(&self, event: u32) -> bool {
+        event < self.clean_from && self.plan.poison.is_some_and(|poison| poison.is(event))
     }
 
     pub(crate) fn mode(&self) -> Mode {
@@ -504,6 +511,7 @@ impl World {
             Act::Heal => {
                 self.say(|_| "Kinesis and the disk do well from now on".to_owned());
                 self.healed = true;
+                self.clean_from = u32::try_from(self.events.len()).unwrap();
                 self.note_healed();
                 self.after(0, Wake::NextAct);
             }
