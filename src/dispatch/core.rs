@@ -118,7 +118,7 @@ pub enum Outcome {
     Ledger(Box<Request>, Sent),
     /// Of [`Step::Read`]: the request, what it weighs, and whether Kinesis may have stored it. `None`: the file is damaged, and so many events
     /// are lost.
-    Read(SegmentId, Result<(Request, Charge, bool), u64>),
+    Read(SegmentId, Result<(Box<Request>, Charge, bool), u64>),
     /// Of [`Step::Spool`]: whether it is written. What had to give way for it is counted already.
     Spooled(Box<Parcel>, bool),
     /// Of all others.
@@ -289,7 +289,7 @@ impl Core {
                 self.open_segments.push((segment, 1));
                 let holds = !std::mem::take(&mut self.reads_apart);
                 let parcel =
-                    Parcel { segment: Some(segment), intact: true, ambiguous, due: tick.age, holds, ..Parcel::new(request, charge, tick.age) };
+                    Parcel { segment: Some(segment), intact: true, ambiguous, due: tick.age, holds, ..Parcel::new(*request, charge, tick.age) };
                 self.backlog.set_aside(parcel);
             }
             Outcome::Read(segment, Err(events)) => {
