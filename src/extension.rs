@@ -210,7 +210,7 @@ impl Extension {
         panic::switch("main");
         // After a panic anywhere no invocation is held any more: what it waits for may never come.
         let request_id = invoke.request_id.as_str().into();
-        self.ask(Question::Invoked, deadline.at() + GRACE, panic::happened, |ticket| Message::Invoked { ticket, request_id, deadline });
+        self.ask(Question::Invoked, deadline.at() + GRACE, panic::happened, |ticket| Message::Invoked { at: now, ticket, request_id, deadline });
         if deadline.left(Instant::now()).is_zero() {
             self.listener.waited_in_vain();
         }

@@ -179,6 +179,7 @@ impl World {
                 let left = self.micros(deadline.at()).saturating_sub(self.now);
                 let verdict = self.kinesis(&mut request, left, true);
                 self.process.ledgers += 1;
+                self.last_ledgers += 1;
                 if self.process.ledgers > 5 {
                     self.fail("no storm", "more than 5 requests for the last ledger".to_owned());
                 }
