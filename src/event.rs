@@ -37,7 +37,7 @@ impl Span {
 }
 
 /// One telemetry event, as ranges into its batch's bytes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Event {
     /// The canonical object `{"time":…,"type":…,"record":…` without its closing brace.
     pub text: Span,
@@ -50,12 +50,24 @@ pub struct Event {
     pub trace_id: Span,
     /// Whose invocation it belongs to, where functions are isolated by tenant, or empty.
     pub tenant_id: Span,
+    /// The durable execution that a log says it belongs to, or empty.
+    pub execution_arn: Span,
     /// The second half of its event id: 1 for the first event taken from Lambda.
     pub number: u64,
     /// Of the init or the first invocation.
     pub cold_start: bool,
     /// How often the sandbox had been restored from its snapshot when it came: each time numbers begin anew, under a new id.
     pub restores: u16,
+}
+
+impl Event {
+    /// The first `count` of its batch's bytes, none of them its own, are no longer there.
+    pub fn shift_back(&mut self, count: usize) {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        for span in [&mut self.text, &mut self.record, &mut self.request_id, &mut self.trace_id, &mut self.tenant_id, &mut self.execution_arn] {
+            span.start = span.start.saturating_sub(count);
+        }
+    }
 }
 
 /// The events of one POST, or what is left of them.

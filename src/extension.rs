@@ -2,30 +2,32 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::clock::{EpochMs, epoch_ms};
 use crate::config::Fallback;
 use crate::config::{Config, Types};
-use crate::deadline::{Deadline, INVOCATION_MARGIN, Limit, SHUTDOWN_MARGIN};
+use crate::deadline::Deadline;
 use crate::dispatch::admission::Admission;
 use crate::dispatch::charge::Gauge;
 use crate::dispatch::core::{Core, Settings};
 use crate::dispatch::dispatcher::Dispatcher;
-use crate::dispatch::message::{Message, Ticket};
+use crate::dispatch::message::{Message, Reply, Ticket};
 use crate::dispatch::packer::Packer;
 use crate::dispatch::printer::Printer;
 use crate::dispatch::spares::Spares;
 use crate::dispatch::spool::Spool;
-use crate::kinesis::client::Client;
+use crate::dispatch::watchdog::{Question, Watchdog};
+use crate::kinesis::client::{Client, InterruptHandle};
 use crate::lambda::api::{Api, Function, Invoke, Registered, Subscription};
 use crate::lambda::listener::Listener;
 use crate::ledger::Ledger;
 use crate::log;
+use crate::mailbox::Mailbox;
 use crate::panic;
 use crate::random;
 use crate::sandbox::Sandbox;
@@ -34,6 +36,8 @@ use crate::sandbox::Sandbox;
 const HEAD_START: Duration = Duration::from_millis(2);
 /// How long SHUTDOWN waits for the last report.
 const LAST_REPORT: Duration = Duration::from_millis(300);
+/// The time that is taken for the end where nobody gives any.
+const ABANDON_MS: EpochMs = 2000;
 /// How long an answer of the dispatcher may come after its own deadline before `main` goes on without it.
 const GRACE: Duration = Duration::from_millis(50);
 
@@ -72,10 +76,15 @@ fn start_error(why: String) -> StartError {
 pub struct Extension {
     messages: Sender<Message>,
     /// One for life: each answer names its question.
-    replies: Receiver<Ticket>,
+    replies: Arc<Mailbox<Reply>>,
+    /// The last question that the dispatcher has seen.
+    seen: Arc<AtomicU64>,
+    interrupts: InterruptHandle,
     ticket: Cell<Ticket>,
     printer: Arc<Printer>,
+    listener: Arc<Listener>,
     sandbox: Arc<Sandbox>,
+    ledger: Arc<Ledger>,
 }
 
 impl Extension {
@@ -84,6 +93,9 @@ impl Extension {
     /// # Errors
     /// If the port is taken, Lambda refuses the subscription, or there is no Telemetry API here.
     pub fn start(config: &Config, api: &Api, registered: &Registered) -> Result<Extension, StartError> {
+        for endpoint in config.kinesis.readable_by_others() {
+            log::warn!("plain-http", "{endpoint} is called over plain http: others on the network can read telemetry and the session token");
+        }
         let ledger = Arc::new(Ledger::default());
         let sandbox = Arc::new(Sandbox::default());
         sandbox.learn(|facts| {
@@ -112,18 +124,22 @@ impl Extension {
         let spool = Arc::new(spool);
         let continuous = !registered.invokes;
         let (messages, inbox) = mpsc::channel();
-        let (answers, replies) = mpsc::channel();
+        let replies = Arc::new(Mailbox::default());
         let sending = Arc::new(AtomicBool::new(false));
-        let admission = Admission::new(
-            messages.clone(),
-            Arc::clone(&gauge),
-            Arc::clone(&spares),
-            Arc::clone(&spool),
-            Arc::clone(&printer),
-            packer(),
-            Arc::clone(&sending),
-            Arc::clone(&ledger),
-        );
+        let seen = Arc::new(AtomicU64::new(0));
+        let waking = Arc::clone(&replies);
+        panic::on_panic(move || waking.put(Reply::Panicked));
+        let admission = Admission {
+            sender: messages.clone(),
+            replies: Arc::clone(&replies),
+            gauge: Arc::clone(&gauge),
+            spares: Arc::clone(&spares),
+            spool: Arc::clone(&spool),
+            printer: Arc::clone(&printer),
+            ledger: Arc::clone(&ledger),
+            packer: Mutex::new(packer()),
+            sending: Arc::clone(&sending),
+        };
         let listener = Listener::new(config.port, config.filter.clone(), continuous, admission, Arc::clone(&sandbox), Arc::clone(&ledger));
         let listener = Arc::new(listener);
 
@@ -147,13 +163,16 @@ impl Extension {
             metrics: config.emf,
             seed: random::bits(),
         };
-        let core = Core::new(settings, packer(), Arc::clone(&gauge), Arc::clone(&spares), ledger);
+        let core = Core::new(settings, packer(), Arc::clone(&gauge), Arc::clone(&spares), Arc::clone(&ledger));
+        let client = Client::new(&config.kinesis, Arc::clone(&sandbox));
+        let interrupts = client.interrupt_handle();
         let closing = Arc::clone(&listener);
         let dispatcher = Dispatcher {
             core,
             messages: inbox,
-            replies: answers,
-            client: Client::new(&config.kinesis, Arc::clone(&sandbox)),
+            replies: Arc::clone(&replies),
+            seen: Arc::clone(&seen),
+            client,
             spool,
             printer: Arc::clone(&printer),
             spares,
@@ -172,48 +191,82 @@ impl Extension {
             dispatcher.run();
         };
         thread.spawn(work).map_err(|error| start_error(format!("cannot start the dispatcher: {error}")))?;
-        Ok(Extension { messages, replies, ticket: Cell::new(0), printer, sandbox })
+        Ok(Extension { messages, replies, seen, interrupts, ticket: Cell::new(0), printer, listener, sandbox, ledger })
     }
 
     /// An invocation has begun. Comes back when `/next` may be called.
     pub fn invoked(&self, invoke: Invoke) {
         self.sandbox.invoked(&invoke.request_id, &invoke.invoked_function_arn);
         let (now, wall) = (Instant::now(), epoch_ms(SystemTime::now()));
-        let deadline = Deadline::from_epoch(invoke.deadline_ms, INVOCATION_MARGIN, Limit::Invocation, now, wall);
+        let (deadline, plausible) = Deadline::of_invocation(invoke.deadline_ms, now, wall);
+        if !plausible {
+            log::warn!(
+                "invoke-deadline",
+                "by this clock Lambda's deadline of an invocation cannot be right; {} ms are assumed",
+                deadline.left_ms(now)
+            );
+        }
+        self.listener.invoked();
         panic::switch("main");
         // After a panic anywhere no invocation is held any more: what it waits for may never come.
         let request_id = invoke.request_id.as_str().into();
-        self.ask(deadline.at() + GRACE, panic::happened, |ticket| Message::Invoked { at: now, ticket, request_id, deadline });
+        self.ask(Question::Invoked, deadline.at() + GRACE, panic::happened, |ticket| Message::Invoked { at: now, ticket, request_id, deadline });
+        if deadline.left(Instant::now()).is_zero() {
+            self.listener.waited_in_vain();
+        }
     }
 
     /// The sandbox ends. Comes back when all is sent, or at the deadline.
     pub fn stop(&self, deadline_ms: EpochMs, reason: String) {
         let (now, wall) = (Instant::now(), epoch_ms(SystemTime::now()));
-        let deadline = Deadline::from_epoch(deadline_ms, SHUTDOWN_MARGIN, Limit::Shutdown, now, wall);
+        let (deadline, plausible) = Deadline::of_shutdown(deadline_ms, now, wall);
+        if !plausible {
+            log::warn!("shutdown-deadline", "by this clock Lambda's SHUTDOWN deadline cannot be right; {} ms are assumed", deadline.left_ms(now));
+        }
         let report_until = deadline.at().min(now + LAST_REPORT);
         let reason = reason.into_boxed_str();
-        self.ask(deadline.at() + GRACE, panic::in_dispatcher, |ticket| Message::Stop { ticket, deadline, report_until, reason });
-        self.printer.finish(deadline.at() + GRACE);
+        let until = deadline.at() + GRACE;
+        // A busy machine may be late to answer.
+        let deadline = deadline.sooner(GRACE);
+        let ended = self.ask(Question::Stop, until, panic::in_dispatcher, |ticket| Message::Stop { ticket, deadline, report_until, reason });
+        if !ended && !panic::in_dispatcher() {
+            log::error!("stop", "no time is left to send {} events and the ledger", self.ledger.waiting());
+        }
+        self.printer.finish(until);
     }
 
-    /// Asks the dispatcher for something, and waits for its answer until `until`, or until `hopeless`.
-    fn ask(&self, until: Instant, hopeless: impl Fn() -> bool, question: impl FnOnce(Ticket) -> Message) {
-        const POLL_INTERVAL: Duration = Duration::from_millis(50);
+    /// Lambda's API is gone: what waits is kept for the process that starts next in this sandbox, if there is one.
+    pub fn abandon(&self) {
+        self.stop(epoch_ms(SystemTime::now()) + ABANDON_MS, "failure".to_owned());
+    }
+
+    /// Asks the dispatcher for something, and waits for its answer until `until`, or until it is `hopeless`. Says whether it came. A request on
+    /// its way that keeps the dispatcher from more urgent things is interrupted.
+    fn ask(&self, question: Question, until: Instant, hopeless: impl Fn() -> bool, message: impl FnOnce(Ticket) -> Message) -> bool {
+        // What was said of an earlier invocation.
+        self.replies.clear();
         let ticket = self.ticket.get() + 1;
         self.ticket.set(ticket);
-        if self.messages.send(question(ticket)).is_err() {
-            return;
+        let mut watchdog = Watchdog::new(question, Instant::now());
+        if self.messages.send(message(ticket)).is_err() {
+            return false;
         }
         while !hopeless() {
-            let left = until.saturating_duration_since(Instant::now());
-            match self.replies.recv_timeout(left.min(POLL_INTERVAL)) {
-                Ok(answered) if answered == ticket => return,
-                Err(RecvTimeoutError::Timeout) if left.is_zero() => return,
-                // The dispatcher is gone: it has panicked, and says so another way, or has ended.
-                Err(RecvTimeoutError::Disconnected) => return,
-                _ => {}
+            let now = Instant::now();
+            if watchdog.interrupts(now, self.seen.load(Ordering::Acquire) >= ticket) {
+                self.interrupts.interrupt(self.interrupts.generation());
+            }
+            if now >= until {
+                break;
+            }
+            let next = watchdog.next().map_or(until, |at| at.min(until));
+            match self.replies.take(next) {
+                Some(Reply::AtRest(answered)) if answered == ticket => return true,
+                Some(Reply::FunctionFailed(at)) => watchdog.function_failed(at),
+                Some(Reply::AtRest(_) | Reply::Panicked) | None => {}
             }
         }
+        false
     }
 }
 

@@ -4,7 +4,6 @@
 //! itself. Each topic therefore speaks once a minute; what it kept back is counted in its next line. Not the `log` crate: its consumers
 //! (ureq, rustls, tiny_http) would bring their own lines and their format code into the binary.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::io::Write;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -51,10 +50,11 @@ const QUIET: Duration = Duration::from_secs(60);
 struct Logger {
     level: Level,
     format: Format,
-    topics: Mutex<HashMap<&'static str, Topic>>,
+    topics: Mutex<Vec<Topic>>,
 }
 
 struct Topic {
+    name: &'static str,
     spoke: Instant,
     kept_back: u64,
 }
@@ -63,18 +63,18 @@ static LOGGER: OnceLock<Logger> = OnceLock::new();
 
 /// Sets level and format, once. Lines said before that are text, from `warn` up.
 pub fn start(level: Level, format: Format) {
-    let _ = LOGGER.set(Logger { level, format, topics: Mutex::new(HashMap::new()) });
+    let _ = LOGGER.set(Logger { level, format, topics: Mutex::default() });
 }
 
 /// Says one line at `level`. `topic` names the call site; it speaks once a minute.
 pub fn say(level: Level, topic: &'static str, message: fmt::Arguments<'_>) {
-    let logger = LOGGER.get_or_init(|| Logger { level: Level::Warn, format: Format::Text, topics: Mutex::new(HashMap::new()) });
+    let logger = LOGGER.get_or_init(|| Logger { level: Level::Warn, format: Format::Text, topics: Mutex::default() });
     if level > logger.level {
         return;
     }
     let mut topics = logger.topics.lock().unwrap_or_else(PoisonError::into_inner);
     let now = Instant::now();
-    let kept_back = match topics.get_mut(topic) {
+    let kept_back = match topics.iter_mut().find(|known| known.name == topic) {
         Some(known) if now.saturating_duration_since(known.spoke) < QUIET => {
             known.kept_back += 1;
             return;
@@ -84,7 +84,7 @@ pub fn say(level: Level, topic: &'static str, message: fmt::Arguments<'_>) {
             std::mem::take(&mut known.kept_back)
         }
         None => {
-            topics.insert(topic, Topic { spoke: now, kept_back: 0 });
+            topics.push(Topic { name: topic, spoke: now, kept_back: 0 });
             0
         }
     };

@@ -11,6 +11,10 @@ use kinesis_telemetry_extension::extension::{Extension, NOT_HERE};
 use kinesis_telemetry_extension::lambda::api::{Api, ExtensionId, NextEvent, Registered, own_name};
 use kinesis_telemetry_extension::{check, log, panic};
 
+/// The same in every build, so that what is tested is what is shipped; `Cargo.toml` says why this one.
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 /// What the loop of an idle extension needs; a panic of the main thread continues from here.
 static LIFELINE: OnceLock<(Arc<Api>, ExtensionId)> = OnceLock::new();
 
@@ -96,7 +100,10 @@ fn serve(api: &Api, id: &ExtensionId, extension: Option<&Extension>) -> ExitCode
                 extension.inspect(|extension| extension.stop(deadline_ms, reason));
                 return ExitCode::SUCCESS;
             }
-            (Err(error), _) => return gone(api, id, &error),
+            (Err(error), extension) => {
+                extension.filter(|_| !panic::happened()).inspect(|extension| extension.abandon());
+                return gone(api, id, &error);
+            }
         }
     }
 }

@@ -38,6 +38,14 @@ pub fn rescue_accept(rescue: impl Fn() + Send + Sync + 'static) {
     let _ = RESCUE.set(Box::new(rescue));
 }
 
+type Wake = Box<dyn Fn() + Send + Sync>;
+static WAKE: OnceLock<Wake> = OnceLock::new();
+
+/// What wakes `main` when a thread has panicked. Runs on that thread.
+pub fn on_panic(wake: impl Fn() + Send + Sync + 'static) {
+    let _ = WAKE.set(Box::new(wake));
+}
+
 /// Installs the hook. `idle` is what the main thread does after a panic of its own: call `/next` until SHUTDOWN, then exit; it never returns.
 pub fn survive(idle: impl Fn() + Send + Sync + 'static) {
     std::panic::set_hook(Box::new(move |info| {
@@ -56,6 +64,9 @@ pub fn survive(idle: impl Fn() + Send + Sync + 'static) {
         let place = info.location().map_or_else(String::new, |at| format!(" at {}:{}", at.file(), at.line()));
         // The message may quote telemetry, so only the place is told.
         crate::log::error!("panic", "a bug: the {name} thread panicked{place}; the function goes on without telemetry");
+        if let Some(wake) = WAKE.get() {
+            wake();
+        }
         if name == "main" {
             idle();
         }

@@ -1,4 +1,4 @@
-//! Randomness from the operating system, for ids, the listener's secret path and jitter.
+//! Randomness from the operating system, for ids and jitter, and for the listener's secret path where there is no boot id.
 
 /// 64 random bits. Each call asks the kernel, so two sandboxes restored from one snapshot differ.
 /// Without the kernel's randomness (never seen on Linux) the clock and the process id stand in: ids stay apart, nothing secret hangs on it.

@@ -131,6 +131,11 @@ impl Sandbox {
         });
     }
 
+    /// Hands over the request ids of the invocations that are known, oldest first.
+    pub fn each_invocation(&self, mut see: impl FnMut(&str)) {
+        self.lock().invocations.iter().for_each(|(request_id, _)| see(request_id));
+    }
+
     fn lock(&self) -> MutexGuard<'_, Facts> {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -172,5 +177,8 @@ mod tests {
         }
         assert_eq!(sandbox.facts().invocations.len(), INVOCATIONS);
         assert_eq!(sandbox.generation(), before + 100);
+        let mut ids = Vec::new();
+        sandbox.each_invocation(|id| ids.push(id.to_owned()));
+        assert_eq!((ids.len(), ids.last().map(String::as_str)), (INVOCATIONS, Some("r99")));
     }
 }

@@ -9,7 +9,7 @@ from tools import venv
 DAY = 0b0000000_0001_00001
 UNIX, VERSION, DEFLATE = 3, 20, 8
 
-COMPRESS = "import sys, zopfli.zlib as z; sys.stdout.buffer.write(z.compress(sys.stdin.buffer.read(), numiterations=5))"
+COMPRESS = "import sys, zopfli.zlib as z; sys.stdout.buffer.write(z.compress(sys.stdin.buffer.read(), numiterations=15))"
 
 
 def compressed(data):

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use super::charge::{Charge, Gauge};
 use super::core::Oldest;
-use super::message::{Load, Message, Signal};
+use super::message::{Load, Message, Now, Reply, Signal};
 use super::packer::Packer;
 use super::printer::Printer;
 use super::spares::Spares;
@@ -21,6 +21,7 @@ use crate::event::{Batch, Event};
 use crate::kinesis::batch::Request;
 use crate::ledger::Ledger;
 use crate::log;
+use crate::mailbox::Mailbox;
 use crate::panic;
 
 /// A batch of so many bytes is worth a request of its own.
@@ -70,34 +71,36 @@ pub fn place(now: &Circumstances) -> Place {
 /// See the module's page.
 #[derive(Debug)]
 pub struct Admission {
-    sender: Sender<Message>,
-    gauge: Arc<Gauge>,
-    spares: Arc<Spares>,
-    spool: Arc<Spool>,
-    printer: Arc<Printer>,
-    ledger: Arc<Ledger>,
-    packer: Mutex<Packer>,
-    sending: Arc<AtomicBool>,
+    /// To the dispatcher.
+    pub sender: Sender<Message>,
+    /// To `main`.
+    pub replies: Arc<Mailbox<Reply>>,
+    /// Counts what waits in memory.
+    pub gauge: Arc<Gauge>,
+    /// Used buffers.
+    pub spares: Arc<Spares>,
+    /// For what memory has no room for.
+    pub spool: Arc<Spool>,
+    /// `FALLBACK=log`
+    pub printer: Arc<Printer>,
+    /// Counts everything.
+    pub ledger: Arc<Ledger>,
+    /// For the spool, and while the dispatcher sends.
+    pub packer: Mutex<Packer>,
+    /// Set by the dispatcher while a request is on its way.
+    pub sending: Arc<AtomicBool>,
 }
 
 impl Admission {
-    /// `sending` is set by the dispatcher while a request is on its way.
-    #[must_use]
-    pub fn new(
-        sender: Sender<Message>,
-        gauge: Arc<Gauge>,
-        spares: Arc<Spares>,
-        spool: Arc<Spool>,
-        printer: Arc<Printer>,
-        packer: Packer,
-        sending: Arc<AtomicBool>,
-        ledger: Arc<Ledger>,
-    ) -> Admission {
-        Admission { sender, gauge, spares, spool, printer, ledger, packer: Mutex::new(packer), sending }
-    }
-
     /// Takes what a POST brought.
-    pub fn admit(&self, batch: Batch, signals: Vec<Signal>, at: Instant) {
+    pub fn admit(&self, batch: Batch, signals: Vec<Signal>, now: Now) {
+        let at = now.mono;
+        for signal in &signals {
+            if let Signal::Done { at, failed: true, .. } = signal {
+                // Past the dispatcher, which may be busy: whoever waits for it has it interrupted.
+                self.replies.put(Reply::FunctionFailed(now.instant_of(*at)));
+            }
+        }
         let events = batch.remaining().len() as u64;
         self.ledger.received.add(events);
         if events == 0 {

@@ -7,7 +7,7 @@
 //!
 //! Runs on the dispatcher's thread, or on none at all.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -118,7 +118,7 @@ pub enum Outcome {
     Ledger(Box<Request>, Sent),
     /// Of [`Step::Read`]: the request, what it weighs, and whether Kinesis may have stored it. `None`: the file is damaged, and so many events
     /// are lost.
-    Read(SegmentId, Result<(Request, Charge, bool), u64>),
+    Read(SegmentId, Result<(Box<Request>, Charge, bool), u64>),
     /// Of [`Step::Spool`]: whether it is written. What had to give way for it is counted already.
     Spooled(Box<Parcel>, bool),
     /// Of all others.
@@ -171,7 +171,7 @@ pub struct Core {
     /// Steps that are decided already.
     pub(super) out: VecDeque<Step>,
     /// Segments that were read, and in how many parts they are.
-    pub(super) open_segments: HashMap<SegmentId, usize>,
+    pub(super) open_segments: Vec<(SegmentId, usize)>,
     /// Requests that delivered something so far.
     pub(super) deliveries: u64,
     /// Tries without a pause since something was delivered.
@@ -209,7 +209,7 @@ impl Core {
             held: None,
             stopping: None,
             out: VecDeque::new(),
-            open_segments: HashMap::new(),
+            open_segments: Vec::new(),
             deliveries: 0,
             tries_at_once: 0,
             carries: false,
@@ -286,10 +286,10 @@ impl Core {
             Outcome::Sent(parcel, sent) => self.sent(&tick, *parcel, sent),
             Outcome::Ledger(request, sent) => self.ledger_sent(&tick, request, sent),
             Outcome::Read(segment, Ok((request, charge, ambiguous))) => {
-                self.open_segments.insert(segment, 1);
+                self.open_segments.push((segment, 1));
                 let holds = !std::mem::take(&mut self.reads_apart);
                 let parcel =
-                    Parcel { segment: Some(segment), intact: true, ambiguous, due: tick.age, holds, ..Parcel::new(request, charge, tick.age) };
+                    Parcel { segment: Some(segment), intact: true, ambiguous, due: tick.age, holds, ..Parcel::new(*request, charge, tick.age) };
                 self.backlog.set_aside(parcel);
             }
             Outcome::Read(segment, Err(events)) => {

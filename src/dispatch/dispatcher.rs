@@ -1,13 +1,13 @@
 //! The dispatcher's thread: carries out what the core decides. It alone talks to Kinesis, and one request at a time.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::charge::Gauge;
 use super::core::{Core, Outcome, Sent, Step};
-use super::message::{Message, Now, Ticket};
+use super::message::{Message, Now, Reply};
 use super::printer::Printer;
 use super::spares::Spares;
 use super::spool::Spool;
@@ -16,7 +16,11 @@ use crate::deadline::Deadline;
 use crate::kinesis::batch::Request;
 use crate::kinesis::client::Client;
 use crate::log;
+use crate::mailbox::Mailbox;
 use crate::panic;
+
+/// At SHUTDOWN no connection is used again that has been idle for longer.
+const IDLE_AT_STOP: Duration = Duration::from_secs(1);
 
 /// What stops the intake: waits for what is being taken in, until then at the most.
 pub type CloseIntake = Box<dyn Fn(Instant) + Send>;
@@ -28,7 +32,9 @@ pub struct Dispatcher {
     /// Everything that reaches it.
     pub messages: Receiver<Message>,
     /// To `main`.
-    pub replies: Sender<Ticket>,
+    pub replies: Arc<Mailbox<Reply>>,
+    /// The last question that the core has seen.
+    pub seen: Arc<AtomicU64>,
     /// For what the core asks of Kinesis.
     pub client: Client,
     /// For what the core asks of the disk.
@@ -52,7 +58,7 @@ impl Dispatcher {
             // What is on disk is newer than all that was sent before it was written: first look there, then hand in the messages.
             let view = self.spool.view();
             while let Ok(message) = self.messages.try_recv() {
-                self.core.on(now(), message);
+                self.hand_in(message);
             }
             let step = self.core.poll(now(), view);
             let outcome = match step {
@@ -60,7 +66,7 @@ impl Dispatcher {
                 Step::Wait(_) if self.spool.view() != view => continue,
                 Step::Wait(until) => match self.wait(until) {
                     Some(message) => {
-                        self.core.on(now(), message);
+                        self.hand_in(message);
                         continue;
                     }
                     None => continue,
@@ -69,6 +75,17 @@ impl Dispatcher {
             };
             self.core.done(now(), outcome);
         }
+    }
+
+    fn hand_in(&mut self, message: Message) {
+        if let Message::Invoked { ticket, .. } | Message::Stop { ticket, .. } = &message {
+            self.seen.store(*ticket, Ordering::Release);
+        }
+        if matches!(message, Message::Stop { .. }) {
+            // There is no time to find out that a connection has died.
+            self.client.disconnect(IDLE_AT_STOP);
+        }
+        self.core.on(now(), message);
     }
 
     fn wait(&self, until: Option<Instant>) -> Option<Message> {
@@ -100,7 +117,7 @@ impl Dispatcher {
                 let read = self.spool.read(segment, |bytes| self.spares.body(bytes));
                 let read = read.map(|found| {
                     let charge = self.gauge.charge(found.request.cost());
-                    (found.request, charge, found.ambiguous)
+                    (Box::new(found.request), charge, found.ambiguous)
                 });
                 return Outcome::Read(segment, read);
             }
@@ -119,7 +136,7 @@ impl Dispatcher {
             Step::Print(lines) => self.printer.print(lines),
             Step::Log(level, topic, line) => log::say(level, topic, format_args!("{line}")),
             // `main` may have given up waiting; that is its right.
-            Step::Reply(ticket) => drop(self.replies.send(ticket)),
+            Step::Reply(ticket) => self.replies.put(Reply::AtRest(ticket)),
             Step::Wait(_) | Step::Exit => {}
         }
         Outcome::Done

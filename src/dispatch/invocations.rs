@@ -7,13 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::message::{Now, Signal, Ticket};
-use crate::clock::EpochMs;
 use crate::deadline::Deadline;
 
 /// Ends that are remembered: those for which the INVOKE may still come, or a hold is still to be counted.
 const ENDS: usize = 16;
-/// An end that is said to be longer ago than this is taken for one of now: the wall clock has jumped.
-const PLAUSIBLE: Duration = Duration::from_secs(60);
 
 /// What is done for an invocation that `main` waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +71,8 @@ pub struct Invocations {
     /// Telemetry was lost since this start.
     gap: bool,
     unreported: Unreported,
+    /// INVOKE says which invocation is the last one.
+    told: bool,
     /// The invocation whose end did not come by its deadline, and how many have begun since.
     missed: Option<(Arc<str>, u32)>,
     /// Invocations that were let go before their end was known, and when: how long they were held shows when it is.
@@ -92,7 +91,7 @@ pub struct Observed {
 impl Default for Invocations {
     fn default() -> Self {
         let (ends, let_go) = (VecDeque::new(), VecDeque::new());
-        Invocations { started: None, ends, gap: false, unreported: Unreported::Init, missed: None, let_go }
+        Invocations { started: None, ends, gap: false, unreported: Unreported::Init, told: false, missed: None, let_go }
     }
 }
 
@@ -107,14 +106,17 @@ impl Invocations {
                     self.missed = None;
                     observed.ends_never_come = true;
                 }
-                self.unreported = Unreported::Invocation(Arc::clone(request_id));
+                // Where INVOKE says which invocation is the last one, this may still be the start of one before it.
+                if !self.told {
+                    self.unreported = Unreported::Invocation(Arc::clone(request_id));
+                }
                 self.started = Some(Arc::clone(request_id));
                 self.gap = false;
             }
             Signal::Done { request_id, at, failed } => {
                 self.missed = self.missed.take().filter(|(missed, _)| missed != request_id);
                 if self.end_of(request_id).is_none() {
-                    observed.held = self.ended(Arc::clone(request_id), instant_of(*at, now), *failed);
+                    observed.held = self.ended(Arc::clone(request_id), now.instant_of(*at), *failed);
                 }
             }
             Signal::Reported(request_id) => {
@@ -149,6 +151,7 @@ impl Invocations {
 
     /// An invocation has begun. Says whether ends have turned out never to come.
     pub fn invoked(&mut self, request_id: &Arc<str>) -> bool {
+        self.told = true;
         self.unreported = Unreported::Invocation(Arc::clone(request_id));
         if self.started.as_ref() != Some(request_id) {
             // What was lost before belongs to an earlier one.
@@ -202,12 +205,6 @@ impl Invocations {
     pub fn all_reported(&self) -> bool {
         self.unreported == Unreported::Nothing
     }
-}
-
-fn instant_of(at: Option<EpochMs>, now: Now) -> Instant {
-    let ago = Duration::from_millis(at.map_or(0, |at| now.wall.saturating_sub(at)));
-    let ago = if ago > PLAUSIBLE { Duration::ZERO } else { ago };
-    now.mono.checked_sub(ago).unwrap_or(now.mono)
 }
 
 #[cfg(test)]
@@ -268,9 +265,9 @@ mod tests {
     #[test]
     fn an_end_from_before_the_clock_jumped_is_one_of_now() {
         let now = now();
-        assert_eq!(instant_of(Some(1), now), now.mono);
-        assert_eq!(instant_of(Some(now.wall + 5_000), now), now.mono);
-        assert_eq!(instant_of(None, now), now.mono);
+        assert_eq!(now.instant_of(Some(1)), now.mono);
+        assert_eq!(now.instant_of(Some(now.wall + 5_000)), now.mono);
+        assert_eq!(now.instant_of(None), now.mono);
     }
 
     #[test]
@@ -300,6 +297,13 @@ mod tests {
         invocations.observe(&Signal::Reported("r0".into()), now());
         assert!(!invocations.is_running() && !invocations.all_reported());
         invocations.observe(&Signal::Reported("r1".into()), now());
+        assert!(invocations.all_reported());
+        // INVOKE has said what the last one is: the late start of one before it changes nothing.
+        invocations.invoked(&"r3".into());
+        invocations.observe(&Signal::Started("r2".into()), now());
+        invocations.observe(&Signal::Reported("r2".into()), now());
+        assert!(!invocations.all_reported());
+        invocations.observe(&Signal::Reported("r3".into()), now());
         assert!(invocations.all_reported());
     }
 }

@@ -2,7 +2,7 @@
 //! invocations, the order to stop.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::charge::Charge;
 use crate::clock::EpochMs;
@@ -19,8 +19,32 @@ pub struct Now {
     pub wall: EpochMs,
 }
 
+/// A time in telemetry that is said to be longer ago is taken for now: the wall clock has jumped.
+const PLAUSIBLE: Duration = Duration::from_secs(60);
+
+impl Now {
+    /// The instant of a time in telemetry; now for one that is not known or cannot be.
+    #[must_use]
+    pub fn instant_of(&self, at: Option<EpochMs>) -> Instant {
+        let ago = Duration::from_millis(at.map_or(0, |at| self.wall.saturating_sub(at)));
+        let ago = if ago > PLAUSIBLE { Duration::ZERO } else { ago };
+        self.mono.checked_sub(ago).unwrap_or(self.mono)
+    }
+}
+
 /// Names a question of `main`, so that an answer is not taken for that of another one.
 pub type Ticket = u64;
+
+/// What `main` hears, all of it over one channel for life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// The dispatcher is at rest: the answer to the question of that name.
+    AtRest(Ticket),
+    /// The function whose invocation is held has failed, at that moment.
+    FunctionFailed(Instant),
+    /// A thread has panicked: what is waited for may never come.
+    Panicked,
+}
 
 /// What the dispatcher must know of the telemetry that a POST brought.
 #[derive(Clone, Debug, PartialEq, Eq)]

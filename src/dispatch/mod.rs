@@ -22,3 +22,4 @@ pub mod spool;
 pub mod spool_file;
 pub mod spool_index;
 pub mod stopping;
+pub mod watchdog;

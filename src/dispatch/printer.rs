@@ -3,12 +3,12 @@
 
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::log;
+use crate::mailbox::Mailbox;
 
 /// Bytes that may wait for the pipe. What comes beyond that is not printed; the ledger has counted it.
 const WAITING: usize = 2 * 1024 * 1024;
@@ -16,7 +16,7 @@ const WAITING: usize = 2 * 1024 * 1024;
 /// See the module's page. The thread is started by the first line.
 #[derive(Debug, Default)]
 pub struct Printer {
-    lines: Mutex<Option<Sender<Vec<u8>>>>,
+    lines: OnceLock<Arc<Mailbox<Vec<u8>>>>,
     waiting: Arc<AtomicUsize>,
 }
 
@@ -27,21 +27,22 @@ impl Printer {
             self.waiting.fetch_sub(lines.len(), Ordering::AcqRel);
             return log::warn!("stdout", "nobody reads stdout; lines that KINESIS_TELEMETRY_FALLBACK or METRICS asks for are left out");
         }
-        let mut sender = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        let sender = sender.get_or_insert_with(|| {
-            let (sender, receiver) = mpsc::channel::<Vec<u8>>();
-            let waiting = Arc::clone(&self.waiting);
+        let mailbox = self.lines.get_or_init(|| {
+            let mailbox: Arc<Mailbox<Vec<u8>>> = Arc::default();
+            let (waiting, lines) = (Arc::clone(&self.waiting), Arc::clone(&mailbox));
             let work = move || {
-                for lines in receiver {
-                    // A closed stdout is nobody's problem.
-                    let _ = std::io::stdout().write_all(&lines);
-                    waiting.fetch_sub(lines.len(), Ordering::AcqRel);
+                loop {
+                    for lines in lines.take_all() {
+                        // A closed stdout is nobody's problem.
+                        let _ = std::io::stdout().write_all(&lines);
+                        waiting.fetch_sub(lines.len(), Ordering::AcqRel);
+                    }
                 }
             };
             let _ = thread::Builder::new().name("printer".to_owned()).spawn(work);
-            sender
+            mailbox
         });
-        let _ = sender.send(lines);
+        mailbox.put(lines);
     }
 
     /// Waits until all is printed, but no longer than until then.

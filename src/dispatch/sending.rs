@@ -25,7 +25,7 @@ pub(super) const MIN_TIME_LEFT: Duration = Duration::from_millis(10);
 /// What one request may take inside an invocation.
 const IN_BETWEEN: Duration = Duration::from_secs(1);
 /// While an invocation is held and Kinesis takes nothing, what is older goes to disk.
-const RELIEF_AGE: Duration = Duration::from_secs(2);
+const RELIEF_AGE: Duration = Duration::from_secs(1);
 /// A ledger event goes with a flush this often.
 const LEDGER_EVERY: Duration = Duration::from_secs(300);
 /// Tries without a pause: for a dead connection, and for a cause that the client has removed.
@@ -394,7 +394,7 @@ impl Core {
                 Some(parcel)
             }
             Err(alone) => {
-                parcel.request = alone;
+                parcel.request = *alone;
                 if !(by_content && others_taken && parcel.refused >= REFUSALS) {
                     return Some(parcel);
                 }
@@ -411,7 +411,7 @@ impl Core {
 
     /// Another part of a parcel: its segment is settled when all parts are.
     fn opened(&mut self, part: &Parcel) {
-        if let Some(parts) = part.segment.and_then(|segment| self.open_segments.get_mut(&segment)) {
+        if let Some((_, parts)) = self.open_segments.iter_mut().find(|(segment, _)| part.segment == Some(*segment)) {
             *parts += 1;
         }
     }
@@ -419,13 +419,11 @@ impl Core {
     /// All of a parcel is delivered, given up, or kept elsewhere.
     pub(super) fn settled(&mut self, parcel: Parcel) {
         self.spares.keep_body(parcel.request.into_buffer());
-        let Some(segment) = parcel.segment else { return };
-        let left = self.open_segments.get_mut(&segment).map_or(0, |parts| {
-            *parts = parts.saturating_sub(1);
-            *parts
-        });
-        if left == 0 {
-            self.open_segments.remove(&segment);
+        let Some(index) = self.open_segments.iter().position(|(segment, _)| parcel.segment == Some(*segment)) else { return };
+        let (segment, parts) = self.open_segments.swap_remove(index);
+        if parts > 1 {
+            self.open_segments.push((segment, parts - 1));
+        } else {
             self.out.push_back(Step::Remove(segment));
         }
     }

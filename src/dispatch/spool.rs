@@ -110,10 +110,10 @@ impl Spool {
     /// process's ledger, or it was killed in the middle.
     pub fn recover(&self) {
         let Ok(entries) = fs::read_dir(&self.folder) else { return };
-        let mut paths: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-        paths.sort();
-        for path in paths {
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let mut names: Vec<String> = entries.filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned())).collect();
+        names.sort();
+        for name in names {
+            let path = self.folder.join(&name);
             // What this process itself has written meanwhile is known already.
             if name.starts_with(&self.owner) {
                 continue;

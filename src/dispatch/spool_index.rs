@@ -1,6 +1,6 @@
 //! Which segments of the spool exist, and what they hold. Pure: what is written, read and deleted is the caller's.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::PathBuf;
 
 use super::backlog::SegmentId;
@@ -31,14 +31,14 @@ pub struct Index {
     /// What an earlier process left, and what Kinesis refused for long.
     apart: VecDeque<Entry>,
     /// What was read and is not settled.
-    taken: HashMap<SegmentId, Entry>,
+    taken: Vec<Entry>,
 }
 
 impl Index {
     /// Empty. `bound` is `SPOOL_BYTES`.
     #[must_use]
     pub fn new(bound: u64) -> Index {
-        Index { bound, bytes: 0, last: 0, overflow: VecDeque::new(), apart: VecDeque::new(), taken: HashMap::new() }
+        Index { bound, bytes: 0, last: 0, overflow: VecDeque::new(), apart: VecDeque::new(), taken: Vec::new() }
     }
 
     /// A place for a segment of that size, which is being written from now on; and those that have to give way for it, oldest first: they are
@@ -77,7 +77,8 @@ impl Index {
 
     /// It could not be written, or is settled.
     pub fn remove(&mut self, id: SegmentId) -> Option<Entry> {
-        let entry = self.taken.remove(&id).or_else(|| {
+        let taken = self.taken.iter().position(|entry| entry.id == id).map(|at| self.taken.swap_remove(at));
+        let entry = taken.or_else(|| {
             [&mut self.overflow, &mut self.apart].into_iter().find_map(|list| {
                 let at = list.iter().position(|entry| entry.id == id)?;
                 list.remove(at)
@@ -98,14 +99,14 @@ impl Index {
     /// It is read, and stays until [`Index::remove`].
     pub fn take(&mut self, id: SegmentId) -> Option<Entry> {
         let entry = [&mut self.overflow, &mut self.apart].into_iter().find_map(|list| list.pop_front_if(|entry| entry.id == id && entry.ready))?;
-        self.taken.insert(id, entry.clone());
+        self.taken.push(entry.clone());
         Some(entry)
     }
 
     /// As it was taken.
     #[must_use]
     pub fn entry(&self, id: SegmentId) -> Option<Entry> {
-        self.taken.get(&id).cloned()
+        self.taken.iter().find(|entry| entry.id == id).cloned()
     }
 
     /// The oldest of both lists.
@@ -122,7 +123,7 @@ impl Index {
     /// Everything, for whoever deletes it.
     pub fn drain(&mut self) -> Vec<Entry> {
         self.bytes = 0;
-        self.taken.drain().map(|(_, entry)| entry).chain(self.apart.drain(..)).chain(self.overflow.drain(..)).collect()
+        self.taken.drain(..).chain(self.apart.drain(..)).chain(self.overflow.drain(..)).collect()
     }
 
     /// On disk, or being written.

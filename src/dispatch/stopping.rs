@@ -1,6 +1,6 @@
 //! The core's third part: the end of the sandbox. Pure, like [`super::core`].
 //!
-//! In this order: wait for the last report, send everything, close the intake and look once more, keep on disk what a reset would lose, count
+//! In this order: wait for the last report, close the intake and look once more, send everything, keep on disk what a reset would lose, count
 //! what nobody will send, send the last ledger, end. Before a reset the disk comes first: as soon as one try has failed, Kinesis is known
 //! to be down, or more waits than one request takes, everything goes there, and is then sent from there with the time that remains.
 
@@ -30,7 +30,6 @@ const FIRST_TRY_PART: u32 = 3;
 enum Phase {
     AwaitLastReport,
     Send,
-    SendRest,
     Keep,
     Drop,
     Ledger,
@@ -80,7 +79,7 @@ impl Core {
             // Each of them gives a step, or goes on to the next phase.
             let step = match phase {
                 Phase::AwaitLastReport => self.await_last_report(tick, view),
-                Phase::Send | Phase::SendRest => self.send_everything(tick, view),
+                Phase::Send => self.send_everything(tick, view),
                 Phase::Keep => self.keep_unsent(tick),
                 Phase::Drop => self.drop_unsent(),
                 Phase::Ledger => self.last_ledger(tick),
@@ -100,10 +99,11 @@ impl Core {
 
     fn await_last_report(&mut self, tick: &Tick, view: View) -> Option<Step> {
         let stopping = self.stopping.as_ref()?;
-        let (until, reset) = (stopping.report_until, stopping.is_reset());
+        let (until, reset, closed_by) = (stopping.report_until, stopping.is_reset(), stopping.send_until().at());
         if self.invocations.all_reported() || tick.mono >= until {
+            // From here on the rest has an end.
             self.enter(Phase::Send);
-            return None;
+            return Some(Step::CloseIntake(closed_by));
         }
         // Before a reset the report often never comes, and there may be little time; and a full request need not wait for it.
         let full = self.backlog.fresh_bytes() >= self.packer.request_bytes() || view.overflow != Oldest::Empty;
@@ -121,13 +121,9 @@ impl Core {
         if waits && until.left(tick.mono) >= MIN_TIME_LEFT {
             return Some(Step::Wait(Some(self.pause_until(tick, until.sooner(MIN_TIME_LEFT).at()))));
         }
-        if stopping.phase == Phase::SendRest {
-            self.spool_works = self.settings.spool;
-            self.enter(Phase::Keep);
-            return None;
-        }
-        stopping.phase = Phase::SendRest;
-        Some(Step::CloseIntake(until.at()))
+        self.spool_works = self.settings.spool;
+        stopping.phase = Phase::Keep;
+        None
     }
 
     /// The next request, or before a reset perhaps the disk.

@@ -84,10 +84,11 @@ impl Client {
         self.http()?.prepare(&url, deadline)
     }
 
-    /// Lets go of the connection: the next call opens a fresh one.
-    pub fn disconnect(&mut self) {
+    /// Lets go of the connection if it was idle for longer than that, by either clock: the next call opens a fresh one. For when there is no time
+    /// to find out that it has died.
+    pub fn disconnect(&mut self, idle: Duration) {
         if let Some(http) = &self.http {
-            http.disconnect();
+            http.disconnect(idle);
         }
     }
 

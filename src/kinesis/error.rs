@@ -77,8 +77,10 @@ impl Error {
     /// What a person can do about it: which IAM action, variable or route. A clause that begins with a verb.
     #[must_use]
     pub fn advice(&self, place: &Place<'_>) -> String {
-        let bare = self.step().and_then(|step| self.code.get(step.len() + 1..)).unwrap_or(&self.code);
-        let row = find(&self.code).or_else(|| find(bare)).or_else(|| find(self.step()?));
+        let row = match self.step() {
+            Some(step) => find_in_step(step, &self.code, self.code.get(step.len() + 1..).unwrap_or_default()),
+            None => find(&self.code),
+        };
         let advice = match row {
             Some(row) if self.kind == ErrorKind::ClockSkew && row.kind != self.kind => SET_CLOCK,
             Some(row) => row.advice,
@@ -154,14 +156,14 @@ const SET_CLOCK: &str = "set this machine's clock";
 const THROTTLED: &str = "give the stream more shards or on-demand capacity, or spread records with KINESIS_TELEMETRY_PARTITION_KEY; it is retried";
 const REACH: &str = "see that {endpoint} can be reached from here: a NAT or a VPC endpoint, its security group, HTTPS_PROXY, or AWS_ENDPOINT_URL";
 const RESOLVE: &str = "see that {endpoint} can be resolved from here: DNS, AWS_REGION, or a VPC endpoint";
-const AWS_FAULT: &str = "wait: AWS has a fault, or {endpoint} cannot be reached from here without one; it is retried";
+const AWS_FAULT: &str = "wait, it is retried: AWS has a fault; or see that {endpoint} can be reached from here";
 const ACCESS_KEYS: &str =
     "set AWS_ACCESS_KEY_ID and AWS_SESSION_TOKEN: AWS does not know these credentials (temporary ones need the token that came with them)";
 const STREAM_KEY: &str = "allow {role} kms:GenerateDataKey on the stream's key, and see that the key is enabled";
 
-/// Codes of AWS first, then those of this program.
-const TABLE: &[Row] = {
-    use ErrorKind::{ClockSkew, Configuration, Credentials, Interrupted, InvalidRequest, Throttled, Transient};
+/// What only Kinesis says, or means so.
+const KINESIS: &[Row] = {
+    use ErrorKind::{Configuration, InvalidRequest, Throttled};
     &[
         row(
             &["ProvisionedThroughputExceededException", "LimitExceededException", "RequestLimitExceeded", "BandwidthLimitExceeded"],
@@ -187,12 +189,6 @@ const TABLE: &[Row] = {
         // Not in the SDKs' lists, so they give up; it passes.
         row(&["KMSThrottlingException"], Throttled, "raise the request quota of KMS in the stream's account; it is retried"),
         row(
-            &["InternalFailure", "InternalFailureException", "InternalServerError", "ServiceUnavailable", "ServiceUnavailableException"],
-            Transient,
-            AWS_FAULT,
-        ),
-        row(&["RequestTimeout", "RequestTimeoutException", "Http408"], Transient, REACH),
-        row(
             &["InvalidArgumentException", "ValidationException", "SerializationException", "Http413"],
             InvalidRequest,
             "see that KINESIS_TELEMETRY_RECORD_BYTES is not above the stream's own limit, and that {endpoint} is a Kinesis of this stream",
@@ -213,6 +209,19 @@ const TABLE: &[Row] = {
             "set KINESIS_TELEMETRY_STREAM: there is no stream {stream} in region {region} of that account; or set AWS_REGION, or give the stream's whole ARN",
         ),
         row(&["UnknownOperationException", "Http404"], Configuration, "set AWS_ENDPOINT_URL_KINESIS right, or unset it: {endpoint} is no Kinesis"),
+    ]
+};
+
+/// What means the same wherever it is met: other codes of AWS first, then those of this program.
+const COMMON: &[Row] = {
+    use ErrorKind::{ClockSkew, Configuration, Credentials, Interrupted, InvalidRequest, Transient};
+    &[
+        row(
+            &["InternalFailure", "InternalFailureException", "InternalServerError", "ServiceUnavailable", "ServiceUnavailableException"],
+            Transient,
+            AWS_FAULT,
+        ),
+        row(&["RequestTimeout", "RequestTimeoutException", "Http408"], Transient, REACH),
         row(
             &["ExpiredTokenException", "ExpiredToken"],
             Credentials,
@@ -276,7 +285,13 @@ const TABLE: &[Row] = {
 };
 
 fn find(code: &str) -> Option<&'static Row> {
-    TABLE.iter().find(|row| row.codes.contains(&code))
+    KINESIS.iter().chain(COMMON).find(|row| row.codes.contains(&code))
+}
+
+/// The row that has advice about an error met in `step`.
+fn find_in_step(step: &str, code: &str, bare: &str) -> Option<&'static Row> {
+    let common = |code: &str| COMMON.iter().find(|row| row.codes.contains(&code));
+    common(code).or_else(|| common(bare)).or_else(|| common(step))
 }
 
 /// What the error code of one record means: throttled, transient, or anything else, which is worth a bounded number of retries.
@@ -290,13 +305,16 @@ pub fn classify_record(code: &str) -> ErrorKind {
 
 /// By the code first, then by the status: Kinesis answers most errors with 400.
 fn classify(code: &str, status: u16) -> ErrorKind {
-    find(code).map_or(if status >= 500 { ErrorKind::Transient } else { ErrorKind::Configuration }, |row| row.kind)
+    let row = find(code).or_else(|| find(&format!("Http{status}")));
+    row.map_or(if status >= 500 { ErrorKind::Transient } else { ErrorKind::Configuration }, |row| row.kind)
 }
 
 /// The error in an answer whose status is not 200. The body may be JSON of any kind, XML, HTML, or empty.
 #[must_use]
 pub fn read_error(status: u16, headers: &HeaderMap, body: &[u8]) -> Error {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    // A larger one is nobody's answer, and taken apart it would cost more memory than there is to give.
+    let body = if body.len() > MAX_ERROR_BODY { b"" } else { body };
     let (code, message) = if body.trim_ascii_start().starts_with(b"<") { xml_error(body) } else { json_error(body) };
     // `com.amazon.coral.service#ExpiredTokenException`, `ExpiredTokenException:http://…`
     let code = code.as_deref().or(text("x-amzn-errortype")).map(|code| {
@@ -317,9 +335,11 @@ pub fn read_error(status: u16, headers: &HeaderMap, body: &[u8]) -> Error {
     Error { kind, ambiguous, detail: message, ..Error::new(&code, shown) }
 }
 
+const MAX_ERROR_BODY: usize = 64 * 1024;
+
 /// Code and message of `{"__type": …, "message": …}`. Each key is read for itself, so that an odd one takes no other with it.
 fn json_error(body: &[u8]) -> (Option<String>, Option<String>) {
-    let members: HashMap<String, &RawValue> = serde_json::from_slice(body).unwrap_or_default();
+    let members: HashMap<String, &RawValue> = crate::json::read(body).unwrap_or_default();
     let text = |name: &str| members.get(name).and_then(|raw| serde_json::from_str::<String>(raw.get()).ok()).filter(|text| !text.is_empty());
     (text("__type").or_else(|| text("code")).or_else(|| text("Code")), text("message").or_else(|| text("Message")))
 }
@@ -380,6 +400,7 @@ mod tests {
             (403, "", "Http403", Configuration),
             (413, "", "Http413", InvalidRequest),
             (429, "", "Http429", Throttled),
+            (429, r#"{"__type":"NeverSeenException"}"#, "NeverSeenException", Throttled),
             (408, "", "Http408", Transient),
         ] {
             let error = read(status, body);
@@ -434,7 +455,7 @@ mod tests {
 
     #[test]
     fn what_comes_from_an_answer_is_cleaned() {
-        let huge = "x".repeat(1_000_000);
+        let huge = "x".repeat(60_000);
         let mut headers = HeaderMap::new();
         headers.insert("x-amzn-requestid", format!("id \"{huge}\"").parse().unwrap());
         let error = read_error(400, &headers, format!(r#"{{"__type":"\u001b[31m{huge}"}}"#).as_bytes());
@@ -442,6 +463,7 @@ mod tests {
         assert!(error.message.len() < 100 && !error.message.contains('"'), "{}", error.message);
         assert_eq!(clean("\u{1b}]0;a\u{7}b\nWARN c é.-_"), "0abWARNc.-_");
         assert_eq!(read(400, r##"{"__type":"#\u0007é"}"##).code, "Http400");
+        assert_eq!(read(400, &format!(r#"{{"__type":"ThrottlingException","x":"{huge}{huge}"}}"#)).code, "Http400", "too large");
     }
 
     #[test]
@@ -470,7 +492,7 @@ mod tests {
     /// Each code stands in one row: the first one would hide a second.
     #[test]
     fn each_code_stands_in_the_table_once_and_is_one_that_the_sanitizer_keeps() {
-        let mut codes: Vec<&str> = TABLE.iter().flat_map(|row| row.codes).copied().collect();
+        let mut codes: Vec<&str> = KINESIS.iter().chain(COMMON).flat_map(|row| row.codes).copied().collect();
         assert!(codes.iter().all(|code| clean(code) == *code));
         let all = codes.len();
         codes.sort_unstable();
@@ -493,13 +515,15 @@ mod tests {
         assert!(advice("AssumeRole.AccessDenied", &role).contains("sts:AssumeRole on arn:aws:iam::1:role/w"));
         assert!(advice("AssumeRole.ConnectionFailed", &role).contains("https://sts.eu-west-1.amazonaws.com can be reached"));
         assert!(advice("AssumeRole.NeverSeen", &role).contains("KINESIS_TELEMETRY_ROLE_ARN"));
+        assert!(advice("AssumeRole.Throttling", &role).contains("KINESIS_TELEMETRY_ROLE_ARN"), "no shards help there");
+        assert!(advice("ContainerCredentials.Http404", &role).contains("AWS_CONTAINER_CREDENTIALS_FULL_URI"));
         assert!(advice("ContainerCredentials.NeverSeen", &role).contains("AWS_CONTAINER_CREDENTIALS_FULL_URI"));
         assert!(advice("ConnectionFailed", &PLACE).contains("https://kinesis.eu-west-1.amazonaws.com can be reached"));
         assert!(advice("InvalidSignatureException", &PLACE).contains("AWS_SECRET_ACCESS_KEY"));
         let skewed = read(400, r#"{"__type":"InvalidSignatureException","message":"Signature expired: x"}"#);
         assert_eq!(skewed.advice(&PLACE), SET_CLOCK);
         assert_eq!(advice("NeverSeen", &PLACE), UNKNOWN);
-        for row in TABLE {
+        for row in KINESIS.iter().chain(COMMON) {
             for code in row.codes {
                 assert!(!advice(code, &PLACE).contains(['{', '}']), "{code}");
             }

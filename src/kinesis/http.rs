@@ -2,6 +2,8 @@
 //!
 //! Runs on the dispatcher's thread. The client, and with it TLS, is made with the first call: nothing of it is needed before `/next`.
 
+use std::fmt;
+use std::fs::File;
 use std::io::{self, ErrorKind as Io, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,6 +20,8 @@ use crate::deadline::Deadline;
 
 /// An answer for 500 records has about 100 KB; more than this is nobody's answer.
 const MAX_RESPONSE: u64 = 1024 * 1024;
+/// All of the web's roots have 250 KB.
+const MAX_BUNDLE: u64 = 2 * 1024 * 1024;
 /// With less time left nothing is begun.
 const MIN_TIMEOUT: Duration = Duration::from_millis(5);
 
@@ -39,13 +43,19 @@ pub(super) struct Response {
 }
 
 /// A client for one URL, with one connection.
-#[derive(Debug)]
 pub(super) struct HttpClient {
     agent: ureq::Agent,
     connections: Connections,
     interrupts: InterruptHandle,
     /// How long the last exchange took.
     took: Duration,
+}
+
+/// The proxy's URL may hold a password.
+impl fmt::Debug for HttpClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HttpClient(not shown)")
+    }
 }
 
 impl HttpSettings {
@@ -81,7 +91,10 @@ impl HttpSettings {
     fn roots(&self) -> Result<RootCerts, Error> {
         let Some(path) = &self.ca_bundle else { return Ok(RootCerts::WebPki) };
         let problem = |what: String| Error::new("CaBundle", format!("AWS_CA_BUNDLE: {}: {what}", path.display()));
-        let pem = std::fs::read(path).map_err(|error| problem(error.to_string()))?;
+        let mut pem = Vec::new();
+        // Bounded, since the path may lead anywhere.
+        let read = File::open(path).and_then(|file| file.take(MAX_BUNDLE).read_to_end(&mut pem));
+        read.map_err(|error| problem(error.to_string()))?;
         let certificates: Vec<_> = ureq::tls::parse_pem(&pem)
             .filter_map(|item| match item {
                 Ok(PemItem::Certificate(certificate)) => Some(certificate),
@@ -98,12 +111,13 @@ impl HttpSettings {
 impl HttpClient {
     /// Sends `request` with `body`, or without one if it is a GET, and reads the whole answer.
     ///
-    /// A connection that was there before gets at most a third of the time, or twice what the last answer took, so that there is time for a
-    /// fresh one if it has died without a word.
+    /// A connection that was there before gets a third of the time, so that there is time for a fresh one if it has died without a word; or twice
+    /// what the last answer took, so that a slow Kinesis is not asked everything twice; but never the last third.
     pub(super) fn send(&mut self, request: Request<()>, body: &[u8], deadline: &Deadline) -> Result<Response, Error> {
         let begun = Instant::now();
         self.check_time(deadline, begun)?;
-        let patience = (deadline.left(begun) / 3).max(self.took * 2);
+        let third = deadline.left(begun) / 3;
+        let patience = (self.took * 2).clamp(third, third * 2);
         self.connections.begin(deadline.at(), deadline.at().min(begun + patience));
         let mut upload = Upload { left: body };
         let result = self.exchange(request, &mut upload);
@@ -145,9 +159,9 @@ impl HttpClient {
         self.connections.prepare(&self.agent, &url, deadline.at()).map_err(|error| classify_transport_error(&error, deadline))
     }
 
-    /// Lets go of the connection: the next exchange opens one. What TLS needs for a short handshake is kept.
-    pub(super) fn disconnect(&self) {
-        self.connections.close();
+    /// Lets go of the connection if it was idle for longer than that: the next exchange opens one. What TLS needs for a short handshake is kept.
+    pub(super) fn disconnect(&self, idle: Duration) {
+        self.connections.close_idle(idle);
     }
 
     fn check_time(&self, deadline: &Deadline, now: Instant) -> Result<(), Error> {
@@ -220,4 +234,74 @@ fn proxy_error(why: &str) -> Error {
 fn without_foreign_words(text: &str) -> String {
     let text = text.split(['"', ';', '{', '\n']).next().unwrap_or_default();
     text.chars().filter(|c| !c.is_control()).take(100).collect::<String>().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn classified(error: &ureq::Error) -> Error {
+        classify_transport_error(error, &Deadline::after(Instant::now(), Duration::ZERO, crate::deadline::Limit::Shutdown))
+    }
+
+    #[test]
+    fn a_proxy_that_may_recover_is_transient() {
+        for (why, code) in [
+            ("proxy server responded 403/403", "ProxyRefused"),
+            ("proxy server responded 407/407", "ProxyRefused"),
+            ("proxy server responded 408/408", "ProxyFailed"),
+            ("proxy server responded 429/429", "ProxyFailed"),
+            ("proxy server responded 499/499", "ProxyRefused"),
+            ("proxy server responded 500/500", "ProxyFailed"),
+            ("proxy server responded 503/503", "ProxyFailed"),
+            ("proxy server did not respond", "ProxyFailed"),
+            ("proxy server responded é", "ProxyFailed"),
+        ] {
+            let error = classified(&ureq::Error::ConnectProxyFailed(why.to_owned()));
+            let kind = if code == "ProxyFailed" { ErrorKind::Transient } else { ErrorKind::Configuration };
+            assert_eq!((error.code.as_str(), error.kind), (code, kind), "{why}");
+        }
+    }
+
+    #[test]
+    fn transport_errors_have_codes_of_the_table_and_name_the_limit_that_passed() {
+        let io = |kind: Io| ureq::Error::Io(kind.into());
+        for (error, code, kind) in [
+            (io(Io::ConnectionRefused), "ConnectionFailed", ErrorKind::Transient),
+            (io(Io::NetworkUnreachable), "ConnectionFailed", ErrorKind::Transient),
+            (io(Io::ConnectionReset), "ConnectionReset", ErrorKind::Transient),
+            (io(Io::UnexpectedEof), "ConnectionReset", ErrorKind::Transient),
+            (io(Io::PermissionDenied), "Io", ErrorKind::Transient),
+            (io(Io::InvalidData), "Io", ErrorKind::Transient),
+            (ureq::Error::Io(io::Error::new(Io::InvalidData, "invalid peer certificate")), "Tls", ErrorKind::Configuration),
+            (ureq::Error::Tls("x"), "Tls", ErrorKind::Configuration),
+            (ureq::Error::HostNotFound, "HostNotFound", ErrorKind::Transient),
+            (ureq::Error::ConnectionFailed, "ConnectionFailed", ErrorKind::Transient),
+            (ureq::Error::BodyExceedsLimit(1), "Http", ErrorKind::Transient),
+            (Cut::Interrupted.into(), "Interrupted", ErrorKind::Interrupted),
+        ] {
+            let classified = classified(&error);
+            assert_eq!((classified.code.as_str(), classified.kind), (code, kind), "{error}");
+        }
+        for (cut, code) in [(Cut::Resolving, "DnsTimeout"), (Cut::Connecting, "ConnectTimeout"), (Cut::Deadline, "Timeout")] {
+            let error = classified(&cut.into());
+            assert_eq!((error.code.as_str(), error.kind), (code, ErrorKind::Transient));
+            assert!(error.message.ends_with("within the shutdown deadline"), "{error}");
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_proxys_password() {
+        let proxies = Proxies::read(|name| (name == "HTTPS_PROXY").then(|| "http://user:secret@proxy:3128".to_owned()));
+        let client = HttpSettings { ca_bundle: None, proxies }.client("https://example.com/", &InterruptHandle::default()).unwrap();
+        assert!(!format!("{client:?}").contains("secret"));
+    }
+
+    #[test]
+    fn what_a_certificate_says_is_not_quoted() {
+        let quoted = "invalid peer certificate: certificate not valid for name \"localhost\"; certificate is only valid for DnsName(\"forged\")";
+        assert_eq!(without_foreign_words(quoted), "invalid peer certificate: certificate not valid for name");
+        assert_eq!(without_foreign_words("invalid peer certificate: UnknownIssuer"), "invalid peer certificate: UnknownIssuer");
+        assert!(without_foreign_words(&"x".repeat(1000)).len() == 100);
+    }
 }

@@ -4,7 +4,9 @@
 //! Nothing is fetched before the first send, so that nothing of it can be part of a snapshot. Runs on the dispatcher's thread.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::Request;
@@ -29,6 +31,8 @@ const WARN_BEFORE: Duration = Duration::from_secs(10 * 60);
 const REFRESH_RETRY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(10));
 /// Where an answer does not say when its credentials expire.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
+/// As much as a header may have.
+const MAX_TOKEN: u64 = 16 * 1024;
 /// What one call for credentials may take. As AWS's SDKs have it.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -231,14 +235,22 @@ impl ContainerEndpoint {
         let token = match &self.token {
             Token::None => return Ok(None),
             Token::Text(text) => text.clone(),
-            Token::File(path) => std::fs::read_to_string(path)
-                .map_err(|error| Error::new("BadToken", format!("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE cannot be read: {error}")))?,
+            Token::File(path) => {
+                read_token(path).map_err(|error| Error::new("BadToken", format!("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE cannot be read: {error}")))?
+            }
         };
         if token.contains(['\r', '\n']) {
             return Err(Error::new("BadToken", "the authorization token holds a line end"));
         }
         Ok(Some(token))
     }
+}
+
+/// Bounded, since the path may lead anywhere.
+fn read_token(path: &Path) -> io::Result<String> {
+    let mut token = String::new();
+    File::open(path)?.take(MAX_TOKEN).read_to_string(&mut token)?;
+    Ok(token)
 }
 
 /// The answer of a container endpoint. Quoted nowhere.
@@ -251,7 +263,7 @@ fn read_credentials(body: &[u8], now: SystemTime) -> Option<ExpiringCredentials>
         token: Option<String>,
         expiration: Option<String>,
     }
-    let answer: Answer = serde_json::from_slice(body).ok()?;
+    let answer: Answer = crate::json::read(body).ok()?;
     let whole = !answer.access_key_id.is_empty() && !answer.secret_access_key.is_empty();
     let credentials = Credentials::new(answer.access_key_id, answer.secret_access_key, answer.token);
     whole.then(|| ExpiringCredentials::new(credentials, answer.expiration.as_deref(), now))

@@ -17,6 +17,8 @@ pub const LEDGER_EVENT: &str = "kinesis-telemetry.ledger";
 const LONGEST_NUMBER: usize = 20;
 /// Bytes of `,"truncatedBytes":18446744073709551615` and of the quotes around a cut record.
 const CUT_OVERHEAD: usize = 40;
+/// What an event begins with whose own beginning is too long.
+const UNPARSED_HEAD: &[u8] = b"{\"type\":\"unparsed\",\"record\":";
 
 /// Writes events as lines, each ending in `\n`.
 #[derive(Debug)]
@@ -72,22 +74,41 @@ impl Envelope {
     /// Appends `event`, whose spans point into `bytes`, as one line.
     pub fn line(&mut self, event: &Event, bytes: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(event.text.of(bytes));
+        self.line_end(event, bytes, out);
+    }
+
+    /// Appends what stands in a line behind the event's own text.
+    pub fn line_end(&mut self, event: &Event, bytes: &[u8], out: &mut Vec<u8>) {
         self.finish(event, bytes, None, out);
     }
 
-    /// As [`Envelope::line`], with the record cut so that the line has at most `limit` bytes: it becomes a JSON string of the first bytes that fit.
+    /// As [`Envelope::line`], cut so that the line has at most `limit` bytes: the record becomes a JSON string of the first bytes that fit. Keys
+    /// that are not known stay if they take less than half of the room. An event whose time and type alone are too long becomes a string as a
+    /// whole, of type `unparsed`.
     pub fn cut_line(&mut self, event: &Event, bytes: &[u8], limit: usize, out: &mut Vec<u8>) {
         let start = out.len();
-        let record = event.record.of(bytes);
-        let head_len = event.record.start.saturating_sub(event.text.start) as usize;
-        out.extend_from_slice(event.text.of(bytes).get(..head_len).unwrap_or_default());
-        let head = out.len() - start;
         self.finish(event, bytes, None, out);
-        let tail_len = out.len() - start - head;
-        out.truncate(start + head);
-        let (kept, taken) = cut(record, limit.saturating_sub(head + tail_len + CUT_OVERHEAD));
-        out.extend_from_slice(kept.as_bytes());
-        self.finish(event, bytes, Some(record.len() - taken), out);
+        let room = limit.saturating_sub(out.len() - start + CUT_OVERHEAD);
+        out.truncate(start);
+        let text = event.text.of(bytes);
+        let (head, rest) = text.split_at_checked(event.record.start.saturating_sub(event.text.start) as usize).unwrap_or_default();
+        let (record, others) = rest.split_at_checked(event.record.len as usize).unwrap_or_default();
+        // What was damaged may have been cut before.
+        let before = others.strip_prefix(b",\"truncatedBytes\":").and_then(|count| std::str::from_utf8(count).ok()?.parse::<usize>().ok());
+        let others = if before.is_some() { &[] } else { others };
+        let missing = if head.len() > room {
+            out.extend_from_slice(UNPARSED_HEAD);
+            let taken = push_cut(&[text, b"}"], room.saturating_sub(UNPARSED_HEAD.len()), out);
+            text.len() + 1 - taken
+        } else {
+            out.extend_from_slice(head);
+            let kept = if others.len() <= room / 2 && head.len() + others.len() <= room { others } else { &[] };
+            // An event that has no record gets none.
+            let taken = if record.is_empty() { 0 } else { push_cut(&[record], room - head.len() - kept.len(), out) };
+            out.extend_from_slice(kept);
+            record.len() - taken + others.len() - kept.len()
+        };
+        self.finish(event, bytes, Some(missing + before.unwrap_or(0)), out);
     }
 
     /// The partition key that `event` goes by, or `None` for a fresh one each record.
@@ -141,12 +162,13 @@ impl Envelope {
         out.extend_from_slice(&self.head);
         push_number(event.number, out);
         let full = self.kind == config::Envelope::Full;
-        if event.trace_id.is_empty() && event.tenant_id.is_empty() && truncated.is_none() {
+        if event.trace_id.is_empty() && event.tenant_id.is_empty() && event.execution_arn.is_empty() && truncated.is_none() {
             let [ordinary, cold] = &self.tails;
             return out.extend_from_slice(if event.cold_start { cold } else { ordinary });
         }
         out.push(b'"');
-        for (key, value, wanted) in [("traceId", event.trace_id, true), ("tenantId", event.tenant_id, full)] {
+        let lifted = [("traceId", event.trace_id, true), ("tenantId", event.tenant_id, full), ("executionArn", event.execution_arn, full)];
+        for (key, value, wanted) in lifted {
             if wanted && !value.is_empty() {
                 for part in [b",\"", key.as_bytes(), b"\":\"", value.of(bytes), b"\""] {
                     out.extend_from_slice(part);
@@ -252,59 +274,68 @@ fn is_plain_key(text: &str) -> bool {
     (1..=256).contains(&text.len()) && text.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\')
 }
 
-/// The first bytes of a record as a JSON string of at most `limit` bytes between its quotes, and how many of the record's bytes it holds.
-/// Of a record that is a string, its text; of any other, its JSON.
-fn cut(record: &[u8], limit: usize) -> (String, usize) {
-    let text = std::str::from_utf8(record).unwrap_or_default();
-    let quoted = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-    let mut out = String::from('"');
-    let taken = match quoted {
-        Some(inner) => {
-            let end = boundary(inner, limit);
-            out.push_str(inner.get(..end).unwrap_or_default());
-            // The quotes of the record count as its bytes too.
-            end + 2
-        }
-        None => {
-            let mut end = 0;
-            for (at, c) in text.char_indices() {
-                let escaped = if matches!(c, '"' | '\\') { 2 } else { c.len_utf8() };
-                if out.len() - 1 + escaped > limit {
-                    break;
-                }
-                if escaped == 2 && c.is_ascii() {
-                    out.push('\\');
-                }
-                // Control characters stand in JSON between tokens only.
-                out.push(if c.is_control() { ' ' } else { c });
-                end = at + c.len_utf8();
-            }
-            end
-        }
+/// Appends the first bytes of a record, which may come in parts, as a JSON string of at most `limit` bytes between its quotes. Comes back with
+/// how many of the record's bytes it holds. Of a record that is a string, its text; of any other, its JSON.
+fn push_cut(record: &[&[u8]], limit: usize, out: &mut Vec<u8>) -> usize {
+    let quoted = match record {
+        [one] => std::str::from_utf8(one).ok().and_then(|text| text.strip_prefix('"')?.strip_suffix('"')),
+        _ => None,
     };
-    out.push('"');
-    (out, taken)
+    out.push(b'"');
+    let taken = if let Some(inner) = quoted {
+        let end = boundary(inner, limit);
+        out.extend_from_slice(inner.get(..end).unwrap_or_default().as_bytes());
+        // The quotes of the record count as its bytes too.
+        end + 2
+    } else {
+        let text = record.iter().flat_map(|part| std::str::from_utf8(part).unwrap_or_default().chars());
+        let first = out.len();
+        let mut taken = 0;
+        for c in text {
+            let before = out.len();
+            match c {
+                '"' | '\\' => out.extend_from_slice(&[b'\\', c as u8]),
+                // Between the tokens of JSON stand no others.
+                '\t' => out.extend_from_slice(b"\\t"),
+                ..'\u{20}' => out.push(b' '),
+                _ => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
+            if out.len() - first > limit {
+                out.truncate(before);
+                break;
+            }
+            taken += c.len_utf8();
+        }
+        taken
+    };
+    out.push(b'"');
+    taken
 }
 
 /// The longest prefix of a JSON string's inside, at most `limit` bytes, that ends neither in a character nor in an escape nor in a surrogate pair.
 fn boundary(inner: &str, limit: usize) -> usize {
     let mut end = 0;
-    let mut rest = inner.chars();
-    while let Some(c) = rest.next() {
-        let mut length = c.len_utf8();
-        if c == '\\' {
-            let hex = rest.next() == Some('u');
-            length += 1 + if hex { 4 } else { 0 };
-            if hex {
-                rest.by_ref().take(4).for_each(drop);
-            }
-        }
+    let mut rest = inner;
+    while let Some(c) = rest.chars().next() {
+        let length = match (surrogate(rest), rest.get(6..).and_then(surrogate)) {
+            (Some(0xd800..0xdc00), Some(0xdc00..0xe000)) => 12,
+            _ if rest.starts_with("\\u") => 6,
+            _ if c == '\\' => 2,
+            _ => c.len_utf8(),
+        };
         if end + length > limit {
             return end;
         }
         end += length;
+        rest = rest.get(length..).unwrap_or_default();
     }
     end
+}
+
+/// The number in an escape `\ud83c` at the start, if it is one of UTF-16's surrogates.
+fn surrogate(text: &str) -> Option<u16> {
+    let digits = text.strip_prefix("\\u")?.get(..4)?;
+    u16::from_str_radix(digits, 16).ok().filter(|unit| (0xd800..0xe000).contains(unit))
 }
 
 #[cfg(test)]
@@ -333,11 +364,9 @@ mod tests {
             text: Span::new(&(0..object.len() - 1)),
             record: Span::new(&record),
             request_id: Span::new(&(object.len()..bytes.len())),
-            trace_id: Span::default(),
-            tenant_id: Span::default(),
             number: 42,
             cold_start: true,
-            restores: 0,
+            ..Event::default()
         };
         (event, bytes)
     }
@@ -391,6 +420,95 @@ mod tests {
                 assert!(whole.starts_with(kept));
                 assert!(missing > 0 && missing < record.len());
             }
+        }
+    }
+
+    /// Cut to so many bytes; checked to be one line of JSON of at most that.
+    fn cut_to(limit: usize, event: &Event, bytes: &[u8]) -> serde_json::Value {
+        let mut out = Vec::new();
+        Envelope::new(config::Envelope::Slim, Arc::new(Sandbox::default())).cut_line(event, bytes, limit, &mut out);
+        assert!(out.len() <= limit && out.ends_with(b"}\n"), "{} of {limit}", out.len());
+        // Into a value: that takes no half of a surrogate pair.
+        serde_json::from_slice(&out).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&out)))
+    }
+
+    #[test]
+    fn a_cut_ends_in_no_surrogate_pair() {
+        let record = format!("\"{}\"", "a\\ud83c\\udf89\\u00e9".repeat(60));
+        let (event, bytes) = event(format!(r#"{{"time":"t","type":"function","record":{record}}}"#).as_bytes());
+        for limit in 300..340 {
+            let value = cut_to(limit, &event, &bytes);
+            let whole = serde_json::from_str::<String>(&record).unwrap();
+            assert!(whole.starts_with(value["record"].as_str().unwrap()));
+        }
+    }
+
+    #[test]
+    fn a_cut_leaves_all_characters_as_they_are() {
+        let text = "\u{7f}\u{80}\u{9f}\u{85}é".repeat(100);
+        let record = format!("{{\t\"message\":\"{text}\"}}");
+        let (event, bytes) = event(format!(r#"{{"time":"t","type":"function","record":{record}}}"#).as_bytes());
+        let value = cut_to(500, &event, &bytes);
+        let kept = value["record"].as_str().unwrap();
+        assert!(record.starts_with(kept) && kept.len() > 200, "{kept:?}");
+        assert_eq!(value["truncatedBytes"], record.len() - kept.len());
+    }
+
+    #[test]
+    fn a_cut_counts_the_keys_that_it_drops_and_keeps_those_that_fit() {
+        let with = |others: &str| {
+            let object = format!(r#"{{"time":"t","type":"function","record":"{}"{others}}}"#, "x".repeat(1000));
+            let (mut event, bytes) = event(object.as_bytes());
+            let start = event.record.start as usize;
+            event.record = Span::new(&(start..start + 1002));
+            let value = cut_to(500, &event, &bytes);
+            let kept = value["record"].as_str().unwrap().len();
+            assert!(kept > 100);
+            (value["new"].clone(), value["truncatedBytes"].as_u64().unwrap() as usize - (1000 - kept))
+        };
+        assert_eq!(with(r#","new":"kept""#), ("kept".into(), 0));
+        let long = format!(r#","new":"{}""#, "y".repeat(300));
+        assert_eq!(with(&long), (serde_json::Value::Null, long.len()));
+    }
+
+    #[test]
+    fn a_cut_event_is_json_with_any_part_too_long_or_missing() {
+        let long = "z\\\"".repeat(400);
+        let no_record = format!(r#"{{"time":"t","type":"novel","other":"{long}"}}"#);
+        let (mut event, bytes) = event(&[no_record.as_bytes(), br#""record":}"#].concat());
+        event.text = Span::new(&(0..no_record.len() - 1));
+        let head = no_record.find(",\"other\"").unwrap();
+        event.record = Span::new(&(head..head));
+        let value = cut_to(400, &event, &bytes);
+        assert_eq!((value.get("record"), value["type"].as_str()), (None, Some("novel")));
+        assert_eq!(value["truncatedBytes"], no_record.len() - 1 - head);
+
+        for object in [format!(r#"{{"time":"{long}","type":"novel","record":1}}"#), format!(r#"{{"time":"t","type":"{long}","record":"{long}"}}"#)] {
+            let (event, bytes) = self::event(object.as_bytes());
+            let value = cut_to(400, &event, &bytes);
+            let kept = value["record"].as_str().unwrap();
+            assert!(value["type"] == "unparsed" && object.starts_with(kept) && kept.len() > 100, "{value}");
+            assert_eq!(value["truncatedBytes"], object.len() - kept.len());
+        }
+    }
+
+    #[test]
+    fn what_was_cut_before_is_counted_once() {
+        let object = format!(r#"{{"time":"t","type":"unparsed","record":"{}","truncatedBytes":7}}"#, "x".repeat(1000));
+        let (mut event, bytes) = event(object.as_bytes());
+        event.record.len = 1002;
+        let value = cut_to(500, &event, &bytes);
+        assert_eq!(value["truncatedBytes"], 1007 - value["record"].as_str().unwrap().len());
+    }
+
+    #[test]
+    fn a_durable_execution_is_named_in_full_only() {
+        let (mut event, bytes) = event(br#"{"time":"t","type":"function","record":{"executionArn":"arn:x"}}"#);
+        event.execution_arn = Span { start: 56, len: 5 };
+        for (kind, expected) in [(config::Envelope::Full, true), (config::Envelope::Slim, false)] {
+            let mut out = Vec::new();
+            Envelope::new(kind, sandbox()).line(&event, &bytes, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap().contains(r#"-42","executionArn":"arn:x""#), expected);
         }
     }
 

@@ -1,7 +1,11 @@
 //! The answer to a PutRecords that Kinesis accepted: one outcome for each record. Pure.
 
-use serde::Deserialize;
+use std::fmt;
 
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::batch::MAX_RECORDS;
 use super::error::{Error, ErrorKind, classify_record, clean};
 
 /// What became of one record.
@@ -28,7 +32,42 @@ impl RecordOutcome {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Response {
-    records: Vec<Entry>,
+    records: Entries,
+}
+
+/// No more of them are kept than a request can have, however many come: an answer of 1 MiB would become some 20 MiB.
+#[derive(Default)]
+struct Entries {
+    kept: Vec<Entry>,
+    count: usize,
+}
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Entries, D::Error> {
+        struct Bounded;
+        impl<'de> Visitor<'de> for Bounded {
+            type Value = Entries;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of records")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Entries, A::Error> {
+                let mut entries = Entries::default();
+                while entries.count < MAX_RECORDS
+                    && let Some(entry) = list.next_element()?
+                {
+                    entries.kept.push(entry);
+                    entries.count += 1;
+                }
+                while list.next_element::<IgnoredAny>()?.is_some() {
+                    entries.count += 1;
+                }
+                Ok(entries)
+            }
+        }
+        deserializer.deserialize_seq(Bounded)
+    }
 }
 
 #[derive(Deserialize)]
@@ -47,15 +86,15 @@ struct Entry {
 pub fn read_outcomes(body: &[u8], sent: usize) -> Result<Vec<RecordOutcome>, Error> {
     let unreadable = |message: String| Error { ambiguous: true, ..Error::new("UnreadableResponse", message) };
     let response: Response =
-        serde_json::from_slice(body).map_err(|error| unreadable(format!("a 200 that is no answer to PutRecords ({:?})", error.classify())))?;
-    if response.records.len() != sent {
-        return Err(unreadable(format!("an answer about {} records to a request of {sent}", response.records.len())));
+        crate::json::read(body).map_err(|error| unreadable(format!("a 200 that is no answer to PutRecords ({:?})", error.classify())))?;
+    if response.records.count != sent {
+        return Err(unreadable(format!("an answer about {} records to a request of {sent}", response.records.count)));
     }
     let outcome = |entry: Entry| match (entry.error_code.filter(|code| !code.is_empty()), entry.sequence_number) {
         (None, Some(number)) if !number.is_empty() => RecordOutcome::Taken,
         (code, _) => RecordOutcome::failed(code.as_deref().unwrap_or_default()),
     };
-    Ok(response.records.into_iter().map(outcome).collect())
+    Ok(response.records.kept.into_iter().map(outcome).collect())
 }
 
 #[cfg(test)]
@@ -88,6 +127,15 @@ mod tests {
             let error = read_outcomes(body, 2).unwrap_err();
             assert!(error.ambiguous && error.kind == ErrorKind::Transient);
         }
+    }
+
+    #[test]
+    fn an_answer_about_more_records_than_there_can_be_is_counted_and_not_kept() {
+        let body = |count: usize| format!(r#"{{"Records":[{}]}}"#, vec![r#"{"SequenceNumber":"1"}"#; count].join(","));
+        assert_eq!(read_outcomes(body(MAX_RECORDS).as_bytes(), MAX_RECORDS).unwrap().len(), MAX_RECORDS);
+        let error = read_outcomes(body(40_000).as_bytes(), MAX_RECORDS).unwrap_err();
+        assert!(error.message.contains("40000 records to a request of 500"), "{error}");
+        assert!(serde_json::from_str::<Response>(&body(40_000)).unwrap().records.kept.capacity() < 2 * MAX_RECORDS);
     }
 
     /// A code of 1 MB became a log line of 1 MB and stayed in the ledger.

@@ -12,7 +12,6 @@ use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -22,6 +21,8 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
     Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, RustlsConnector, Transport,
 };
+
+use crate::mailbox::Mailbox;
 
 /// No wait is longer without a look at the clock and at the interrupt.
 const SLICE: Duration = Duration::from_millis(50);
@@ -122,6 +123,8 @@ struct State {
     socket: Weak<TcpStream>,
     /// A connection that was made ready ahead of its use.
     ready: Option<Box<dyn Transport>>,
+    /// What has come over a connection is kept for TLS, instead of being taken for a sign that something is wrong.
+    keeps_input: bool,
 }
 
 impl Connections {
@@ -138,6 +141,7 @@ impl Connections {
             last_use: (now, SystemTime::now()),
             socket: Weak::new(),
             ready: None,
+            keeps_input: false,
         };
         let (tunnel, tls) = (ConnectProxyConnector::default(), RustlsConnector::default());
         Connections(Arc::new(Shared { proxied, tunnel, tls, interrupts, state: Mutex::new(state) }))
@@ -170,8 +174,19 @@ impl Connections {
         state.ready = None;
     }
 
+    /// The same, if it was idle for longer than that.
+    pub(super) fn close_idle(&self, idle: Duration) {
+        if self.state().idle(Instant::now(), SystemTime::now()) >= idle {
+            self.close();
+        }
+    }
+
     /// Opens a connection ahead of its use, unless there is one that is alive.
     pub(super) fn prepare(&self, agent: &ureq::Agent, url: &Uri, deadline: Instant) -> Result<(), ureq::Error> {
+        if let Some(ready) = self.take_ready() {
+            self.state().ready = Some(ready);
+            return Ok(());
+        }
         let alive = {
             let state = self.state();
             state.is_usable(state.opened) && state.socket.upgrade().is_some_and(|socket| is_alive(&socket))
@@ -180,7 +195,6 @@ impl Connections {
             return Ok(());
         }
         self.begin(deadline, deadline);
-        self.state().ready = None;
         let (now, myself) = (ureq::unversioned::transport::time::Instant::now(), self.clone());
         let details = ConnectionDetails {
             uri: url,
@@ -198,6 +212,16 @@ impl Connections {
         self.state().ready = ready;
         self.end();
         Ok(())
+    }
+
+    /// The connection that was made ready, if there is one and it is alive.
+    fn take_ready(&self) -> Option<Box<dyn Transport>> {
+        let mut ready = self.state().ready.take()?;
+        // With TLS 1.3 the server's tickets come after the handshake, and nobody has read them yet.
+        self.state().keeps_input = ready.is_tls();
+        let alive = ready.is_open();
+        self.state().keeps_input = false;
+        alive.then_some(ready)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -224,20 +248,16 @@ impl Connections {
             (state.exchange, state.deadline)
         };
         let found = Arc::new(AtomicBool::new(false));
-        let (sender, receiver) = mpsc::sync_channel(1);
+        let opened = Arc::new(Mailbox::default());
         let work = {
-            let found = Arc::clone(&found);
-            move || {
-                let _ = sender.send(connect(&host, port, deadline, &found));
-            }
+            let (found, opened) = (Arc::clone(&found), Arc::clone(&opened));
+            move || opened.put(connect(&host, port, deadline, &found))
         };
         thread::Builder::new().name("connect".to_owned()).stack_size(OPENING_STACK).spawn(work)?;
         let stream = loop {
             let late = if found.load(Ordering::Acquire) { Cut::Connecting } else { Cut::Resolving };
-            match receiver.recv_timeout(self.slice(exchange, late)?) {
-                Ok(result) => break result?,
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Err(ureq::Error::ConnectionFailed),
+            if let Some(result) = opened.take(Instant::now() + self.slice(exchange, late)?) {
+                break result?;
             }
         };
         stream.set_nodelay(true)?;
@@ -259,9 +279,13 @@ impl State {
     }
 
     fn is_usable_at(&self, opened: u64, now: Instant, wall: SystemTime) -> bool {
-        let idle = now.saturating_duration_since(self.last_use.0);
-        let idle_by_the_wall = wall.duration_since(self.last_use.1).unwrap_or_else(|backwards| backwards.duration());
-        opened >= self.usable_from && idle.max(idle_by_the_wall) < MAX_IDLE
+        opened >= self.usable_from && self.idle(now, wall) < MAX_IDLE
+    }
+
+    /// By the clock that counts more.
+    fn idle(&self, now: Instant, wall: SystemTime) -> Duration {
+        let by_the_wall = wall.duration_since(self.last_use.1).unwrap_or_else(|backwards| backwards.duration());
+        now.saturating_duration_since(self.last_use.0).max(by_the_wall)
     }
 }
 
@@ -295,13 +319,8 @@ impl Connector for Connections {
     fn connect(&self, details: &ConnectionDetails<'_>, _: Option<()>) -> Result<Option<Box<dyn Transport>>, ureq::Error> {
         // Opening a tunnel comes back here for the proxy itself, with a configuration that has no proxy.
         let is_target = !self.0.proxied || details.config.proxy().is_some();
-        if is_target {
-            let ready = self.state().ready.take();
-            if let Some(mut ready) = ready
-                && ready.is_open()
-            {
-                return Ok(Some(ready));
-            }
+        if is_target && let Some(ready) = self.take_ready() {
+            return Ok(Some(ready));
         }
         let transport = match self.0.tunnel.connect(details, None::<()>)? {
             Some(Either::B(tunnel)) => tunnel,
@@ -395,7 +414,23 @@ impl Transport for Socket {
     }
 
     fn is_open(&mut self) -> bool {
-        self.connections.state().is_usable(self.opened) && is_alive(&self.stream)
+        let (usable, keeps_input) = {
+            let state = self.connections.state();
+            (state.is_usable(self.opened), state.keeps_input)
+        };
+        usable && (!keeps_input || self.keep_input()) && is_alive(&self.stream)
+    }
+}
+
+impl Socket {
+    /// Reads what is there. Says whether the other side has not closed the connection.
+    fn keep_input(&mut self) -> bool {
+        let read = self.stream.set_nonblocking(true).and_then(|()| (&*self.stream).read(self.buffers.input_append_buf()));
+        if let Ok(amount) = read {
+            self.buffers.input_appended(amount);
+        }
+        let blocking = self.stream.set_nonblocking(false);
+        blocking.is_ok() && read.map_or_else(|error| is_only_late(&error), |amount| amount > 0)
     }
 }
 

@@ -7,8 +7,11 @@ use std::fmt;
 use std::thread;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 use ureq::Agent;
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::TcpConnector;
 
 use crate::clock::EpochMs;
 use crate::config::Buffering;
@@ -70,7 +73,7 @@ pub enum NextEvent {
 #[serde(rename_all = "camelCase")]
 pub struct Invoke {
     /// When the function times out.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "milliseconds")]
     pub deadline_ms: EpochMs,
     /// As in telemetry.
     #[serde(default)]
@@ -121,7 +124,9 @@ impl Api {
         // Lambda's answers are small; ureq's own buffers have 128 KiB each.
         let agent = config.input_buffer_size(4 * 1024).output_buffer_size(2 * 1024).build();
         let host = runtime_api.strip_prefix("http://").unwrap_or(runtime_api).trim_end_matches('/');
-        Api { agent: agent.into(), base: format!("http://{host}") }
+        // Plain TCP: with ureq's default, a second copy of the TLS connector would be in the program.
+        let agent = Agent::with_parts(agent, TcpConnector::default(), DefaultResolver::default());
+        Api { agent, base: format!("http://{host}") }
     }
 
     /// Registers for INVOKE and SHUTDOWN, or for SHUTDOWN alone where `invokes` says so or Lambda refuses INVOKE (Managed Instances).
@@ -149,7 +154,7 @@ impl Api {
         let id = answer.headers().get("lambda-extension-identifier").and_then(|id| id.to_str().ok());
         match id {
             Some(id) if answer.status() == 200 => {
-                Ok(Registered { id: ExtensionId(id.to_owned()), invokes, function: serde_json::from_slice(&body).unwrap_or_default() })
+                Ok(Registered { id: ExtensionId(id.to_owned()), invokes, function: crate::json::read(&body).unwrap_or_default() })
             }
             _ => Err(refused(CALL, answer.status().as_u16(), &body)),
         }
@@ -250,17 +255,25 @@ fn read_event(body: &[u8]) -> Option<NextEvent> {
     #[serde(rename_all = "camelCase")]
     struct Kind {
         event_type: String,
-        #[serde(default)]
+        #[serde(default, deserialize_with = "milliseconds")]
         deadline_ms: EpochMs,
         #[serde(default)]
         shutdown_reason: String,
     }
-    let kind: Kind = serde_json::from_slice(body).ok()?;
+    let kind: Kind = crate::json::read(body).ok()?;
     match kind.event_type.as_str() {
-        "INVOKE" => serde_json::from_slice(body).ok().map(NextEvent::Invoke),
-        "SHUTDOWN" => Some(NextEvent::Shutdown { deadline_ms: kind.deadline_ms, reason: kind.shutdown_reason.to_lowercase() }),
+        "INVOKE" => crate::json::read(body).ok().map(NextEvent::Invoke),
+        "SHUTDOWN" => Some(NextEvent::Shutdown { deadline_ms: kind.deadline_ms, reason: kind.shutdown_reason.to_ascii_lowercase() }),
         _ => None,
     }
+}
+
+/// Any number, and 0 for what is none: an event with an odd deadline is still an event.
+fn milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<EpochMs, D::Error> {
+    let value = Box::<RawValue>::deserialize(deserializer)?;
+    // Whatever stands behind the point; a float's parser would cost more than all else here.
+    let whole = value.get().split('.').next().unwrap_or_default();
+    Ok(whole.parse().unwrap_or_default())
 }
 
 fn broken(call: &'static str, error: &ureq::Error) -> ApiError {
@@ -275,7 +288,7 @@ fn refused(call: &'static str, status: u16, body: &[u8]) -> ApiError {
         error_type: String,
         error_message: String,
     }
-    let reason: Reason = serde_json::from_slice(body).unwrap_or_default();
+    let reason: Reason = crate::json::read(body).unwrap_or_default();
     let why = format!("HTTP {status} {} {}", reason.error_type, reason.error_message);
     ApiError { call, why: why.trim().to_owned(), kind: Some(reason.error_type) }
 }
@@ -291,6 +304,11 @@ mod tests {
         assert_eq!(read_event(invoke), Some(NextEvent::Invoke(expected)));
         let shutdown = br#"{"eventType":"SHUTDOWN","deadlineMs":5,"shutdownReason":"SPINDOWN"}"#;
         assert_eq!(read_event(shutdown), Some(NextEvent::Shutdown { deadline_ms: 5, reason: "spindown".to_owned() }));
+        for (deadline, expected) in [("-5", 0), ("1791459888123.5", 1_791_459_888_123), ("null", 0), ("\"soon\"", 0), ("1e99", 0)] {
+            let shutdown = format!(r#"{{"eventType":"SHUTDOWN","deadlineMs":{deadline},"shutdownReason":"failure"}}"#);
+            let expected = NextEvent::Shutdown { deadline_ms: expected, reason: "failure".to_owned() };
+            assert_eq!(read_event(shutdown.as_bytes()), Some(expected), "{deadline}");
+        }
         assert_eq!(read_event(br#"{"eventType":"PAUSE"}"#), None);
         assert_eq!(read_event(b"<html>"), None);
     }

@@ -19,8 +19,36 @@ pub enum Level {
     Fatal,
 }
 
+/// The names that loggers give their levels, beside the six.
+const LOGGERS_NAMES: [(&str, Level); 20] = [
+    // Serilog's and .NET's
+    ("VERBOSE", Level::Trace),
+    ("INFORMATION", Level::Info),
+    ("CRITICAL", Level::Fatal),
+    // Java's java.util.logging
+    ("FINEST", Level::Trace),
+    ("FINER", Level::Trace),
+    ("FINE", Level::Debug),
+    ("CONFIG", Level::Debug),
+    ("WARNING", Level::Warn),
+    ("SEVERE", Level::Error),
+    // syslog's, and what is derived from it
+    ("NOTICE", Level::Info),
+    ("ERR", Level::Error),
+    ("CRIT", Level::Fatal),
+    ("ALERT", Level::Fatal),
+    ("EMERG", Level::Fatal),
+    ("EMERGENCY", Level::Fatal),
+    // winston's, zap's, loguru's
+    ("SILLY", Level::Trace),
+    ("HTTP", Level::Debug),
+    ("SUCCESS", Level::Info),
+    ("DPANIC", Level::Fatal),
+    ("PANIC", Level::Fatal),
+];
+
 impl Level {
-    /// The level of that name in any case; `None` for all others, such as the numbers that some loggers write.
+    /// The level of that name in any case: one of the six, Python's `WARNING` or its `CRITICAL`.
     #[must_use]
     pub fn parse(name: &str) -> Option<Level> {
         let names = [
@@ -33,8 +61,34 @@ impl Level {
             ("FATAL", Level::Fatal),
             ("CRITICAL", Level::Fatal),
         ];
-        names.iter().find(|(known, _)| name.eq_ignore_ascii_case(known)).map(|(_, level)| *level)
+        named(&names, name)
     }
+
+    /// The level that a log line says of itself, by the name that any of the known loggers gives it; `None` for all others, such as the
+    /// numbers that some loggers write.
+    #[must_use]
+    pub fn of_line(name: &str) -> Option<Level> {
+        Level::parse(name).or_else(|| named(&LOGGERS_NAMES, name)).or_else(|| Level::of_slog(name))
+    }
+
+    /// `INFO+2`, `WARN-1`: Go's `log/slog` counts from the next lower name. Four lie between two names, so that `ERROR+4` is as good as fatal.
+    fn of_slog(name: &str) -> Option<Level> {
+        let (base, offset) = name.split_at_checked(name.find(['+', '-'])?)?;
+        let offset: i64 = offset.parse().ok()?;
+        let base = named(&[("DEBUG", -4), ("INFO", 0), ("WARN", 4), ("ERROR", 8)], base)?;
+        Some(match offset.saturating_add(base) {
+            12.. => Level::Fatal,
+            8.. => Level::Error,
+            4.. => Level::Warn,
+            0.. => Level::Info,
+            -4.. => Level::Debug,
+            _ => Level::Trace,
+        })
+    }
+}
+
+fn named<T: Copy>(names: &[(&str, T)], name: &str) -> Option<T> {
+    names.iter().find(|(known, _)| name.eq_ignore_ascii_case(known)).map(|(_, level)| *level)
 }
 
 /// Event types that are not shipped: one by name, or all that begin with what stands before the `*`.
@@ -92,7 +146,7 @@ impl Filter {
     /// Whether an event of that type is left out. `level`: what a JSON log line says of itself, between its quotes.
     #[must_use]
     pub fn excludes(&self, kind: &str, level: Option<&str>) -> bool {
-        let low = || self.min_level.is_some_and(|least| level.and_then(Level::parse).is_some_and(|level| level < least));
+        let low = || self.min_level.is_some_and(|least| level.and_then(Level::of_line).is_some_and(|level| level < least));
         self.exclude.iter().any(|pattern| if pattern.is_prefix { kind.starts_with(&pattern.text) } else { kind == pattern.text }) || low()
     }
 }
@@ -139,7 +193,24 @@ mod tests {
             (Some("INFO"), Some("Warning"), false),
             (Some("FATAL"), Some("CRITICAL"), false),
             (Some("FATAL"), Some("ERROR"), true),
-            (Some("FATAL"), Some("verbose"), false),
+            (Some("FATAL"), Some("chatty"), false),
+            (Some("DEBUG"), Some("Verbose"), true),
+            (Some("INFO"), Some("Information"), false),
+            (Some("WARN"), Some("Information"), true),
+            (Some("WARN"), Some("NOTICE"), true),
+            (Some("ERROR"), Some("SEVERE"), false),
+            (Some("FATAL"), Some("SEVERE"), true),
+            (Some("DEBUG"), Some("FINE"), false),
+            (Some("INFO"), Some("FINE"), true),
+            (Some("INFO"), Some("INFO+2"), false),
+            (Some("WARN"), Some("INFO+2"), true),
+            (Some("WARN"), Some("WARN-1"), true),
+            (Some("INFO"), Some("warn-1"), false),
+            (Some("FATAL"), Some("ERROR+4"), false),
+            (Some("DEBUG"), Some("DEBUG-4"), true),
+            (Some("FATAL"), Some("INFO+x"), false),
+            (Some("FATAL"), Some("INFO+99999999999999999999"), false),
+            (Some("FATAL"), Some("+4"), false),
             (Some("FATAL"), Some("30"), false),
             (Some("TRACE"), Some("TRACE"), false),
             (Some("DEBUG"), Some("trace"), true),

@@ -1,9 +1,13 @@
-//! The telemetry listener: takes Lambda's POSTs, answers 200 at once, puts the events into the queue. Owns every tiny_http hazard.
+//! The telemetry listener: takes Lambda's POSTs, hands the events on, and then answers 200. Owns every tiny_http hazard.
 //!
+//! - An answer to a pipelined request waits until the one before it is answered: nothing is answered while the intake's lock is held.
+//! - A request that is dropped with its body unread reads the rest first, into a buffer of the size that the client declared: the rest is
+//!   read here, or the request is never dropped.
+//! - A chunked body that ends inside a chunk looks like one that ends as it should: see `is_whole`.
 //! - Reading a body has no time-out, so a client that stalls costs its thread: another takes over before a body is read (leader and followers).
 //! - Its accept thread ends with the first failed `accept`, and panics where the socket cannot be duplicated (no file descriptor left): the
 //!   bound socket is kept here as well, so that another server can go on with it, while the first still serves its connections.
-//! - `Request::respond` on a body that was not read blocks until the client hangs up: it costs a follower, not the listener.
+//! - It asks for the rest of an unread body without a time-out: that costs a follower, not the listener.
 //!
 //! Runs on threads named `listener`. It never waits for room in the queue.
 
@@ -16,21 +20,28 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tiny_http::{Method, Request, Response, Server};
 
-use super::body::{Intake, Signal, Taken};
+use super::destination::Destination;
 use super::filter::Filter;
+use super::intake::{Intake, ParsedBody, Signal};
 use crate::clock::epoch_ms;
-use crate::dispatch::admission::Admission;
-use crate::dispatch::message;
+use crate::dispatch::{admission::Admission, message};
+use crate::event::{Batch, Event};
 use crate::ledger::Ledger;
 use crate::log;
 use crate::panic;
 use crate::random;
 use crate::sandbox::Sandbox;
 
-/// Lambda's bodies have 2 x `maxBytes` and some; one larger than this is refused.
+/// Lambda's bodies have 2 x `maxBytes` and some; one larger than this is not taken.
 pub const MAX_BODY: usize = 8 * 1024 * 1024;
+/// So much of a body that is not taken is read, so that the client gets to see its answer. Lambda posts nothing that is larger.
+const MAX_UNREAD: usize = 64 * 1024 * 1024;
 /// Room behind a body for the ids that its events share, so that it need not be moved for them.
 const SIDE_ROOM: usize = 256;
+/// How long SHUTDOWN waits for a body that is being parsed, before it does without what is held back.
+const PARSING_TIME: Duration = Duration::from_millis(100);
+/// Names the boot of the machine, which is the sandbox: the same for each of its processes.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Threads that may be stuck in stalled bodies before the listener itself reads on the last one.
 const MAX_THREADS: usize = 64;
 
@@ -38,16 +49,14 @@ const MAX_THREADS: usize = 64;
 #[derive(Debug)]
 pub struct Listener {
     port: u16,
-    path: String,
-    /// Managed Instances: AWS's emulator drops the path.
-    any_path: bool,
+    destination: Destination,
     intake: Mutex<Intake>,
     admission: Admission,
-    /// From now on no POST is answered 200.
-    closed: AtomicBool,
     sandbox: Arc<Sandbox>,
     ledger: Arc<Ledger>,
     threads: AtomicUsize,
+    /// Nobody looks into the queue any more: no POST is answered 200.
+    closed: AtomicBool,
 }
 
 /// One bound socket and its idle threads. There is a second one after an `accept` has failed: the first still has its connections.
@@ -67,26 +76,46 @@ impl Listener {
         TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
     }
 
-    /// A listener that hands what it takes to `admission`. `any_path` and overlapping invocations are Managed Instances' ways.
+    /// A listener that hands what it takes to `admission`. On Managed Instances invocations overlap, and AWS's emulator drops the path.
     #[must_use]
     pub fn new(port: u16, filter: Filter, managed_instances: bool, admission: Admission, sandbox: Arc<Sandbox>, ledger: Arc<Ledger>) -> Listener {
+        let boot_id = std::fs::read_to_string(BOOT_ID).ok().map(|id| id.trim().to_owned()).filter(|id| !id.is_empty());
+        let facts = sandbox.facts();
+        let function = [&facts.account_id, &facts.function_name, &facts.function_version].map(|fact| fact.as_deref().unwrap_or_default());
+        let random = || format!("{}{}", random::hex16(), random::hex16());
         Listener {
             port,
-            path: format!("/{}{}", random::hex16(), random::hex16()),
-            any_path: managed_instances,
+            destination: Destination::new(boot_id.as_deref(), &function, random, managed_instances),
             intake: Mutex::new(Intake::new(filter, managed_instances)),
             admission,
-            closed: AtomicBool::new(false),
             sandbox,
             ledger,
             threads: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
         }
     }
 
-    /// Where Lambda is to post. The path is a secret: nobody else in the sandbox can put events in.
+    /// Where Lambda is to post.
     #[must_use]
     pub fn uri(&self) -> String {
-        format!("http://sandbox.localdomain:{}{}", self.port, self.path)
+        format!("http://sandbox.localdomain:{}{}", self.port, self.destination.path())
+    }
+
+    /// An invocation begins.
+    pub fn invoked(&self) {
+        if self.destination.invoked() {
+            log::warn!("any-path", "for some invocations all POSTs were to another path than Lambda was given; from now on any path is taken");
+        }
+    }
+
+    /// An invocation was held for a `platform.runtimeDone` that did not come by its deadline.
+    pub fn waited_in_vain(&self) {
+        if self.destination.waited_in_vain() {
+            log::warn!(
+                "any-path",
+                "platform.runtimeDone did not come, and POSTs to another path than Lambda was given were refused; from now on any path is taken"
+            );
+        }
     }
 
     /// Serves the bound socket from now on.
@@ -128,21 +157,25 @@ impl Listener {
     }
 
     /// From now on no POST is answered 200: what is taken in already is in the channel when this comes back, and so is what was held back for
-    /// a continuation that never came. A listener's thread that does not come to an end is waited for until `until`.
+    /// a continuation that never came. A body that is still being parsed is waited for, but not for long.
     pub fn close(&self, until: Instant) {
+        let until = until.min(Instant::now() + PARSING_TIME);
         let intake = loop {
             match self.intake.try_lock() {
                 Ok(intake) => break Some(intake),
                 Err(TryLockError::Poisoned(poisoned)) => break Some(poisoned.into_inner()),
-                // Not if a thread that panicked has the lock: it never gives it back.
+                // A thread that panicked with the lock never gives it back.
                 Err(TryLockError::WouldBlock) if panic::happened() || Instant::now() >= until => break None,
                 Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(1)),
             }
         };
         self.closed.store(true, Ordering::Release);
-        if let Some(mut intake) = intake {
-            let taken = intake.finish(epoch_ms(SystemTime::now()));
-            self.hand_over(taken);
+        match intake {
+            Some(mut intake) => {
+                let taken = intake.finish(epoch_ms(SystemTime::now()));
+                self.hand_over(taken);
+            }
+            None => log::warn!("close", "a telemetry POST is still being read at SHUTDOWN; a cut record before it may be lost"),
         }
     }
 
@@ -173,43 +206,58 @@ impl Listener {
     }
 
     fn handle(&self, mut request: Request) {
-        if *request.method() != Method::Post || !(self.any_path || request.url() == self.path) {
+        if *request.method() != Method::Post || !self.destination.admits(request.url()) {
             self.ledger.refused_posts.add(1);
-            return answer(request, 404);
+            log::warn!("refused", "a request that is no POST to the path that Lambda was given is refused (HTTP 404)");
+            return discard(request, 0, 404);
         }
         let declared = request.body_length().unwrap_or(0);
         if declared > MAX_BODY {
-            self.ledger.refused_posts.add(1);
-            log::error!("body", "a telemetry POST of {declared} bytes is refused; at most {MAX_BODY} are taken");
-            return answer(request, 413);
+            return self.too_large(request, 0);
         }
         let (mut body, events) = self.admission.buffers(declared + SIDE_ROOM);
         let read = read_body(request.as_reader(), declared, &mut body);
         if body.len() > MAX_BODY {
-            self.ledger.refused_posts.add(1);
-            log::error!("body", "a telemetry POST of more than {MAX_BODY} bytes is refused");
-            return answer(request, 413);
+            return self.too_large(request, body.len());
         }
-        if read.is_err() || (declared > 0 && body.len() < declared) {
+        if read.is_err() || !is_whole(&body, request.body_length()) {
             // Cut off on the way: Lambda was not told 200 and sends it again.
             return answer(request, 400);
         }
-        panic::switch("listener");
-        let mut intake = self.lock();
-        if !self.closed.load(Ordering::Acquire) {
-            let taken = intake.take_with(body, events, epoch_ms(SystemTime::now()));
-            self.hand_over(taken);
-        }
-        drop(intake);
-        // Never while the lock is held: an answer can wait for that of the request before. And 200 only for what the dispatcher will see.
-        answer(request, if self.closed.load(Ordering::Acquire) { 503 } else { 200 });
+        let taken = self.take(body, events);
+        answer(request, if taken { 200 } else { 503 });
     }
 
-    fn hand_over(&self, taken: Taken) {
+    /// Puts a body's events into the queue before its answer: the next POST, which comes after the answer, cannot overtake them. Says whether they
+    /// will be looked at.
+    fn take(&self, body: Vec<u8>, events: Vec<Event>) -> bool {
+        let mut intake = self.lock();
+        if self.closed.load(Ordering::Acquire) {
+            return false;
+        }
+        panic::switch("listener");
+        // Main may know of an invocation before its `platform.start` has come.
+        self.sandbox.each_invocation(|request_id| intake.invoked(request_id));
+        let taken = intake.take_with(body, events, epoch_ms(SystemTime::now()));
+        self.hand_over(taken);
+        // SHUTDOWN did not wait for so long a body.
+        !self.closed.load(Ordering::Acquire)
+    }
+
+    /// Lambda might post a batch that was refused again and again, and nothing behind it: it is told 200, and the loss is counted.
+    fn too_large(&self, request: Request, have_read: usize) {
+        self.ledger.refused_posts.add(1);
+        log::error!("body", "a telemetry POST of more than {MAX_BODY} bytes is dropped");
+        // The end of an invocation that is held may have been in it.
+        self.admission.admit(Batch::default(), vec![message::Signal::Gap], now());
+        discard(request, have_read, 200);
+    }
+
+    fn hand_over(&self, taken: ParsedBody) {
         self.ledger.unparsed.add(taken.unparsed);
         self.ledger.excluded.add(taken.excluded);
         let signals = taken.signals.into_iter().filter_map(|signal| self.signal(signal)).collect();
-        self.admission.admit(taken.batch, signals, Instant::now());
+        self.admission.admit(taken.batch, signals, now());
     }
 
     fn signal(&self, signal: Signal) -> Option<message::Signal> {
@@ -228,7 +276,7 @@ impl Listener {
                 }
                 Some(message::Signal::Started(request_id))
             }
-            Signal::RuntimeDone { request_id, at } => Some(message::Signal::Done { request_id, at, failed: false }),
+            Signal::RuntimeDone { request_id, at, failed } => Some(message::Signal::Done { request_id, at, failed }),
             Signal::Report { request_id } => Some(message::Signal::Reported(request_id)),
             Signal::InitReport => Some(message::Signal::InitReported),
             Signal::LogsDropped { records, bytes } => {
@@ -244,6 +292,10 @@ impl Listener {
     fn lock(&self) -> MutexGuard<'_, Intake> {
         self.intake.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn now() -> message::Now {
+    message::Now { mono: Instant::now(), wall: epoch_ms(SystemTime::now()) }
 }
 
 /// Reads a body into a buffer that may be used already. One that says its length is read up to that, any other up to its end or the bound.
@@ -268,6 +320,37 @@ fn read_body(reader: &mut dyn Read, declared: usize, body: &mut Vec<u8>) -> IoRe
     }
     body.truncate(have);
     Ok(())
+}
+
+/// Whether a body came to its end. A chunked one does not say how long it is, and tiny_http reports the end of the connection inside a chunk as
+/// its end. But Lambda posts arrays of objects, also where it cuts a record, and what was cut off elsewhere does not end like one.
+fn is_whole(body: &[u8], declared: Option<usize>) -> bool {
+    match declared {
+        Some(declared) => body.len() == declared,
+        None => {
+            let mut end = body.iter().rev().filter(|byte| !byte.is_ascii_whitespace());
+            matches!((end.next(), end.next()), (Some(b']'), Some(b'}' | b'[')) | (None, _))
+        }
+    }
+}
+
+/// Answers a request whose body is not wanted, of which `have_read` bytes were read.
+fn discard(mut request: Request, have_read: usize, status: u16) {
+    if request.body_length().is_some_and(|declared| declared > MAX_UNREAD) {
+        // It cannot be dropped: that would reserve as much memory as the client declared. Its connection stays as it is.
+        return std::mem::forget(request);
+    }
+    let mut buffer = [0; 16 * 1024];
+    let mut left = MAX_UNREAD.saturating_sub(have_read);
+    while left > 0 {
+        match request.as_reader().read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => left = left.saturating_sub(count),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    answer(request, status);
 }
 
 /// A client that hung up is nobody's problem here.

@@ -10,6 +10,7 @@
     reason = "test code: a broken assumption should stop the test where it happens"
 )]
 
+mod cuts;
 mod packing;
 
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use kinesis_telemetry_extension::event::{Batch, Event};
 use kinesis_telemetry_extension::kinesis::error::read_error;
 use kinesis_telemetry_extension::kinesis::record::Envelope;
 use kinesis_telemetry_extension::kinesis::response::read_outcomes;
-use kinesis_telemetry_extension::lambda::body::Intake;
+use kinesis_telemetry_extension::lambda::intake::Intake;
 use kinesis_telemetry_extension::sandbox::Sandbox;
 
 const ALL: Types = Types { platform: true, function: true, extension: true };
@@ -158,38 +159,6 @@ fn both_ways_of_reading_a_body_agree() {
             (events.map(parts).collect::<Vec<_>>(), taken.signals, lines(&intake.finish(0).batch).len())
         };
         assert_eq!(read(body.clone()), read(by_serde), "{}", String::from_utf8_lossy(&body));
-    });
-}
-
-#[test]
-fn records_cut_anywhere_are_put_together() {
-    rounds(3000, |rng| {
-        let long = format!(r#"{{"message":"{}{}","level":"INFO"}}"#, marker(1), "aé\\\"日🎉".repeat(rng.usize(1..60)));
-        let head = r#"{"time":"2026-11-23T09:15:45.012Z","type":"function","record":"#;
-        let neighbour = format!("{head}\"{}\"}}", marker(2));
-        let mut cuts: Vec<usize> = (0..rng.usize(1..5)).map(|_| rng.usize(1..long.len())).collect();
-        cuts.extend([0, long.len()]);
-        cuts.sort_unstable();
-        cuts.dedup();
-        let pieces: Vec<Vec<u8>> = cuts.windows(2).map(|w| [head.as_bytes(), &long.as_bytes()[w[0]..w[1]], b"}"].concat()).collect();
-        let mut intake = Intake::new(ALL, false);
-        let mut found = Vec::new();
-        let mut body = if rng.bool() { [b"[", neighbour.as_bytes(), b","].concat() } else { b"[".to_vec() };
-        let before = body.len() > 1;
-        for (n, piece) in pieces.iter().enumerate() {
-            body.extend_from_slice(piece);
-            // A POST may end between any two pieces.
-            if n + 1 < pieces.len() && rng.bool() {
-                body.push(b']');
-                found.extend(lines(&intake.take(std::mem::replace(&mut body, b"[".to_vec()), 0).batch));
-            } else if n + 1 < pieces.len() {
-                body.push(b',');
-            }
-        }
-        body.extend_from_slice(format!(",{neighbour}]").as_bytes());
-        found.extend(lines(&intake.take(body, 0).batch));
-        assert_eq!(found.len(), 2 + usize::from(before), "{found:#?}");
-        assert!(found[usize::from(before)].starts_with(&format!("{head}{long}")), "{found:#?}");
     });
 }
 

@@ -69,10 +69,20 @@ proptest! {
             if !again.is_empty() {
                 request.keep(|index| failing[index]);
                 prop_assert_eq!(&records(&mut request), &again);
-                if again.len() > 1 {
-                    let (mut left, mut right) = request.split();
-                    prop_assert_eq!([records(&mut left), records(&mut right)].concat(), again);
+                // Halved until each event stands alone: all of them, in their order, each under its own key.
+                let events = request.events();
+                let (mut parts, mut alone) = (vec![request], Vec::new());
+                while let Some(part) = parts.pop() {
+                    match part.halve() {
+                        Ok((left, right)) => parts.extend([right, left]),
+                        Err(part) => alone.push(*part),
+                    }
                 }
+                prop_assert_eq!(alone.iter().map(Request::events).sum::<u64>(), events);
+                prop_assert!(alone.iter().all(|part| part.len() == 1 && part.events() == 1));
+                let alone: Vec<(String, Vec<u8>)> = alone.iter_mut().flat_map(records).collect();
+                let lines = again.iter().flat_map(|(key, data)| data.split_inclusive(|b| *b == b'\n').map(move |line| (key.clone(), line.to_vec())));
+                prop_assert_eq!(alone, lines.collect::<Vec<_>>());
             }
             sent.append(&mut first);
         }

@@ -1,4 +1,4 @@
-//! `--check`: what a person is told, and to mend.
+//! `--check`: what it reports, and what a person is to fix.
 
 use std::net::TcpListener;
 use std::process::Command;
@@ -33,7 +33,7 @@ fn check(kinesis: &Kinesis, change: impl FnOnce(&mut Command)) -> (bool, String)
 #[track_caller]
 fn wrong((good, said): (bool, String), parts: &[&str]) {
     assert!(!good, "{said}");
-    for part in parts.iter().chain(&["WRONG", "mend: ", "would not arrive"]) {
+    for part in parts.iter().chain(&["FAIL", "fix: ", "would not arrive"]) {
         assert!(said.contains(part), "{part} missing in:\n{said}");
     }
 }
@@ -42,7 +42,7 @@ fn wrong((good, said): (bool, String), parts: &[&str]) {
 fn all_is_well() {
     for kinesis in [Kinesis::start(), Kinesis::builder().tls().start()] {
         let (good, said) = check(&kinesis, |_| {});
-        assert!(good && said.contains("one record was taken") && !said.contains("mend"), "{said}");
+        assert!(good && said.contains("one record was taken") && said.ends_with("OK: Kinesis accepted a test record\n"), "{said}");
         let account = kinesis.account();
         assert_eq!((account.events.len(), account.of_type("kinesis-telemetry.check").len()), (1, 1));
     }
@@ -114,7 +114,7 @@ fn a_bad_certificate_authority() {
     let answer = check(&kinesis, |command| {
         command.env("AWS_CA_BUNDLE", other.ca_bundle().unwrap());
     });
-    wrong(answer, &["Tls", "the one that is set does not fit"]);
+    wrong(answer, &["Tls", "one that is set does not fit"]);
     for file in ["/nowhere.pem", "/dev/null"] {
         let answer = check(&kinesis, |command| {
             command.env("AWS_CA_BUNDLE", file);
@@ -168,10 +168,59 @@ fn roles_and_their_refusals() {
     for (status, code, part) in [
         (403, "AccessDenied", "allow the function's role sts:AssumeRole on arn:aws:iam::210987654321:role/writer"),
         (403, "RegionDisabledException", "activate STS for region us-east-1"),
-        (403, "ExpiredToken", "the credentials"),
+        (403, "ExpiredToken", "get fresh credentials"),
         (503, "ServiceUnavailable", "can be reached from here"),
     ] {
         identity.refuses(Some((status, code, "as STS says it")));
         wrong(check(&kinesis, with_role), &[&format!("AssumeRole.{code}"), "AWS says: as STS says it", part]);
     }
+}
+
+#[test]
+fn a_role_is_only_reported_as_assumed_when_it_was() {
+    let own = Credentials::default();
+    let kinesis = Kinesis::start();
+    let identity = Identity::start(&own, &own);
+    let cases: [(&str, &[(&str, &str)]); 4] = [
+        ("CaBundle", &[("AWS_CA_BUNDLE", "/nowhere.pem")]),
+        ("BadCredentials", &[("AWS_SESSION_TOKEN", "to\nken")]),
+        ("ContainerCredentials.ConnectionFailed", &[("AWS_ACCESS_KEY_ID", ""), ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:9/")]),
+        ("AssumeRole.ConnectionFailed", &[("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:9/")]),
+    ];
+    for (code, variables) in cases {
+        let answer = check(&kinesis, |command| {
+            command.env("KINESIS_TELEMETRY_ROLE_ARN", "arn:aws:iam::210987654321:role/writer").env("AWS_ENDPOINT_URL_STS", identity.sts_url());
+            command.envs(variables.iter().copied());
+        });
+        assert!(!answer.1.contains("is assumed"), "{}", answer.1);
+        wrong(answer, &[code]);
+    }
+    // Assumed, and refused by Kinesis after that.
+    kinesis.fault(Fault::error(400, "AccessDeniedException"));
+    let answer = check(&kinesis, |command| {
+        command.env("KINESIS_TELEMETRY_ROLE_ARN", "arn:aws:iam::210987654321:role/writer").env("AWS_ENDPOINT_URL_STS", identity.sts_url());
+    });
+    wrong(answer, &["role/writer is assumed", "allow arn:aws:iam::210987654321:role/writer the action kinesis:PutRecords"]);
+}
+
+#[test]
+fn plain_http_to_another_machine_is_noted() {
+    let kinesis = Kinesis::start();
+    let answer = check(&kinesis, |command| {
+        command.env("AWS_ENDPOINT_URL_KINESIS", "http://no-such-host.invalid/path");
+    });
+    wrong(answer, &["note  settings: http://no-such-host.invalid is called over plain http"]);
+    let (good, said) = check(&kinesis, |_| {});
+    assert!(good && !said.contains("plain http"), "{said}");
+}
+
+/// Escape sequences of an answer could draw a forged line, or hide the true one.
+#[test]
+fn an_answer_cannot_move_the_cursor() {
+    let kinesis = Kinesis::start();
+    kinesis.fault(Fault::error_text(400, "Bad\u{1b}[2K\nok    Kinesis", "\u{1b}[1A\u{9b}2Kone record was taken\u{202e}\nok    Kinesis: forged"));
+    let answer = check(&kinesis, |_| {});
+    assert!(answer.1.chars().all(|c| c == '\n' || c == ' ' || c.is_ascii_graphic()), "{:?}", answer.1);
+    assert!(answer.1.lines().all(|line| !line.starts_with("ok    Kinesis")), "{}", answer.1);
+    wrong(answer, &["Bad2KokKinesis: HTTP 400"]);
 }

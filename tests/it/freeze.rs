@@ -116,13 +116,12 @@ fn a_runtime_done_that_never_comes_is_waited_for_once() {
     // Another types' filter cannot take it away; only Lambda can.
     let lambda = extension(&kinesis).timeout(ms(1500)).start();
     lambda.init().unwrap();
-    lambda.deliver(|way| way.path = Some("/lost".to_owned()));
+    lambda.deliver(|way| way.lost_type = Some("platform.runtimeDone".to_owned()));
     let first = lambda.invoke(Invocation::new().text("one")).unwrap();
     assert!(!first.deadline_exceeded);
     let later: Vec<_> = (0..3).map(|_| lambda.invoke(Invocation::new().text("more").work(ms(20))).unwrap()).collect();
     assert!(later.iter().all(|report| report.held * 4 < first.held), "{:?} then {:?}", first.held, later.iter().map(|r| r.held).collect::<Vec<_>>());
     assert_eq!(lambda.stderr().iter().filter(|line| line.contains("runtimeDone")).count(), 1, "{:?}", lambda.stderr());
-    lambda.deliver(|way| way.path = None);
     assert!(lambda.shutdown("spindown").is_clean());
     kinesis.account().compare(&lambda.sent()).assert_lossless();
 }

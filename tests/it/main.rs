@@ -10,17 +10,22 @@ mod check;
 mod delivery;
 mod deployed;
 mod freeze;
+mod golden;
 mod house;
+mod lambda_variants;
 mod lifecycle;
+mod listener;
 mod loss;
 mod matrix;
 mod panics;
 mod platforms;
 mod records;
 mod scale;
+mod secrets;
 mod settings;
 mod shutdown;
 mod walls;
+mod wire;
 
 use std::path::PathBuf;
 

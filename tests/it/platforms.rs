@@ -59,7 +59,11 @@ fn a_token_file_wins_and_is_read_each_time() {
     lambda.init().unwrap();
     lambda.invoke(Invocation::new().text("refused")).unwrap();
     assert_eq!(kinesis.puts().len(), 0);
-    assert!(lambda.stderr()[0].contains("ContainerCredentials: HTTP 404"), "{:?}", lambda.stderr());
+    assert!(
+        lambda.stderr()[0].contains("ContainerCredentials.Http404: HTTP 404; to fix it, see AWS_CONTAINER_CREDENTIALS_FULL_URI"),
+        "{:?}",
+        lambda.stderr()
+    );
     std::fs::write(file.path(), identity.token()).unwrap();
     lambda.invoke(Invocation::new().work(ms(1100))).unwrap();
     lambda.invoke(Invocation::new().text("taken")).unwrap();

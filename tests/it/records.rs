@@ -1,6 +1,6 @@
 //! What data teams ask of the stream: filters, enrichment, and every form that records come in.
 
-use sandbox::{Invocation, Kinesis};
+use sandbox::{Cut, CutForm, Delivery, Invocation, Kinesis};
 use serde_json::json;
 
 use crate::{extension, ledger};
@@ -41,7 +41,7 @@ fn log_lines_below_the_level_stay_and_those_without_one_go() {
     let lambda = extension(&kinesis).setting("MIN_LEVEL", "WARN").start();
     lambda.init().unwrap();
     let level = |level: &str| json!({"level": level, "message": format!("json {level}")});
-    let invocation = ["TRACE", "debug", "INFO", "WARN", "Warning", "ERROR", "CRITICAL", "chatty"]
+    let invocation = ["TRACE", "debug", "INFO", "Information", "FINE", "WARN-1", "WARN", "Warning", "ERROR", "CRITICAL", "chatty"]
         .iter()
         .fold(Invocation::new(), |invocation, name| invocation.json(&level(name)))
         .json(&json!({"level": 10, "message": "json number"}))
@@ -53,8 +53,11 @@ fn log_lines_below_the_level_stay_and_those_without_one_go() {
     let mut shipped: Vec<String> = account.of_type("function").iter().map(|event| String::from_utf8_lossy(&event.record).into_owned()).collect();
     shipped.retain(|record| record.contains("json") || record.contains("text"));
     assert_eq!(shipped.len(), 8, "{shipped:?}");
-    assert!(shipped.iter().all(|record| !["TRACE", "debug", "json INFO"].iter().any(|low| record.contains(low))), "{shipped:?}");
-    assert_eq!(ledger(&kinesis)["excluded"], 3);
+    assert!(
+        shipped.iter().all(|record| !["TRACE", "debug", "json INFO", "Information", "FINE", "WARN-1"].iter().any(|low| record.contains(low))),
+        "{shipped:?}"
+    );
+    assert_eq!(ledger(&kinesis)["excluded"], 6);
 }
 
 #[test]
@@ -91,7 +94,8 @@ fn tenant_trace_and_cold_start_stand_where_they_are_known_and_nowhere_else() {
         assert_eq!((&event["tenantId"], &event["requestId"]), (&json!("blue"), &json!(first.request_id)), "{event}");
         assert_eq!(event["coldStart"], true, "{event}");
     }
-    assert_eq!(of("json one")["tenantId"], "own \"tenant\"");
+    // What a log says of itself does not count against the platform.
+    assert_eq!(of("json one")["tenantId"], "blue");
     // Printed after the first invocation's end and before the second's start: it belongs to the first.
     assert_eq!((&of("late")["requestId"], &of("late")["tenantId"]), (&json!(first.request_id), &json!("blue")));
     let two = of("text two");
@@ -104,6 +108,45 @@ fn tenant_trace_and_cold_start_stand_where_they_are_known_and_nowhere_else() {
         .map(|key| start.rfind(key).unwrap())
         .collect();
     assert!(places.is_sorted(), "{start}");
+}
+
+#[test]
+fn what_a_json_log_says_of_itself_is_lifted() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).json_logs().start();
+    lambda.init().unwrap();
+    let arn = "arn:aws:lambda:us-east-1:123456789012:function:orders:7/durable-execution/x/y";
+    let first = Invocation::new()
+        .json(&json!({"message": "durable", "executionArn": arn, "trace_id": "1-62e900b2-710d76f009d6e7785905449a"}))
+        .json(&json!({"message": "forged", "requestId": "79b4f56e-95b1-4643-9700-2807f4e68189"}));
+    let first = lambda.invoke(first).unwrap();
+    lambda.invoke(Invocation::new().json(&json!({"message": "java", "AWSRequestId": first.request_id}))).unwrap();
+    assert!(lambda.shutdown("spindown").is_clean());
+    let account = kinesis.account();
+    let of = |text: &str| account.containing(text)[0].json();
+    assert_eq!((&of("durable")["executionArn"], &of("durable")["traceId"]), (&json!(arn), &json!("1-62e900b2-710d76f009d6e7785905449a")));
+    // No invocation of that id was ever here; of the other there was.
+    assert_eq!(of("forged")["requestId"], json!(first.request_id));
+    assert_eq!((&of("java")["requestId"], &of("java")["coldStart"]), (&json!(first.request_id), &json!(true)));
+}
+
+#[test]
+fn records_over_lambdas_limit_come_back_whatever_they_hold() {
+    for form in [CutForm::Within, CutForm::Across] {
+        let kinesis = Kinesis::start();
+        let delivery = Delivery { cut: Some(Cut { over: 262_144, form }), ..Delivery::default() };
+        let lambda = extension(&kinesis).delivery(delivery).json_logs().start();
+        lambda.init().unwrap();
+        let objects = |text: &str| format!("[{}]", vec![text; 700_000 / text.len()].join(",")).into_bytes();
+        let invocation = Invocation::new()
+            .raw(objects(r#"{"a":1234567890123456789012345678901234567890,"b":-1.5E+10}"#))
+            .raw(objects(r#"{"time":"2026-11-01T00:00:00.000Z","level":1.25e-3}"#))
+            .raw(objects(r#"{"time":"2026-11-01T00:00:00.000Z","type":"function","record":12345678}"#));
+        lambda.invoke(invocation).unwrap();
+        assert!(lambda.shutdown("spindown").is_clean());
+        kinesis.account().compare(&lambda.sent()).assert_clean();
+        assert_eq!(ledger(&kinesis)["unparsed"], 0);
+    }
 }
 
 #[test]

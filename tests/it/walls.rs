@@ -13,9 +13,7 @@ const SLACK_KIB: u64 = 12 * 1024;
 #[test]
 fn memory_is_bounded_while_kinesis_hangs_and_a_million_events_arrive() {
     let kinesis = Kinesis::builder().count_only().start();
-    // What is shipped is static, with musl's allocator; glibc's keeps an arena for each thread unless told otherwise.
-    let glibc = extension(&kinesis).env("MALLOC_ARENA_MAX", "1").env("MALLOC_MMAP_THRESHOLD_", "131072");
-    let lambda = glibc.setting("SPOOL_BYTES", "16777216").setting("QUEUE_BYTES", "8388608").timeout(ms(60_000)).start();
+    let lambda = extension(&kinesis).setting("SPOOL_BYTES", "16777216").setting("QUEUE_BYTES", "8388608").timeout(ms(60_000)).start();
     lambda.init().unwrap();
     kinesis.fault(Fault::hang());
     let invocation = Invocation::new().run(|lambda| {

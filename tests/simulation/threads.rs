@@ -587,7 +587,7 @@ impl World {
         let request = Request::restore(self.limits, file.body, &file.index, &file.hash);
         let request = request.expect("what was written can be read");
         let charge = self.process.gauge.charge(request.cost());
-        Outcome::Read(segment, Ok((request, charge, file.doubt)))
+        Outcome::Read(segment, Ok((Box::new(request), charge, file.doubt)))
     }
 
     fn count_poll(&mut self, step: &Step) {

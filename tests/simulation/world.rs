@@ -893,11 +893,8 @@ pub(crate) fn batch(first: u32, body: &Body) -> Batch {
         text: Span::new(&text),
         record: Span::new(&record),
         request_id,
-        trace_id: Span::default(),
-        tenant_id: Span::default(),
         number: u64::from(first) + n as u64,
-        cold_start: false,
-        restores: 0,
+        ..Event::default()
     });
     Batch::new(bytes, events.collect())
 }

@@ -40,6 +40,7 @@ mod kinesis;
 mod lambda;
 mod proxy;
 mod server;
+mod silent;
 mod wait;
 
 pub use clock::{amz_date, iso_millis, parse_amz_date, unix_millis};
@@ -53,5 +54,6 @@ pub use lambda::{
     ApiCall, Cut, CutForm, Delivery, Exit, Expected, Failure, FloodReport, InitReport, Invocation, InvokeReport, Lambda, LambdaBuilder, LambdaError,
     NextCall, OutputLine, Post, SETTING_PREFIX, SentEvent, ShutdownReport, Stats, Subscription,
 };
-pub use proxy::Proxy;
+pub use proxy::{Proxy, ProxyFault};
+pub use silent::SilentPort;
 pub use wait::{ms, wait_until};

@@ -22,6 +22,18 @@ pub struct Proxy {
 struct Tunnels {
     target: SocketAddr,
     requests: Mutex<Vec<String>>,
+    faults: Mutex<(u32, Option<ProxyFault>)>,
+}
+
+/// What a proxy does instead of opening a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyFault {
+    /// Sends an answer without end, a byte after each pause.
+    Drip(Duration),
+    /// Closes the connection without an answer.
+    Close,
+    /// Says that the tunnel is open, and closes it.
+    CutTunnel,
 }
 
 impl Proxy {
@@ -32,7 +44,7 @@ impl Proxy {
     #[must_use]
     pub fn to(kinesis: &Kinesis) -> Self {
         let target = SocketAddr::from((Ipv4Addr::LOCALHOST, kinesis.port()));
-        let tunnels = Arc::new(Tunnels { target, requests: Mutex::default() });
+        let tunnels = Arc::new(Tunnels { target, requests: Mutex::default(), faults: Mutex::default() });
         let server = Server::start(Arc::clone(&tunnels) as _).expect("a port of 127.0.0.1 is free");
         Self { server, tunnels }
     }
@@ -41,6 +53,11 @@ impl Proxy {
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.server.address())
+    }
+
+    /// The next `times` tunnels end like this.
+    pub fn fault(&self, fault: ProxyFault, times: u32) {
+        *lock(&self.tunnels.faults) = (times, Some(fault));
     }
 
     /// The first line of every request so far: `CONNECT host:port HTTP/1.1`.
@@ -56,13 +73,21 @@ impl Serve for Tunnels {
     }
 }
 
+const HEAD_LIMIT: usize = 8192;
+
 impl Tunnels {
+    fn fault(&self) -> Option<ProxyFault> {
+        let mut faults = lock(&self.faults);
+        faults.0 = faults.0.checked_sub(1)?;
+        faults.1
+    }
+
     fn tunnel(&self, mut client: TcpStream) -> io::Result<()> {
         let mut head = Vec::new();
         let mut byte = [0];
         // Byte by byte, so that nothing of what follows the head is taken.
         while !head.ends_with(b"\r\n\r\n") {
-            if head.len() > 8192 || client.read(&mut byte)? == 0 {
+            if head.len() > HEAD_LIMIT || client.read(&mut byte)? == 0 {
                 return Ok(());
             }
             head.extend_from_slice(&byte);
@@ -72,6 +97,20 @@ impl Tunnels {
         lock(&self.requests).push(line);
         if !connect {
             return client.write_all(b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n");
+        }
+        if let Some(fault) = self.fault() {
+            let pause = match fault {
+                ProxyFault::Close => return Ok(()),
+                ProxyFault::CutTunnel => return client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n"),
+                ProxyFault::Drip(pause) => pause,
+            };
+            client.write_all(b"HTTP/1.1 200 ")?;
+            // Ends with the client, or at the latest when its head would be too large for anybody.
+            for _ in 0..HEAD_LIMIT {
+                std::thread::sleep(pause);
+                client.write_all(b"a")?;
+            }
+            return Ok(());
         }
         let server = TcpStream::connect_timeout(&self.target, Duration::from_secs(1))?;
         client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")?;

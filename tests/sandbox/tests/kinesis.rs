@@ -256,3 +256,49 @@ fn a_tunnel_to_the_real_name() {
     assert_eq!(stored(&kinesis), ["tunnelled"]);
     assert_eq!(proxy.requests(), ["CONNECT kinesis.us-east-1.amazonaws.com:443 HTTP/1.1"]);
 }
+
+#[test]
+fn an_old_connection_becomes_a_black_hole() {
+    let kinesis = unsigned().black_hole_old_connections(ms(50)).start();
+    let mut stream = connect(&kinesis);
+    put(&mut stream, &["young"]).unwrap();
+    put(&mut stream, &["still young"]).unwrap();
+    std::thread::sleep(ms(60));
+    // Neither an answer nor a reset.
+    let error = put(&mut stream, &["old"]).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
+    put(&mut connect(&kinesis), &["on a new one"]).unwrap();
+    assert_eq!(stored(&kinesis), ["young", "still young", "on a new one"]);
+    assert_eq!(kinesis.puts().iter().filter(|put| put.answered == Answered::Never).count(), 1);
+    assert_eq!(kinesis.in_flight(), 1, "its client still waits");
+    drop(stream);
+    wait_until(ms(1000), "the client to be missed", || kinesis.in_flight() == 0);
+}
+
+#[test]
+fn an_idle_connection_is_closed() {
+    for builder in [unsigned().idle_close(ms(50)), unsigned()] {
+        let closes = builder.clone().start();
+        let mut stream = connect(&closes);
+        put(&mut stream, &["x"]).unwrap();
+        let read = stream.read(&mut [0]);
+        // The client's own time-out is longer.
+        assert!(matches!(read, Ok(0)) || matches!(&read, Err(error) if error.kind() == ErrorKind::WouldBlock), "{read:?}");
+        assert_eq!(matches!(read, Ok(0)), format!("{builder:?}").contains("idle_close: Some"), "{read:?}");
+    }
+}
+
+#[test]
+fn a_shard_takes_so_many_records_a_second() {
+    let kinesis = unsigned().shard_limit().shards(1).start();
+    let mut stream = connect(&kinesis);
+    let many = vec!["x"; 500];
+    let failed: Vec<u64> = (0..4).map(|_| put(&mut stream, &many).unwrap().1["FailedRecordCount"].as_u64().unwrap()).collect();
+    assert_eq!(failed[..2], [0, 0]);
+    assert!(failed[3] > 0, "{failed:?}");
+    let (_, answer) = put(&mut stream, &many).unwrap();
+    let last = answer["Records"].as_array().unwrap().last().unwrap();
+    assert_eq!(last["ErrorCode"], "ProvisionedThroughputExceededException");
+    assert!(last["ErrorMessage"].as_str().unwrap().starts_with("Rate exceeded for shard shardId-000000000000"));
+    assert_eq!(kinesis.records().len() as u64, 2500 - failed.iter().sum::<u64>() - answer["FailedRecordCount"].as_u64().unwrap());
+}

@@ -305,3 +305,123 @@ fn nothing_is_left_behind() {
     drop(lambda);
     assert!(!PathBuf::from(format!("/proc/{pid}")).exists() && !directory.exists());
 }
+
+// --- what AWS leaves open --------------------------------------------------------------------------------------------------------------
+
+/// Subscribes a path that no other process has.
+const SUBSCRIBE: &str = r#"register
+    call PUT /2022-07-01/telemetry '{"schemaVersion":"2022-12-13","types":["platform","function"],"buffering":{"timeoutMs":25},"destination":{"protocol":"HTTP","URI":"http://sandbox.localdomain:'$KINESIS_TELEMETRY_PORT'/'$$'"}}' "$id"
+"#;
+
+/// The `deadlineMs` of the last event that the script was given.
+fn deadline(lambda: &Lambda) -> i64 {
+    let printed = lambda.stdout().join("\n");
+    let at = printed.rfind("\"deadlineMs\":").unwrap() + 13;
+    printed[at..].chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
+}
+
+#[test]
+fn the_first_subscription_stays_in_force_if_asked_for() {
+    for keeps in [false, true] {
+        let script = Script::new(&format!("{SUBSCRIBE} next; next"));
+        let builder = script.lambda();
+        let lambda = if keeps { builder.keep_first_subscription() } else { builder }.start();
+        lambda.init().unwrap();
+        let first = lambda.subscription().unwrap();
+        assert!(lambda.invoke(Invocation::new().crashes()).unwrap().reset.unwrap().is_clean());
+        lambda.init().unwrap();
+        assert_eq!(lambda.subscription().unwrap() == first, keeps);
+        let statuses: Vec<u16> = lambda.calls().iter().filter(|call| call.path.ends_with("/telemetry")).map(|call| call.status).collect();
+        assert_eq!(statuses, [200, 200]);
+    }
+}
+
+#[test]
+fn the_path_is_dropped_if_asked_for() {
+    for drops in [false, true] {
+        let script = Script::new(&format!("{SUBSCRIBE} next"));
+        let builder = script.lambda().without_freeze();
+        let lambda = if drops { builder.drop_path() } else { builder }.start();
+        let listener = std::net::TcpListener::bind(("127.0.0.1", lambda.listener_port())).unwrap();
+        lambda.init().unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(stream), &mut line).unwrap();
+        let path = if drops { "/".to_owned() } else { lambda.subscription().unwrap().path };
+        assert_eq!(line, format!("POST {path} HTTP/1.1\r\n"));
+    }
+}
+
+#[test]
+fn a_poster_that_does_not_try_again_drops_and_says_so() {
+    // Nobody listens.
+    let script = Script::new(&format!("{SUBSCRIBE} next"));
+    let lambda = script.lambda().poster_without_retry().without_freeze().start();
+    lambda.init().unwrap();
+    wait_until(ms(2000), "nothing left to post", || lambda.dropped() >= 2 && lambda.drain(ms(0)));
+    let sent = lambda.sent();
+    assert!(sent.iter().all(|event| event.offered == 1 && event.handed == 0), "{sent:?}");
+    assert_eq!(sent.iter().filter(|event| event.kind == "platform.logsDropped").count(), 1, "the report of a report is left out");
+}
+
+#[test]
+fn an_event_type_that_lambda_loses_is_never_posted() {
+    let kinesis = Kinesis::builder().unsigned().start();
+    let lost = Delivery { lost_type: Some("function".to_owned()), ..Delivery::default() };
+    let lambda = floor(&kinesis).delivery(lost).start();
+    lambda.invoke(Invocation::new().text("lost").work(ms(60))).unwrap();
+    let sent = lambda.sent();
+    let handed = |kind: &str| sent.iter().find(|event| event.kind == kind).unwrap().handed;
+    assert_eq!((handed("function"), handed("platform.start")), (0, 1));
+}
+
+#[test]
+fn deadlines_are_moved_or_relative_if_asked_for() {
+    let script = Script::new("register; next; next");
+    let now = || sandbox::unix_millis(std::time::SystemTime::now());
+    let lambda = script.lambda().deadline_offset(-3_600_000).timeout(ms(900)).start();
+    lambda.invoke(Invocation::new()).unwrap();
+    assert!((now() + 899 - 3_610_000..=now() + 900 - 3_600_000).contains(&deadline(&lambda)));
+    let lambda = script.lambda().relative_deadlines().runtime_share_of_shutdown(ms(600)).timeout(ms(900)).start();
+    lambda.invoke(Invocation::new()).unwrap();
+    assert_eq!(deadline(&lambda), 900);
+    let begun = std::time::Instant::now();
+    assert!(lambda.shutdown("spindown").is_clean());
+    assert!(begun.elapsed() >= ms(600));
+    assert!((1000..=1400).contains(&deadline(&lambda)), "{}", deadline(&lambda));
+}
+
+#[test]
+fn a_crash_is_reported_at_once_late_or_never() {
+    let script = Script::new(&format!("{SUBSCRIBE} next; next; read -t 0.2 < <(sleep 0.2)"));
+    let end = |builder: LambdaBuilder| {
+        let lambda = builder.start();
+        lambda.invoke(Invocation::new().crashes()).unwrap();
+        let kinds: Vec<String> = lambda.sent().into_iter().map(|event| event.kind.replace("platform.", "")).collect();
+        kinds[kinds.iter().position(|kind| kind == "start").unwrap()..].join(" ")
+    };
+    assert_eq!(end(script.lambda()), "start runtimeDone report");
+    assert_eq!(end(script.lambda().crash_with_late_runtime_done(ms(100))), "start report runtimeDone");
+    assert_eq!(end(script.lambda().crash_without_runtime_done()), "start report");
+}
+
+#[test]
+fn memory_that_runs_out_kills_the_runtime_alone_if_asked_for() {
+    let script = Script::new("register; next; next");
+    let lambda = script.lambda().oom_of_runtime().start();
+    let report = lambda.invoke(Invocation::new().runs_out_of_memory()).unwrap();
+    assert!(report.reset.unwrap().is_clean());
+    assert!(lambda.stdout().iter().any(|line| line.contains(r#""shutdownReason":"failure""#)));
+}
+
+#[test]
+fn an_init_after_a_reset_uses_up_the_time_out_if_asked_for() {
+    let script = Script::new("register; next; next");
+    let lambda = script.lambda().suppressed_init_counts().relative_deadlines().runtime_init(ms(100), &[]).timeout(ms(5000)).start();
+    assert!(lambda.invoke(Invocation::new().crashes()).unwrap().reset.unwrap().is_clean());
+    lambda.invoke(Invocation::new()).unwrap();
+    assert!(deadline(&lambda) <= 4900, "{}", deadline(&lambda));
+    let lambda = script.lambda().suppressed_init_counts().runtime_init(ms(300), &[]).timeout(ms(200)).start();
+    assert!(lambda.invoke(Invocation::new().crashes()).unwrap().reset.unwrap().is_clean(), "the first init does not count");
+    assert!(lambda.invoke(Invocation::new()).unwrap().reset.is_some(), "the second leaves nothing of the time-out");
+}

@@ -5,15 +5,16 @@ mod faults;
 mod kpl;
 mod put_records;
 mod service;
+mod shard_limit;
 mod sigv4;
 mod store;
 mod tls;
 mod unpack;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 pub use account::{Account, Change, Comparison, ProcessAccount, StoredEvent};
@@ -29,6 +30,8 @@ use crate::server::Server;
 use crate::wait::{Stop, lock, wait_until};
 use put_records::Limits;
 use service::{Service, Setup};
+use shard_limit::ShardLimit;
+use store::Store;
 use tls::Authority;
 
 /// How the endpoint is to be; [`Kinesis::builder`] makes one.
@@ -43,6 +46,9 @@ pub struct KinesisBuilder {
     check_signature: bool,
     count_only: bool,
     tls: bool,
+    black_hole: Option<Duration>,
+    idle_close: Option<Duration>,
+    shard_limit: bool,
 }
 
 impl KinesisBuilder {
@@ -111,6 +117,27 @@ impl KinesisBuilder {
         self
     }
 
+    /// A connection that was idle for so long is dead: what comes on it then is neither stored nor answered, and there is no RST.
+    #[must_use]
+    pub fn black_hole_old_connections(mut self, idle: Duration) -> Self {
+        self.black_hole = Some(idle);
+        self
+    }
+
+    /// A connection that was idle for so long is closed.
+    #[must_use]
+    pub fn idle_close(mut self, idle: Duration) -> Self {
+        self.idle_close = Some(idle);
+        self
+    }
+
+    /// Each shard takes 1 MiB and 1000 records a second; what comes beyond that is throttled, record by record.
+    #[must_use]
+    pub fn shard_limit(mut self) -> Self {
+        self.shard_limit = true;
+        self
+    }
+
     /// Starts listening on a free port of 127.0.0.1.
     ///
     /// # Panics
@@ -128,12 +155,14 @@ impl KinesisBuilder {
             credentials: self.credentials,
             check_signature: self.check_signature,
             count_only: self.count_only,
+            black_hole: self.black_hole,
+            idle_close: self.idle_close,
             tls: authority.as_ref().map(|authority| Arc::clone(&authority.server)),
         };
         let service = Arc::new(Service {
             setup,
             faults: Default::default(),
-            store: Default::default(),
+            store: Mutex::new(Store::new(self.shard_limit.then(ShardLimit::default))),
             rotated: Default::default(),
             clock_ms: AtomicI64::new(0),
             stop: Stop::default(),
@@ -166,6 +195,9 @@ impl Kinesis {
             check_signature: true,
             count_only: false,
             tls: false,
+            black_hole: None,
+            idle_close: None,
+            shard_limit: false,
         }
     }
 

@@ -151,12 +151,15 @@ pub enum RecordOutcome {
     Failed(String),
 }
 
-/// One outcome per record; `sequence` makes the number of a record that is stored.
-pub(crate) fn outcomes(records: &[Record], plan: &Plan, request: u64, mut sequence: impl FnMut(usize) -> String) -> Vec<RecordOutcome> {
+/// What a shard says that has taken enough.
+const THROTTLED: &str = "ProvisionedThroughputExceededException";
+
+/// One outcome per record; `sequence` makes the number of a record that is stored, unless its shard has taken enough.
+pub(crate) fn outcomes(records: &[Record], plan: &Plan, request: u64, mut sequence: impl FnMut(&Record) -> Option<String>) -> Vec<RecordOutcome> {
     let failure = |index: usize, record: &Record| plan.records.iter().find(|(which, ..)| hits(which, request, index, &record.data));
     let outcome = |(index, record): (usize, &Record)| match failure(index, record) {
         Some((_, code, _)) => RecordOutcome::Failed(code.clone()),
-        None => RecordOutcome::Stored(sequence(record.shard)),
+        None => sequence(record).map_or_else(|| RecordOutcome::Failed(THROTTLED.to_owned()), RecordOutcome::Stored),
     };
     records.iter().enumerate().map(outcome).collect()
 }
@@ -188,7 +191,8 @@ fn entry(body: &mut String, record: &Record, outcome: &RecordOutcome, plan: &Pla
             write!(body, r#"{{"SequenceNumber":"{number}","ShardId":"shardId-{:012}"{nulls}}}"#, record.shard)
         }
         RecordOutcome::Failed(code) => {
-            let message = plan.records.iter().find(|(_, name, _)| name == code).map_or("", |(.., text)| text.as_str());
+            let scripted = plan.records.iter().find(|(_, name, _)| name == code).map(|(.., text)| text.clone());
+            let message = scripted.unwrap_or_else(|| format!("Rate exceeded for shard shardId-{:012} in stream under account.", record.shard));
             write!(body, r#"{{"ErrorCode":"{code}","ErrorMessage":"{message}"}}"#)
         }
     };
@@ -260,7 +264,7 @@ mod tests {
         let mut faults = Faults::default();
         faults.set(Fault::throttle(Which::Indices(vec![1])), now);
         let plan = faults.plan(now, |_| false);
-        let outcomes = outcomes(&records, &plan, 1, |shard| format!("49{shard}"));
+        let outcomes = outcomes(&records, &plan, 1, |record| Some(format!("49{}", record.shard)));
         let answer: serde_json::Value = serde_json::from_slice(&answer(&records, &outcomes, &plan)).unwrap();
         assert_eq!(answer["FailedRecordCount"], 1);
         assert_eq!(answer["Records"][1]["ErrorCode"], "ProvisionedThroughputExceededException");

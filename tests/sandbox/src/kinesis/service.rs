@@ -37,6 +37,10 @@ pub(crate) struct Setup {
     pub(crate) credentials: Credentials,
     pub(crate) check_signature: bool,
     pub(crate) count_only: bool,
+    /// After so long an idle connection is dead.
+    pub(crate) black_hole: Option<Duration>,
+    /// After so long an idle connection is closed.
+    pub(crate) idle_close: Option<Duration>,
     pub(crate) tls: Option<Arc<ServerConfig>>,
 }
 
@@ -118,10 +122,20 @@ struct Reply {
 impl Connection<'_> {
     /// One request and its answer; whether the connection goes on.
     fn exchange(&mut self, wire: &mut Wire<Socket>) -> bool {
+        let setup = &self.service.setup;
         let begun = || {
+            let _ = self.socket.set_read_timeout(None);
             lock(&self.service.in_flight).insert(self.id, Arc::clone(&self.socket));
         };
+        let _ = self.socket.set_read_timeout(setup.idle_close);
+        let idle_since = Instant::now();
         match wire.request(BODY_LIMIT, begun) {
+            Ok(request) if setup.black_hole.is_some_and(|idle| request.started.saturating_duration_since(idle_since) >= idle) => {
+                let mut put = Put::of(&request, self.id, setup.tls.is_some(), &[]);
+                put.answered = Answered::Never;
+                lock(&self.service.store).log(put);
+                self.hang()
+            }
             Ok(request) => self.handle(wire, &request),
             Err(ReadError::TooLarge) => {
                 let _ = self.send(wire, &answer(413, &[], b""), &Plan::default());

@@ -5,6 +5,7 @@ use std::time::{Instant, SystemTime};
 
 use super::faults::Plan;
 use super::put_records::{self, Record, RecordOutcome};
+use super::shard_limit::ShardLimit;
 use super::unpack::{StoredEvent, unpack};
 use crate::http::Request;
 
@@ -139,7 +140,6 @@ pub struct Counted {
     pub bytes: u64,
 }
 
-#[derive(Default)]
 pub(crate) struct Store {
     pub(crate) puts: Vec<Put>,
     pub(crate) records: Vec<StoredRecord>,
@@ -147,9 +147,15 @@ pub(crate) struct Store {
     watchers: Vec<Sender<StoredRecord>>,
     started: u64,
     sequence: u64,
+    shard_limit: Option<ShardLimit>,
 }
 
 impl Store {
+    pub(crate) fn new(shard_limit: Option<ShardLimit>) -> Self {
+        let (puts, records, watchers) = (Vec::new(), Vec::new(), Vec::new());
+        Self { puts, records, counted: Counted::default(), watchers, started: 0, sequence: 0, shard_limit }
+    }
+
     /// Whoever holds the receiver sees every record that is stored from now on.
     pub(crate) fn watch(&mut self) -> Receiver<StoredRecord> {
         let (sender, receiver) = mpsc::channel();
@@ -161,13 +167,17 @@ impl Store {
     pub(crate) fn put(&mut self, records: &[Record], plan: &Plan, put: &mut Put) -> Vec<u8> {
         self.started += 1;
         put.number = self.started;
-        let sequence = &mut self.sequence;
-        let outcomes = put_records::outcomes(records, plan, put.number, |shard| {
+        let at = Instant::now();
+        let (sequence, limit) = (&mut self.sequence, &mut self.shard_limit);
+        let outcomes = put_records::outcomes(records, plan, put.number, |record| {
+            let shard = record.shard;
+            if limit.as_mut().is_some_and(|limit| !limit.takes(shard, record.size(), at)) {
+                return None;
+            }
             *sequence += 1;
             // 56 digits that rise within a shard, as the service's do.
-            format!("4965{shard:08}{:026}{:018}", 3_000_000_000_000_000_000_u64, *sequence)
+            Some(format!("4965{shard:08}{:026}{:018}", 3_000_000_000_000_000_000_u64, *sequence))
         });
-        let at = Instant::now();
         for (record, outcome) in records.iter().zip(&outcomes) {
             let RecordOutcome::Stored(number) = outcome else { continue };
             let stored = StoredRecord {

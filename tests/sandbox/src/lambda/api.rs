@@ -188,7 +188,7 @@ impl Api {
             None if body.contains(&schema) => return invalid("schemaVersion is not supported"),
             None => {}
         }
-        let managed = setup.identity.managed;
+        let (managed, keep_first) = (setup.identity.managed, setup.leeway.keep_first_subscription);
         self.0.change(|world| {
             let name = match world.registry.identify(id, false) {
                 Ok(extension) => extension.name.clone(),
@@ -202,7 +202,7 @@ impl Api {
                 Err(problems) => return invalid(&problems),
             };
             let types = subscription.types.clone();
-            let again = world.telemetry.subscribe(subscription);
+            let again = world.telemetry.subscribe(subscription, keep_first);
             let record = events::subscribed(&name, again, &types).into_bytes();
             let time = iso_millis(std::time::SystemTime::now());
             world.emit("platform.telemetrySubscription", record, Expected::Absent, time);

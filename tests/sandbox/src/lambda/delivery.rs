@@ -23,7 +23,12 @@ pub(crate) fn run(shared: &Arc<Shared>) {
             let events: Vec<SentEvent> = batch.iter().map(|index| world.telemetry.events[*index].clone()).collect();
             (world.delivery.clone(), events)
         };
-        let envelopes: Vec<Envelope<'_>> = events.iter().map(envelope).collect();
+        let kept = |event: &&SentEvent| delivery.lost_type.as_ref().is_none_or(|lost| *lost != event.kind);
+        let envelopes: Vec<Envelope<'_>> = events.iter().filter(kept).map(envelope).collect();
+        if envelopes.is_empty() {
+            shared.change(|world| world.telemetry.posting = false);
+            continue;
+        }
         for body in bodies(&envelopes, delivery.cut) {
             if !deliver(shared, &mut client, &body) {
                 return;
@@ -69,6 +74,10 @@ fn deliver(shared: &Shared, client: &mut Client, body: &Body) -> bool {
             }
             again = true;
             continue;
+        }
+        if shared.setup.leeway.poster_without_retry {
+            shared.change(|world| world.telemetry.drop_batch(&body.completes));
+            return true;
         }
         // A new process, or a new subscription, is tried at once.
         let until = Instant::now() + pause;
@@ -128,6 +137,9 @@ impl Client {
             self.port
         );
         send(&mut wire, head.as_bytes(), delivery)?;
+        if let Some(pause) = delivery.pause_after_head {
+            std::thread::sleep(pause);
+        }
         if delivery.expect_continue {
             wire.stream.limit = Duration::from_millis(100);
             match wire.response(1 << 20) {

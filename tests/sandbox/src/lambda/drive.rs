@@ -8,7 +8,7 @@ use super::invocation::{Outcome, Record, Step};
 use super::process::{Process, Stats};
 use super::registry::Registry;
 use super::{Exit, Expected, Failure, InitReport, Invocation, InvokeReport, Lambda, LambdaError, ShutdownReport};
-use crate::clock::{iso_millis, unix_millis};
+use crate::clock::iso_millis;
 use crate::wait::lock;
 
 /// How long a process that has reported a fatal error may take to exit by itself.
@@ -38,6 +38,14 @@ impl Driver {
         }
         self.stats
     }
+}
+
+/// An event that is generated so long after SHUTDOWN.
+pub(super) struct Late {
+    after: Duration,
+    kind: &'static str,
+    record: String,
+    own: Expected,
 }
 
 /// How a stretch of the function's work ended.
@@ -89,7 +97,7 @@ impl Lambda {
         let generation = self.shared.look().generation;
         self.shared.emit("platform.initStart", identity.init_start(phase), Expected::Absent);
         let begun = Instant::now();
-        let until = begun + setup.init_limit;
+        let until = begun + self.init_limit(phase);
         let process = Process::start(&self.shared, self.directory.path(), &self.extra_environment());
         let process = process.map_err(|error| self.error(Failure::Launch(error.to_string())))?;
         {
@@ -117,6 +125,12 @@ impl Lambda {
         let at = |path: &str| calls.iter().find(|call| call.path.ends_with(path)).map_or(Duration::ZERO, |call| call.at);
         let (first_next, registered) = (at("/event/next"), at("/register"));
         Ok(InitReport { first_next, registered, calls, stats, phase })
+    }
+
+    /// A suppressed init may have to be done within the function's time-out.
+    fn init_limit(&self, phase: &str) -> Duration {
+        let setup = &self.shared.setup;
+        if phase == "invoke" && setup.leeway.suppressed_init_counts { setup.init_limit.min(setup.timeout) } else { setup.init_limit }
     }
 
     fn emit_init_done(&self, phase: &str, ending: &Ending) {
@@ -156,7 +170,7 @@ impl Lambda {
             None => {
                 let ending = Ending { status: "timeout", error_type: None };
                 let identity = &self.shared.setup.identity;
-                let record = identity.init_report(phase, &ending, self.shared.setup.init_limit);
+                let record = identity.init_report(phase, &ending, self.init_limit(phase));
                 self.shared.emit("platform.initReport", record, Expected::Absent);
                 Failure::InitTimeout(self.shared.look().calls.iter().map(super::ApiCall::line).collect())
             }
@@ -207,13 +221,16 @@ impl Lambda {
             return self.invoke_managed(invocation);
         }
         let _turn = lock(&self.turn);
+        let begun = Instant::now();
         let init = if self.driver().process.is_none() { Some(self.init_in_turn()?) } else { None };
+        let counts = self.shared.setup.leeway.suppressed_init_counts && init.as_ref().is_some_and(|init| init.phase == "invoke");
+        let used = if counts { begun.elapsed() } else { Duration::ZERO };
         let exit = self.shared.look().exit;
         if let Some(exit) = exit {
             return Err(self.crashed(exit));
         }
         self.thaw();
-        let report = self.invoke_in_turn(invocation)?;
+        let report = self.invoke_in_turn(invocation, used)?;
         Ok(InvokeReport { init, ..report })
     }
 
@@ -228,14 +245,15 @@ impl Lambda {
         error
     }
 
-    fn invoke_in_turn(&self, invocation: Invocation) -> Result<InvokeReport, LambdaError> {
+    /// `used` is what an init before it has taken of its time-out.
+    fn invoke_in_turn(&self, invocation: Invocation, used: Duration) -> Result<InvokeReport, LambdaError> {
         let setup = &self.shared.setup;
         let call = Call { request_id: invocation.request_id.clone(), tracing: invocation.tracing.clone(), tenant: invocation.tenant.clone() };
         let own = Expected::Is(call.request_id.clone());
         let started = Instant::now();
-        let limit = invocation.timeout.unwrap_or(setup.timeout);
+        let limit = invocation.timeout.unwrap_or(setup.timeout).saturating_sub(used);
         let deadline = started + limit;
-        let deadline_ms = unix_millis(SystemTime::now() + limit);
+        let deadline_ms = setup.leeway.deadline_ms(limit);
         let start_time = self.shared.emit("platform.start", call.start(&setup.identity), own.clone());
         let before = self.shared.change(|world| {
             world.current = Some(call.request_id.clone());
@@ -256,7 +274,14 @@ impl Lambda {
         let ending = ending(outcome);
         let done = Instant::now();
         let record = call.runtime_done(&ending, &start_time, done - started);
-        self.shared.emit("platform.runtimeDone", record, own.clone());
+        let mut late = Vec::new();
+        match setup.leeway.runtime_done_of_crash.filter(|_| matches!(outcome, Outcome::Crash | Outcome::OutOfMemory)) {
+            None => {
+                self.shared.emit("platform.runtimeDone", record, own.clone());
+            }
+            Some(None) => {}
+            Some(Some(after)) => late.push(Late { after, kind: "platform.runtimeDone", record, own: own.clone() }),
+        }
         self.shared.change(|world| world.current = None);
         let mut report = InvokeReport {
             request_id: call.request_id.clone(),
@@ -277,7 +302,7 @@ impl Lambda {
                 ending = Ending { status: "timeout", error_type: None };
             }
         }
-        self.conclude(&call, &ending, &start_time, outcome, report)
+        self.conclude(&call, &ending, &start_time, outcome, report, late)
     }
 
     /// Waits for the extension's `next`, if it is asked to call it.
@@ -312,6 +337,7 @@ impl Lambda {
         start_time: &str,
         outcome: Outcome,
         mut report: InvokeReport,
+        mut late: Vec<Late>,
     ) -> Result<InvokeReport, LambdaError> {
         let own = Expected::Is(call.request_id.clone());
         let identity = &self.shared.setup.identity;
@@ -326,25 +352,32 @@ impl Lambda {
                 self.freeze();
                 return Ok(report);
             }
-            Outcome::OutOfMemory => {
+            Outcome::OutOfMemory if !self.shared.setup.leeway.oom_of_runtime => {
                 self.shared.emit("platform.report", record, own);
                 self.bury();
                 return Ok(report);
             }
-            Outcome::Crash => "failure",
+            Outcome::Crash | Outcome::OutOfMemory => "failure",
             _ => "timeout",
         };
-        report.reset = Some(self.end_process(reason, Some((record, own))));
+        late.insert(0, Late { after: RESET_REPORT, kind: "platform.report", record, own });
+        report.reset = Some(self.end_process(reason, late));
         Ok(report)
     }
 
-    /// SHUTDOWN, the wait for the exit, SIGKILL at the deadline. A report is generated in the midst of it.
-    pub(super) fn end_process(&self, reason: &str, report: Option<(String, Expected)>) -> ShutdownReport {
-        let limit = self.shared.setup.shutdown_limit;
+    /// SHUTDOWN, the wait for the exit, SIGKILL at the deadline. Some events are generated in the midst of it.
+    pub(super) fn end_process(&self, reason: &str, late: Vec<Late>) -> ShutdownReport {
+        let setup = &self.shared.setup;
+        let limit = setup.shutdown_limit;
         self.thaw();
+        let until = Instant::now() + limit;
+        let share = setup.leeway.runtime_share_of_shutdown.min(limit);
+        if !share.is_zero() {
+            self.shared.change(|world| world.telemetry.flush());
+            self.shared.wait(Some(Instant::now() + share), |world| world.exit.map(|_| ()));
+        }
         let begun = Instant::now();
-        let until = begun + limit;
-        let event = events::shutdown(reason, unix_millis(SystemTime::now() + limit));
+        let event = events::shutdown(reason, setup.leeway.deadline_ms(until - begun));
         self.driver().measure();
         self.shared.change(|world| {
             world.telemetry.flush();
@@ -352,10 +385,9 @@ impl Lambda {
                 world.outbox = Some(("SHUTDOWN", event));
             }
         });
-        if let Some((record, own)) = report {
-            let generated = begun + RESET_REPORT.min(limit);
-            self.shared.wait(Some(generated), |world| world.exit.map(|_| ()));
-            self.shared.emit("platform.report", record, own);
+        for event in late {
+            self.shared.wait(Some((begun + event.after).min(until)), |world| world.exit.map(|_| ()));
+            self.shared.emit(event.kind, event.record, event.own);
         }
         let mut exit = None;
         while exit.is_none() && Instant::now() < until {
@@ -406,6 +438,7 @@ impl Lambda {
             self.print("function", Record::Text(line), Some(&call.request_id));
         }
         if outcome == Outcome::OutOfMemory
+            && !self.shared.setup.leeway.oom_of_runtime
             && let Some(process) = &self.driver().process
         {
             process.kill();
@@ -486,15 +519,17 @@ fn ending(outcome: Outcome) -> Ending {
     }
 }
 
-/// The id that an event must be shipped with: its record's own, else that of the invocation in progress.
+/// The id that an event must be shipped with: its record's own, else that of the invocation in progress. A log's own counts only where none is
+/// in progress (they overlap): no log of the tests names an earlier invocation.
 pub(super) fn expected(kind: &str, record: &[u8], running: Option<&str>) -> Expected {
     let own = serde_json::from_slice::<serde_json::Value>(record).ok();
-    if let Some(id) = own.as_ref().and_then(|record| record.get("requestId")) {
+    let is_log = matches!(kind, "function" | "extension");
+    if let Some(id) = own.as_ref().and_then(|record| record.get("requestId")).filter(|_| !is_log || running.is_none()) {
         return id.as_str().map_or(Expected::Any, |id| Expected::Is(id.to_owned()));
     }
     match running {
-        Some(id) if matches!(kind, "function" | "extension") => Expected::Is(id.to_owned()),
-        _ if matches!(kind, "function" | "extension") => Expected::Absent,
+        Some(id) if is_log => Expected::Is(id.to_owned()),
+        _ if is_log => Expected::Absent,
         _ => Expected::Any,
     }
 }

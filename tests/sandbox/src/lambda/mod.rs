@@ -113,7 +113,14 @@ impl Lambda {
             let until = Instant::now() + Duration::from_secs(1);
             self.shared.wait(Some(until), |world| (world.telemetry.idle() || world.exit.is_some()).then_some(()));
         }
-        self.end_process(reason, None)
+        self.end_process(reason, Vec::new())
+    }
+
+    /// Ends the extension's process as a reset does: SHUTDOWN with this reason, SIGKILL at the deadline. [`Lambda::init`], or the next
+    /// invocation, starts another one in the same sandbox.
+    pub fn reset(&self, reason: &str) -> ShutdownReport {
+        let _turn = lock(&self.turn);
+        self.end_process(reason, Vec::new())
     }
 
     /// Kills the extension at once, as the kernel does when memory runs out. The next invocation starts another.

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use super::events::Identity;
 use super::{Delivery, Lambda};
-use crate::clock::iso_millis;
+use crate::clock::{iso_millis, unix_millis};
 use crate::kinesis::{Credentials, Kinesis};
 
 /// Every setting of the extension begins with this.
@@ -20,6 +20,28 @@ pub(crate) struct ApiFaults {
     pub(crate) refused_schema: Option<String>,
     /// The number of the call to `next`, from 1, and the status.
     pub(crate) next: Vec<(usize, u16)>,
+}
+
+/// What AWS leaves open, decided in the harder way.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Leeway {
+    pub(crate) keep_first_subscription: bool,
+    pub(crate) deadline_offset_ms: i64,
+    pub(crate) relative_deadlines: bool,
+    /// How long after the crash; `Some(None)` is never.
+    pub(crate) runtime_done_of_crash: Option<Option<Duration>>,
+    pub(crate) runtime_share_of_shutdown: Duration,
+    pub(crate) poster_without_retry: bool,
+    pub(crate) oom_of_runtime: bool,
+    pub(crate) suppressed_init_counts: bool,
+}
+
+impl Leeway {
+    /// `deadlineMs` of something that ends in `left`.
+    pub(crate) fn deadline_ms(&self, left: Duration) -> i64 {
+        let absolute = if self.relative_deadlines { 0 } else { unix_millis(SystemTime::now()) };
+        (absolute + i64::try_from(left.as_millis()).unwrap_or(i64::MAX / 2) + self.deadline_offset_ms).max(0)
+    }
 }
 
 /// Fixed when the simulator starts.
@@ -46,6 +68,7 @@ pub(crate) struct Setup {
     pub(crate) feed_back: bool,
     pub(crate) delivery: Delivery,
     pub(crate) faults: ApiFaults,
+    pub(crate) leeway: Leeway,
     pub(crate) in_flight: Option<Arc<dyn Fn() -> usize + Send + Sync>>,
 }
 
@@ -90,6 +113,7 @@ impl LambdaBuilder {
             feed_back: true,
             delivery: Delivery::default(),
             faults: ApiFaults::default(),
+            leeway: Leeway::default(),
             in_flight: None,
         };
         Self { setup, credentials: Some(Credentials::default()), region: "us-east-1".to_owned() }
@@ -277,6 +301,76 @@ impl LambdaBuilder {
     #[must_use]
     pub fn delivery(mut self, delivery: Delivery) -> Self {
         self.setup.delivery = delivery;
+        self
+    }
+
+    /// After a reset the subscription of the first process stays in force, path and all; that of the next is answered 200 and does nothing.
+    #[must_use]
+    pub fn keep_first_subscription(mut self) -> Self {
+        self.setup.leeway.keep_first_subscription = true;
+        self
+    }
+
+    /// Telemetry is posted to `/`, whatever path was subscribed.
+    #[must_use]
+    pub fn drop_path(mut self) -> Self {
+        self.setup.delivery.path = Some("/".to_owned());
+        self
+    }
+
+    /// A batch whose POST fails or is refused is dropped, and `platform.logsDropped` says so.
+    #[must_use]
+    pub fn poster_without_retry(mut self) -> Self {
+        self.setup.leeway.poster_without_retry = true;
+        self
+    }
+
+    /// Every `deadlineMs` is off by so many milliseconds, as where the sandbox's clock is fast (negative) or slow.
+    #[must_use]
+    pub fn deadline_offset(mut self, millis: i64) -> Self {
+        self.setup.leeway.deadline_offset_ms = millis;
+        self
+    }
+
+    /// Every `deadlineMs` is the time left, not a date.
+    #[must_use]
+    pub fn relative_deadlines(mut self) -> Self {
+        self.setup.leeway.relative_deadlines = true;
+        self
+    }
+
+    /// No `platform.runtimeDone` is generated for an invocation that crashes.
+    #[must_use]
+    pub fn crash_without_runtime_done(mut self) -> Self {
+        self.setup.leeway.runtime_done_of_crash = Some(None);
+        self
+    }
+
+    /// The `platform.runtimeDone` of an invocation that crashes comes that much later, while Lambda waits for the process to end.
+    #[must_use]
+    pub fn crash_with_late_runtime_done(mut self, after: Duration) -> Self {
+        self.setup.leeway.runtime_done_of_crash = Some(Some(after));
+        self
+    }
+
+    /// The runtime takes so much of the SHUTDOWN window before the extension is told; Lambda allows 30 %.
+    #[must_use]
+    pub fn runtime_share_of_shutdown(mut self, share: Duration) -> Self {
+        self.setup.leeway.runtime_share_of_shutdown = share;
+        self
+    }
+
+    /// When memory runs out, the kernel kills the runtime alone: a reset follows, with SHUTDOWN.
+    #[must_use]
+    pub fn oom_of_runtime(mut self) -> Self {
+        self.setup.leeway.oom_of_runtime = true;
+        self
+    }
+
+    /// The init after a reset runs on the time-out of the invocation that it is for.
+    #[must_use]
+    pub fn suppressed_init_counts(mut self) -> Self {
+        self.setup.leeway.suppressed_init_counts = true;
         self
     }
 

@@ -70,11 +70,26 @@ pub struct Delivery {
     pub path: Option<String>,
     /// Long records are cut.
     pub cut: Option<Cut>,
+    /// The pause between a request's head and its body, which go in segments of their own.
+    pub pause_after_head: Option<Duration>,
+    /// Events of this type are lost by Lambda: they are never posted.
+    pub lost_type: Option<String>,
 }
 
 impl Default for Delivery {
     fn default() -> Self {
-        Self { chunked: None, tiny_writes: None, connections: 1, close: false, expect_continue: false, duplicate: false, path: None, cut: None }
+        Self {
+            chunked: None,
+            tiny_writes: None,
+            connections: 1,
+            close: false,
+            expect_continue: false,
+            duplicate: false,
+            path: None,
+            cut: None,
+            pause_after_head: None,
+            lost_type: None,
+        }
     }
 }
 

@@ -14,6 +14,8 @@ use super::{ApiCall, Delivery, Exit, Expected, NextCall, OutputLine, Post, SentE
 use crate::clock::iso_millis;
 use crate::wait::lock;
 
+const LOGS_DROPPED: &str = "platform.logsDropped";
+
 pub(crate) struct World {
     /// Counts the processes of the extension, from 1.
     pub(crate) generation: u32,
@@ -199,9 +201,12 @@ impl Telemetry {
         self.buffer.flush();
     }
 
-    /// Takes a subscription; the first one is given what happened before it. Says whether there was one already.
-    pub(crate) fn subscribe(&mut self, subscription: Subscription) -> bool {
-        let again = self.subscription.replace(subscription).is_some();
+    /// Takes a subscription; the first one is given what happened before it, and stays if `keep_first` says so. Says whether there was one already.
+    pub(crate) fn subscribe(&mut self, subscription: Subscription, keep_first: bool) -> bool {
+        let again = self.subscription.is_some();
+        if !(again && keep_first) {
+            self.subscription = Some(subscription);
+        }
         for event in std::mem::take(&mut self.early) {
             self.push(event);
         }
@@ -226,9 +231,20 @@ impl Telemetry {
         if let Some(dropped) = self.buffer.take_dropped(256) {
             let record = events::logs_dropped(dropped.records, dropped.bytes).into_bytes();
             let time = iso_millis(SystemTime::now());
-            let kind = "platform.logsDropped".to_owned();
-            self.keep(SentEvent::new(kind, record, Expected::Any, time));
+            self.keep(SentEvent::new(LOGS_DROPPED.to_owned(), record, Expected::Any, time));
         }
+    }
+
+    /// A batch could not be posted and is not tried again.
+    pub(crate) fn drop_batch(&mut self, batch: &[usize]) {
+        let bytes = batch.iter().map(|index| self.events[*index].record.len()).sum();
+        self.dropped += batch.len();
+        if self.events.last().is_some_and(|last| last.kind == LOGS_DROPPED && batch.contains(&last.number)) {
+            // Nothing else is new: one report of it is enough.
+            return;
+        }
+        let record = events::logs_dropped(batch.len(), bytes).into_bytes();
+        self.keep(SentEvent::new(LOGS_DROPPED.to_owned(), record, Expected::Any, iso_millis(SystemTime::now())));
     }
 
     /// Lists an event that goes another way than through the buffer.

@@ -9,18 +9,18 @@ use memchr::memchr2;
 
 /// Where a text log lies in a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TextLog {
+pub(super) struct TextLog {
     /// The object, braces included.
-    pub object: Range<usize>,
+    pub(super) object: Range<usize>,
     /// The record: a string, quotes included.
-    pub record: Range<usize>,
+    pub(super) record: Range<usize>,
     /// `function` or `extension`.
-    pub kind: &'static str,
+    pub(super) kind: &'static str,
 }
 
 /// Whether there is a control character: line ends and tabs between tokens, or something that no JSON string may hold.
 #[must_use]
-pub fn has_control(bytes: &[u8]) -> bool {
+pub(super) fn has_control(bytes: &[u8]) -> bool {
     const LOW: u64 = 0x2020_2020_2020_2020;
     const HIGH: u64 = 0x8080_8080_8080_8080;
     let (words, rest) = bytes.as_chunks::<8>();
@@ -34,7 +34,7 @@ pub fn has_control(bytes: &[u8]) -> bool {
 
 /// The text log that begins at `start`, in a body without control characters.
 #[must_use]
-pub fn text_log(bytes: &[u8], start: usize) -> Option<TextLog> {
+pub(super) fn text_log(bytes: &[u8], start: usize) -> Option<TextLog> {
     let time = start + expect(bytes, start, b"{\"time\":\"")?;
     // A time has no escapes.
     let time_end = time + memchr2(b'"', b'\\', bytes.get(time..)?)?;

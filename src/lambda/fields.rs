@@ -1,0 +1,227 @@
+//! What is read of a record: ids, level, and what flushing must know. Pure; the strings are as in JSON, between the quotes.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::envelope::Key;
+use super::repair::find;
+
+/// A longer id is none: it would stand in the event twice, and cannot be cut.
+const MAX_ID_BYTES: usize = 256;
+/// The same of an ARN.
+const MAX_ARN_BYTES: usize = 1024;
+
+/// See the module's page.
+#[derive(Debug, Default)]
+pub(super) struct RecordFields<'a> {
+    pub(super) request_id: Option<&'a str>,
+    pub(super) trace_id: Option<&'a str>,
+    pub(super) tenant_id: Option<&'a str>,
+    /// Of a durable function's log.
+    pub(super) execution_arn: Option<&'a str>,
+    /// Of a log.
+    pub(super) level: Option<&'a str>,
+    pub(super) arn: Option<String>,
+    pub(super) log_stream: Option<String>,
+    /// There is a status, and it is not `success`.
+    pub(super) failed: bool,
+    pub(super) dropped_records: u64,
+    pub(super) dropped_bytes: u64,
+}
+
+/// Whether events of this type are what somebody wrote.
+pub(super) fn is_log(kind: &str) -> bool {
+    matches!(kind, "function" | "extension")
+}
+
+impl<'a> RecordFields<'a> {
+    /// Reads a record once. Only an object has fields.
+    pub(super) fn of(kind: &str, record: Option<&'a RawValue>) -> RecordFields<'a> {
+        let Some(raw) = record.map(RawValue::get).filter(|raw| raw.starts_with('{')) else { return RecordFields::default() };
+        let mut keys = Keys { logs: is_log(kind), ..Keys::default() };
+        // A record that a customer wrote may be anything; what of it is not as expected is left unread.
+        let mut reader = serde_json::Deserializer::from_str(raw);
+        let _ = reader.deserialize_map(&mut keys);
+        let Keys { mut fields, java_request_id, log_trace_id, .. } = keys;
+        fields.request_id = fields.request_id.or(java_request_id);
+        fields.trace_id = fields.trace_id.or(log_trace_id);
+        fields
+    }
+}
+
+#[derive(Default)]
+struct Keys<'a> {
+    fields: RecordFields<'a>,
+    logs: bool,
+    java_request_id: Option<&'a str>,
+    log_trace_id: Option<&'a str>,
+}
+
+impl<'de> Visitor<'de> for &mut Keys<'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a record")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let fields = &mut self.fields;
+        while let Some(Key(key)) = map.next_key()? {
+            match (key.as_ref(), self.logs) {
+                ("requestId", _) => fields.request_id = id(map.next_value()?),
+                ("tenantId", _) => fields.tenant_id = id(map.next_value()?),
+                ("tracing", _) => fields.trace_id = tracing_root(map.next_value()?),
+                // Java's runtime names it so.
+                ("AWSRequestId", true) => self.java_request_id = id(map.next_value()?),
+                ("level", true) => fields.level = in_quotes(map.next_value()?, MAX_ID_BYTES),
+                ("executionArn", true) => fields.execution_arn = in_quotes(map.next_value()?, MAX_ARN_BYTES),
+                ("traceId" | "trace_id" | "xray_trace_id", true) => {
+                    let trace_id = id(map.next_value()?).map(|text| root(text).unwrap_or(text));
+                    self.log_trace_id = self.log_trace_id.or(trace_id);
+                }
+                ("functionArn", false) => fields.arn = plain(map.next_value()?),
+                ("instanceId", false) => fields.log_stream = plain(map.next_value()?),
+                ("status", false) => fields.failed = in_quotes(map.next_value()?, MAX_ID_BYTES).is_some_and(|status| status != "success"),
+                ("droppedRecords", false) => fields.dropped_records = whole(map.next_value()?),
+                ("droppedBytes", false) => fields.dropped_bytes = whole(map.next_value()?),
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A string's bytes as they stand in JSON; `None` for an empty one, a longer one, and for any other type.
+fn in_quotes(raw: &RawValue, max_bytes: usize) -> Option<&str> {
+    raw.get().strip_prefix('"')?.strip_suffix('"').filter(|text| (1..=max_bytes).contains(&text.len()))
+}
+
+fn id(raw: &RawValue) -> Option<&str> {
+    in_quotes(raw, MAX_ID_BYTES)
+}
+
+fn plain(raw: &RawValue) -> Option<String> {
+    serde_json::from_str::<String>(raw.get()).ok().filter(|text| !text.is_empty())
+}
+
+fn whole(raw: &RawValue) -> u64 {
+    raw.get().parse().unwrap_or(0)
+}
+
+/// `1-5f35ae12-…` of `{"type":"X-Amzn-Trace-Id","value":"Root=1-5f35ae12-…;Parent=…;Sampled=1"}`.
+fn tracing_root(tracing: &RawValue) -> Option<&str> {
+    #[derive(Deserialize)]
+    struct Tracing<'a> {
+        #[serde(borrow)]
+        value: Option<&'a RawValue>,
+    }
+    if tracing.get().len() > MAX_ARN_BYTES {
+        return None;
+    }
+    root(id(serde_json::from_str::<Tracing<'_>>(tracing.get()).ok()?.value?)?)
+}
+
+fn root(header: &str) -> Option<&str> {
+    header.split(';').find_map(|part| part.strip_prefix("Root=")).filter(|root| !root.is_empty())
+}
+
+/// A `platform.runtimeDone` in bytes that do not parse.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct FoundRuntimeDone<'a> {
+    pub(super) request_id: &'a str,
+    pub(super) failed: bool,
+}
+
+/// All of them, in their order. `current` is the invocation in progress: one whose id is cut or missing is taken for its.
+pub(super) fn runtime_done_in<'a>(mut bytes: &'a [u8], current: Option<&'a str>) -> Vec<FoundRuntimeDone<'a>> {
+    const KIND: &[u8] = b"\"platform.runtimeDone\"";
+    let mut all = Vec::new();
+    while let Some(at) = find(bytes, 0, KIND) {
+        bytes = bytes.get(at + KIND.len()..).unwrap_or_default();
+        let event = bytes.get(..find(bytes, 0, b"{\"time\":\"").unwrap_or(bytes.len())).unwrap_or_default();
+        let value = |key: &[u8]| {
+            let text = event.get(find(event, 0, key)? + key.len()..)?;
+            let end = text.iter().take(MAX_ID_BYTES).position(|byte| *byte == b'"');
+            Some((std::str::from_utf8(text.get(..end.unwrap_or(text.len()))?).ok()?, end.is_some()))
+        };
+        let request_id = match value(b"\"requestId\":\"") {
+            Some((id, true)) if !id.is_empty() => Some(id),
+            // Cut: behind its last character stand the brace of Lambda's envelope and the end of the array.
+            Some((start, _)) => current.filter(|id| id.starts_with(start.trim_end_matches([']', '}', ',']))),
+            None => current,
+        };
+        let failed = matches!(value(b"\"status\":\""), Some((status, true)) if status != "success");
+        all.extend(request_id.map(|request_id| FoundRuntimeDone { request_id, failed }));
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields<'a>(kind: &str, record: &'a str) -> RecordFields<'a> {
+        RecordFields::of(kind, Some(serde_json::from_str(record).unwrap()))
+    }
+
+    #[test]
+    fn the_ids_of_logs() {
+        for (record, request_id, trace_id) in [
+            (r#"{"requestId":"r","AWSRequestId":"java"}"#, Some("r"), None),
+            (r#"{"AWSRequestId":"java","timestamp":1}"#, Some("java"), None),
+            (r#"{"requestId":7,"AWSRequestId":"java"}"#, Some("java"), None),
+            (r#"{"requestId":""}"#, None, None),
+            (r#"{"trace_id":"t"}"#, None, Some("t")),
+            (r#"{"traceId":{"a":1},"xray_trace_id":"1-62e9"}"#, None, Some("1-62e9")),
+            (r#"{"xray_trace_id":"Root=1-62e9;Parent=0e"}"#, None, Some("1-62e9")),
+            (r#"{"trace_id":"t","tracing":{"value":"Root=1-0;Sampled=1"}}"#, None, Some("1-0")),
+            (r#"{"tracing":"off","traceId":"t"}"#, None, Some("t")),
+            (r#""AWSRequestId""#, None, None),
+        ] {
+            let read = fields("function", record);
+            assert_eq!((read.request_id, read.trace_id), (request_id, trace_id), "{record}");
+        }
+        let arn = "arn:aws:lambda:eu-west-1:123456789012:function:orders:7/durable-execution/x/y";
+        assert_eq!(fields("function", &format!(r#"{{"executionArn":"{arn}"}}"#)).execution_arn, Some(arn));
+        assert_eq!(fields("platform.start", r#"{"executionArn":"x","traceId":"t","AWSRequestId":"r"}"#).execution_arn, None);
+        let long = format!(r#"{{"requestId":"{}","traceId":"{}"}}"#, "r".repeat(257), "t".repeat(256));
+        assert_eq!((fields("function", &long).request_id, fields("function", &long).trace_id.map(str::len)), (None, Some(256)));
+    }
+
+    #[test]
+    fn the_status_of_an_invocation() {
+        for (record, failed) in [
+            (r#"{"status":"success"}"#, false),
+            (r#"{}"#, false),
+            (r#"{"status":null}"#, false),
+            (r#"{"status":"error","errorType":"Runtime.ExitError"}"#, true),
+            (r#"{"status":"timeout"}"#, true),
+        ] {
+            assert_eq!(fields("platform.runtimeDone", record).failed, failed, "{record}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_an_invocation_is_found_in_what_does_not_parse() {
+        let found = |text: &str| {
+            let all = runtime_done_in(text.as_bytes(), Some("r-current"));
+            all.iter().map(|found| (found.request_id.to_owned(), found.failed)).collect::<Vec<_>>()
+        };
+        let event = r#"{"time":"x","type":"platform.runtimeDone","record":{"requestId":"#;
+        assert_eq!(found(&format!(r#"{event}"r1","status":"#)), [("r1".to_owned(), false)]);
+        assert_eq!(found(&format!(r#"{event}"r1","status":"timeout","#)), [("r1".to_owned(), true)]);
+        assert_eq!(found(&format!(r#"{event}"r1"#)), []);
+        for cut in ["", "\"", "\"r-c", "\"r-c}]", "\"}", "\"r-current"] {
+            assert_eq!(found(&format!("{event}{cut}")), [("r-current".to_owned(), false)], "{cut}");
+        }
+        assert_eq!(found(r#"{"type":"platform.runtimeDone""#), [("r-current".to_owned(), false)]);
+        let two = found(&format!(r#"{event}"r1","status":"error",{event}"r2","status":"success"}}"#));
+        assert_eq!(two, [("r1".to_owned(), true), ("r2".to_owned(), false)]);
+        // Quoted in a text it is only that.
+        assert_eq!(found(r#"{"time":"x","type":"function","record":"\"platform.runtimeDone\""#), []);
+        assert!(runtime_done_in(br#""platform.runtimeDone""#, None).is_empty());
+    }
+}

@@ -1,0 +1,86 @@
+//! What one thread leaves for another one that may wait for it: a few small things, in their order. For everything that reaches the dispatcher
+//! there is its channel; a second kind of channel of the standard library would cost more of the program's size than this.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// See the module's page.
+#[derive(Debug)]
+pub struct Mailbox<T> {
+    items: Mutex<Vec<T>>,
+    came: Condvar,
+}
+
+impl<T> Default for Mailbox<T> {
+    fn default() -> Self {
+        Mailbox { items: Mutex::new(Vec::new()), came: Condvar::new() }
+    }
+}
+
+impl<T> Mailbox<T> {
+    /// Leaves something.
+    pub fn put(&self, item: T) {
+        self.lock().push(item);
+        self.came.notify_one();
+    }
+
+    /// The oldest, waited for until then; `None` then, and as soon as the time has passed.
+    pub fn take(&self, until: Instant) -> Option<T> {
+        let mut items = self.lock();
+        loop {
+            if !items.is_empty() {
+                return Some(items.remove(0));
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            items = self.came.wait_timeout(items, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Everything, waited for as long as it takes.
+    pub fn take_all(&self) -> Vec<T> {
+        let mut items = self.lock();
+        while items.is_empty() {
+            items = self.came.wait(items).unwrap_or_else(PoisonError::into_inner);
+        }
+        std::mem::take(&mut *items)
+    }
+
+    /// Throws away what was left.
+    pub fn clear(&self) {
+        self.lock().clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<T>> {
+        self.items.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_is_left_comes_in_order_and_wakes_who_waits() {
+        let mailbox = Arc::new(Mailbox::default());
+        mailbox.put(1);
+        mailbox.put(2);
+        let now = Instant::now();
+        assert_eq!((mailbox.take(now), mailbox.take(now), mailbox.take(now)), (Some(1), Some(2), None));
+        let sender = Arc::clone(&mailbox);
+        let thread = thread::spawn(move || sender.put(3));
+        assert_eq!(mailbox.take(now + Duration::from_secs(60)), Some(3));
+        thread.join().unwrap();
+        mailbox.put(4);
+        mailbox.clear();
+        mailbox.put(5);
+        mailbox.put(6);
+        assert_eq!(mailbox.take_all(), [5, 6]);
+    }
+}
