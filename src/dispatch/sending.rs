@@ -108,11 +108,13 @@ impl Core {
             let joins = parcel.holds || carries || alone || scope == Scope::All || failing || (parcel.tries == 0 && !in_flush);
             parcel.due <= age && joins
         };
-        let has_fresh = !self.backlog.is_fresh_empty() || matches!(view.overflow, Oldest::Ready(_));
+        let may_read = self.may_read_apart() || (self.stopping.is_some() && self.has_room_aside());
+        let apart = matches!(view.apart, Oldest::Ready(_)) && !in_flush && may_read;
+        let has_others = !self.backlog.is_fresh_empty() || matches!(view.overflow, Oldest::Ready(_)) || apart;
         // A request that failed for what it holds must not keep others waiting.
         let makes_way = |parcel: &Parcel| failing && parcel.tries >= if parcel.refusal == Refusal::Content { 1 } else { TRIES_ALONE };
         if let Some(parcel) = self.backlog.take_aside(may_go) {
-            if has_fresh && makes_way(&parcel) {
+            if has_others && makes_way(&parcel) {
                 self.backlog.set_aside(parcel);
             } else if let Some(parcel) = self.divided(tick, parcel) {
                 return Some(self.send(tick, parcel, until));
@@ -132,7 +134,7 @@ impl Core {
             _ if self.stopping.is_some() && !self.has_room_aside() => None,
             (Oldest::Ready(segment), _) => Some(Step::Read(segment)),
             // Never inside a flush: nobody is held for it.
-            (Oldest::Empty, Oldest::Ready(segment)) if !in_flush && (self.may_read_apart() || self.stopping.is_some()) => {
+            (Oldest::Empty, Oldest::Ready(segment)) if !in_flush && may_read => {
                 self.reads_apart = true;
                 Some(Step::Read(segment))
             }
@@ -140,9 +142,9 @@ impl Core {
         }
     }
 
-    /// Whether a segment of those apart may be read: while Kinesis takes requests, or refuses some only for what they hold.
+    /// Whether a segment of those apart may be read: while Kinesis takes requests, or all that it does not take may fail for what they hold.
     fn may_read_apart(&self) -> bool {
-        let by_content = !self.backlog.aside().is_empty() && self.backlog.aside().iter().all(|parcel| parcel.refusal == Refusal::Content);
+        let by_content = !self.backlog.aside().is_empty() && self.backlog.aside().iter().all(|parcel| parcel.refused > 0);
         self.has_room_aside() && (self.retry.failures() == 0 || by_content)
     }
 
