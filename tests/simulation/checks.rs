@@ -52,6 +52,18 @@ impl World {
     /// A request is sent.
     pub(crate) fn check_send(&mut self, parcel: &Parcel, verdict: &Verdict) {
         let process = &self.process;
+        let reset = self.ending.is_some_and(|(reason, ..)| reason != "spindown");
+        let spools = self.plan.setup.spool_bytes > 0 && !process.write_failed && self.plan.disk.is_empty();
+        if process.stop_failed && reset && spools && !(parcel.segment.is_some() && process.core.backlog().is_fresh_empty()) {
+            let detail = "before a reset a request was sent after one had failed, with events that are in memory alone".to_owned();
+            return self.fail("the disk comes first", detail);
+        }
+        let aside = process.core.backlog();
+        let too_much = aside.aside().len() > 1 && aside.aside_bytes() > process.gauge.bound() / 4;
+        if !parcel.sent_before && parcel.segment.is_none() && too_much && aside.aside().iter().any(|parcel| parcel.tries > 0) {
+            let detail = format!("{} bytes are set aside while new events are sent", aside.aside_bytes());
+            return self.fail("what is set aside is bounded", detail);
+        }
         let awake = self.plan.setup.continuous || process.asking.as_ref().is_some_and(|asking| asking.handed_in) || process.is_running;
         if !awake {
             self.fail("no request across a freeze", "a request is sent although no function runs and nobody waits".to_owned());
@@ -216,6 +228,11 @@ impl World {
         match &process.busy {
             Busy::Send { parcel, .. } | Busy::Spool { parcel, .. } => put(request_numbers(&parcel.request)),
             _ => {}
+        }
+        let mut segments = process.core.backlog().aside().iter().filter_map(|parcel| parcel.segment);
+        if let Some(segment) = segments.find(|segment| !process.files.contains_key(segment)) {
+            let detail = format!("segment {segment} is deleted, and a part of it is still in memory");
+            return self.fail("a segment stays until all of it is settled", detail);
         }
         let reading = process.reading.as_ref().map(|entry| entry.id);
         for (id, file) in &process.files {

@@ -1,5 +1,6 @@
 //! A Kinesis with faults: what becomes of a request, by time, key and content.
 
+use kinesis_telemetry_extension::config::PartitionKey;
 use kinesis_telemetry_extension::dispatch::core::Sent;
 use kinesis_telemetry_extension::kinesis::batch::Request;
 use kinesis_telemetry_extension::kinesis::error::{Error, ErrorKind, classify_record};
@@ -67,7 +68,16 @@ impl World {
                 Mode::ThrottlesRecords => (usual, all(failed("ProvisionedThroughputExceededException"))),
                 Mode::Shard(shard) => {
                     let keys = keys(request.body());
-                    let throttled = |n: usize| keys.get(n).is_some_and(|key| key.bytes().fold(0, |sum, byte| sum + u64::from(byte)) % 4 == shard);
+                    // A fresh key each record is not the seed's.
+                    let fresh = self.plan.setup.key == PartitionKey::Random;
+                    let first = |n: usize| events.get(n).and_then(|record| record.first()).map_or(0, |event| u64::from(*event) / 5);
+                    let throttled = |n: usize| {
+                        if fresh {
+                            first(n) % 4 == shard
+                        } else {
+                            keys.get(n).is_some_and(|key| key.bytes().fold(0, |sum, byte| sum + u64::from(byte)) % 4 == shard)
+                        }
+                    };
                     let outcome = |n| if throttled(n) { failed("ProvisionedThroughputExceededException") } else { RecordOutcome::Taken };
                     (usual, Ok((0..records).map(outcome).collect()))
                 }

@@ -205,7 +205,13 @@ impl Plan {
         let poison = (rng.u32(0..4) == 0).then(|| {
             let every = *pick(rng, &[7, 20, 50, 200]);
             let whole = rng.u32(0..3) == 0;
-            let code = if whole || rng.bool() { *pick(rng, &POISON_CODES) } else { *pick(rng, &["SomethingNew", "MessageTooLarge"]) };
+            let code = if whole && rng.u32(0..4) == 0 {
+                "InternalFailure"
+            } else if whole || rng.bool() {
+                *pick(rng, &POISON_CODES)
+            } else {
+                *pick(rng, &["SomethingNew", "MessageTooLarge"])
+            };
             Poison { every, rest: rng.u32(0..every), code, whole }
         });
         Plan {

@@ -307,3 +307,30 @@ fn a_clock_that_is_set_back_stops_no_age() {
 fn a_segment_that_was_read_too_late_keeps_its_place() {
     live(&Plan::random(38_888));
 }
+
+/// Kinesis fails the whole request for what one event holds, with a code that says nothing of the kind: others are to go first, and then it
+/// is divided.
+#[test]
+fn a_request_that_always_fails_makes_way_and_is_divided() {
+    for record in [RecordFormat::Lines, RecordFormat::Event, RecordFormat::Kpl] {
+        let mut plan = Plan::quiet(vec![Act::Invoke(invocation(500, vec![post(1, 20)]))]);
+        plan.acts.extend((0..20).flat_map(|_| [freeze(40_000), Act::Invoke(invocation(1000, vec![post(1, 2)]))]));
+        plan.acts.push(Act::Stop { window: 2000 });
+        plan.setup.record = record;
+        plan.poison = Some(Poison { every: 1000, rest: 10, code: "InternalFailure", whole: true });
+        let life = live(&plan);
+        let missing: Vec<usize> = life.events.iter().enumerate().filter(|(_, event)| event.stored == 0).map(|(event, _)| event).collect();
+        assert_eq!(missing, [10], "{record:?}\n{}", life.timeline.join("\n"));
+        assert_eq!((life.ledger.dropped_rejected.get(), life.ledger.dropped_undelivered.get()), (0, 1), "it may pass, so it is never given up");
+    }
+}
+
+#[test]
+fn an_end_that_never_comes_costs_one_wait() {
+    let lost = Done { lost: true, ..DONE };
+    let mut acts: Vec<Act> = (0..8).map(|_| Act::Invoke(Invocation { done: lost, limit: 3000, ..invocation(50, vec![post(1, 2)]) })).collect();
+    acts.push(Act::Stop { window: 2000 });
+    let life = live(&Plan::quiet(acts));
+    assert_eq!(held(&life).iter().filter(|hold| **hold > 1000 * MS).count(), 1, "{:?}", life.holds);
+    all_delivered(&life);
+}

@@ -17,7 +17,7 @@ use kinesis_telemetry_extension::kinesis::response::RecordOutcome;
 
 use crate::kinesis::{Verdict, interrupted};
 use crate::plan::Disk;
-use crate::world::{Body, Busy, Fate, MS, SpoolFile, Taking, Us, Wake, World, batch, numbers};
+use crate::world::{Ask, Body, Busy, Fate, MS, SpoolFile, Taking, Us, Wake, World, batch, numbers};
 
 impl World {
     // --- the dispatcher ----------------------------------------------------------------------------------------------------------------
@@ -102,13 +102,10 @@ impl World {
                             self.process.started = Some(Arc::clone(id));
                             self.process.is_running = !self.process.ended.contains(id);
                         }
-                        Signal::Done { request_id, failed, .. } => {
+                        Signal::Done { request_id, .. } => {
                             self.process.ended.push(Arc::clone(request_id));
                             if self.process.started.as_ref() == Some(request_id) {
                                 self.process.is_running = false;
-                            }
-                            if *failed {
-                                self.process.failed_handed_in.push(Arc::clone(request_id));
                             }
                         }
                         _ => {}
@@ -243,6 +240,7 @@ impl World {
             Busy::Read(segment) => self.read(segment),
             Busy::Spool { parcel, id, file } => {
                 let written = self.commit(id, file);
+                self.process.write_failed |= !written;
                 self.say(|_| format!("core: spooled: {written}"));
                 Outcome::Spooled(parcel, written)
             }
@@ -289,6 +287,10 @@ impl World {
             }
         }
         let mut delivered = false;
+        let told = self.process.asking.as_ref().is_some_and(|asking| asking.handed_in && matches!(asking.ask, Ask::Stop));
+        if let (Err((error, _)), true) = (&verdict.sent, told) {
+            self.process.stop_failed |= !error.stale && !error.retry_now && error.kind != ErrorKind::Interrupted;
+        }
         match &verdict.sent {
             Ok(outcomes) => {
                 for (record, outcome) in verdict.events.iter().zip(outcomes) {

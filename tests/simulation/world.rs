@@ -14,6 +14,7 @@ use kinesis_telemetry_extension::dispatch::message::{Message, Now, Signal, Ticke
 use kinesis_telemetry_extension::dispatch::packer::Packer;
 use kinesis_telemetry_extension::dispatch::spares::Spares;
 use kinesis_telemetry_extension::dispatch::spool_index::{Entry as IndexEntry, Index};
+use kinesis_telemetry_extension::dispatch::watchdog::{Question, Watchdog};
 use kinesis_telemetry_extension::event::{Batch, Event, Span};
 use kinesis_telemetry_extension::kinesis::batch::{Limits, Request};
 use kinesis_telemetry_extension::kinesis::endpoint::Stream;
@@ -83,7 +84,6 @@ pub(crate) enum Wake {
     MainNext(u16),
     MainGivesUp(u16, Ticket),
     Watch(u16, Ticket),
-    WatchFailed(u16, Ticket),
     Listener(u16),
     Drain(u16, u64),
     WaitOver(u16, u64),
@@ -148,8 +148,9 @@ pub(crate) struct Asking {
     pub(crate) at: Us,
     /// The deadline, margin taken off.
     pub(crate) deadline: Us,
-    /// The wall clock was set meanwhile, or ends had no time.
+    /// The core has seen it.
     pub(crate) handed_in: bool,
+    pub(crate) watchdog: Watchdog,
 }
 
 /// What the dispatcher is busy with.
@@ -206,14 +207,16 @@ pub(crate) struct Process {
     pub(crate) in_next: bool,
     pub(crate) tickets: Ticket,
     pub(crate) answered: Vec<Ticket>,
-    /// Requests by whose end the core knows of the failed function.
-    pub(crate) failed_handed_in: Vec<Arc<str>>,
     pub(crate) started: Option<Arc<str>>,
     pub(crate) is_running: bool,
     pub(crate) fruitless: Vec<Us>,
     pub(crate) ledgers: u32,
     pub(crate) last_sent: Option<u32>,
     pub(crate) damaged: u64,
+    /// A segment could not be written.
+    pub(crate) write_failed: bool,
+    /// A request failed since the order to stop.
+    pub(crate) stop_failed: bool,
     /// As it was seen before the messages are handed in.
     pub(crate) view: Option<View>,
     pub(crate) ended: Vec<Arc<str>>,
@@ -457,7 +460,6 @@ impl World {
             Wake::MainNext(number) if alive(number, &self.process) => self.main_next(),
             Wake::MainGivesUp(number, ticket) if alive(number, &self.process) => self.main_gives_up(ticket),
             Wake::Watch(number, ticket) if alive(number, &self.process) => self.watch(ticket),
-            Wake::WatchFailed(number, ticket) if alive(number, &self.process) => self.watch_failed(ticket),
             Wake::Listener(number) if alive(number, &self.process) => self.listener(),
             Wake::Drain(number, token) if alive(number, &self.process) && token == self.process.token => self.turn(),
             Wake::WaitOver(number, token) if alive(number, &self.process) && token == self.process.token && self.process.waits => self.look(),
@@ -681,13 +683,14 @@ impl World {
                 Message::Stop { ticket, deadline, report_until: at.min(now + Duration::from_millis(300)), reason }
             }
         };
-        let first = if matches!(ask, Ask::Stop) { 100 } else { 200 };
+        let question = if matches!(ask, Ask::Stop) { Question::Stop } else { Question::Invoked };
+        let watchdog = Watchdog::new(question, self.instant(self.now));
         self.say(|_| format!("main: asks {ask:?}, ticket {ticket}, deadline {} ms", deadline / MS));
-        self.process.asking = Some(Asking { ticket, ask, at: self.now, deadline, handed_in: false });
+        self.process.asking = Some(Asking { ticket, ask, at: self.now, deadline, handed_in: false, watchdog });
         self.process.channel.push_back(message);
         let grace = self.between(0, 2 * MS);
         self.at(deadline + 50 * MS + grace, Wake::MainGivesUp(number, ticket));
-        self.after(first * MS, Wake::Watch(number, ticket));
+        self.watch_next();
         self.notify();
     }
 
@@ -756,24 +759,22 @@ impl World {
         }
     }
 
+    /// As main does while it waits.
     fn watch(&mut self, ticket: Ticket) {
-        let waits = self.process.asking.as_ref().is_some_and(|asking| asking.ticket == ticket && !asking.handed_in);
-        if waits {
+        let Some(asking) = self.process.asking.as_mut().filter(|asking| asking.ticket == ticket) else { return };
+        let seen = asking.handed_in;
+        let now = self.base + Duration::from_micros(self.now);
+        let interrupts = asking.watchdog.interrupts(now, seen);
+        if interrupts {
             self.interrupt();
-            let number = self.process.number;
-            self.after(100 * MS, Wake::Watch(number, ticket));
         }
+        self.watch_next();
     }
 
-    fn watch_failed(&mut self, ticket: Ticket) {
-        let Some(Ask::Invocation(id)) = self.process.asking.as_ref().filter(|asking| asking.ticket == ticket).map(|asking| asking.ask.clone()) else {
-            return;
-        };
-        if !self.process.failed_handed_in.contains(&id) {
-            self.interrupt();
-            let number = self.process.number;
-            self.after(20 * MS, Wake::WatchFailed(number, ticket));
-        }
+    fn watch_next(&mut self) {
+        let Some((ticket, Some(next))) = self.process.asking.as_ref().map(|asking| (asking.ticket, asking.watchdog.next())) else { return };
+        let (number, next) = (self.process.number, self.micros(next));
+        self.at(next, Wake::Watch(number, ticket));
     }
 
     /// The listener has read the end of a function that failed.
@@ -781,11 +782,11 @@ impl World {
         let now = self.now;
         let Some(running) = self.running.as_mut().filter(|running| running.id == *id) else { return };
         running.heard.get_or_insert(now);
-        let ended = running.ended.unwrap_or(now);
-        let number = self.process.number;
-        if let Some(asking) = self.process.asking.as_ref().filter(|_| failed) {
-            let ticket = asking.ticket;
-            self.at(ended + 400 * MS, Wake::WatchFailed(number, ticket));
+        let ended = running.ended.filter(|_| running.what.done.has_time).unwrap_or(now);
+        let ended = self.base + Duration::from_micros(ended);
+        if let Some(asking) = self.process.asking.as_mut().filter(|_| failed) {
+            asking.watchdog.function_failed(ended);
+            self.watch_next();
         }
     }
 }
@@ -828,13 +829,14 @@ impl Process {
             in_next: false,
             tickets: 0,
             answered: Vec::new(),
-            failed_handed_in: Vec::new(),
             started: None,
             is_running: false,
             fruitless: Vec::new(),
             ledgers: 0,
             last_sent: None,
             damaged: 0,
+            write_failed: false,
+            stop_failed: false,
             view: None,
             ended: Vec::new(),
             reading: None,
