@@ -36,9 +36,9 @@ impl Watchdog {
         Watchdog { unseen: now.checked_add(allowed), failed: None }
     }
 
-    /// The function whose invocation is held has failed.
+    /// The function whose invocation is held has failed. May be said again: the earliest counts.
     pub fn function_failed(&mut self, at: Instant) {
-        self.failed = at.checked_add(FAILED_FUNCTION);
+        self.failed = self.failed.into_iter().chain(at.checked_add(FAILED_FUNCTION)).min();
     }
 
     /// When to look next. `None`: there is no need to.
@@ -94,6 +94,7 @@ mod tests {
         let mut watchdog = Watchdog::new(Question::Invoked, start);
         assert!(!watchdog.interrupts(start, true));
         watchdog.function_failed(start + ms(1000));
+        watchdog.function_failed(start + ms(1200));
         assert_eq!(watchdog.next(), Some(start + ms(1400)));
         assert!(!watchdog.interrupts(start + ms(1399), true));
         assert!(watchdog.interrupts(start + ms(1400), true));
