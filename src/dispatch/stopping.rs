@@ -118,7 +118,7 @@ impl Core {
         let stopping = self.stopping.as_mut()?;
         let until = stopping.send_until();
         let waits = !self.backlog.is_empty() || view.overflow != Oldest::Empty || (view.apart != Oldest::Empty && !stopping.failed);
-        if waits && until.left(tick.mono) >= MIN_TIME_LEFT {
+        if waits && until.left(tick.mono) > MIN_TIME_LEFT {
             return Some(Step::Wait(Some(self.pause_until(tick, until.sooner(MIN_TIME_LEFT).at()))));
         }
         self.spool_works = self.settings.spool;
