@@ -229,11 +229,6 @@ impl World {
             Busy::Send { parcel, .. } | Busy::Spool { parcel, .. } => put(request_numbers(&parcel.request)),
             _ => {}
         }
-        let mut segments = process.core.backlog().aside().iter().filter_map(|parcel| parcel.segment);
-        if let Some(segment) = segments.find(|segment| !process.files.contains_key(segment)) {
-            let detail = format!("segment {segment} is deleted, and a part of it is still in memory");
-            return self.fail("a segment stays until all of it is settled", detail);
-        }
         let reading = process.reading.as_ref().map(|entry| entry.id);
         for (id, file) in &process.files {
             let Some(file) = self.files.get(file) else { continue };

@@ -82,7 +82,12 @@ impl World {
                     (usual, Ok((0..records).map(outcome).collect()))
                 }
                 Mode::Flaky(one_in, code) => {
-                    let outcomes = (0..records).map(|_| if self.chance(one_in) { failed(code) } else { RecordOutcome::Taken }).collect();
+                    let mut outcome = || match (self.chance(one_in), self.chance(4)) {
+                        (true, true) => failed("ProvisionedThroughputExceededException"),
+                        (true, false) => failed(code),
+                        (false, _) => RecordOutcome::Taken,
+                    };
+                    let outcomes = (0..records).map(|_| outcome()).collect();
                     (usual, Ok(outcomes))
                 }
             }

@@ -203,14 +203,14 @@ impl Plan {
         let loud = rng.u32(0..4) == 0;
         let acts = if setup.continuous { managed_instances(rng, loud) } else { ordinary(rng, loud) };
         let poison = (rng.u32(0..4) == 0).then(|| {
-            let every = *pick(rng, &[7, 20, 50, 200]);
+            let every = pick(rng, &[7, 20, 50, 200]);
             let whole = rng.u32(0..3) == 0;
             let code = if whole && rng.u32(0..4) == 0 {
                 "InternalFailure"
             } else if whole || rng.bool() {
-                *pick(rng, &POISON_CODES)
+                pick(rng, &POISON_CODES)
             } else {
-                *pick(rng, &["SomethingNew", "MessageTooLarge"])
+                pick(rng, &["SomethingNew", "MessageTooLarge"])
             };
             Poison { every, rest: rng.u32(0..every), code, whole }
         });
@@ -221,32 +221,32 @@ impl Plan {
             kinesis: kinesis(rng),
             disk: disk(rng),
             poison,
-            stale: *pick(rng, &[0, 0, 5, 30]),
-            damage: *pick(rng, &[0, 0, 0, 10]),
+            stale: pick(rng, &[0, 0, 5, 30]),
+            damage: pick(rng, &[0, 0, 0, 10]),
         }
     }
 }
 
-pub(crate) fn pick<'a, T>(rng: &mut fastrand::Rng, from: &'a [T]) -> &'a T {
-    &from[rng.usize(0..from.len())]
+pub(crate) fn pick<T: Copy>(rng: &mut fastrand::Rng, from: &[T]) -> T {
+    from[rng.usize(0..from.len())]
 }
 
 fn setup(rng: &mut fastrand::Rng) -> Setup {
     let continuous = rng.u32(0..10) == 0;
-    let record = *pick(rng, &[RecordFormat::Lines, RecordFormat::Lines, RecordFormat::Event, RecordFormat::Kpl]);
+    let record = pick(rng, &[RecordFormat::Lines, RecordFormat::Lines, RecordFormat::Event, RecordFormat::Kpl]);
     Setup {
-        mode: *pick(rng, &[FlushMode::Adaptive, FlushMode::End, FlushMode::End, FlushMode::Next]),
+        mode: pick(rng, &[FlushMode::Adaptive, FlushMode::End, FlushMode::End, FlushMode::Next]),
         continuous,
-        max_age: if continuous { 1000 } else { *pick(rng, &[200, 1000, 10_000, 10_000]) },
-        flush_timeout: *pick(rng, &[50, 300, 1000, 3000, 3000]),
-        spool_bytes: *pick(rng, &[0, 16 * 1024, 64 * 1024, 256 * 1024, 256 * 1024]),
-        envelope: *pick(rng, &[Envelope::Slim, Envelope::Slim, Envelope::Full]),
+        max_age: if continuous { 1000 } else { pick(rng, &[200, 1000, 10_000, 10_000]) },
+        flush_timeout: pick(rng, &[50, 300, 1000, 3000, 3000]),
+        spool_bytes: pick(rng, &[0, 16 * 1024, 64 * 1024, 256 * 1024, 256 * 1024]),
+        envelope: pick(rng, &[Envelope::Slim, Envelope::Slim, Envelope::Full]),
         record,
-        key: *pick(rng, &[PartitionKey::Sandbox, PartitionKey::Random, PartitionKey::Request, PartitionKey::Request, PartitionKey::Function]),
+        key: pick(rng, &[PartitionKey::Sandbox, PartitionKey::Random, PartitionKey::Request, PartitionKey::Request, PartitionKey::Function]),
         compression: if rng.u32(0..20) == 0 { Compression::Gzip } else { Compression::None },
-        record_bytes: *pick(rng, &[1024, 2048, 4096]),
-        request_bytes: *pick(rng, &[2048, 4096, 8192]),
-        bound: *pick(rng, &[128 * 1024, 256 * 1024, 512 * 1024]),
+        record_bytes: pick(rng, &[1024, 2048, 4096]),
+        request_bytes: pick(rng, &[2048, 4096, 8192]),
+        bound: pick(rng, &[128 * 1024, 256 * 1024, 512 * 1024]),
     }
 }
 
@@ -265,7 +265,7 @@ fn posts(rng: &mut fastrand::Rng, lasts: Ms, loud: bool) -> Vec<Post> {
 }
 
 fn invocation(rng: &mut fastrand::Rng, loud: bool) -> Invocation {
-    let limit = *pick(rng, &[3000, 6000, 30_000]);
+    let limit = pick(rng, &[3000, 6000, 30_000]);
     let runs = match rng.u32(0..10) {
         0..=6 => rng.u64(1..200),
         7..=8 => rng.u64(200..3000),
@@ -288,36 +288,36 @@ fn invocation(rng: &mut fastrand::Rng, loud: bool) -> Invocation {
         again: (rng.u32(0..20) == 0).then(|| rng.u64(0..300)),
         gap: (rng.u32(0..20) == 0).then(|| rng.u64(0..=runs)),
     };
-    let window = *pick(rng, &[1400, 2000, 2000]);
+    let window = pick(rng, &[1400, 2000, 2000]);
     Invocation { runs, limit, posts: posts(rng, runs, loud), end, done, report_delay: rng.u64(0..60), window }
 }
 
 fn ordinary(rng: &mut fastrand::Rng, loud: bool) -> Vec<Act> {
     let mut acts = Vec::new();
-    let gap = *pick(rng, &[0, 0, 500, 20_000]);
+    let gap = pick(rng, &[0, 0, 500, 20_000]);
     for _ in 0..rng.usize(1..32) {
         let loud = loud && rng.bool();
         acts.push(Act::Invoke(invocation(rng, loud)));
         if gap > 0 || rng.u32(0..5) == 0 {
             let wall = if rng.u32(0..8) == 0 { rng.u64(0..600_000) } else { rng.u64(0..=gap) };
-            let mono = *pick(rng, &[0, wall, wall / 2]);
+            let mono = pick(rng, &[0, wall, wall / 2]);
             acts.push(Act::Freeze { wall, mono });
         }
         if rng.u32(0..40) == 0 {
-            acts.push(Act::Jump(*pick(rng, &[-3_600_000, -5000, -300, 700, 5000, 86_400_000])));
+            acts.push(Act::Jump(pick(rng, &[-3_600_000, -5000, -300, 700, 5000, 86_400_000])));
         }
         if rng.u32(0..60) == 0 {
-            acts.push(Act::Reset { window: *pick(rng, &[1400, 2000]) });
+            acts.push(Act::Reset { window: pick(rng, &[1400, 2000]) });
         }
     }
     if rng.u32(0..3) == 0 {
-        acts.push(Act::Stop { window: *pick(rng, &[1400, 2000, 2000]) });
+        acts.push(Act::Stop { window: pick(rng, &[1400, 2000, 2000]) });
         return acts;
     }
     acts.push(Act::Heal);
     for _ in 0..10 {
         // Longer than the longest time between two probes.
-        acts.push(Act::Freeze { wall: 40_000, mono: *pick(rng, &[0, 40_000]) });
+        acts.push(Act::Freeze { wall: 40_000, mono: pick(rng, &[0, 40_000]) });
         let runs = rng.u64(300..1500);
         let done = Done { delay: 5, lost: false, has_time: true, again: None, gap: None };
         let quiet = Post { after: 1, events: 1, text: 20, weight: 300 };
@@ -346,10 +346,10 @@ fn managed_instances(rng: &mut fastrand::Rng, loud: bool) -> Vec<Act> {
 fn kinesis(rng: &mut fastrand::Rng) -> Vec<(Ms, Mode)> {
     let mut at = 0;
     let mut phases = Vec::new();
-    for _ in 0..*pick(rng, &[0, 1, 2, 4, 8]) {
+    for _ in 0..pick(rng, &[0, 1, 2, 4, 8]) {
         at += rng.u64(0..8000);
         phases.push((at, mode(rng)));
-        at += *pick(rng, &[100, 1000, 5000, 40_000]);
+        at += pick(rng, &[100, 1000, 5000, 40_000]);
         phases.push((at, if rng.u32(0..3) == 0 { mode(rng) } else { Mode::Ok }));
     }
     phases
@@ -363,12 +363,12 @@ fn mode(rng: &mut fastrand::Rng) -> Mode {
         3 | 4 => Mode::Hangs,
         5 => Mode::Cuts,
         6 => Mode::Garbles,
-        7 => Mode::Configuration(*pick(rng, &["AccessDeniedException", "ResourceNotFoundException", "ExpiredTokenException", "NeverSeen"])),
-        8 => Mode::RefusesAll(*pick(rng, &POISON_CODES)),
+        7 => Mode::Configuration(pick(rng, &["AccessDeniedException", "ResourceNotFoundException", "ExpiredTokenException", "NeverSeen"])),
+        8 => Mode::RefusesAll(pick(rng, &POISON_CODES)),
         9 => Mode::Throttles,
         10 => Mode::ThrottlesRecords,
         11 => Mode::Shard(rng.u64(0..4)),
-        _ => Mode::Flaky(rng.u32(1..5), *pick(rng, &RECORD_CODES)),
+        _ => Mode::Flaky(rng.u32(1..5), pick(rng, &RECORD_CODES)),
     }
 }
 

@@ -137,6 +137,10 @@ impl World {
             }
             Step::Remove(segment) => {
                 self.say(|_| format!("core: segment {segment} is settled"));
+                if self.process.core.backlog().aside().iter().any(|parcel| parcel.segment == Some(segment)) {
+                    let detail = format!("segment {segment} is deleted, and a part of it is still in memory");
+                    self.fail("a segment stays until all of it is settled", detail);
+                }
                 self.remove(segment);
                 return Some(Outcome::Done);
             }
