@@ -2,9 +2,9 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -129,17 +129,17 @@ impl Extension {
         let seen = Arc::new(AtomicU64::new(0));
         let waking = Arc::clone(&replies);
         panic::on_panic(move || waking.put(Reply::Panicked));
-        let admission = Admission::new(
-            messages.clone(),
-            Arc::clone(&replies),
-            Arc::clone(&gauge),
-            Arc::clone(&spares),
-            Arc::clone(&spool),
-            Arc::clone(&printer),
-            packer(),
-            Arc::clone(&sending),
-            Arc::clone(&ledger),
-        );
+        let admission = Admission {
+            sender: messages.clone(),
+            replies: Arc::clone(&replies),
+            gauge: Arc::clone(&gauge),
+            spares: Arc::clone(&spares),
+            spool: Arc::clone(&spool),
+            printer: Arc::clone(&printer),
+            ledger: Arc::clone(&ledger),
+            packer: Mutex::new(packer()),
+            sending: Arc::clone(&sending),
+        };
         let listener = Listener::new(config.port, config.filter.clone(), continuous, admission, Arc::clone(&sandbox), Arc::clone(&ledger));
         let listener = Arc::new(listener);
 
@@ -200,13 +200,17 @@ impl Extension {
         let (now, wall) = (Instant::now(), epoch_ms(SystemTime::now()));
         let (deadline, plausible) = Deadline::of_invocation(invoke.deadline_ms, now, wall);
         if !plausible {
-            log::warn!("invoke-deadline", "by this clock Lambda's deadline of an invocation cannot be right; {} ms are assumed", deadline.left_ms(now));
+            log::warn!(
+                "invoke-deadline",
+                "by this clock Lambda's deadline of an invocation cannot be right; {} ms are assumed",
+                deadline.left_ms(now)
+            );
         }
         self.listener.invoked();
         panic::switch("main");
         // After a panic anywhere no invocation is held any more: what it waits for may never come.
         let request_id = invoke.request_id.as_str().into();
-        self.ask(Question::Invoked, deadline.at() + GRACE, panic::happened, |ticket| Message::Invoked { ticket, request_id, deadline });
+        self.ask(Question::Invoked, deadline.at() + GRACE, panic::happened, |ticket| Message::Invoked { at: now, ticket, request_id, deadline });
         if deadline.left(Instant::now()).is_zero() {
             self.listener.waited_in_vain();
         }

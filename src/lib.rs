@@ -3,9 +3,9 @@
 //! One static binary in a layer, beside a function in any language. Data walks through three rooms, in this order:
 //!
 //! ```text
-//! Lambda --POST--> lambda::listener --> dispatch::queue --> dispatch::dispatcher --PutRecords--> Kinesis
-//!    ^                                        ^                     (packed and sent by kinesis::*)
-//!    +---- main: /next, INVOKE, SHUTDOWN -----+  (says when to flush, waits for the answer)
+//! Lambda --POST--> lambda::listener --> dispatch::admission --> dispatch::dispatcher --PutRecords--> Kinesis
+//!    ^                                                          ^  one channel     (packed and sent by kinesis::*)
+//!    +---- main: /next, INVOKE, SHUTDOWN ------------------------+  (asks, waits for the answer)
 //! ```
 //!
 //! - [`lambda`]: upstream, what Lambda says: Extensions API, Telemetry API, bodies.

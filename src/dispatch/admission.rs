@@ -71,34 +71,27 @@ pub fn place(now: &Circumstances) -> Place {
 /// See the module's page.
 #[derive(Debug)]
 pub struct Admission {
-    sender: Sender<Message>,
-    replies: Arc<Mailbox<Reply>>,
-    gauge: Arc<Gauge>,
-    spares: Arc<Spares>,
-    spool: Arc<Spool>,
-    printer: Arc<Printer>,
-    ledger: Arc<Ledger>,
-    packer: Mutex<Packer>,
-    sending: Arc<AtomicBool>,
+    /// To the dispatcher.
+    pub sender: Sender<Message>,
+    /// To `main`.
+    pub replies: Arc<Mailbox<Reply>>,
+    /// Counts what waits in memory.
+    pub gauge: Arc<Gauge>,
+    /// Used buffers.
+    pub spares: Arc<Spares>,
+    /// For what memory has no room for.
+    pub spool: Arc<Spool>,
+    /// `FALLBACK=log`
+    pub printer: Arc<Printer>,
+    /// Counts everything.
+    pub ledger: Arc<Ledger>,
+    /// For the spool, and while the dispatcher sends.
+    pub packer: Mutex<Packer>,
+    /// Set by the dispatcher while a request is on its way.
+    pub sending: Arc<AtomicBool>,
 }
 
 impl Admission {
-    /// `sending` is set by the dispatcher while a request is on its way.
-    #[must_use]
-    pub fn new(
-        sender: Sender<Message>,
-        replies: Arc<Mailbox<Reply>>,
-        gauge: Arc<Gauge>,
-        spares: Arc<Spares>,
-        spool: Arc<Spool>,
-        printer: Arc<Printer>,
-        packer: Packer,
-        sending: Arc<AtomicBool>,
-        ledger: Arc<Ledger>,
-    ) -> Admission {
-        Admission { sender, replies, gauge, spares, spool, printer, ledger, packer: Mutex::new(packer), sending }
-    }
-
     /// Takes what a POST brought.
     pub fn admit(&self, batch: Batch, signals: Vec<Signal>, now: Now) {
         let at = now.mono;

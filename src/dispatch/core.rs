@@ -118,7 +118,7 @@ pub enum Outcome {
     Ledger(Box<Request>, Sent),
     /// Of [`Step::Read`]: the request, what it weighs, and whether Kinesis may have stored it. `None`: the file is damaged, and so many events
     /// are lost.
-    Read(SegmentId, Result<(Request, Charge, bool), u64>),
+    Read(SegmentId, Result<(Box<Request>, Charge, bool), u64>),
     /// Of [`Step::Spool`]: whether it is written. What had to give way for it is counted already.
     Spooled(Box<Parcel>, bool),
     /// Of all others.
@@ -247,7 +247,7 @@ impl Core {
                 }
             }
             Message::SpoolDone => {}
-            Message::Invoked { ticket, request_id, deadline } => self.invoked(&tick, ticket, request_id, deadline),
+            Message::Invoked { at, ticket, request_id, deadline } => self.invoked(&tick, at, ticket, request_id, deadline),
             Message::Stop { ticket, deadline, report_until, reason } => {
                 // `main` waits for nothing but this now.
                 if let Some(held) = self.held.take() {
@@ -289,7 +289,7 @@ impl Core {
                 self.open_segments.push((segment, 1));
                 let holds = !std::mem::take(&mut self.reads_apart);
                 let parcel =
-                    Parcel { segment: Some(segment), intact: true, ambiguous, due: tick.age, holds, ..Parcel::new(request, charge, tick.age) };
+                    Parcel { segment: Some(segment), intact: true, ambiguous, due: tick.age, holds, ..Parcel::new(*request, charge, tick.age) };
                 self.backlog.set_aside(parcel);
             }
             Outcome::Read(segment, Err(events)) => {
@@ -333,7 +333,7 @@ impl Core {
 
     // --- invocations -------------------------------------------------------------------------------------------------------------------
 
-    fn invoked(&mut self, tick: &Tick, ticket: Ticket, request_id: Arc<str>, deadline: Deadline) {
+    fn invoked(&mut self, tick: &Tick, at: Instant, ticket: Ticket, request_id: Arc<str>, deadline: Deadline) {
         if let Some(before) = self.held.take() {
             // `main` no longer waits for that one.
             self.answer(tick, &before);
@@ -347,7 +347,7 @@ impl Core {
         if self.invocations.is_end_late() && plan == OnInvoke::AtEnd {
             plan = OnInvoke::Now;
         }
-        let after = |time: Duration, limit: Limit| Deadline::after(tick.mono, time, limit).earlier(deadline);
+        let after = |time: Duration, limit: Limit| Deadline::after(at, time, limit).earlier(deadline);
         let nothing_waits = pending.oldest.is_none() && self.backlog.aside().is_empty();
         let phase = match plan {
             _ if self.retry.is_open() && (nothing_waits || !self.may_probe(tick)) => None,

@@ -117,7 +117,7 @@ impl Dispatcher {
                 let read = self.spool.read(segment, |bytes| self.spares.body(bytes));
                 let read = read.map(|found| {
                     let charge = self.gauge.charge(found.request.cost());
-                    (found.request, charge, found.ambiguous)
+                    (Box::new(found.request), charge, found.ambiguous)
                 });
                 return Outcome::Read(segment, read);
             }

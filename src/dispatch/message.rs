@@ -109,6 +109,8 @@ pub enum Message {
     SpoolDone,
     /// An invocation has begun. Answered when `/next` may be called.
     Invoked {
+        /// When: the message may wait behind a request.
+        at: Instant,
         /// To answer with.
         ticket: Ticket,
         /// As in the INVOKE event.

@@ -97,7 +97,7 @@ impl Packer {
             self.key.push_str(key.unwrap_or_default());
             let key = key.is_some().then_some(self.key.as_str());
             let envelope = &mut self.envelope;
-            let mut added = request.add(key, 1, |out| envelope.line(event, bytes, out));
+            let mut added = request.add_text(key, 1, event.text.of(bytes), |out| envelope.line_end(event, bytes, out));
             if let Added::TooLong(limit) = added {
                 added = request.add(key, 1, |out| envelope.cut_line(event, bytes, limit, out));
                 self.ledger.truncated.add(u64::from(added == Added::Yes));

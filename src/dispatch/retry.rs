@@ -104,9 +104,15 @@ impl Retry {
     #[must_use]
     pub fn wait_until(&self, now: Instant, age: Duration) -> Option<Instant> {
         let resume = self.resume.and_then(|resume| now.checked_add(resume.saturating_sub(age)));
+        resume.into_iter().chain(self.bound_until(now)).max().filter(|until| *until > now)
+    }
+
+    /// The same, with no regard to the pause: until the bound on requests that deliver nothing allows another one.
+    #[must_use]
+    pub fn bound_until(&self, now: Instant) -> Option<Instant> {
         let full = self.fruitless.len() == MOST_FRUITLESS;
         let oldest = self.fruitless.front().filter(|_| full).and_then(|oldest| oldest.checked_add(WINDOW));
-        [resume, oldest].into_iter().flatten().max().filter(|until| *until > now)
+        oldest.filter(|until| *until > now)
     }
 
     /// A flush or a probe has asked Kinesis and delivered nothing: from now on no invocation is held, and Kinesis is only probed.

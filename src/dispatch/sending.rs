@@ -392,7 +392,7 @@ impl Core {
                 Some(parcel)
             }
             Err(alone) => {
-                parcel.request = alone;
+                parcel.request = *alone;
                 if !(by_content && others_taken && parcel.refused >= REFUSALS) {
                     return Some(parcel);
                 }

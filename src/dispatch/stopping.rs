@@ -202,7 +202,8 @@ impl Core {
     fn last_ledger(&mut self, tick: &Tick) -> Option<Step> {
         let stopping = self.stopping.as_ref()?;
         let deadline = stopping.deadline.sooner(LAST_LINE_TIME);
-        let blocked = self.retry.wait_until(tick.mono, tick.age).into_iter().chain((stopping.ledger_tries > 0).then_some(stopping.ledger_at)).max();
+        // The pause of what was refused before is not the ledger's: there is no later time for it.
+        let blocked = self.retry.bound_until(tick.mono).into_iter().chain((stopping.ledger_tries > 0).then_some(stopping.ledger_at)).max();
         let at = blocked.unwrap_or(tick.mono).max(tick.mono);
         if stopping.ledger_delivered || stopping.ledger_tries == LEDGER_TRIES || deadline.at().saturating_duration_since(at) < MIN_TIME_LEFT {
             self.last_line();

@@ -21,6 +21,10 @@ pub const MAX_RECORDS: usize = 500;
 pub const MAX_REQUEST_BYTES: usize = 5 * 1024 * 1024 - 1024;
 /// Lines are gathered before they are encoded, and what was encoded is hashed while it is in the CPU's first cache.
 const ENCODE_STEP: usize = 6 * 1024;
+/// A text of so many bytes is not gathered first.
+const LONG_TEXT: usize = 64 * 1024;
+/// Room in the body behind a long text: for the end of its record and of the request.
+const ROOM_BEHIND: usize = 4096;
 
 /// The sizes to keep to, and the form. All sizes count decoded data and key, in bytes, as Kinesis counts them.
 #[derive(Clone, Copy, Debug)]
@@ -198,31 +202,85 @@ impl Request {
         }
     }
 
+    /// As [`Request::add`], for the line that is `text` and what `rest` appends. A long text goes straight into the body: memory holds it once.
+    pub fn add_text(&mut self, key: Option<&str>, events: u64, text: &[u8], rest: impl FnOnce(&mut Vec<u8>)) -> Added {
+        let as_it_is = self.limits.compression == Compression::None && self.limits.record != RecordFormat::Kpl;
+        if text.len() < LONG_TEXT || !as_it_is {
+            return self.add(key, events, |out| {
+                out.extend_from_slice(text);
+                rest(out);
+            });
+        }
+        let mut end = Vec::new();
+        rest(&mut end);
+        let length = text.len() + end.len();
+        let longest = self.limits.longest_line(key.map_or(16, str::len));
+        if length > longest {
+            return Added::TooLong(longest);
+        }
+        if !self.fits(key, length) && !self.next_record(key, length) {
+            return Added::Full;
+        }
+        if let Some(open) = &mut self.open {
+            open.events += events;
+            open.bytes += length;
+        }
+        self.payload += length;
+        self.body.reserve_exact(length.div_ceil(3) * 4 + ROOM_BEHIND);
+        // Base64 goes by three bytes: the tail is filled up to that.
+        let missing = (3 - self.tail.len() % 3) % 3;
+        let (first, text) = text.split_at(missing.min(text.len()));
+        self.tail.extend_from_slice(first);
+        append_base64(&self.tail, &mut self.body);
+        self.tail.clear();
+        let whole = text.len() / 3 * 3;
+        let (text, last) = text.split_at(whole);
+        for piece in text.chunks(ENCODE_STEP) {
+            append_base64(piece, &mut self.body);
+            self.hash();
+        }
+        self.tail.extend_from_slice(last);
+        self.tail.extend_from_slice(&end);
+        Added::Yes
+    }
+
     /// Finds a record for the line that stands in the tail behind `carried` bytes of the open record. Without room it takes the line away.
     fn place(&mut self, key: Option<&str>, carried: usize) -> bool {
         let length = self.tail.len() - carried;
-        if let Some(open) = &self.open {
-            let same = self.limits.record != RecordFormat::Event && if key.is_none() { open.any_key } else { Some(open.key.as_str()) == key };
-            let grown = open.bytes + length;
-            let fits = if self.limits.compresses_records() {
-                self.limits.at_worst(grown) <= self.limits.record_bytes && grown <= self.limits.request_bytes
-            } else {
-                grown <= self.limits.record_bytes && self.payload + length <= self.limits.request_bytes
-            };
-            if same && fits {
-                return true;
-            }
+        if self.fits(key, length) {
+            return true;
         }
         // The line, which may have megabytes, is moved and not copied; what it is put behind has some bytes.
         let open_tail: Vec<u8> = self.tail.drain(..carried).collect();
         let mut line = std::mem::replace(&mut self.tail, open_tail);
+        if !self.next_record(key, length) {
+            return false;
+        }
+        line.splice(0..0, self.tail.drain(..));
+        self.tail = line;
+        true
+    }
+
+    /// Whether the open record takes a line of that key and length.
+    fn fits(&self, key: Option<&str>, length: usize) -> bool {
+        let Some(open) = &self.open else { return false };
+        let same = self.limits.record != RecordFormat::Event && if key.is_none() { open.any_key } else { Some(open.key.as_str()) == key };
+        let grown = open.bytes + length;
+        let fits = if self.limits.compresses_records() {
+            self.limits.at_worst(grown) <= self.limits.record_bytes && grown <= self.limits.request_bytes
+        } else {
+            grown <= self.limits.record_bytes && self.payload + length <= self.limits.request_bytes
+        };
+        same && fits
+    }
+
+    /// Opens a record for a line of that key and length, if the request has room for one.
+    fn next_record(&mut self, key: Option<&str>, length: usize) -> bool {
         if !self.takes_another_record(self.limits.opening(key.map_or(16, str::len)) + length) {
             return false;
         }
         self.close();
         self.open_record(key.map_or_else(random::hex16, str::to_owned), key.is_none());
-        line.splice(0..0, self.tail.drain(..));
-        self.tail = line;
         true
     }
 
@@ -403,7 +461,7 @@ impl Request {
     ///
     /// # Errors
     /// Gives a request of one line back as it is.
-    pub fn halve(mut self) -> Result<(Request, Request), Request> {
+    pub fn halve(mut self) -> Result<(Request, Request), Box<Request>> {
         self.close();
         if self.len() > 1 {
             let middle = self.len() / 2;
@@ -418,7 +476,7 @@ impl Request {
             (middle > 0).then(|| [lines.get(..middle), lines.get(middle..)].map(|lines| self.repacked(lines.unwrap_or_default(), key.as_deref())));
         match parts {
             Some([Some(first), Some(second)]) if first.events() + second.events() == self.events() => Ok((first, second)),
-            _ => Err(self),
+            _ => Err(Box::new(self)),
         }
     }
 
@@ -673,6 +731,33 @@ mod tests {
         assert!(lines > 5000, "{lines}");
         request.finish(&stream());
         assert!(request.payload <= 150_000 && request.len() < 200, "{} in {}", request.payload, request.len());
+    }
+
+    #[test]
+    fn a_long_text_gives_the_same_body_and_is_held_once() {
+        for (record, record_bytes) in [(RecordFormat::Lines, 1 << 20), (RecordFormat::Event, 1 << 20), (RecordFormat::Lines, 10 << 20)] {
+            let limits = Limits { record_bytes, request_bytes: 1 << 20, record, compression: Compression::None };
+            let texts: Vec<Vec<u8>> = [5, LONG_TEXT - 1, LONG_TEXT, LONG_TEXT + 1, 7, 200_001, 200_002, 3].map(|length| vec![b'x'; length]).into();
+            let (mut by_parts, mut whole) = (Request::new(limits), Request::new(limits));
+            for text in &texts {
+                assert_eq!(by_parts.add_text(Some("k"), 1, text, |out| out.extend_from_slice(b"end\n")), Added::Yes);
+                whole.add(Some("k"), 1, |out| {
+                    out.extend_from_slice(text);
+                    out.extend_from_slice(b"end\n");
+                });
+            }
+            assert_eq!(by_parts.finish(&stream()), whole.finish(&stream()));
+            assert_eq!(by_parts.body(), whole.body());
+            assert_eq!(by_parts.events(), 8);
+            assert_eq!(by_parts.add_text(Some("k"), 1, &vec![b'x'; record_bytes], |_| ()), Added::TooLong(record_bytes - 1));
+        }
+        let mut request =
+            Request::new(Limits { record_bytes: 10 << 20, request_bytes: 1 << 20, record: RecordFormat::Lines, compression: Compression::None });
+        let text = vec![b'x'; 8 << 20];
+        request.add_text(Some("k"), 1, &text, |out| out.push(b'\n'));
+        request.seal();
+        assert!(request.cost() < text.len() / 3 * 4 + 64 * 1024, "{}", request.cost());
+        assert_eq!(request.add_text(Some("k"), 1, &text, |_| ()), Added::Full);
     }
 
     #[test]

@@ -74,6 +74,11 @@ impl Envelope {
     /// Appends `event`, whose spans point into `bytes`, as one line.
     pub fn line(&mut self, event: &Event, bytes: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(event.text.of(bytes));
+        self.line_end(event, bytes, out);
+    }
+
+    /// Appends what stands in a line behind the event's own text.
+    pub fn line_end(&mut self, event: &Event, bytes: &[u8], out: &mut Vec<u8>) {
         self.finish(event, bytes, None, out);
     }
 

@@ -1,7 +1,7 @@
 //! One body -> numbered events and signals, in the light of the invocation in progress. Pure: no thread, socket, clock or log.
 //!
-//! A body is parsed in one pass and its events stay ranges into it. Text logs take [`super::text_log`]'s short way, others
-//! [`super::envelope`]'s; a body that does not parse goes through [`super::repair`]. What is read of a record is [`super::fields`]'s.
+//! A body is parsed in one pass and its events stay ranges into it. Text logs take `text_log`'s short way, others
+//! `envelope`'s; a body that does not parse goes through `repair`. What is read of a record is `fields`'s.
 
 use std::collections::VecDeque;
 use std::ops::Range;

@@ -75,7 +75,7 @@ proptest! {
                 while let Some(part) = parts.pop() {
                     match part.halve() {
                         Ok((left, right)) => parts.extend([right, left]),
-                        Err(part) => alone.push(part),
+                        Err(part) => alone.push(*part),
                     }
                 }
                 prop_assert_eq!(alone.iter().map(Request::events).sum::<u64>(), events);

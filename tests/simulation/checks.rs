@@ -104,15 +104,17 @@ impl World {
         if self.now > limit {
             return self.fail("hold", format!("{} ms past the invocation's deadline", (self.now - asking.deadline) / MS));
         }
+        self.holds_seen.push(running.ended.map(|ended| self.now - ended));
         let Some(ended) = running.ended else { return };
-        self.holds_seen.push(self.now - ended);
         let Some(heard) = running.heard else { return };
         let failed = running.what.end != End::Success;
         let promised = if failed { self.plan.setup.flush_timeout.min(500) } else { self.plan.setup.flush_timeout } * MS;
         // Where the clock was set, or the event says no time, the end is taken for one of when it came.
         let exact = running.what.done.has_time && self.jumped_at.is_none();
         let from = if exact { ended } else { ended.max(heard) };
-        let limit = (from + promised).max(heard) + slack;
+        // A request that began before anybody knew of the end may still take its time.
+        let late = if heard > ended + 200 * MS && !failed { heard + promised.min(1000 * MS) } else { heard };
+        let limit = (from + promised).max(late) + slack;
         if self.now > limit {
             let held = (self.now - ended) / MS;
             self.fail("hold", format!("{id} is held for {held} ms after its end ({:?}), promised are {} ms", running.what.end, promised / MS));
@@ -225,7 +227,7 @@ impl World {
             Taking::Nothing | Taking::Reading(_) | Taking::Answering(_) => {}
         }
         let spindown = self.ending.is_none_or(|(reason, ..)| reason == "spindown");
-        let (mut lost, mut lost_refused, mut waiting, mut wrong) = (0, 0, 0, None);
+        let (mut lost, mut lost_refused, mut waiting, mut kept, mut wrong) = (0, 0, 0, 0, None);
         for (event, fate) in self.events.iter().enumerate().filter(|(_, fate)| fate.received && fate.process == number) {
             let place = places[event];
             if fate.acknowledged {
@@ -236,11 +238,11 @@ impl World {
             }
             let poison = self.is_poison(u32::try_from(event).unwrap_or(0));
             match place {
-                // Before a reset, what is as it is on disk stays there.
-                0 if self.process.stop_asked.is_some() && !spindown && on_disk[event] => waiting += 1,
                 0 => {
-                    lost += 1;
                     lost_refused += u64::from(poison || fate.refused >= 3);
+                    // Before a reset, what is as it is on disk stays there; other parts of such a segment may have been given up.
+                    let stays = self.process.stop_asked.is_some() && !spindown && on_disk[event];
+                    if stays { kept += 1 } else { lost += 1 }
                 }
                 1 => {
                     waiting += 1;
@@ -256,7 +258,8 @@ impl World {
         }
         let ledger = &self.process.ledger;
         let (dropped, rejected) = (ledger.dropped(), ledger.dropped_rejected.get());
-        if lost != dropped || waiting != ledger.waiting() {
+        let given_up = dropped.saturating_sub(lost);
+        if dropped < lost || given_up > kept || waiting + kept - given_up != ledger.waiting() {
             let json = ledger.json(None);
             let missing: Vec<usize> = self
                 .events

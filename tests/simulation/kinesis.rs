@@ -89,6 +89,10 @@ impl World {
         if let Ok(outcomes) = &sent {
             stored = outcomes.iter().map(|outcome| *outcome == RecordOutcome::Taken).collect();
         }
+        if self.timeline.is_some() && !is_ledger {
+            let is_ledger = |lines: &[u8]| lines.windows(24).any(|window| window == b"kinesis-telemetry.ledger");
+            self.ledger_events += u32::try_from(request.data().zip(&stored).filter(|(lines, stored)| **stored && is_ledger(lines)).count()).unwrap();
+        }
         if takes > left {
             // Over at the deadline, whether Kinesis has stored it or not.
             if !connecting && !stored.contains(&true) || self.rng.bool() {

@@ -6,6 +6,7 @@
 mod checks;
 mod kinesis;
 mod plan;
+mod scenarios;
 mod threads;
 mod world;
 

@@ -179,6 +179,7 @@ impl World {
                 let left = self.micros(deadline.at()).saturating_sub(self.now);
                 let verdict = self.kinesis(&mut request, left, true);
                 self.process.ledgers += 1;
+                self.last_ledgers += 1;
                 if self.process.ledgers > 5 {
                     self.fail("no storm", "more than 5 requests for the last ledger".to_owned());
                 }
@@ -581,7 +582,7 @@ impl World {
         let request = Request::restore(self.limits, file.body, &file.index, &file.hash);
         let request = request.expect("what was written can be read");
         let charge = self.process.gauge.charge(request.cost());
-        Outcome::Read(segment, Ok((request, charge, file.doubt)))
+        Outcome::Read(segment, Ok((Box::new(request), charge, file.doubt)))
     }
 
     fn count_poll(&mut self, step: &Step) {

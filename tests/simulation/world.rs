@@ -202,7 +202,6 @@ pub(crate) struct Process {
     pub(crate) taking: Taking,
     pub(crate) posts: VecDeque<Body>,
     pub(crate) closed: bool,
-    pub(crate) close_until: Us,
     pub(crate) asking: Option<Asking>,
     pub(crate) in_next: bool,
     pub(crate) tickets: Ticket,
@@ -256,13 +255,14 @@ pub(crate) struct World {
     pub(crate) files: BTreeMap<u64, SpoolFile>,
     pub(crate) next_file: u64,
     pub(crate) events: Vec<Fate>,
-    pub(crate) stale_next: bool,
     pub(crate) violation: Option<Violation>,
     pub(crate) timeline: Option<Vec<String>>,
     pub(crate) steps: u64,
     pub(crate) sends: u64,
     pub(crate) digest: u64,
-    pub(crate) holds_seen: Vec<Us>,
+    pub(crate) holds_seen: Vec<Option<Us>>,
+    pub(crate) last_ledgers: u32,
+    pub(crate) ledger_events: u32,
 }
 
 /// What a life came to.
@@ -278,7 +278,12 @@ pub(crate) struct Life {
     pub(crate) ledger: Arc<Ledger>,
     /// Virtual time.
     pub(crate) lasted: Us,
-    pub(crate) holds: Vec<Us>,
+    /// Of each invocation, how long it was held; `None`: it was let go before its end.
+    pub(crate) holds: Vec<Option<Us>>,
+    /// Requests for the last ledger, of all processes.
+    pub(crate) last_ledgers: u32,
+    /// Periodic ledger events on the stream. Counted only with a timeline.
+    pub(crate) ledger_events: u32,
 }
 
 thread_local! {
@@ -316,13 +321,14 @@ impl World {
             files: BTreeMap::new(),
             next_file: 1,
             events: Vec::new(),
-            stale_next: false,
             violation: None,
             timeline: timeline.then(Vec::new),
             steps: 0,
             sends: 0,
             digest: 0xcbf2_9ce4_8422_2325,
             holds_seen: Vec::new(),
+            last_ledgers: 0,
+            ledger_events: 0,
         }
     }
 
@@ -349,6 +355,8 @@ impl World {
             ledger: self.process.ledger,
             lasted: self.now,
             holds: self.holds_seen,
+            last_ledgers: self.last_ledgers,
+            ledger_events: self.ledger_events,
         }
     }
 
@@ -667,7 +675,7 @@ impl World {
         let message = match &ask {
             Ask::Invocation(request_id) => {
                 let deadline = Deadline::after(self.instant(self.now), at.saturating_duration_since(self.instant(self.now)), Limit::Invocation);
-                Message::Invoked { ticket, request_id: Arc::clone(request_id), deadline }
+                Message::Invoked { at: self.instant(self.now), ticket, request_id: Arc::clone(request_id), deadline }
             }
             Ask::Stop => {
                 let now = self.instant(self.now);
@@ -819,7 +827,6 @@ impl Process {
             taking: Taking::Nothing,
             posts: VecDeque::new(),
             closed: false,
-            close_until: 0,
             asking: None,
             in_next: false,
             tickets: 0,

@@ -1,0 +1,304 @@
+//! Scripted lives, each named after what once went wrong. All invariants hold in them too.
+
+use kinesis_telemetry_extension::config::{FlushMode, PartitionKey, RecordFormat};
+
+use crate::plan::{Act, Disk, Done, End, Invocation, Mode, Ms, Plan, Poison, Post};
+use crate::world::{Life, MS, Us, World};
+
+const DONE: Done = Done { delay: 5, lost: false, has_time: true, again: None, gap: None };
+
+fn invocation(runs: Ms, posts: Vec<Post>) -> Invocation {
+    Invocation { runs, limit: 30_000, posts, end: End::Success, done: DONE, report_delay: 5, window: 2000 }
+}
+
+fn post(after: Ms, events: u32) -> Post {
+    Post { after, events, text: 40, weight: 0 }
+}
+
+/// A POST of a full request, and some.
+fn loud(after: Ms) -> Post {
+    Post { after, events: 30, text: 200, weight: 0 }
+}
+
+fn freeze(wall: Ms) -> Act {
+    Act::Freeze { wall, mono: wall }
+}
+
+fn live(plan: &Plan) -> Life {
+    let life = World::new(plan, true).live();
+    assert!(life.violation.is_none(), "{:?}\n{}", life.violation, life.timeline.join("\n"));
+    life
+}
+
+fn stored(life: &Life) -> usize {
+    life.events.iter().filter(|event| event.stored > 0).count()
+}
+
+/// Everything that came is on the stream.
+fn all_delivered(life: &Life) {
+    let missing: Vec<usize> = life.events.iter().enumerate().filter(|(_, event)| event.stored == 0).map(|(event, _)| event).collect();
+    assert!(missing.is_empty(), "{missing:?}\n{}", life.timeline.join("\n"));
+}
+
+fn held(life: &Life) -> Vec<Us> {
+    life.holds.iter().flatten().copied().collect()
+}
+
+#[test]
+fn a_request_refused_for_a_while_loses_no_event() {
+    for code in ["InvalidArgumentException", "ValidationException", "SerializationException", "Http413"] {
+        for record in [RecordFormat::Lines, RecordFormat::Event, RecordFormat::Kpl] {
+            let mut plan = Plan::quiet(vec![Act::Invoke(invocation(500, vec![loud(1), loud(2)])), freeze(60_000)]);
+            plan.acts.extend((0..4).flat_map(|_| [Act::Invoke(invocation(100, vec![post(1, 2)])), freeze(60_000)]));
+            plan.acts.push(Act::Stop { window: 2000 });
+            plan.setup.record = record;
+            plan.kinesis = vec![(0, Mode::RefusesAll(code)), (9000, Mode::Ok)];
+            all_delivered(&live(&plan));
+        }
+    }
+}
+
+#[test]
+fn a_throttled_shard_blocks_no_other_one() {
+    let mut acts: Vec<Act> = (0..8).map(|_| Act::Invoke(invocation(50, vec![post(1, 3)]))).collect();
+    acts.push(Act::Stop { window: 2000 });
+    let mut plan = Plan::quiet(acts);
+    plan.setup.key = PartitionKey::Request;
+    plan.kinesis = vec![(0, Mode::Shard(0))];
+    let life = live(&plan);
+    println!("{}", life.timeline.join("\n"));
+    // Of the keys r1 to r8, two fall on that shard.
+    assert!(stored(&life) > life.events.len() / 2, "{} of {}", stored(&life), life.events.len());
+    assert!(held(&life).iter().filter(|hold| **hold > 500 * MS).count() <= 2, "one flush each, and no later one: {:?}", life.holds);
+}
+
+#[test]
+fn a_refused_event_takes_no_other_with_it() {
+    for record in [RecordFormat::Lines, RecordFormat::Event, RecordFormat::Kpl] {
+        for whole in [false, true] {
+            let mut plan = Plan::quiet(vec![Act::Invoke(invocation(500, vec![post(1, 20)]))]);
+            plan.acts.extend((0..8).flat_map(|_| [freeze(40_000), Act::Invoke(invocation(500, vec![post(1, 2)]))]));
+            plan.acts.push(Act::Stop { window: 2000 });
+            plan.setup.record = record;
+            plan.poison = Some(Poison { every: 1000, rest: 10, code: "InvalidArgumentException", whole });
+            let life = live(&plan);
+            let missing: Vec<usize> = life.events.iter().enumerate().filter(|(_, event)| event.stored == 0).map(|(event, _)| event).collect();
+            assert_eq!(missing, [10], "{record:?} {whole}");
+            assert_eq!(life.ledger.dropped_rejected.get(), 1);
+        }
+    }
+}
+
+#[test]
+fn a_code_that_never_goes_away_is_no_storm() {
+    for code in ["InternalFailure", "SomethingNew"] {
+        let mut plan = Plan::quiet(vec![Act::Invoke(invocation(50, vec![post(1, 5)])), Act::Stop { window: 2000 }]);
+        plan.kinesis = vec![(0, Mode::Flaky(1, code))];
+        let life = live(&plan);
+        assert!((2..30).contains(&life.sends), "{} requests", life.sends);
+        assert!((1..=5).contains(&life.last_ledgers), "{} for the ledger", life.last_ledgers);
+    }
+}
+
+#[test]
+fn the_last_ledger_is_tried_a_few_times() {
+    let mut plan = Plan::quiet(vec![Act::Invoke(invocation(50, vec![post(1, 5)])), freeze(20_000), Act::Stop { window: 2000 }]);
+    plan.kinesis = vec![(15_000, Mode::Throttles)];
+    assert!((2..=5).contains(&live(&plan).last_ledgers));
+}
+
+#[test]
+fn a_crash_while_kinesis_hangs_costs_no_event() {
+    for (mode, window) in [(FlushMode::End, 2000), (FlushMode::Adaptive, 2000), (FlushMode::Next, 2000), (FlushMode::End, 1400)] {
+        let crash = Invocation { end: End::Crash, window, ..invocation(700, vec![post(1, 5), loud(600)]) };
+        let acts = vec![Act::Invoke(invocation(50, vec![post(1, 5)])), Act::Invoke(crash), Act::Heal];
+        let mut plan = Plan::quiet(acts);
+        plan.acts.extend((0..3).map(|_| Act::Invoke(invocation(300, vec![post(1, 1)]))));
+        plan.acts.push(Act::Stop { window: 2000 });
+        plan.setup.mode = mode;
+        plan.kinesis = vec![(200, Mode::Hangs)];
+        let life = live(&plan);
+        assert!(life.events.iter().all(|event| !event.excused), "killed: {mode:?}");
+        all_delivered(&life);
+    }
+}
+
+#[test]
+fn a_reset_with_a_large_queue_costs_no_event() {
+    let many = (0..30).map(loud).collect();
+    let crash = Invocation { end: End::Crash, ..invocation(100, many) };
+    let mut plan = Plan::quiet(vec![Act::Invoke(crash), Act::Heal]);
+    plan.acts.extend((0..3).map(|_| Act::Invoke(invocation(1500, vec![post(1, 1)]))));
+    plan.acts.push(Act::Stop { window: 2000 });
+    plan.setup.bound = 2 * 1024 * 1024;
+    plan.setup.spool_bytes = 4 * 1024 * 1024;
+    plan.kinesis = vec![(0, Mode::Refuses)];
+    let life = live(&plan);
+    all_delivered(&life);
+    assert_eq!(life.ledger.dropped(), 0);
+}
+
+#[test]
+fn an_order_to_stop_is_not_lost_while_kinesis_hangs() {
+    for wait in [0, 100, 400, 900] {
+        let mut plan = Plan::quiet(vec![Act::Invoke(invocation(300, vec![loud(1), loud(100)])), freeze(wait), Act::Stop { window: 2000 }]);
+        plan.setup.mode = FlushMode::Next;
+        plan.kinesis = vec![(0, Mode::Hangs)];
+        let life = live(&plan);
+        assert_eq!(life.ledger.waiting(), 0, "all is counted");
+    }
+}
+
+#[test]
+fn a_reset_with_a_full_disk_counts_what_is_lost_and_keeps_what_is_there() {
+    let crash = |posts| Act::Invoke(Invocation { end: End::Crash, ..invocation(100, posts) });
+    // The first process leaves segments; the second cannot write.
+    let mut plan = Plan::quiet(vec![crash(vec![post(1, 7)]), crash(vec![post(1, 9)]), Act::Heal]);
+    plan.acts.extend((0..3).map(|_| Act::Invoke(invocation(500, vec![post(1, 1)]))));
+    plan.acts.push(Act::Stop { window: 2000 });
+    plan.kinesis = vec![(0, Mode::Hangs)];
+    plan.disk = vec![(2500, Disk::Full)];
+    let life = live(&plan);
+    assert!(life.events.iter().filter(|event| event.process == 3 || event.process == 1).all(|event| event.stored > 0));
+    assert!(life.events.iter().all(|event| !event.excused));
+}
+
+#[test]
+fn a_kill_with_a_segment_on_its_way_counts_the_repeats() {
+    let crash = |end| Act::Invoke(Invocation { end, ..invocation(400, vec![post(1, 7)]) });
+    let mut repeats = 0;
+    for seed in 1..30 {
+        let mut plan = Plan::quiet(vec![crash(End::Crash), crash(End::SilentCrash), Act::Heal]);
+        plan.acts.extend((0..3).map(|_| Act::Invoke(invocation(500, vec![post(1, 1)]))));
+        plan.acts.push(Act::Stop { window: 2000 });
+        plan.seed = seed;
+        plan.kinesis = vec![(0, Mode::Refuses), (2500, Mode::Cuts)];
+        let life = live(&plan);
+        let twice = life.events.iter().filter(|event| event.stored > 1).count() as u64;
+        repeats += twice;
+    }
+    assert!(repeats > 0, "there is something to count");
+}
+
+#[test]
+fn a_long_loud_invocation_is_sent_while_it_runs() {
+    // The first flush ends at its limit with full requests still queued.
+    let posts = (0..200).map(|n| loud(n * 50)).collect();
+    let mut plan = Plan::quiet(vec![Act::Invoke(invocation(20, vec![loud(1), loud(2)])), Act::Invoke(invocation(10_500, posts))]);
+    plan.acts.push(Act::Stop { window: 2000 });
+    plan.setup.mode = FlushMode::Next;
+    plan.setup.flush_timeout = 100;
+    plan.setup.bound = 4 * 1024 * 1024;
+    // The first flush takes longer than it may, and what comes is a little less than what Kinesis takes.
+    plan.kinesis = vec![(0, Mode::Slow(200)), (1000, Mode::Ok)];
+    let life = live(&plan);
+    all_delivered(&life);
+    assert_eq!(life.ledger.spooled.get(), 0, "it keeps up");
+}
+
+#[test]
+fn a_repeated_older_end_holds_no_invocation() {
+    let again = Done { again: Some(60), ..DONE };
+    let acts = vec![
+        Act::Invoke(Invocation { done: again, ..invocation(20, vec![post(1, 1)]) }),
+        Act::Invoke(Invocation { done: Done { delay: 1, ..DONE }, ..invocation(30, vec![post(1, 1)]) }),
+        Act::Invoke(invocation(30, vec![post(1, 1)])),
+        Act::Stop { window: 2000 },
+    ];
+    for seed in 1..20 {
+        let life = live(&Plan { seed, ..Plan::quiet(acts.clone()) });
+        assert!(held(&life).iter().all(|hold| *hold < 200 * MS), "{:?}", life.holds);
+    }
+}
+
+#[test]
+fn lost_logs_end_the_wait_of_their_own_invocation_only() {
+    let gap = Done { gap: Some(80), lost: true, ..DONE };
+    let acts = vec![
+        Act::Invoke(Invocation { done: gap, ..invocation(100, vec![post(1, 1)]) }),
+        freeze(1000),
+        Act::Invoke(invocation(200, vec![post(1, 1)])),
+        Act::Invoke(invocation(200, vec![post(1, 1)])),
+        Act::Stop { window: 2000 },
+    ];
+    let life = live(&Plan::quiet(acts));
+    assert!(life.holds[0].is_none_or(|hold| hold < 200 * MS), "{:?}", life.holds);
+    assert!(life.holds[1].is_some() && life.holds[2].is_some(), "the others wait for their own end: {:?}", life.holds);
+}
+
+#[test]
+fn a_flush_without_time_is_no_failure_of_kinesis() {
+    let late = Done { delay: 80, ..DONE };
+    let mut acts: Vec<Act> = (0..6).map(|_| Act::Invoke(Invocation { done: late, ..invocation(30, vec![post(1, 1)]) })).collect();
+    acts.push(Act::Invoke(invocation(30, vec![post(1, 1)])));
+    acts.push(Act::Stop { window: 2000 });
+    let mut plan = Plan::quiet(acts);
+    plan.setup.flush_timeout = 50;
+    let life = live(&plan);
+    assert!(life.holds.iter().all(Option::is_some), "the breaker never opened: {:?}", life.holds);
+    all_delivered(&life);
+}
+
+#[test]
+fn an_invoke_during_a_request_gets_no_fresh_time_out() {
+    for seed in 1..20 {
+        let acts = vec![
+            Act::Invoke(invocation(600, vec![loud(1), loud(2), loud(3), loud(4)])),
+            Act::Invoke(invocation(20, vec![post(1, 1)])),
+            Act::Stop { window: 2000 },
+        ];
+        let mut plan = Plan { seed, ..Plan::quiet(acts) };
+        plan.setup.mode = FlushMode::Next;
+        plan.setup.flush_timeout = 1000;
+        plan.kinesis = vec![(0, Mode::Hangs)];
+        let life = live(&plan);
+        assert!(held(&life).iter().all(|hold| *hold <= 1010 * MS), "{:?}", life.holds);
+    }
+}
+
+#[test]
+fn a_hold_is_counted_whole_whenever_its_end_is_known() {
+    for (mode, delay) in [(FlushMode::Next, 5), (FlushMode::Next, 150), (FlushMode::End, 60)] {
+        let done = Done { delay, ..DONE };
+        let posts = vec![loud(1), loud(2)];
+        let acts = vec![
+            Act::Invoke(Invocation { done, ..invocation(20, posts.clone()) }),
+            Act::Invoke(Invocation { done, ..invocation(20, posts.clone()) }),
+            Act::Invoke(Invocation { done, ..invocation(20, posts) }),
+            Act::Stop { window: 2000 },
+        ];
+        let mut plan = Plan::quiet(acts);
+        plan.setup.mode = mode;
+        plan.kinesis = vec![(0, Mode::Slow(300))];
+        let life = live(&plan);
+        let (seen, counted) = (held(&life).iter().sum::<Us>() / MS, life.ledger.hold_ms_total.get());
+        assert!(seen > 50 && counted.abs_diff(seen) <= 10, "{mode:?} {delay}: held for {seen} ms, counted are {counted}");
+    }
+}
+
+#[test]
+fn a_busy_sandbox_sends_its_periodic_ledger() {
+    let mut acts: Vec<Act> = Vec::new();
+    for _ in 0..12 {
+        acts.push(Act::Invoke(invocation(3000, (0..10).map(|n| loud(n * 300)).collect())));
+        acts.push(freeze(60_000));
+    }
+    acts.push(Act::Stop { window: 2000 });
+    let life = live(&Plan::quiet(acts));
+    assert_eq!(life.ledger_events, 2, "one in five minutes");
+}
+
+#[test]
+fn a_clock_that_is_set_back_stops_no_age() {
+    let mut acts = vec![Act::Invoke(invocation(20, vec![post(1, 1)])), Act::Jump(-3_600_000)];
+    acts.push(Act::Invoke(invocation(9000, vec![post(10, 2)])));
+    acts.push(Act::Stop { window: 2000 });
+    let mut plan = Plan::quiet(acts);
+    plan.setup.mode = FlushMode::Next;
+    plan.setup.max_age = 1000;
+    // What is not sent by its age while the function runs is lost in the outage after that.
+    plan.kinesis = vec![(5000, Mode::Refuses)];
+    let life = live(&plan);
+    // The end and the last report come in the outage.
+    assert!(life.events.iter().rev().skip(2).all(|event| event.stored > 0), "{}", life.timeline.join("\n"));
+}
