@@ -103,16 +103,16 @@ impl Admission {
         }
         let events = batch.remaining().len() as u64;
         self.ledger.received.add(events);
+        if panic::in_dispatcher() {
+            // Nobody reads the channel any more: neither events nor signals may pile up in it.
+            return self.ledger.dropped_undelivered.add(events);
+        }
         if events == 0 {
             self.spares.keep_batch(batch);
             if !signals.is_empty() {
                 self.send(at, signals, Load::Nothing, None);
             }
             return;
-        }
-        if panic::in_dispatcher() {
-            // Nobody reads the channel any more.
-            return self.ledger.dropped_undelivered.add(events);
         }
         let cost = batch.cost();
         if cost > self.gauge.bound().saturating_sub(self.gauge.held()) {

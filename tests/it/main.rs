@@ -7,6 +7,7 @@
 )]
 
 mod check;
+mod circumstances;
 mod delivery;
 mod deployed;
 mod freeze;
