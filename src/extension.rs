@@ -200,7 +200,11 @@ impl Extension {
         let (now, wall) = (Instant::now(), epoch_ms(SystemTime::now()));
         let (deadline, plausible) = Deadline::of_invocation(invoke.deadline_ms, now, wall);
         if !plausible {
-            log::warn!("invoke-deadline", "by this clock Lambda's deadline of an invocation cannot be right; {} ms are assumed", deadline.left_ms(now));
+            log::warn!(
+                "invoke-deadline",
+                "by this clock Lambda's deadline of an invocation cannot be right; {} ms are assumed",
+                deadline.left_ms(now)
+            );
         }
         self.listener.invoked();
         panic::switch("main");
