@@ -5,10 +5,11 @@
 //!
 //! Whatever comes from an answer is cleaned before it can reach a log line, the ledger or a terminal: see [`clean`].
 
-use std::collections::HashMap;
 use std::fmt;
 
 use http::HeaderMap;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::endpoint;
@@ -339,9 +340,37 @@ const MAX_ERROR_BODY: usize = 64 * 1024;
 
 /// Code and message of `{"__type": …, "message": …}`. Each key is read for itself, so that an odd one takes no other with it.
 fn json_error(body: &[u8]) -> (Option<String>, Option<String>) {
-    let members: HashMap<String, &RawValue> = crate::json::read(body).unwrap_or_default();
-    let text = |name: &str| members.get(name).and_then(|raw| serde_json::from_str::<String>(raw.get()).ok()).filter(|text| !text.is_empty());
+    let Members(members) = crate::json::read(body).unwrap_or_default();
+    let text = |name: &str| {
+        let (_, raw) = members.iter().rfind(|(key, _)| key == name)?;
+        serde_json::from_str::<String>(raw.get()).ok().filter(|text| !text.is_empty())
+    };
     (text("__type").or_else(|| text("code")).or_else(|| text("Code")), text("message").or_else(|| text("Message")))
+}
+
+/// An object's members as they come; of two with one name the last one counts. A hash map would bring its code into the program for this alone.
+#[derive(Default)]
+struct Members<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Members<'de>, D::Error> {
+        deserializer.deserialize_map(Members::default())
+    }
+}
+
+impl<'de> Visitor<'de> for Members<'de> {
+    type Value = Members<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Members<'de>, A::Error> {
+        while let Some(member) = map.next_entry()? {
+            self.0.push(member);
+        }
+        Ok(self)
+    }
 }
 
 fn xml_error(body: &[u8]) -> (Option<String>, Option<String>) {
@@ -402,6 +431,10 @@ mod tests {
             (429, "", "Http429", Throttled),
             (429, r#"{"__type":"NeverSeenException"}"#, "NeverSeenException", Throttled),
             (408, "", "Http408", Transient),
+            (400, r#"{"__type":7,"code":"","Code":"ExpiredTokenException","extra":{"a":[1]}}"#, "ExpiredTokenException", Credentials),
+            (400, r#"{"__type":"x","__type":"KMSDisabledException"}"#, "KMSDisabledException", Configuration),
+            (400, r#"{"__t\u0079pe":"KMSDisabledException"}"#, "KMSDisabledException", Configuration),
+            (400, r#"["__type"]"#, "Http400", Configuration),
         ] {
             let error = read(status, body);
             assert_eq!((error.code.as_str(), error.kind), (code, kind), "{body}");

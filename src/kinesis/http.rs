@@ -6,15 +6,16 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, ErrorKind as Io, Read};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Request, Uri};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use ureq::SendBody;
-use ureq::tls::{PemItem, RootCerts, TlsConfig};
 
 use super::error::{Error, ErrorKind};
 use super::proxy::Proxies;
+use super::tls::Tls;
 use super::transport::{Connections, Cut, InterruptHandle, NoLookup};
 use crate::deadline::Deadline;
 
@@ -66,7 +67,7 @@ impl HttpSettings {
             // The value may hold a password, and is not quoted.
             Some((name, proxy)) => Some(ureq::Proxy::new(proxy).map_err(|_| Error::new("Proxy", format!("{name} is no proxy's URL")))?),
         };
-        let connections = Connections::new(proxy.is_some(), interrupts.clone());
+        let connections = Connections::new(proxy.is_some(), Tls::new(self.bundle()?), interrupts.clone());
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -82,29 +83,23 @@ impl HttpSettings {
             // The connection itself knows when it is too old, by both clocks.
             .max_idle_age(Duration::from_secs(3600))
             .proxy(proxy)
-            .tls_config(TlsConfig::builder().root_certs(self.roots()?).build())
             .build();
         let agent = ureq::Agent::with_parts(config, connections.clone(), NoLookup);
         Ok(HttpClient { agent, connections, interrupts: interrupts.clone(), took: Duration::ZERO })
     }
 
-    fn roots(&self) -> Result<RootCerts, Error> {
-        let Some(path) = &self.ca_bundle else { return Ok(RootCerts::WebPki) };
+    fn bundle(&self) -> Result<Option<Vec<CertificateDer<'static>>>, Error> {
+        let Some(path) = &self.ca_bundle else { return Ok(None) };
         let problem = |what: String| Error::new("CaBundle", format!("AWS_CA_BUNDLE: {}: {what}", path.display()));
         let mut pem = Vec::new();
         // Bounded, since the path may lead anywhere.
         let read = File::open(path).and_then(|file| file.take(MAX_BUNDLE).read_to_end(&mut pem));
         read.map_err(|error| problem(error.to_string()))?;
-        let certificates: Vec<_> = ureq::tls::parse_pem(&pem)
-            .filter_map(|item| match item {
-                Ok(PemItem::Certificate(certificate)) => Some(certificate),
-                _ => None,
-            })
-            .collect();
+        let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem).flatten().collect();
         if certificates.is_empty() {
             return Err(problem("holds no PEM certificate".to_owned()));
         }
-        Ok(RootCerts::Specific(Arc::new(certificates)))
+        Ok(Some(certificates))
     }
 }
 
@@ -204,7 +199,7 @@ fn classify_transport_error(error: &ureq::Error, deadline: &Deadline) -> Error {
         Ureq::HostNotFound => Error::new("HostNotFound", "the host's name cannot be resolved"),
         Ureq::ConnectionFailed => Error::new("ConnectionFailed", "no connection"),
         Ureq::ConnectProxyFailed(why) => proxy_error(why),
-        Ureq::Tls(_) | Ureq::Rustls(_) | Ureq::Pem(_) | Ureq::TlsRequired => Error::new("Tls", without_foreign_words(&error.to_string())),
+        Ureq::Tls(_) | Ureq::TlsRequired => Error::new("Tls", without_foreign_words(&error.to_string())),
         Ureq::Io(io) => match io.kind() {
             Io::ConnectionRefused | Io::HostUnreachable | Io::NetworkUnreachable | Io::NetworkDown | Io::AddrNotAvailable => {
                 Error::new("ConnectionFailed", io_message(io))

@@ -15,6 +15,7 @@ pub mod record;
 pub mod response;
 pub mod sign;
 pub mod sts;
+mod tls;
 mod transport;
 
 use self::endpoint::{Endpoint, Stream};

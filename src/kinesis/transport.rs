@@ -4,7 +4,7 @@
 //! so a proxy that sends a byte now and then holds a call for ever; and the host's name is looked up for each request, pooled connection or not.
 //! So ureq's are off, and every wait of this file ends after [`SLICE`] to look at the clock and at the interrupt.
 //!
-//! Owns sockets, TLS and tunnels; knows nothing of requests, and pools nothing but one connection that was made ready ahead of its use. Runs on
+//! Owns sockets and tunnels, and puts TLS over them; knows nothing of requests, and pools nothing but one connection that was made ready ahead of its use. Runs on
 //! the dispatcher's thread; only looking up a name and connecting, which no time-out of the system covers as a whole, run on a thread of their
 //! own, which ends by itself when nobody waits for it any more.
 
@@ -18,10 +18,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{
-    Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, RustlsConnector, Transport,
-};
+use ureq::unversioned::transport::{Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport};
 
+use super::tls::Tls;
 use crate::mailbox::Mailbox;
 
 /// No wait is longer without a look at the clock and at the interrupt.
@@ -99,7 +98,7 @@ pub(super) struct Connections(Arc<Shared>);
 struct Shared {
     proxied: bool,
     tunnel: ConnectProxyConnector,
-    tls: RustlsConnector,
+    tls: Tls,
     interrupts: InterruptHandle,
     state: Mutex<State>,
 }
@@ -129,7 +128,7 @@ struct State {
 
 impl Connections {
     /// Opens nothing yet. `proxied`: the agent has a proxy.
-    pub(super) fn new(proxied: bool, interrupts: InterruptHandle) -> Connections {
+    pub(super) fn new(proxied: bool, tls: Tls, interrupts: InterruptHandle) -> Connections {
         let now = Instant::now();
         let state = State {
             exchange: 0,
@@ -143,8 +142,7 @@ impl Connections {
             ready: None,
             keeps_input: false,
         };
-        let (tunnel, tls) = (ConnectProxyConnector::default(), RustlsConnector::default());
-        Connections(Arc::new(Shared { proxied, tunnel, tls, interrupts, state: Mutex::new(state) }))
+        Connections(Arc::new(Shared { proxied, tunnel: ConnectProxyConnector::default(), tls, interrupts, state: Mutex::new(state) }))
     }
 
     /// An exchange begins, which is over at `deadline`; a connection from before it is given up at `reused_until`.
@@ -322,18 +320,17 @@ impl Connector for Connections {
         if is_target && let Some(ready) = self.take_ready() {
             return Ok(Some(ready));
         }
-        let transport = match self.0.tunnel.connect(details, None::<()>)? {
+        let transport: Box<dyn Transport> = match self.0.tunnel.connect(details, None::<()>)? {
             Some(Either::B(tunnel)) => tunnel,
             _ => {
                 let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
                 Box::new(self.open(details.uri, buffers)?)
             }
         };
-        Ok(match self.0.tls.connect(details, Some(transport))? {
-            Some(Either::A(plain)) => Some(plain),
-            Some(Either::B(tls)) => Some(Box::new(tls)),
-            None => None,
-        })
+        if details.needs_tls() {
+            return Ok(Some(Box::new(self.0.tls.connect(details, transport)?)));
+        }
+        Ok(Some(transport))
     }
 }
 
@@ -457,7 +454,7 @@ mod tests {
 
     #[test]
     fn a_connection_is_too_old_by_either_clock() {
-        let connections = Connections::new(false, InterruptHandle::default());
+        let connections = Connections::new(false, Tls::new(None), InterruptHandle::default());
         connections.end();
         let state = connections.state();
         let (now, wall) = state.last_use;
@@ -473,7 +470,7 @@ mod tests {
 
     #[test]
     fn a_reused_connection_has_less_time_until_it_answers() {
-        let connections = Connections::new(false, InterruptHandle::default());
+        let connections = Connections::new(false, Tls::new(None), InterruptHandle::default());
         let now = Instant::now();
         connections.begin(now + Duration::from_secs(3), now + Duration::from_secs(1));
         let mut state = connections.state();

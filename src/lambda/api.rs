@@ -4,14 +4,17 @@
 //! even these calls through one.
 
 use std::fmt;
+use std::net::ToSocketAddrs;
 use std::thread;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use ureq::Agent;
-use ureq::unversioned::resolver::DefaultResolver;
-use ureq::unversioned::transport::TcpConnector;
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{NextTimeout, TcpConnector};
 
 use crate::clock::EpochMs;
 use crate::config::Buffering;
@@ -28,6 +31,24 @@ pub struct ExtensionId(String);
 impl fmt::Debug for ExtensionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ExtensionId(not shown)")
+    }
+}
+
+/// Looks a name up where it is needed. ureq's own resolver has code for time-outs, which no call here has.
+#[derive(Debug)]
+struct Lookup;
+
+/// As many addresses as ureq takes.
+const MAX_ADDRESSES: usize = 16;
+
+impl Resolver for Lookup {
+    fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+        let mut found = self.empty();
+        for address in (host, uri.port_u16().unwrap_or(80)).to_socket_addrs()?.take(MAX_ADDRESSES) {
+            found.push(address);
+        }
+        if found.is_empty() { Err(ureq::Error::HostNotFound) } else { Ok(found) }
     }
 }
 
@@ -124,8 +145,8 @@ impl Api {
         // Lambda's answers are small; ureq's own buffers have 128 KiB each.
         let agent = config.input_buffer_size(4 * 1024).output_buffer_size(2 * 1024).build();
         let host = runtime_api.strip_prefix("http://").unwrap_or(runtime_api).trim_end_matches('/');
-        // Plain TCP: with ureq's default, a second copy of the TLS connector would be in the program.
-        let agent = Agent::with_parts(agent, TcpConnector::default(), DefaultResolver::default());
+        // Plain TCP: ureq's default would bring connectors into the program that nobody uses.
+        let agent = Agent::with_parts(agent, TcpConnector::default(), Lookup);
         Api { agent, base: format!("http://{host}") }
     }
 
@@ -296,6 +317,20 @@ fn refused(call: &'static str, status: u16, body: &[u8]) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lambdas_api_is_an_address_or_a_name_with_a_port_or_without() {
+        for (url, expected) in [
+            ("http://127.0.0.1:9001/x", Some("127.0.0.1:9001")),
+            ("http://127.0.0.1/", Some("127.0.0.1:80")),
+            ("http://[::1]:9001/", Some("[::1]:9001")),
+            ("http:///", None),
+        ] {
+            let found = url.parse().ok().and_then(|uri| Lookup.resolve(&uri, &Config::default(), NextTimeout::default()).ok());
+            let first = found.and_then(|found| found.iter().next().map(ToString::to_string));
+            assert_eq!(first.as_deref(), expected, "{url}");
+        }
+    }
 
     #[test]
     fn events_as_lambda_writes_them() {

@@ -1,0 +1,198 @@
+//! TLS over a connection: which roots are trusted, what is offered, the handshake, and the encrypted transport.
+//!
+//! Owns the TLS settings and, with them, the sessions that make a later handshake short; one for each client. Knows nothing of sockets,
+//! deadlines and interrupts: those end the transport below it. ureq's own TLS is not used, because it also links client certificates, the
+//! signing keys that go with them, and QUIC. Runs on the dispatcher's thread.
+
+use std::fmt;
+use std::io::{self, ErrorKind, Read, Write};
+use std::sync::{Arc, OnceLock};
+
+use http::Uri;
+use rustls::crypto::ring::{cipher_suite as ring, default_provider};
+use rustls::crypto::{CryptoProvider, KeyProvider};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::SigningKey;
+use rustls::{CipherSuiteCommon, ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedCipherSuite, Tls13CipherSuite};
+use ureq::unversioned::transport::{Buffers, ConnectionDetails, LazyBuffers, NextTimeout, Transport, TransportAdapter};
+
+/// The TLS of one client.
+#[derive(Debug)]
+pub(super) struct Tls {
+    /// Trusted instead of the built-in roots.
+    bundle: Option<Vec<CertificateDer<'static>>>,
+    /// Made with the first connection that needs it.
+    config: OnceLock<Arc<ClientConfig>>,
+}
+
+impl Tls {
+    pub(super) fn new(bundle: Option<Vec<CertificateDer<'static>>>) -> Tls {
+        Tls { bundle, config: OnceLock::new() }
+    }
+
+    /// Does the whole handshake over `transport`, so that no byte of a request is sent before the other side has proved who it is.
+    pub(super) fn connect(&self, details: &ConnectionDetails<'_>, transport: Box<dyn Transport>) -> Result<TlsTransport, ureq::Error> {
+        let name = server_name(details.uri).ok_or(ureq::Error::Tls("the host is neither a name nor an address"))?;
+        let mut session = ClientConnection::new(self.config().map_err(as_io)?, name).map_err(as_io)?;
+        let mut below = TransportAdapter::new(transport, Arc::clone(&details.current_time));
+        session.complete_io(&mut below)?;
+        let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
+        Ok(TlsTransport { buffers, stream: StreamOwned::new(session, below) })
+    }
+
+    fn config(&self) -> Result<Arc<ClientConfig>, rustls::Error> {
+        if let Some(config) = self.config.get() {
+            return Ok(Arc::clone(config));
+        }
+        let mut roots = RootCertStore::empty();
+        match &self.bundle {
+            None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+            // One that cannot be read is left out: the others may be all that is needed.
+            Some(bundle) => _ = roots.add_parsable_certificates(bundle.iter().cloned()),
+        }
+        let versions = ClientConfig::builder_with_provider(Arc::new(provider())).with_protocol_versions(rustls::ALL_VERSIONS)?;
+        let config = Arc::new(versions.with_root_certificates(roots).with_no_client_auth());
+        Ok(Arc::clone(self.config.get_or_init(|| config)))
+    }
+}
+
+/// The name that the other side's certificate must have.
+fn server_name(uri: &Uri) -> Option<ServerName<'static>> {
+    let host = uri.host()?;
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    ServerName::try_from(bare.to_owned()).ok()
+}
+
+/// As the errors come that rustls reports while it reads and writes.
+fn as_io(error: rustls::Error) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, error)
+}
+
+/// What ring offers, without the code that no client without a certificate of its own needs.
+fn provider() -> CryptoProvider {
+    let suites = vec![
+        SupportedCipherSuite::Tls13(&TLS13_AES_256_GCM),
+        SupportedCipherSuite::Tls13(&TLS13_AES_128_GCM),
+        SupportedCipherSuite::Tls13(&TLS13_CHACHA20_POLY1305),
+        ring::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        ring::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        ring::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+        ring::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+        ring::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+        ring::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+    ];
+    CryptoProvider { cipher_suites: suites, key_provider: &NoKeys, ..default_provider() }
+}
+
+static TLS13_AES_256_GCM: Tls13CipherSuite = without_quic(&ring::TLS13_AES_256_GCM_SHA384);
+static TLS13_AES_128_GCM: Tls13CipherSuite = without_quic(&ring::TLS13_AES_128_GCM_SHA256);
+static TLS13_CHACHA20_POLY1305: Tls13CipherSuite = without_quic(&ring::TLS13_CHACHA20_POLY1305_SHA256);
+
+/// The same suite over TCP only.
+#[expect(clippy::panic, reason = "evaluated by the compiler alone: a suite of another kind does not compile")]
+const fn without_quic(suite: &SupportedCipherSuite) -> Tls13CipherSuite {
+    let SupportedCipherSuite::Tls13(suite) = suite else { panic!("a suite of TLS 1.3") };
+    let CipherSuiteCommon { suite: name, hash_provider, confidentiality_limit } = suite.common;
+    Tls13CipherSuite {
+        common: CipherSuiteCommon { suite: name, hash_provider, confidentiality_limit },
+        hkdf_provider: suite.hkdf_provider,
+        aead_alg: suite.aead_alg,
+        quic: None,
+    }
+}
+
+/// There is no client certificate, and so no private key. Without ring's own provider the program has no code that signs with one.
+#[derive(Debug)]
+struct NoKeys;
+
+impl KeyProvider for NoKeys {
+    fn load_private_key(&self, _: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, rustls::Error> {
+        Err(rustls::Error::General("no private keys".to_owned()))
+    }
+}
+
+/// An encrypted connection.
+pub(super) struct TlsTransport {
+    buffers: LazyBuffers,
+    stream: StreamOwned<ClientConnection, TransportAdapter>,
+}
+
+impl fmt::Debug for TlsTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TlsTransport")
+    }
+}
+
+impl Transport for TlsTransport {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), ureq::Error> {
+        let output = self.buffers.output().get(..amount).unwrap_or_default();
+        Ok(self.stream.write_all(output)?)
+    }
+
+    fn await_input(&mut self, _: NextTimeout) -> Result<bool, ureq::Error> {
+        let amount = self.stream.read(self.buffers.input_append_buf())?;
+        self.buffers.input_appended(amount);
+        Ok(amount > 0)
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.stream.sock.get_mut().is_open()
+    }
+
+    fn is_tls(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn suites(provider: &CryptoProvider) -> Vec<rustls::CipherSuite> {
+        provider.cipher_suites.iter().map(SupportedCipherSuite::suite).collect()
+    }
+
+    #[test]
+    fn all_that_ring_offers_is_offered_but_quic_and_private_keys() {
+        let (ours, rings) = (provider(), default_provider());
+        assert_eq!(suites(&ours), suites(&rings));
+        for (ours, rings) in ours.cipher_suites.iter().zip(&rings.cipher_suites) {
+            let (Some(ours), Some(rings)) = (ours.tls13(), rings.tls13()) else { continue };
+            assert_eq!(ours.common.confidentiality_limit, rings.common.confidentiality_limit);
+            assert_eq!(ours.common.hash_provider.algorithm(), rings.common.hash_provider.algorithm());
+            assert_eq!(ours.aead_alg.key_len(), rings.aead_alg.key_len());
+            assert!(ours.quic.is_none() && rings.quic.is_some());
+        }
+        let groups = |provider: &CryptoProvider| provider.kx_groups.iter().map(|group| group.name()).collect::<Vec<_>>();
+        assert_eq!(groups(&ours), groups(&rings));
+        let key = PrivateKeyDer::Pkcs8(vec![].into());
+        assert!(ours.key_provider.load_private_key(key).is_err());
+    }
+
+    #[test]
+    fn one_client_has_one_configuration_so_that_sessions_are_resumed() {
+        let tls = Tls::new(None);
+        let (first, second) = (tls.config().unwrap(), tls.config().unwrap());
+        assert!(Arc::ptr_eq(&first, &second));
+        assert!(first.enable_sni && first.alpn_protocols.is_empty() && !first.enable_early_data);
+    }
+
+    #[test]
+    fn the_certificate_is_for_the_bare_host() {
+        for (url, expected) in [
+            ("https://kinesis.eu-west-1.amazonaws.com/", Some("kinesis.eu-west-1.amazonaws.com")),
+            ("https://user:secret@proxy:3128/", Some("proxy")),
+            ("https://127.0.0.1:8443/", Some("127.0.0.1")),
+            ("https://[::1]:8443/", Some("::1")),
+            ("https://has_an~odd name/", None),
+            ("/", None),
+        ] {
+            let name = url.parse().ok().and_then(|url| server_name(&url));
+            assert_eq!(name.map(|name| name.to_str().into_owned()).as_deref(), expected, "{url}");
+        }
+    }
+}
