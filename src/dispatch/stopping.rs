@@ -23,8 +23,9 @@ const LEDGER_TIME: Duration = Duration::from_millis(100);
 const LAST_LINE_TIME: Duration = Duration::from_millis(40);
 /// Requests for the last ledger.
 const LEDGER_TRIES: u32 = 5;
-/// Before a reset, one try may take this part of the time that is left: the disk must still have its own.
-const FIRST_TRY_PART: u32 = 3;
+/// Before a reset, this part of the time that is left is kept back from a first request: for the disk. The request has the rest, of which a
+/// connection that was used before may take a third.
+const DISK_PART: u32 = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -137,7 +138,7 @@ impl Core {
             {
                 return Some(Step::Spool { parcel: Box::new(parcel), apart: true });
             }
-            until = until.sooner(until.left(tick.mono) / FIRST_TRY_PART * (FIRST_TRY_PART - 1));
+            until = until.sooner(until.left(tick.mono) / DISK_PART);
         }
         self.next_step(tick, view, until, Scope::All)
     }
