@@ -17,6 +17,9 @@ STATIC = ["walls::", "lifecycle::", "freeze::"]
 NOT_UNDER_QEMU = {
     "house::": "looks at the sources",
     "scale::": "looks at the README",
+    "circumstances::": "times its faults to fractions of a second, and limits files by a shell, without the emulator",
+    "lambda_variants::": "times its faults to fractions of a second",
+    "wire::": "calls the library, on this machine",
     "panics::": "builds a program of its own, for this machine",
     "records::single_events_come_back": "long; lines_come_back sends the same 50,000 events",
     "records::aggregates_come_back": "long; lines_come_back sends the same 50,000 events",
