@@ -60,7 +60,8 @@ impl Report {
 
 /// What changes a terminal's state or the order of what it shows.
 fn is_control(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// Looks at the settings, finds credentials, and calls Kinesis. `unknown`: variables with our prefix that are no setting.
@@ -74,11 +75,19 @@ pub fn run(config: Result<Config, Vec<Problem>>, unknown: &[String]) -> Report {
         Ok(config) => check(&config, &mut report),
         Err(problems) => {
             for problem in problems {
-                report.fail("settings", &problem.to_string(), "set this variable as allowed, or unset it");
+                report.fail(
+                    "settings",
+                    &problem.to_string(),
+                    "set this variable as allowed, or unset it",
+                );
             }
         }
     }
-    let last = if report.good { "OK: Kinesis accepted a test record" } else { "FAIL: telemetry would not arrive" };
+    let last = if report.good {
+        "OK: Kinesis accepted a test record"
+    } else {
+        "FAIL: telemetry would not arrive"
+    };
     let _ = writeln!(report.text, "{last}");
     report
 }
@@ -86,7 +95,10 @@ pub fn run(config: Result<Config, Vec<Problem>>, unknown: &[String]) -> Report {
 fn check(config: &Config, report: &mut Report) {
     let settings = &config.kinesis;
     let place = settings.place();
-    report.ok("settings", &format!("stream {}, region {}, {}", place.stream, place.region, place.endpoint));
+    report.ok(
+        "settings",
+        &format!("stream {}, region {}, {}", place.stream, place.region, place.endpoint),
+    );
     for endpoint in settings.readable_by_others() {
         report.note("settings", &format!("{endpoint} is called over plain http: others on the network can read telemetry and the session token"));
     }
@@ -95,17 +107,28 @@ fn check(config: &Config, report: &mut Report) {
     }
     match &settings.credentials {
         CredentialsSource::Environment(_) => report.ok("credentials", "from the environment"),
-        CredentialsSource::Container(_) => report.ok("credentials", "from the container endpoint, asked below"),
+        CredentialsSource::Container(_) => {
+            report.ok("credentials", "from the container endpoint, asked below")
+        }
         CredentialsSource::Missing => {
-            return report.fail("credentials", "there are none", &Error::new("NoCredentials", "").advice(&place));
+            return report.fail(
+                "credentials",
+                "there are none",
+                &Error::new("NoCredentials", "").advice(&place),
+            );
         }
     }
     let sandbox = Arc::new(Sandbox::default());
     let mut client = Client::new(settings, Arc::clone(&sandbox));
     let sent = send(config, &mut client, sandbox);
     if client.skew_seconds() != 0 {
-        let (seconds, side) = (client.skew_seconds().unsigned_abs(), if client.skew_seconds() > 0 { "behind" } else { "ahead of" });
-        let text = format!("this machine's is {seconds} seconds {side} AWS's; the extension corrects for that by itself, but set the clock right");
+        let (seconds, side) = (
+            client.skew_seconds().unsigned_abs(),
+            if client.skew_seconds() > 0 { "behind" } else { "ahead of" },
+        );
+        let text = format!(
+            "this machine's is {seconds} seconds {side} AWS's; the extension corrects for that by itself, but set the clock right"
+        );
         report.note("clock", &text);
     }
     if client.has_assumed_role() {
@@ -114,10 +137,16 @@ fn check(config: &Config, report: &mut Report) {
     match sent {
         Ok(()) => report.ok("Kinesis", "one record was taken"),
         Err(error) => {
-            let words: String = error.detail.iter().flat_map(|words| words.lines().next()).collect();
-            let words: String = words.chars().filter(|c| *c == ' ' || c.is_ascii_graphic()).take(300).collect();
+            let words: String =
+                error.detail.iter().flat_map(|words| words.lines().next()).collect();
+            let words: String =
+                words.chars().filter(|c| *c == ' ' || c.is_ascii_graphic()).take(300).collect();
             let words = if words.is_empty() { words } else { format!(" (AWS says: {words})") };
-            report.fail(error.step().map_or("Kinesis", what), &format!("{error}{words}"), &client.advice(&error));
+            report.fail(
+                error.step().map_or("Kinesis", what),
+                &format!("{error}{words}"),
+                &client.advice(&error),
+            );
         }
     }
 }
@@ -136,10 +165,14 @@ fn send(config: &Config, client: &mut Client, sandbox: Arc<Sandbox>) -> Result<(
     loop {
         tries += 1;
         let error = match client.put(&mut request, &deadline) {
-            Ok(outcomes) => match outcomes.into_iter().find(|outcome| *outcome != RecordOutcome::Taken) {
-                Some(RecordOutcome::Failed { code, kind }) => Error { kind, ..Error::new(&code, "the record was not taken") },
-                _ => return Ok(()),
-            },
+            Ok(outcomes) => {
+                match outcomes.into_iter().find(|outcome| *outcome != RecordOutcome::Taken) {
+                    Some(RecordOutcome::Failed { code, kind }) => {
+                        Error { kind, ..Error::new(&code, "the record was not taken") }
+                    }
+                    _ => return Ok(()),
+                }
+            }
             Err(error) => error,
         };
         let may_pass = matches!(error.kind, ErrorKind::Throttled | ErrorKind::Transient);
@@ -159,7 +192,9 @@ mod tests {
 
     /// `--check` with these variables; nobody listens where they lead.
     fn checked(variables: &[(&str, &str)]) -> Report {
-        let read = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
+        let read = |name: &str| {
+            variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned())
+        };
         run(config::read(read).1, &[])
     }
 
@@ -187,14 +222,36 @@ mod tests {
             ("AWS_SESSION_TOKEN", &["CANARY", "CANARY\r\nx: y"]),
             (
                 "AWS_ENDPOINT_URL",
-                &["https://CANARY:CANARY@host/", "CANARY", "ftp://CANARY", "http://127.0.0.1:9/CANARY", "http://127.0.0.1:9/?CANARY"],
+                &[
+                    "https://CANARY:CANARY@host/",
+                    "CANARY",
+                    "ftp://CANARY",
+                    "http://127.0.0.1:9/CANARY",
+                    "http://127.0.0.1:9/?CANARY",
+                ],
             ),
-            ("AWS_ENDPOINT_URL_KINESIS", &["https://user:CANARY@host/", "CANARY", "http://127.0.0.1:9/CANARY/"]),
-            ("AWS_ENDPOINT_URL_STS", &["https://user:CANARY@host/", "CANARY", "http://127.0.0.1:9/CANARY/"]),
-            ("HTTPS_PROXY", &["http://user:CANARY@127.0.0.1:9", "socks5://user:CANARY@127.0.0.1:9", "CANARY CANARY"]),
+            (
+                "AWS_ENDPOINT_URL_KINESIS",
+                &["https://user:CANARY@host/", "CANARY", "http://127.0.0.1:9/CANARY/"],
+            ),
+            (
+                "AWS_ENDPOINT_URL_STS",
+                &["https://user:CANARY@host/", "CANARY", "http://127.0.0.1:9/CANARY/"],
+            ),
+            (
+                "HTTPS_PROXY",
+                &[
+                    "http://user:CANARY@127.0.0.1:9",
+                    "socks5://user:CANARY@127.0.0.1:9",
+                    "CANARY CANARY",
+                ],
+            ),
             ("https_proxy", &["http://user:CANARY@127.0.0.1:9", "socks4://CANARY"]),
             ("ALL_PROXY", &["http://user:CANARY@127.0.0.1:9", "CANARY CANARY"]),
-            ("AWS_CONTAINER_CREDENTIALS_FULL_URI", &["http://10.0.0.1/CANARY", "CANARY", "http://127.0.0.1:9/?token=CANARY"]),
+            (
+                "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+                &["http://10.0.0.1/CANARY", "CANARY", "http://127.0.0.1:9/?token=CANARY"],
+            ),
             ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", &["CANARY", "@CANARY/", "/ CANARY"]),
             ("AWS_CONTAINER_AUTHORIZATION_TOKEN", &["CANARY", "CANARY\r\nx: y", "CANARY\u{1}"]),
             ("KINESIS_TELEMETRY_EXTERNAL_ID", &["CANARY", "CANARY CANARY", "C"]),
@@ -203,19 +260,29 @@ mod tests {
         let role = ("KINESIS_TELEMETRY_ROLE_ARN", "arn:aws:iam::123456789012:role/writer");
         // Each in a thread of its own: they wait for closed ports.
         thread::scope(|scope| {
-            for (name, value) in values.iter().flat_map(|(name, values)| values.iter().map(move |value| (*name, *value))) {
+            for (name, value) in values
+                .iter()
+                .flat_map(|(name, values)| values.iter().map(move |value| (*name, *value)))
+            {
                 let endpoint = &endpoint;
                 scope.spawn(move || {
                     for with_role in [false, true] {
                         let container = name.starts_with("AWS_CONTAINER");
                         let mut variables = vec![(name, value)];
-                        variables.extend(BASE.iter().filter(|(base, _)| *base != name && !(container && base.starts_with("AWS_ACCESS"))));
+                        variables.extend(BASE.iter().filter(|(base, _)| {
+                            *base != name && !(container && base.starts_with("AWS_ACCESS"))
+                        }));
                         variables.extend(with_role.then_some(role));
-                        if !name.to_ascii_uppercase().ends_with("PROXY") && !name.starts_with("AWS_ENDPOINT_URL") {
+                        if !name.to_ascii_uppercase().ends_with("PROXY")
+                            && !name.starts_with("AWS_ENDPOINT_URL")
+                        {
                             variables.push(("AWS_ENDPOINT_URL", endpoint));
                         }
                         if name == "AWS_CONTAINER_AUTHORIZATION_TOKEN" {
-                            variables.push(("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:9/"));
+                            variables.push((
+                                "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+                                "http://127.0.0.1:9/",
+                            ));
                         }
                         assert_not_shown(name, value, &variables);
                     }
@@ -225,13 +292,21 @@ mod tests {
     }
 
     fn assert_not_shown(name: &str, value: &str, variables: &[(&str, &str)]) {
-        let read = |wanted: &str| variables.iter().find(|(n, _)| *n == wanted).map(|(_, value)| (*value).to_owned());
+        let read = |wanted: &str| {
+            variables.iter().find(|(n, _)| *n == wanted).map(|(_, value)| (*value).to_owned())
+        };
         let config = config::read(read).1;
         // A legal URL's path is used as it is set; `Debug` of the settings shows it, and is printed nowhere.
         let only_a_path = name.starts_with("AWS_ENDPOINT_URL") && config.is_ok();
         let shown = format!("{config:?}");
         assert!(only_a_path || !shown.contains("CANARY"), "{name}={value:?}: {shown}");
         let report = checked(variables);
-        assert!(!report.good && !report.text.contains(['\u{1b}', '\u{1}']) && !report.text.contains("CANARY"), "{name}={value:?}: {}", report.text);
+        assert!(
+            !report.good
+                && !report.text.contains(['\u{1b}', '\u{1}'])
+                && !report.text.contains("CANARY"),
+            "{name}={value:?}: {}",
+            report.text
+        );
     }
 }

@@ -28,7 +28,9 @@ pub fn iso8601(ms: EpochMs) -> String {
 pub fn parse_iso8601(text: &str) -> Option<EpochMs> {
     let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<u64>().ok();
     let separators = [(4, '-'), (7, '-'), (10, 'T'), (13, ':'), (16, ':')];
-    if !text.is_ascii() || !separators.iter().all(|&(at, c)| text.get(at..).is_some_and(|rest| rest.starts_with(c))) {
+    if !text.is_ascii()
+        || !separators.iter().all(|&(at, c)| text.get(at..).is_some_and(|rest| rest.starts_with(c)))
+    {
         return None;
     }
     let fraction = text.get(19..)?.strip_suffix('Z')?;
@@ -89,8 +91,15 @@ mod tests {
         assert_eq!(parse_iso8601("2026-11-23T09:15:45Z"), Some(1_795_425_345_000));
         assert_eq!(parse_iso8601("2026-11-23T09:15:45.1Z"), Some(1_795_425_345_100));
         assert_eq!(parse_iso8601("2026-11-23T09:15:45.123456789Z"), Some(1_795_425_345_123));
-        for bad in ["", "Z", "2026-11-23", "2026-13-23T09:15:45.012Z", "2026-11-23 09:15:45.012Z", "2026-11-23T09:15:45.Z", "éééééééééééé"]
-        {
+        for bad in [
+            "",
+            "Z",
+            "2026-11-23",
+            "2026-13-23T09:15:45.012Z",
+            "2026-11-23 09:15:45.012Z",
+            "2026-11-23T09:15:45.Z",
+            "éééééééééééé",
+        ] {
             assert_eq!(parse_iso8601(bad), None, "{bad}");
         }
     }

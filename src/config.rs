@@ -59,7 +59,12 @@ pub struct Setting {
     pub meaning: &'static str,
 }
 
-const fn setting(name: &'static str, default: &'static str, allowed: Allowed, meaning: &'static str) -> Setting {
+const fn setting(
+    name: &'static str,
+    default: &'static str,
+    allowed: Allowed,
+    meaning: &'static str,
+) -> Setting {
     Setting { name, default, allowed, meaning }
 }
 
@@ -71,28 +76,78 @@ pub const SETTINGS: &[Setting] = &[
         Allowed::Text("stream name or stream ARN; required"),
         "where to; an ARN may be in another account, and its region wins over AWS_REGION",
     ),
-    setting("TYPES", "platform,function", Allowed::AnyOf(&["platform", "function", "extension"]), "what to subscribe to"),
-    setting("FLUSH", "adaptive", Allowed::OneOf(&["adaptive", "end", "next"]), "when telemetry leaves the sandbox"),
+    setting(
+        "TYPES",
+        "platform,function",
+        Allowed::AnyOf(&["platform", "function", "extension"]),
+        "what to subscribe to",
+    ),
+    setting(
+        "FLUSH",
+        "adaptive",
+        Allowed::OneOf(&["adaptive", "end", "next"]),
+        "when telemetry leaves the sandbox",
+    ),
     setting(
         "MAX_AGE_MS",
         "10000",
         Allowed::Number(100, 900_000),
         "how old an event may get in the queue while invocations keep coming (Managed Instances: 1000)",
     ),
-    setting("FLUSH_TIMEOUT_MS", "3000", Allowed::Number(50, 60_000), "the most that one flush may hold an invocation"),
-    setting("QUEUE_BYTES", "8388608", Allowed::Number(1_048_576, 1_073_741_824), "memory for events waiting to be sent"),
-    setting("RECORD", "lines", Allowed::OneOf(&["lines", "event", "kpl"]), "how events are packed into Kinesis records"),
+    setting(
+        "FLUSH_TIMEOUT_MS",
+        "3000",
+        Allowed::Number(50, 60_000),
+        "the most that one flush may hold an invocation",
+    ),
+    setting(
+        "QUEUE_BYTES",
+        "8388608",
+        Allowed::Number(1_048_576, 1_073_741_824),
+        "memory for events waiting to be sent",
+    ),
+    setting(
+        "RECORD",
+        "lines",
+        Allowed::OneOf(&["lines", "event", "kpl"]),
+        "how events are packed into Kinesis records",
+    ),
     setting(
         "RECORD_BYTES",
         "1048576",
         Allowed::Number(1024, 10_485_760),
         "the largest Kinesis record, data and key; not above the stream's own limit",
     ),
-    setting("PARTITION_KEY", "sandbox", Allowed::OneOf(&["sandbox", "random", "function", "request"]), "what spreads records over shards"),
-    setting("COMPRESSION", "none", Allowed::OneOf(&["none", "gzip"]), "of each Kinesis record's data; with kpl, of each event in it"),
-    setting("ENVELOPE", "full", Allowed::OneOf(&["full", "slim"]), "what each event carries beside Lambda's three keys"),
-    setting("TAGS", "", Allowed::Text("key=value,key=value"), "copied into every event (slim: into the sandbox event)"),
-    setting("ROLE_ARN", "", Allowed::Text("the ARN of an IAM role"), "assumed through STS before writing"),
+    setting(
+        "PARTITION_KEY",
+        "sandbox",
+        Allowed::OneOf(&["sandbox", "random", "function", "request"]),
+        "what spreads records over shards",
+    ),
+    setting(
+        "COMPRESSION",
+        "none",
+        Allowed::OneOf(&["none", "gzip"]),
+        "of each Kinesis record's data; with kpl, of each event in it",
+    ),
+    setting(
+        "ENVELOPE",
+        "full",
+        Allowed::OneOf(&["full", "slim"]),
+        "what each event carries beside Lambda's three keys",
+    ),
+    setting(
+        "TAGS",
+        "",
+        Allowed::Text("key=value,key=value"),
+        "copied into every event (slim: into the sandbox event)",
+    ),
+    setting(
+        "ROLE_ARN",
+        "",
+        Allowed::Text("the ARN of an IAM role"),
+        "assumed through STS before writing",
+    ),
     setting(
         "EXTERNAL_ID",
         "",
@@ -111,20 +166,60 @@ pub const SETTINGS: &[Setting] = &[
         Allowed::OneOf(&["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"]),
         "ships a JSON log line only from this level up; lines that say no level always ship",
     ),
-    setting("PORT", "4243", Allowed::Port, "of the telemetry listener; fixed, so that a restarted sandbox is found again"),
-    setting("BUFFER_TIMEOUT_MS", "25", Allowed::Number(25, 30_000), "asked of the Telemetry API: how long it may hold a batch back"),
-    setting("BUFFER_MAX_BYTES", "1048576", Allowed::Number(262_144, 1_048_576), "asked of the Telemetry API: bytes in a batch"),
-    setting("BUFFER_MAX_ITEMS", "10000", Allowed::Number(1000, 10_000), "asked of the Telemetry API: events in a batch"),
+    setting(
+        "PORT",
+        "4243",
+        Allowed::Port,
+        "of the telemetry listener; fixed, so that a restarted sandbox is found again",
+    ),
+    setting(
+        "BUFFER_TIMEOUT_MS",
+        "25",
+        Allowed::Number(25, 30_000),
+        "asked of the Telemetry API: how long it may hold a batch back",
+    ),
+    setting(
+        "BUFFER_MAX_BYTES",
+        "1048576",
+        Allowed::Number(262_144, 1_048_576),
+        "asked of the Telemetry API: bytes in a batch",
+    ),
+    setting(
+        "BUFFER_MAX_ITEMS",
+        "10000",
+        Allowed::Number(1000, 10_000),
+        "asked of the Telemetry API: events in a batch",
+    ),
     setting(
         "SPOOL_BYTES",
         "67108864",
         Allowed::Number(0, 10_737_418_240),
         "room under /tmp for events that memory cannot hold, or that a reset would lose; 0: none",
     ),
-    setting("FALLBACK", "none", Allowed::OneOf(&["none", "log"]), "log prints events that are lost for good to stdout, one JSON line each"),
-    setting("ON_ERROR", "continue", Allowed::OneOf(&["continue", "fail"]), "on a bad setting or a failed start: idle, or fail the function's init"),
-    setting("METRICS", "none", Allowed::OneOf(&["none", "emf"]), "emf prints one CloudWatch embedded-metric line at shutdown and every 5 minutes"),
-    setting("LOG_LEVEL", "warn", Allowed::OneOf(&["error", "warn", "info", "debug"]), "of the extension's own lines on stderr"),
+    setting(
+        "FALLBACK",
+        "none",
+        Allowed::OneOf(&["none", "log"]),
+        "log prints events that are lost for good to stdout, one JSON line each",
+    ),
+    setting(
+        "ON_ERROR",
+        "continue",
+        Allowed::OneOf(&["continue", "fail"]),
+        "on a bad setting or a failed start: idle, or fail the function's init",
+    ),
+    setting(
+        "METRICS",
+        "none",
+        Allowed::OneOf(&["none", "emf"]),
+        "emf prints one CloudWatch embedded-metric line at shutdown and every 5 minutes",
+    ),
+    setting(
+        "LOG_LEVEL",
+        "warn",
+        Allowed::OneOf(&["error", "warn", "info", "debug"]),
+        "of the extension's own lines on stderr",
+    ),
 ];
 
 /// When telemetry leaves the sandbox.
@@ -308,7 +403,8 @@ pub fn read(variable: impl Fn(&str) -> Option<String>) -> (Basics, Result<Config
 /// Variables that begin with our prefix and are no setting, such as a misspelt one.
 pub fn unknown(names: impl Iterator<Item = String>) -> Vec<String> {
     let known = |name: &str| SETTINGS.iter().any(|s| s.name == name);
-    let mut unknown: Vec<String> = names.filter(|name| name.strip_prefix(PREFIX).is_some_and(|rest| !known(rest))).collect();
+    let mut unknown: Vec<String> =
+        names.filter(|name| name.strip_prefix(PREFIX).is_some_and(|rest| !known(rest))).collect();
     unknown.sort();
     unknown
 }
@@ -328,7 +424,10 @@ pub fn help() -> String {
     );
     SETTINGS.iter().fold(head.to_owned(), |text, s| {
         let default = if s.default.is_empty() { "none" } else { s.default };
-        format!("{text}  {PREFIX}{}\n      {}\n      default: {default}; allowed: {}\n", s.name, s.meaning, s.allowed)
+        format!(
+            "{text}  {PREFIX}{}\n      {}\n      default: {default}; allowed: {}\n",
+            s.name, s.meaning, s.allowed
+        )
     })
 }
 
@@ -337,7 +436,8 @@ pub fn help() -> String {
 pub fn markdown() -> String {
     let head = "| name | default | allowed | meaning |\n|---|---|---|---|\n".to_owned();
     SETTINGS.iter().fold(head, |text, s| {
-        let default = if s.default.is_empty() { "none".to_owned() } else { format!("`{}`", s.default) };
+        let default =
+            if s.default.is_empty() { "none".to_owned() } else { format!("`{}`", s.default) };
         format!("{text}| `{}` | {default} | {} | {} |\n", s.name, s.allowed, s.meaning)
     })
 }
@@ -388,7 +488,8 @@ impl Reader<'_> {
             Allowed::Port => (1..=65_535).contains(n) && *n != 9001,
             _ => false,
         };
-        let parsed = u64::from_str(value.trim()).ok().filter(fits).and_then(|n| N::try_from(n).ok());
+        let parsed =
+            u64::from_str(value.trim()).ok().filter(fits).and_then(|n| N::try_from(n).ok());
         parsed.unwrap_or_else(|| {
             self.setting_problem(name, &value, allowed);
             N::default()
@@ -408,20 +509,33 @@ impl Reader<'_> {
     }
 
     fn basics(&mut self) -> Basics {
-        let levels = [("error", log::Level::Error), ("warn", log::Level::Warn), ("info", log::Level::Info), ("debug", log::Level::Debug)];
-        let json = self.text("AWS_LAMBDA_LOG_FORMAT").is_some_and(|f| f.eq_ignore_ascii_case("json"));
+        let levels = [
+            ("error", log::Level::Error),
+            ("warn", log::Level::Warn),
+            ("info", log::Level::Info),
+            ("debug", log::Level::Debug),
+        ];
+        let json =
+            self.text("AWS_LAMBDA_LOG_FORMAT").is_some_and(|f| f.eq_ignore_ascii_case("json"));
         Basics {
             runtime_api: self.text("AWS_LAMBDA_RUNTIME_API").unwrap_or_default(),
-            managed_instances: self.text("AWS_LAMBDA_INITIALIZATION_TYPE").as_deref() == Some("lambda-managed-instances"),
+            managed_instances: self.text("AWS_LAMBDA_INITIALIZATION_TYPE").as_deref()
+                == Some("lambda-managed-instances"),
             log_level: self.one_of("LOG_LEVEL", &levels, log::Level::Warn),
             log_format: if json { log::Format::Json } else { log::Format::Text },
-            on_error: self.one_of("ON_ERROR", &[("continue", OnError::Continue), ("fail", OnError::Fail)], OnError::Continue),
+            on_error: self.one_of(
+                "ON_ERROR",
+                &[("continue", OnError::Continue), ("fail", OnError::Fail)],
+                OnError::Continue,
+            ),
         }
     }
 
     fn config(&mut self, basics: &Basics) -> Option<Config> {
         let stream = self.stream();
-        let endpoint = self.region(stream.as_ref()).and_then(|region| self.endpoint("kinesis", "AWS_ENDPOINT_URL_KINESIS", &region));
+        let endpoint = self
+            .region(stream.as_ref())
+            .and_then(|region| self.endpoint("kinesis", "AWS_ENDPOINT_URL_KINESIS", &region));
         let max_age_ms: u64 = self.number("MAX_AGE_MS");
         let max_age_unset = self.text(&format!("{PREFIX}MAX_AGE_MS")).is_none();
         let types = self.types();
@@ -430,7 +544,8 @@ impl Reader<'_> {
                 credentials: self.credentials(basics),
                 role: self.role(endpoint.as_ref()),
                 http: self.http(),
-                snap_start: self.text("AWS_LAMBDA_INITIALIZATION_TYPE").as_deref() == Some("snap-start"),
+                snap_start: self.text("AWS_LAMBDA_INITIALIZATION_TYPE").as_deref()
+                    == Some("snap-start"),
                 stream: stream.unwrap_or_else(|| Stream::Name(String::new())),
                 endpoint: endpoint.unwrap_or_default(),
             },
@@ -438,22 +553,43 @@ impl Reader<'_> {
             filter: self.filter(types),
             flush: self.one_of(
                 "FLUSH",
-                &[("adaptive", FlushMode::Adaptive), ("end", FlushMode::End), ("next", FlushMode::Next)],
+                &[
+                    ("adaptive", FlushMode::Adaptive),
+                    ("end", FlushMode::End),
+                    ("next", FlushMode::Next),
+                ],
                 FlushMode::Adaptive,
             ),
-            max_age: Duration::from_millis(if max_age_unset && basics.managed_instances { 1000 } else { max_age_ms }),
+            max_age: Duration::from_millis(if max_age_unset && basics.managed_instances {
+                1000
+            } else {
+                max_age_ms
+            }),
             flush_timeout: Duration::from_millis(self.number("FLUSH_TIMEOUT_MS")),
             queue_bytes: self.number("QUEUE_BYTES"),
             spool_bytes: self.number("SPOOL_BYTES"),
-            spool_folder: PathBuf::from(self.text("TMPDIR").unwrap_or_else(|| "/tmp".to_owned())).join(env!("CARGO_PKG_NAME")),
-            fallback: self.one_of("FALLBACK", &[("none", Fallback::None), ("log", Fallback::Log)], Fallback::None),
+            spool_folder: PathBuf::from(self.text("TMPDIR").unwrap_or_else(|| "/tmp".to_owned()))
+                .join(env!("CARGO_PKG_NAME")),
+            fallback: self.one_of(
+                "FALLBACK",
+                &[("none", Fallback::None), ("log", Fallback::Log)],
+                Fallback::None,
+            ),
             emf: self.one_of("METRICS", &[("none", false), ("emf", true)], false),
             record: self.one_of(
                 "RECORD",
-                &[("lines", RecordFormat::Lines), ("event", RecordFormat::Event), ("kpl", RecordFormat::Kpl)],
+                &[
+                    ("lines", RecordFormat::Lines),
+                    ("event", RecordFormat::Event),
+                    ("kpl", RecordFormat::Kpl),
+                ],
                 RecordFormat::Lines,
             ),
-            compression: self.one_of("COMPRESSION", &[("none", Compression::None), ("gzip", Compression::Gzip)], Compression::None),
+            compression: self.one_of(
+                "COMPRESSION",
+                &[("none", Compression::None), ("gzip", Compression::Gzip)],
+                Compression::None,
+            ),
             record_bytes: self.number("RECORD_BYTES"),
             partition_key: self.one_of(
                 "PARTITION_KEY",
@@ -465,7 +601,11 @@ impl Reader<'_> {
                 ],
                 PartitionKey::Sandbox,
             ),
-            envelope: self.one_of("ENVELOPE", &[("full", Envelope::Full), ("slim", Envelope::Slim)], Envelope::Full),
+            envelope: self.one_of(
+                "ENVELOPE",
+                &[("full", Envelope::Full), ("slim", Envelope::Slim)],
+                Envelope::Full,
+            ),
             tags: self.tags(),
             port: self.number("PORT"),
             buffering: Buffering {
@@ -476,7 +616,11 @@ impl Reader<'_> {
         };
         if config.fallback == Fallback::Log && config.types.extension {
             // The printed lines would come back as `extension` telemetry, and be lost, and be printed.
-            self.setting_problem("FALLBACK", "log", "log only without `extension` in KINESIS_TELEMETRY_TYPES");
+            self.setting_problem(
+                "FALLBACK",
+                "log",
+                "log only without `extension` in KINESIS_TELEMETRY_TYPES",
+            );
         }
         self.problems.is_empty().then_some(config)
     }
@@ -492,7 +636,8 @@ impl Reader<'_> {
 
     fn region(&mut self, stream: Option<&Stream>) -> Option<String> {
         let region = stream.and_then(Stream::region).map(str::to_owned);
-        let region = region.or_else(|| self.text("AWS_REGION")).or_else(|| self.text("AWS_DEFAULT_REGION"));
+        let region =
+            region.or_else(|| self.text("AWS_REGION")).or_else(|| self.text("AWS_DEFAULT_REGION"));
         let good = region.filter(|r| endpoint::is_region(r));
         if good.is_none() {
             let value = self.text("AWS_REGION").unwrap_or_default();
@@ -505,8 +650,13 @@ impl Reader<'_> {
     fn endpoint(&mut self, service: &str, variable: &str, region: &str) -> Option<Endpoint> {
         let flag = |name: &str| self.text(name).is_some_and(|v| v.eq_ignore_ascii_case("true"));
         let ignore = flag("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS");
-        let variants = endpoint::Variants { fips: flag("AWS_USE_FIPS_ENDPOINT"), dual_stack: flag("AWS_USE_DUALSTACK_ENDPOINT") };
-        let custom = [variable, "AWS_ENDPOINT_URL"].into_iter().find_map(|name| Some((name, self.text(name).filter(|_| !ignore)?)));
+        let variants = endpoint::Variants {
+            fips: flag("AWS_USE_FIPS_ENDPOINT"),
+            dual_stack: flag("AWS_USE_DUALSTACK_ENDPOINT"),
+        };
+        let custom = [variable, "AWS_ENDPOINT_URL"]
+            .into_iter()
+            .find_map(|name| Some((name, self.text(name).filter(|_| !ignore)?)));
         let endpoint = match custom {
             None => Endpoint::regional(service, region, variants),
             Some((name, url)) => {
@@ -519,7 +669,9 @@ impl Reader<'_> {
             }
         };
         // Only a proxy that would be used can be wrong. The value may hold a password, and is not shown.
-        if let Some((name, _)) = self.proxies().of(endpoint.url()).filter(|(_, proxy)| !proxy::is_proxy(proxy)) {
+        if let Some((name, _)) =
+            self.proxies().of(endpoint.url()).filter(|(_, proxy)| !proxy::is_proxy(proxy))
+        {
             self.secret_problem(name, "a URL such as http://proxy:3128");
         }
         Some(endpoint)
@@ -530,11 +682,21 @@ impl Reader<'_> {
     }
 
     fn http(&self) -> HttpSettings {
-        HttpSettings { ca_bundle: self.text("AWS_CA_BUNDLE").map(PathBuf::from), proxies: self.proxies() }
+        HttpSettings {
+            ca_bundle: self.text("AWS_CA_BUNDLE").map(PathBuf::from),
+            proxies: self.proxies(),
+        }
     }
 
     fn credentials(&mut self, basics: &Basics) -> CredentialsSource {
-        let host = basics.runtime_api.rsplit("//").next().unwrap_or_default().split([':', '/']).next().unwrap_or_default();
+        let host = basics
+            .runtime_api
+            .rsplit("//")
+            .next()
+            .unwrap_or_default()
+            .split([':', '/'])
+            .next()
+            .unwrap_or_default();
         CredentialsSource::read(|name| self.text(name), host).unwrap_or_else(|(name, allowed)| {
             // The value may hold a token, and is not shown.
             self.secret_problem(name, allowed);
@@ -544,22 +706,40 @@ impl Reader<'_> {
 
     /// The role is asked for in the stream's region: that is the one that must be reached anyway.
     fn role(&mut self, kinesis: Option<&Endpoint>) -> Option<Role> {
-        let (arn, external_id) = (self.text(&format!("{PREFIX}ROLE_ARN")), self.text(&format!("{PREFIX}EXTERNAL_ID")));
+        let (arn, external_id) =
+            (self.text(&format!("{PREFIX}ROLE_ARN")), self.text(&format!("{PREFIX}EXTERNAL_ID")));
         if external_id.as_ref().is_some_and(|id| arn.is_none() || !sts::is_external_id(id)) {
             // What another account asks for is nobody else's business, and is not shown.
-            let allowed = SETTINGS.iter().find(|s| s.name == "EXTERNAL_ID").map_or(Allowed::Text(""), |s| s.allowed);
-            self.secret_problem(&format!("{PREFIX}EXTERNAL_ID"), format_args!("{allowed}, with {PREFIX}ROLE_ARN"));
+            let allowed = SETTINGS
+                .iter()
+                .find(|s| s.name == "EXTERNAL_ID")
+                .map_or(Allowed::Text(""), |s| s.allowed);
+            self.secret_problem(
+                &format!("{PREFIX}EXTERNAL_ID"),
+                format_args!("{allowed}, with {PREFIX}ROLE_ARN"),
+            );
         }
         let arn = arn?.trim().to_owned();
         let region = kinesis?.region();
         if !sts::is_role(&arn, region) {
-            self.setting_problem("ROLE_ARN", &arn, format_args!("the ARN of an IAM role in the partition of {region}"));
+            self.setting_problem(
+                "ROLE_ARN",
+                &arn,
+                format_args!("the ARN of an IAM role in the partition of {region}"),
+            );
         }
         let endpoint = self.endpoint("sts", "AWS_ENDPOINT_URL_STS", region)?;
         if endpoint.is_readable_by_others() {
             // The answer holds credentials.
-            let name = if self.text("AWS_ENDPOINT_URL_STS").is_some() { "AWS_ENDPOINT_URL_STS" } else { "AWS_ENDPOINT_URL" };
-            self.secret_problem(name, format_args!("an https URL, or http to loopback, with {PREFIX}ROLE_ARN"));
+            let name = if self.text("AWS_ENDPOINT_URL_STS").is_some() {
+                "AWS_ENDPOINT_URL_STS"
+            } else {
+                "AWS_ENDPOINT_URL"
+            };
+            self.secret_problem(
+                name,
+                format_args!("an https URL, or http to loopback, with {PREFIX}ROLE_ARN"),
+            );
         }
         let session = sts::session_name(&self.text("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_default());
         Some(Role { arn, external_id, session, endpoint })
@@ -601,7 +781,9 @@ impl Reader<'_> {
         let mut tags: Vec<(String, String)> = Vec::new();
         for pair in value.split(',').filter(|pair| !pair.trim().is_empty()) {
             match pair.split_once('=').map(|(key, tag)| (key.trim(), tag.trim())) {
-                Some((key, tag)) if !key.is_empty() && tags.iter().all(|(known, _)| known != key) => {
+                Some((key, tag))
+                    if !key.is_empty() && tags.iter().all(|(known, _)| known != key) =>
+                {
                     tags.push((key.to_owned(), tag.to_owned()));
                 }
                 _ => {
@@ -619,11 +801,13 @@ mod tests {
     use super::*;
 
     fn with(pairs: &[(&str, &str)]) -> (Basics, Result<Config, Vec<Problem>>) {
-        let pairs: Vec<(String, String)> = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let pairs: Vec<(String, String)> =
+            pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         read(move |name| pairs.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone()))
     }
 
-    const LEAST: [(&str, &str); 2] = [("KINESIS_TELEMETRY_STREAM", "telemetry"), ("AWS_REGION", "eu-west-1")];
+    const LEAST: [(&str, &str); 2] =
+        [("KINESIS_TELEMETRY_STREAM", "telemetry"), ("AWS_REGION", "eu-west-1")];
 
     #[test]
     fn names_are_unique_and_defaults_are_allowed() {
@@ -634,9 +818,15 @@ mod tests {
         assert_eq!(names.len(), all);
         for s in SETTINGS {
             match s.allowed {
-                Allowed::Number(min, max) => assert!((min..=max).contains(&s.default.parse().unwrap()), "{}", s.name),
-                Allowed::OneOf(words) => assert!(s.default.is_empty() || words.contains(&s.default), "{}", s.name),
-                Allowed::AnyOf(words) => assert!(s.default.split(',').all(|w| words.contains(&w)), "{}", s.name),
+                Allowed::Number(min, max) => {
+                    assert!((min..=max).contains(&s.default.parse().unwrap()), "{}", s.name)
+                }
+                Allowed::OneOf(words) => {
+                    assert!(s.default.is_empty() || words.contains(&s.default), "{}", s.name)
+                }
+                Allowed::AnyOf(words) => {
+                    assert!(s.default.split(',').all(|w| words.contains(&w)), "{}", s.name)
+                }
                 Allowed::Port | Allowed::Text(_) => {}
             }
         }
@@ -647,8 +837,14 @@ mod tests {
     fn every_number_takes_its_bounds_and_nothing_beyond() {
         for s in SETTINGS {
             let Allowed::Number(min, max) = s.allowed else { continue };
-            let values = [(Some(min), true), (Some(max), true), (min.checked_sub(1), false), (max.checked_add(1), false)];
-            for (value, good) in values.into_iter().filter_map(|(value, good)| Some((value?, good))) {
+            let values = [
+                (Some(min), true),
+                (Some(max), true),
+                (min.checked_sub(1), false),
+                (max.checked_add(1), false),
+            ];
+            for (value, good) in values.into_iter().filter_map(|(value, good)| Some((value?, good)))
+            {
                 let (name, value) = (format!("{PREFIX}{}", s.name), value.to_string());
                 let result = with(&[LEAST[0], LEAST[1], (&name, &value)]).1;
                 assert_eq!(result.is_ok(), good, "{name}={value}");
@@ -666,7 +862,12 @@ mod tests {
             }
             let problems = with(&[LEAST[0], LEAST[1], (&name, "banana")]).1.unwrap_err();
             assert_eq!(problems.len(), 1);
-            assert!(problems[0].to_string().contains(&name) && problems[0].to_string().contains("banana"), "{}", problems[0]);
+            assert!(
+                problems[0].to_string().contains(&name)
+                    && problems[0].to_string().contains("banana"),
+                "{}",
+                problems[0]
+            );
             assert!(problems[0].to_string().contains(words[0]), "{}", problems[0]);
         }
     }
@@ -691,7 +892,13 @@ mod tests {
 
     #[test]
     fn empty_is_unset() {
-        let (_, result) = with(&[LEAST[0], LEAST[1], ("KINESIS_TELEMETRY_FLUSH", ""), ("AWS_ACCESS_KEY_ID", ""), ("AWS_SECRET_ACCESS_KEY", "x")]);
+        let (_, result) = with(&[
+            LEAST[0],
+            LEAST[1],
+            ("KINESIS_TELEMETRY_FLUSH", ""),
+            ("AWS_ACCESS_KEY_ID", ""),
+            ("AWS_SECRET_ACCESS_KEY", "x"),
+        ]);
         let config = result.unwrap();
         assert_eq!(config.flush, FlushMode::Adaptive);
         assert!(matches!(config.kinesis.credentials, CredentialsSource::Missing));
@@ -702,39 +909,76 @@ mod tests {
         let managed = ("AWS_LAMBDA_INITIALIZATION_TYPE", "lambda-managed-instances");
         assert_eq!(with(&[LEAST[0], LEAST[1], managed]).1.unwrap().max_age, Duration::from_secs(1));
         let told = ("KINESIS_TELEMETRY_MAX_AGE_MS", "10000");
-        assert_eq!(with(&[LEAST[0], LEAST[1], managed, told]).1.unwrap().max_age, Duration::from_secs(10));
+        assert_eq!(
+            with(&[LEAST[0], LEAST[1], managed, told]).1.unwrap().max_age,
+            Duration::from_secs(10)
+        );
     }
 
     #[test]
     fn tags_keep_their_order_and_may_hold_an_equals_sign() {
-        let config = with(&[LEAST[0], LEAST[1], ("KINESIS_TELEMETRY_TAGS", "team=payments, q=a=b ,")]).1.unwrap();
-        assert_eq!(config.tags, [("team".to_owned(), "payments".to_owned()), ("q".to_owned(), "a=b".to_owned())]);
+        let config =
+            with(&[LEAST[0], LEAST[1], ("KINESIS_TELEMETRY_TAGS", "team=payments, q=a=b ,")])
+                .1
+                .unwrap();
+        assert_eq!(
+            config.tags,
+            [("team".to_owned(), "payments".to_owned()), ("q".to_owned(), "a=b".to_owned())]
+        );
     }
 
     #[test]
     fn endpoint_variables_in_the_sdks_order() {
-        let both = [("AWS_ENDPOINT_URL", "http://127.0.0.1:1"), ("AWS_ENDPOINT_URL_KINESIS", "http://127.0.0.1:2")];
+        let both = [
+            ("AWS_ENDPOINT_URL", "http://127.0.0.1:1"),
+            ("AWS_ENDPOINT_URL_KINESIS", "http://127.0.0.1:2"),
+        ];
         let config = with(&[LEAST[0], LEAST[1], both[0], both[1]]).1.unwrap();
         assert_eq!(config.kinesis.endpoint.url(), "http://127.0.0.1:2/");
         let config = with(&[LEAST[0], LEAST[1], both[0]]).1.unwrap();
         assert_eq!(config.kinesis.endpoint.url(), "http://127.0.0.1:1/");
-        let config = with(&[LEAST[0], LEAST[1], both[0], ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")]).1.unwrap();
+        let config =
+            with(&[LEAST[0], LEAST[1], both[0], ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")])
+                .1
+                .unwrap();
         assert_eq!(config.kinesis.endpoint.url(), "https://kinesis.eu-west-1.amazonaws.com/");
     }
 
     #[test]
     fn sts_has_an_endpoint_of_its_own() {
         let role = ("KINESIS_TELEMETRY_ROLE_ARN", "arn:aws:iam::123456789012:role/writer");
-        let arn = ("KINESIS_TELEMETRY_STREAM", "arn:aws-cn:kinesis:cn-north-1:123456789012:stream/x");
-        let url = |pairs: &[(&str, &str)]| with(pairs).1.unwrap().kinesis.role.unwrap().endpoint.url().to_owned();
+        let arn =
+            ("KINESIS_TELEMETRY_STREAM", "arn:aws-cn:kinesis:cn-north-1:123456789012:stream/x");
+        let url = |pairs: &[(&str, &str)]| {
+            with(pairs).1.unwrap().kinesis.role.unwrap().endpoint.url().to_owned()
+        };
         assert_eq!(url(&[LEAST[0], LEAST[1], role]), "https://sts.eu-west-1.amazonaws.com/");
         let chinese = ("KINESIS_TELEMETRY_ROLE_ARN", "arn:aws-cn:iam::123456789012:role/writer");
         assert_eq!(url(&[arn, LEAST[1], chinese]), "https://sts.cn-north-1.amazonaws.com.cn/");
-        assert!(with(&[arn, LEAST[1], role]).1.unwrap_err()[0].to_string().contains("in the partition of cn-north-1"));
-        let (own, general) = (("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1"), ("AWS_ENDPOINT_URL", "http://127.0.0.1:2"));
+        assert!(
+            with(&[arn, LEAST[1], role]).1.unwrap_err()[0]
+                .to_string()
+                .contains("in the partition of cn-north-1")
+        );
+        let (own, general) = (
+            ("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1"),
+            ("AWS_ENDPOINT_URL", "http://127.0.0.1:2"),
+        );
         assert_eq!(url(&[LEAST[0], LEAST[1], role, own, general]), "http://127.0.0.1:1/");
-        assert_eq!(url(&[LEAST[0], LEAST[1], role, general, ("AWS_ENDPOINT_URL_KINESIS", "http://127.0.0.1:3")]), "http://127.0.0.1:2/");
-        for bad in [("KINESIS_TELEMETRY_ROLE_ARN", "writer"), ("KINESIS_TELEMETRY_EXTERNAL_ID", "without-a-role")] {
+        assert_eq!(
+            url(&[
+                LEAST[0],
+                LEAST[1],
+                role,
+                general,
+                ("AWS_ENDPOINT_URL_KINESIS", "http://127.0.0.1:3")
+            ]),
+            "http://127.0.0.1:2/"
+        );
+        for bad in [
+            ("KINESIS_TELEMETRY_ROLE_ARN", "writer"),
+            ("KINESIS_TELEMETRY_EXTERNAL_ID", "without-a-role"),
+        ] {
             assert!(with(&[LEAST[0], LEAST[1], bad]).1.unwrap_err()[0].to_string().contains(bad.0));
         }
     }
@@ -744,11 +988,18 @@ mod tests {
         let proxy = ("HTTPS_PROXY", "socks5://user:secret@proxy:1080");
         let problems = with(&[LEAST[0], LEAST[1], proxy]).1.unwrap_err();
         assert_eq!(problems.len(), 1);
-        assert!(problems[0].to_string().contains("HTTPS_PROXY") && !problems[0].to_string().contains("secret"));
+        assert!(
+            problems[0].to_string().contains("HTTPS_PROXY")
+                && !problems[0].to_string().contains("secret")
+        );
         let role = ("KINESIS_TELEMETRY_ROLE_ARN", "arn:aws:iam::123456789012:role/writer");
         assert_eq!(with(&[LEAST[0], LEAST[1], proxy, role]).1.unwrap_err().len(), 1, "told once");
         assert!(with(&[LEAST[0], LEAST[1], proxy, ("NO_PROXY", "amazonaws.com")]).1.is_ok());
-        assert!(with(&[LEAST[0], LEAST[1], proxy, ("AWS_ENDPOINT_URL", "http://127.0.0.1:1")]).1.is_ok());
+        assert!(
+            with(&[LEAST[0], LEAST[1], proxy, ("AWS_ENDPOINT_URL", "http://127.0.0.1:1")])
+                .1
+                .is_ok()
+        );
     }
 
     /// What STS answers is a secret: never over a network where others can read it.
@@ -764,15 +1015,34 @@ mod tests {
         ] {
             let result = with(&[LEAST[0], LEAST[1], (name, url), role]).1;
             assert_eq!(result.is_ok(), good, "{name}={url}");
-            let warned = result.map(|config| config.kinesis.readable_by_others().map(str::to_owned).collect::<Vec<_>>());
-            assert!(warned.is_err() || warned == Ok(if name.ends_with("KINESIS") { vec![url.to_owned()] } else { Vec::new() }), "{name}={url}");
+            let warned = result.map(|config| {
+                config.kinesis.readable_by_others().map(str::to_owned).collect::<Vec<_>>()
+            });
+            assert!(
+                warned.is_err()
+                    || warned
+                        == Ok(if name.ends_with("KINESIS") {
+                            vec![url.to_owned()]
+                        } else {
+                            Vec::new()
+                        }),
+                "{name}={url}"
+            );
         }
-        assert!(with(&[LEAST[0], LEAST[1], ("AWS_ENDPOINT_URL", "http://emulator:4566")]).1.is_ok(), "without a role there is a warning");
+        assert!(
+            with(&[LEAST[0], LEAST[1], ("AWS_ENDPOINT_URL", "http://emulator:4566")]).1.is_ok(),
+            "without a role there is a warning"
+        );
     }
 
     #[test]
     fn a_misspelt_setting_is_found() {
-        let names = ["KINESIS_TELEMETRY_STREM", "KINESIS_TELEMETRY_STREAM", "KINESIS_TELEMETRY_METRICS", "PATH"];
+        let names = [
+            "KINESIS_TELEMETRY_STREM",
+            "KINESIS_TELEMETRY_STREAM",
+            "KINESIS_TELEMETRY_METRICS",
+            "PATH",
+        ];
         assert_eq!(unknown(names.iter().map(|n| (*n).to_owned())), ["KINESIS_TELEMETRY_STREM"]);
     }
 }

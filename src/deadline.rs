@@ -131,7 +131,11 @@ impl Deadline {
 }
 
 fn time_left(deadline_ms: EpochMs, wall_now: EpochMs) -> Duration {
-    Duration::from_millis(if deadline_ms < RELATIVE_BELOW { deadline_ms } else { deadline_ms.saturating_sub(wall_now) })
+    Duration::from_millis(if deadline_ms < RELATIVE_BELOW {
+        deadline_ms
+    } else {
+        deadline_ms.saturating_sub(wall_now)
+    })
 }
 
 #[cfg(test)]
@@ -174,10 +178,22 @@ mod tests {
 
     #[test]
     fn a_deadline_that_cannot_be_right_is_replaced() {
-        for wrong in [0, WALL, WALL - 1, WALL - 3_600_000, WALL + 1_000_000, WALL + 3_600_000, u64::MAX] {
+        for wrong in
+            [0, WALL, WALL - 1, WALL - 3_600_000, WALL + 1_000_000, WALL + 3_600_000, u64::MAX]
+        {
             assert_eq!(invocation(wrong), (2800, false), "{wrong}");
         }
-        for wrong in [0, 1, WALL, WALL + 290, WALL - 3_600_000, WALL + 2100, WALL + 3_600_000, 676_051, u64::MAX] {
+        for wrong in [
+            0,
+            1,
+            WALL,
+            WALL + 290,
+            WALL - 3_600_000,
+            WALL + 2100,
+            WALL + 3_600_000,
+            676_051,
+            u64::MAX,
+        ] {
             assert_eq!(shutdown(wrong), (1150, false), "{wrong}");
         }
     }

@@ -64,7 +64,14 @@ impl Event {
     /// The first `count` of its batch's bytes, none of them its own, are no longer there.
     pub fn shift_back(&mut self, count: usize) {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
-        for span in [&mut self.text, &mut self.record, &mut self.request_id, &mut self.trace_id, &mut self.tenant_id, &mut self.execution_arn] {
+        for span in [
+            &mut self.text,
+            &mut self.record,
+            &mut self.request_id,
+            &mut self.trace_id,
+            &mut self.tenant_id,
+            &mut self.execution_arn,
+        ] {
             span.start = span.start.saturating_sub(count);
         }
     }

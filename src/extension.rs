@@ -92,9 +92,16 @@ impl Extension {
     ///
     /// # Errors
     /// If the port is taken, Lambda refuses the subscription, or there is no Telemetry API here.
-    pub fn start(config: &Config, api: &Api, registered: &Registered) -> Result<Extension, StartError> {
+    pub fn start(
+        config: &Config,
+        api: &Api,
+        registered: &Registered,
+    ) -> Result<Extension, StartError> {
         for endpoint in config.kinesis.readable_by_others() {
-            log::warn!("plain-http", "{endpoint} is called over plain http: others on the network can read telemetry and the session token");
+            log::warn!(
+                "plain-http",
+                "{endpoint} is called over plain http: others on the network can read telemetry and the session token"
+            );
         }
         let ledger = Arc::new(Ledger::default());
         let sandbox = Arc::new(Sandbox::default());
@@ -140,16 +147,34 @@ impl Extension {
             packer: Mutex::new(packer()),
             sending: Arc::clone(&sending),
         };
-        let listener = Listener::new(config.port, config.filter.clone(), continuous, admission, Arc::clone(&sandbox), Arc::clone(&ledger));
+        let listener = Listener::new(
+            config.port,
+            config.filter.clone(),
+            continuous,
+            admission,
+            Arc::clone(&sandbox),
+            Arc::clone(&ledger),
+        );
         let listener = Arc::new(listener);
 
-        let socket = Listener::bind(config.port)
-            .map_err(|error| start_error(format!("KINESIS_TELEMETRY_PORT={}: cannot listen there: {error}", config.port)))?;
-        let subscription = api.subscribe(&registered.id, &listener.uri(), &subscribed(config.types), config.buffering);
+        let socket = Listener::bind(config.port).map_err(|error| {
+            start_error(format!(
+                "KINESIS_TELEMETRY_PORT={}: cannot listen there: {error}",
+                config.port
+            ))
+        })?;
+        let subscription = api.subscribe(
+            &registered.id,
+            &listener.uri(),
+            &subscribed(config.types),
+            config.buffering,
+        );
         match subscription.map_err(|error| start_error(error.to_string()))? {
             Subscription::Active => {}
             Subscription::NotHere(status) => {
-                let why = format!("there is no Telemetry API here (HTTP {status}), as in local emulators");
+                let why = format!(
+                    "there is no Telemetry API here (HTTP {status}), as in local emulators"
+                );
                 return Err(StartError { not_here: true, why });
             }
         }
@@ -163,7 +188,13 @@ impl Extension {
             metrics: config.emf,
             seed: random::bits(),
         };
-        let core = Core::new(settings, packer(), Arc::clone(&gauge), Arc::clone(&spares), Arc::clone(&ledger));
+        let core = Core::new(
+            settings,
+            packer(),
+            Arc::clone(&gauge),
+            Arc::clone(&spares),
+            Arc::clone(&ledger),
+        );
         let client = Client::new(&config.kinesis, Arc::clone(&sandbox));
         let interrupts = client.interrupt_handle();
         let closing = Arc::clone(&listener);
@@ -190,8 +221,20 @@ impl Extension {
             }
             dispatcher.run();
         };
-        thread.spawn(work).map_err(|error| start_error(format!("cannot start the dispatcher: {error}")))?;
-        Ok(Extension { messages, replies, seen, interrupts, ticket: Cell::new(0), printer, listener, sandbox, ledger })
+        thread
+            .spawn(work)
+            .map_err(|error| start_error(format!("cannot start the dispatcher: {error}")))?;
+        Ok(Extension {
+            messages,
+            replies,
+            seen,
+            interrupts,
+            ticket: Cell::new(0),
+            printer,
+            listener,
+            sandbox,
+            ledger,
+        })
     }
 
     /// An invocation has begun. Comes back when `/next` may be called.
@@ -210,7 +253,9 @@ impl Extension {
         panic::switch("main");
         // After a panic anywhere no invocation is held any more: what it waits for may never come.
         let request_id = invoke.request_id.as_str().into();
-        self.ask(Question::Invoked, deadline.at() + GRACE, panic::happened, |ticket| Message::Invoked { at: now, ticket, request_id, deadline });
+        self.ask(Question::Invoked, deadline.at() + GRACE, panic::happened, |ticket| {
+            Message::Invoked { at: now, ticket, request_id, deadline }
+        });
         if deadline.left(Instant::now()).is_zero() {
             self.listener.waited_in_vain();
         }
@@ -221,16 +266,29 @@ impl Extension {
         let (now, wall) = (Instant::now(), epoch_ms(SystemTime::now()));
         let (deadline, plausible) = Deadline::of_shutdown(deadline_ms, now, wall);
         if !plausible {
-            log::warn!("shutdown-deadline", "by this clock Lambda's SHUTDOWN deadline cannot be right; {} ms are assumed", deadline.left_ms(now));
+            log::warn!(
+                "shutdown-deadline",
+                "by this clock Lambda's SHUTDOWN deadline cannot be right; {} ms are assumed",
+                deadline.left_ms(now)
+            );
         }
         let report_until = deadline.at().min(now + LAST_REPORT);
         let reason = reason.into_boxed_str();
         let until = deadline.at() + GRACE;
         // A busy machine may be late to answer.
         let deadline = deadline.sooner(GRACE);
-        let ended = self.ask(Question::Stop, until, panic::in_dispatcher, |ticket| Message::Stop { ticket, deadline, report_until, reason });
+        let ended = self.ask(Question::Stop, until, panic::in_dispatcher, |ticket| Message::Stop {
+            ticket,
+            deadline,
+            report_until,
+            reason,
+        });
         if !ended && !panic::in_dispatcher() {
-            log::error!("stop", "no time is left to send {} events and the ledger", self.ledger.waiting());
+            log::error!(
+                "stop",
+                "no time is left to send {} events and the ledger",
+                self.ledger.waiting()
+            );
         }
         self.printer.finish(until);
     }
@@ -242,7 +300,13 @@ impl Extension {
 
     /// Asks the dispatcher for something, and waits for its answer until `until`, or until it is `hopeless`. Says whether it came. A request on
     /// its way that keeps the dispatcher from more urgent things is interrupted.
-    fn ask(&self, question: Question, until: Instant, hopeless: impl Fn() -> bool, message: impl FnOnce(Ticket) -> Message) -> bool {
+    fn ask(
+        &self,
+        question: Question,
+        until: Instant,
+        hopeless: impl Fn() -> bool,
+        message: impl FnOnce(Ticket) -> Message,
+    ) -> bool {
         // What was said of an earlier invocation.
         self.replies.clear();
         let ticket = self.ticket.get() + 1;

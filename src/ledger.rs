@@ -121,7 +121,8 @@ impl Ledger {
         let errors = serde_json::to_string(&*errors).unwrap_or_else(|_| "{}".to_owned());
         // Each read once, so that the sum is right whatever is counted meanwhile.
         let (delivered, queue) = (self.delivered.get(), self.dropped_queue.get());
-        let (rejected, undelivered, received) = (self.dropped_rejected.get(), self.dropped_undelivered.get(), self.received.get());
+        let (rejected, undelivered, received) =
+            (self.dropped_rejected.get(), self.dropped_undelivered.get(), self.received.get());
         let mut json = format!(
             concat!(
                 r#"{{"received":{},"delivered":{},"waiting":{},"retried":{},"possibleDuplicates":{},"#,
@@ -174,12 +175,16 @@ mod tests {
         ledger.request_error("ThrottlingException");
         ledger.held(Duration::from_millis(12));
         ledger.held(Duration::from_millis(5));
-        let value: serde_json::Value = serde_json::from_str(&ledger.json(Some("spindown"))).unwrap();
+        let value: serde_json::Value =
+            serde_json::from_str(&ledger.json(Some("spindown"))).unwrap();
         assert_eq!(value["received"], 7);
         assert_eq!(value["requestErrors"]["ThrottlingException"], 2);
         assert_eq!(value["holdMs"], serde_json::json!({"max": 12, "total": 17}));
         assert_eq!(value["shutdownReason"], "spindown");
-        assert_eq!(value["dropped"], serde_json::json!({"queue": 0, "rejected": 0, "undelivered": 0}));
+        assert_eq!(
+            value["dropped"],
+            serde_json::json!({"queue": 0, "rejected": 0, "undelivered": 0})
+        );
     }
 
     #[test]

@@ -68,7 +68,11 @@ pub fn start(level: Level, format: Format) {
 
 /// Says one line at `level`. `topic` names the call site; it speaks once a minute.
 pub fn say(level: Level, topic: &'static str, message: fmt::Arguments<'_>) {
-    let logger = LOGGER.get_or_init(|| Logger { level: Level::Warn, format: Format::Text, topics: Mutex::default() });
+    let logger = LOGGER.get_or_init(|| Logger {
+        level: Level::Warn,
+        format: Format::Text,
+        topics: Mutex::default(),
+    });
     if level > logger.level {
         return;
     }
@@ -89,7 +93,8 @@ pub fn say(level: Level, topic: &'static str, message: fmt::Arguments<'_>) {
         }
     };
     drop(topics);
-    let more = if kept_back > 0 { format!(" (and {kept_back} more like it)") } else { String::new() };
+    let more =
+        if kept_back > 0 { format!(" (and {kept_back} more like it)") } else { String::new() };
     write(logger.format, level, &format!("{message}{more}"));
 }
 
@@ -102,10 +107,16 @@ fn write(format: Format, level: Level, message: &str) {
 fn render(format: Format, level: Level, message: &str, now: clock::EpochMs) -> String {
     let name = env!("CARGO_PKG_NAME");
     match format {
-        Format::Text => format!("[{name}] {} {}\n", level.name(), message.replace(['\n', '\r'], " ")),
+        Format::Text => {
+            format!("[{name}] {} {}\n", level.name(), message.replace(['\n', '\r'], " "))
+        }
         Format::Json => {
             let message = serde_json::to_string(message).unwrap_or_else(|_| "\"\"".to_owned());
-            format!("{{\"timestamp\":\"{}\",\"level\":\"{}\",\"logger\":\"{name}\",\"message\":{message}}}\n", clock::iso8601(now), level.name())
+            format!(
+                "{{\"timestamp\":\"{}\",\"level\":\"{}\",\"logger\":\"{name}\",\"message\":{message}}}\n",
+                clock::iso8601(now),
+                level.name()
+            )
         }
     }
 }

@@ -72,7 +72,10 @@ mod tests {
         mailbox.put(1);
         mailbox.put(2);
         let now = Instant::now();
-        assert_eq!((mailbox.take(now), mailbox.take(now), mailbox.take(now)), (Some(1), Some(2), None));
+        assert_eq!(
+            (mailbox.take(now), mailbox.take(now), mailbox.take(now)),
+            (Some(1), Some(2), None)
+        );
         let sender = Arc::clone(&mailbox);
         let thread = thread::spawn(move || sender.put(3));
         assert_eq!(mailbox.take(now + Duration::from_secs(60)), Some(3));

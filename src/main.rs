@@ -19,13 +19,22 @@ static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 static LIFELINE: OnceLock<(Arc<Api>, ExtensionId)> = OnceLock::new();
 
 fn main() -> ExitCode {
-    match std::env::args_os().nth(1).map(|argument| argument.to_string_lossy().into_owned()).as_deref() {
+    match std::env::args_os()
+        .nth(1)
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .as_deref()
+    {
         None => run(),
-        Some("--version" | "-V") => print(&format!("{} {}\n", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))),
+        Some("--version" | "-V") => {
+            print(&format!("{} {}\n", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")))
+        }
         Some("--help" | "-h") => print(&config::help()),
         Some("--check") => checked(),
         Some(other) => {
-            log::error!("arguments", "{other}: no such argument; allowed is --help, --version, --check, or none to run as an extension");
+            log::error!(
+                "arguments",
+                "{other}: no such argument; allowed is --help, --version, --check, or none to run as an extension"
+            );
             ExitCode::from(2)
         }
     }
@@ -53,7 +62,10 @@ fn run() -> ExitCode {
     };
     let _ = LIFELINE.set((Arc::clone(&api), registered.id.clone()));
 
-    match config.map_err(|problems| bad_settings(&problems)).and_then(|config| start(&config, &api, &registered)) {
+    match config
+        .map_err(|problems| bad_settings(&problems))
+        .and_then(|config| start(&config, &api, &registered))
+    {
         Ok(extension) => serve(&api, &registered.id, Some(&extension)),
         Err((kind, line)) => {
             log::error!("start", "{line}");
@@ -82,11 +94,19 @@ type Idle = (&'static str, String);
 
 fn bad_settings(problems: &[Problem]) -> Idle {
     let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    ("Extension.BadSettings", format!("no telemetry is sent, because of {} bad setting(s): {}", all.len(), all.join("; ")))
+    (
+        "Extension.BadSettings",
+        format!(
+            "no telemetry is sent, because of {} bad setting(s): {}",
+            all.len(),
+            all.join("; ")
+        ),
+    )
 }
 
 fn start(config: &config::Config, api: &Api, registered: &Registered) -> Result<Extension, Idle> {
-    Extension::start(config, api, registered).map_err(|error| (error.kind(), format!("no telemetry is sent: {error}")))
+    Extension::start(config, api, registered)
+        .map_err(|error| (error.kind(), format!("no telemetry is sent: {error}")))
 }
 
 /// The `/next` loop. Without an extension it holds nothing and does nothing, but the function lives.
@@ -94,7 +114,9 @@ fn serve(api: &Api, id: &ExtensionId, extension: Option<&Extension>) -> ExitCode
     loop {
         match (api.next(id), extension) {
             // After a panic there may be nobody left to ask.
-            (Ok(NextEvent::Invoke(invoke)), Some(extension)) if !panic::happened() => extension.invoked(invoke),
+            (Ok(NextEvent::Invoke(invoke)), Some(extension)) if !panic::happened() => {
+                extension.invoked(invoke)
+            }
             (Ok(NextEvent::Invoke(_)), _) => {}
             (Ok(NextEvent::Shutdown { deadline_ms, reason }), extension) => {
                 extension.inspect(|extension| extension.stop(deadline_ms, reason));

@@ -61,9 +61,14 @@ pub fn survive(idle: impl Fn() + Send + Sync + 'static) {
             IN_DISPATCHER.store(true, Ordering::Release);
         }
         ANYWHERE.store(true, Ordering::Release);
-        let place = info.location().map_or_else(String::new, |at| format!(" at {}:{}", at.file(), at.line()));
+        let place = info
+            .location()
+            .map_or_else(String::new, |at| format!(" at {}:{}", at.file(), at.line()));
         // The message may quote telemetry, so only the place is told.
-        crate::log::error!("panic", "a bug: the {name} thread panicked{place}; the function goes on without telemetry");
+        crate::log::error!(
+            "panic",
+            "a bug: the {name} thread panicked{place}; the function goes on without telemetry"
+        );
         if let Some(wake) = WAKE.get() {
             wake();
         }

@@ -8,8 +8,12 @@ pub fn bits() -> u64 {
     match getrandom::getrandom(&mut bytes) {
         Ok(()) => u64::from_ne_bytes(bytes),
         Err(_) => {
-            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-            (u64::from(now.subsec_nanos()) << 32) ^ now.as_secs() ^ (u64::from(std::process::id()) << 16)
+            let now = std::time::SystemTime::now()
+                .duration_since(std::time::UNIX_EPOCH)
+                .unwrap_or_default();
+            (u64::from(now.subsec_nanos()) << 32)
+                ^ now.as_secs()
+                ^ (u64::from(std::process::id()) << 16)
         }
     }
 }

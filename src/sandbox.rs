@@ -151,8 +151,14 @@ mod tests {
         sandbox.invoked("r1", "arn:aws:lambda:eu-west-1:123456789012:function:f:blue");
         sandbox.invoked("r2", "arn:aws:lambda:eu-west-1:123456789012:function:f:green");
         let facts = sandbox.facts();
-        assert_eq!(facts.arn_of(Some("r2")), Some("arn:aws:lambda:eu-west-1:123456789012:function:f:green"));
-        assert_eq!(facts.arn_of(None), Some("arn:aws:lambda:eu-west-1:123456789012:function:f:blue"));
+        assert_eq!(
+            facts.arn_of(Some("r2")),
+            Some("arn:aws:lambda:eu-west-1:123456789012:function:f:green")
+        );
+        assert_eq!(
+            facts.arn_of(None),
+            Some("arn:aws:lambda:eu-west-1:123456789012:function:f:blue")
+        );
         assert_eq!(facts.arn_of(Some("r3")), None);
         assert_eq!(facts.account_id.as_deref(), Some("123456789012"));
     }

@@ -65,7 +65,11 @@ pub fn place(now: &Circumstances) -> Place {
     }
     // Not where there is no room for what packing makes of it, which can be several times as much.
     let room = now.held.saturating_add(now.packed) <= now.bound;
-    if now.sending && now.cost >= PACK_BYTES && now.held >= now.request && room { Place::Packed } else { Place::Memory }
+    if now.sending && now.cost >= PACK_BYTES && now.held >= now.request && room {
+        Place::Packed
+    } else {
+        Place::Memory
+    }
 }
 
 /// See the module's page.
@@ -186,7 +190,8 @@ impl Admission {
 
     fn pack_one(&self, packer: &mut Packer, batch: &mut Batch) -> Option<Request> {
         while !batch.remaining().is_empty() {
-            let mut request = Request::with_buffer(packer.limits(), self.spares.body(packer.body_bytes(batch)));
+            let mut request =
+                Request::with_buffer(packer.limits(), self.spares.body(packer.body_bytes(batch)));
             let oversized = packer.pack(&mut request, batch);
             if oversized > 0 {
                 self.ledger.dropped_rejected.add(oversized);
@@ -226,7 +231,10 @@ impl Admission {
     }
 
     fn spool_failed(&self, error: &io::Error) {
-        log::error!("spool", "events cannot be kept under /tmp ({error}); what memory cannot hold is lost");
+        log::error!(
+            "spool",
+            "events cannot be kept under /tmp ({error}); what memory cannot hold is lost"
+        );
     }
 
     fn drop_events(&self, events: u64, lines: impl FnOnce() -> Vec<u8>) {
@@ -248,7 +256,15 @@ mod tests {
 
     #[test]
     fn the_table_of_places() {
-        let quiet = Circumstances { cost: 300_000, packed: 500_000, held: 0, bound: 8_000_000, request: 1_000_000, sending: false, overflow: false };
+        let quiet = Circumstances {
+            cost: 300_000,
+            packed: 500_000,
+            held: 0,
+            bound: 8_000_000,
+            request: 1_000_000,
+            sending: false,
+            overflow: false,
+        };
         let busy = Circumstances { held: 1_000_000, sending: true, ..quiet };
         for (now, expected) in [
             (quiet, Place::Memory),

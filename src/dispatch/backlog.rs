@@ -193,7 +193,8 @@ impl Backlog {
     /// Of what is set aside and `wanted`, the one that failed least, and of those the oldest.
     pub fn take_aside(&mut self, wanted: impl Fn(&Parcel) -> bool) -> Option<Parcel> {
         let candidates = self.aside.iter().enumerate().filter(|(_, parcel)| wanted(parcel));
-        let (index, _) = candidates.min_by_key(|(_, parcel)| (parcel.tries, parcel.due, parcel.since))?;
+        let (index, _) =
+            candidates.min_by_key(|(_, parcel)| (parcel.tries, parcel.due, parcel.since))?;
         Some(self.aside.remove(index))
     }
 

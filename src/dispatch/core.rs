@@ -196,7 +196,13 @@ pub struct Core {
 impl Core {
     /// Nothing waits and nothing is known.
     #[must_use]
-    pub fn new(settings: Settings, packer: Packer, gauge: Arc<Gauge>, spares: Arc<Spares>, ledger: Arc<Ledger>) -> Core {
+    pub fn new(
+        settings: Settings,
+        packer: Packer,
+        gauge: Arc<Gauge>,
+        spares: Arc<Spares>,
+        ledger: Arc<Ledger>,
+    ) -> Core {
         Core {
             settings,
             ledger,
@@ -235,7 +241,8 @@ impl Core {
                 let waited = tick.mono.saturating_duration_since(at);
                 let wall = now.wall.saturating_sub(u64::try_from(waited.as_millis()).unwrap_or(0));
                 for signal in &signals {
-                    let observed = self.invocations.observe(signal, Now { mono: at.min(now.mono), wall });
+                    let observed =
+                        self.invocations.observe(signal, Now { mono: at.min(now.mono), wall });
                     self.ledger.held(observed.held);
                     if observed.ends_never_come {
                         self.stop_waiting_for_ends();
@@ -247,14 +254,17 @@ impl Core {
                 }
             }
             Message::SpoolDone => {}
-            Message::Invoked { at, ticket, request_id, deadline } => self.invoked(&tick, at, ticket, request_id, deadline),
+            Message::Invoked { at, ticket, request_id, deadline } => {
+                self.invoked(&tick, at, ticket, request_id, deadline)
+            }
             Message::Stop { ticket, deadline, report_until, reason } => {
                 // `main` waits for nothing but this now.
                 if let Some(held) = self.held.take() {
                     self.answer(&tick, &held);
                 }
                 self.backlog.renew(tick.age);
-                self.stopping.get_or_insert_with(|| Stopping::new(ticket, deadline, report_until, reason));
+                self.stopping
+                    .get_or_insert_with(|| Stopping::new(ticket, deadline, report_until, reason));
             }
         }
     }
@@ -288,8 +298,14 @@ impl Core {
             Outcome::Read(segment, Ok((request, charge, ambiguous))) => {
                 self.open_segments.push((segment, 1));
                 let holds = !std::mem::take(&mut self.reads_apart);
-                let parcel =
-                    Parcel { segment: Some(segment), intact: true, ambiguous, due: tick.age, holds, ..Parcel::new(*request, charge, tick.age) };
+                let parcel = Parcel {
+                    segment: Some(segment),
+                    intact: true,
+                    ambiguous,
+                    due: tick.age,
+                    holds,
+                    ..Parcel::new(*request, charge, tick.age)
+                };
                 self.backlog.set_aside(parcel);
             }
             Outcome::Read(segment, Err(events)) => {
@@ -297,8 +313,13 @@ impl Core {
                 if events > 0 {
                     self.ledger.dropped_rejected.add(events);
                     self.ledger.spool_skipped.add(1);
-                    let line = format!("a spool file was changed by somebody; its {events} events are lost");
-                    self.out.extend([Step::Remove(segment), Step::Log(Level::Error, "spool-damaged", line)]);
+                    let line = format!(
+                        "a spool file was changed by somebody; its {events} events are lost"
+                    );
+                    self.out.extend([
+                        Step::Remove(segment),
+                        Step::Log(Level::Error, "spool-damaged", line),
+                    ]);
                 }
             }
             Outcome::Spooled(parcel, written) => self.spooled(*parcel, written),
@@ -333,7 +354,14 @@ impl Core {
 
     // --- invocations -------------------------------------------------------------------------------------------------------------------
 
-    fn invoked(&mut self, tick: &Tick, at: Instant, ticket: Ticket, request_id: Arc<str>, deadline: Deadline) {
+    fn invoked(
+        &mut self,
+        tick: &Tick,
+        at: Instant,
+        ticket: Ticket,
+        request_id: Arc<str>,
+        deadline: Deadline,
+    ) {
         if let Some(before) = self.held.take() {
             // `main` no longer waits for that one.
             self.answer(tick, &before);
@@ -343,11 +371,13 @@ impl Core {
             self.stop_waiting_for_ends();
         }
         let pending = self.pending(View::default());
-        let mut plan = policy::on_invoke(self.mode, &self.cadence, &pending, self.settings.max_age, tick.age);
+        let mut plan =
+            policy::on_invoke(self.mode, &self.cadence, &pending, self.settings.max_age, tick.age);
         if self.invocations.is_end_late() && plan == OnInvoke::AtEnd {
             plan = OnInvoke::Now;
         }
-        let after = |time: Duration, limit: Limit| Deadline::after(at, time, limit).earlier(deadline);
+        let after =
+            |time: Duration, limit: Limit| Deadline::after(at, time, limit).earlier(deadline);
         let nothing_waits = pending.oldest.is_none() && self.backlog.aside().is_empty();
         let phase = match plan {
             _ if self.retry.is_open() && (nothing_waits || !self.may_probe(tick)) => None,
@@ -356,10 +386,19 @@ impl Core {
                 Some(Phase::Probe { until, then_await_end: plan == OnInvoke::AtEnd })
             }
             OnInvoke::AtEnd => Some(Phase::AwaitEnd),
-            OnInvoke::Now => Some(Phase::Flush(after(self.settings.flush_timeout, Limit::FlushTimeout))),
+            OnInvoke::Now => {
+                Some(Phase::Flush(after(self.settings.flush_timeout, Limit::FlushTimeout)))
+            }
             OnInvoke::Nothing => None,
         };
-        let held = Held { ticket, request_id, deadline, phase: phase.unwrap_or(Phase::AwaitEnd), tried: false, delivered: false };
+        let held = Held {
+            ticket,
+            request_id,
+            deadline,
+            phase: phase.unwrap_or(Phase::AwaitEnd),
+            tried: false,
+            delivered: false,
+        };
         match phase {
             Some(_) => self.held = Some(held),
             None => self.answer(tick, &held),
@@ -377,10 +416,14 @@ impl Core {
         if held.phase == Phase::AwaitEnd {
             let gap = self.invocations.take_gap();
             if let Some(end) = &end {
-                let deadline = Deadline::after(end.at, self.settings.flush_timeout, Limit::FlushTimeout);
+                let deadline =
+                    Deadline::after(end.at, self.settings.flush_timeout, Limit::FlushTimeout);
                 held.phase = Phase::Flush(deadline.earlier(held.deadline));
             } else if gap {
-                held.phase = Phase::Flush(Deadline::after(tick.mono, self.settings.flush_timeout, Limit::FlushTimeout).earlier(held.deadline));
+                held.phase = Phase::Flush(
+                    Deadline::after(tick.mono, self.settings.flush_timeout, Limit::FlushTimeout)
+                        .earlier(held.deadline),
+                );
             } else if held.deadline.left(tick.mono).is_zero() {
                 self.invocations.missed(&held.request_id);
                 return self.let_go(tick, &held);
@@ -388,27 +431,47 @@ impl Core {
         }
         if let Some(end) = end {
             // Whatever is done for it: the time counts from the function's end.
-            let (time, limit) = if end.failed { (FAILED_HOLD, Limit::FailedFunction) } else { (Duration::MAX, Limit::FlushTimeout) };
+            let (time, limit) = if end.failed {
+                (FAILED_HOLD, Limit::FailedFunction)
+            } else {
+                (Duration::MAX, Limit::FlushTimeout)
+            };
             let limit = Deadline::after(end.at, time.min(self.settings.flush_timeout), limit);
             held.phase = match held.phase {
                 Phase::Flush(until) => Phase::Flush(until.earlier(limit)),
-                Phase::Probe { until, then_await_end } => Phase::Probe { until: until.min(limit.at()), then_await_end },
+                Phase::Probe { until, then_await_end } => {
+                    Phase::Probe { until: until.min(limit.at()), then_await_end }
+                }
                 Phase::AwaitEnd => Phase::AwaitEnd,
             };
         }
         let over = match held.phase {
             Phase::AwaitEnd => false,
             Phase::Probe { until, then_await_end } if held.delivered => {
-                let until = Deadline::after(until, self.settings.flush_timeout.saturating_sub(PROBE), Limit::FlushTimeout);
-                held.phase = if then_await_end { Phase::AwaitEnd } else { Phase::Flush(until.earlier(held.deadline)) };
+                let until = Deadline::after(
+                    until,
+                    self.settings.flush_timeout.saturating_sub(PROBE),
+                    Limit::FlushTimeout,
+                );
+                held.phase = if then_await_end {
+                    Phase::AwaitEnd
+                } else {
+                    Phase::Flush(until.earlier(held.deadline))
+                };
                 self.held = Some(held);
                 return self.decide_hold(tick, view);
             }
             Phase::Probe { until, .. } => held.tried || !self.has_due(view) || until <= tick.mono,
             Phase::Flush(until) => {
                 // Neither for a Kinesis that is only probed, nor for a pause that outlasts the flush.
-                let given_up = self.retry.is_open() || self.retry.wait_until(tick.mono, tick.age).is_some_and(|at| at >= until.at());
-                given_up || !self.has_due(view) || until.left(tick.mono) < super::sending::MIN_TIME_LEFT
+                let given_up = self.retry.is_open()
+                    || self
+                        .retry
+                        .wait_until(tick.mono, tick.age)
+                        .is_some_and(|at| at >= until.at());
+                given_up
+                    || !self.has_due(view)
+                    || until.left(tick.mono) < super::sending::MIN_TIME_LEFT
             }
         };
         if over { self.let_go(tick, &held) } else { self.held = Some(held) }
@@ -468,10 +531,24 @@ impl Core {
         if self.is_awake() {
             times.extend(self.retry.wait_until(tick.mono, tick.age));
             let probe = self.retry.probe_at().unwrap_or_default();
-            let due_at = policy::due_in(&self.pending(view), self.max_age(), tick.age).map(|left| tick.age + left);
-            let aside = self.backlog.aside().iter().filter(|parcel| parcel.holds || self.sends_aside_alone()).map(|parcel| parcel.due).min();
+            let due_at = policy::due_in(&self.pending(view), self.max_age(), tick.age)
+                .map(|left| tick.age + left);
+            let aside = self
+                .backlog
+                .aside()
+                .iter()
+                .filter(|parcel| parcel.holds || self.sends_aside_alone())
+                .map(|parcel| parcel.due)
+                .min();
             let relief = self.relief_at();
-            times.extend([due_at, aside].into_iter().flatten().map(|at| at.max(probe)).chain(relief).filter_map(age_to_mono));
+            times.extend(
+                [due_at, aside]
+                    .into_iter()
+                    .flatten()
+                    .map(|at| at.max(probe))
+                    .chain(relief)
+                    .filter_map(age_to_mono),
+            );
         }
         // What is due and cannot go now has an entry of its own; never a time that has passed, which would be no wait at all.
         times.into_iter().filter(|at| *at > tick.mono).min()

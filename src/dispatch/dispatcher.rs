@@ -90,11 +90,13 @@ impl Dispatcher {
 
     fn wait(&self, until: Option<Instant>) -> Option<Message> {
         match until {
-            Some(until) => match self.messages.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(message) => Some(message),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => wait_for_the_end(),
-            },
+            Some(until) => {
+                match self.messages.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                    Ok(message) => Some(message),
+                    Err(RecvTimeoutError::Timeout) => None,
+                    Err(RecvTimeoutError::Disconnected) => wait_for_the_end(),
+                }
+            }
             None => self.messages.recv().ok().or_else(|| wait_for_the_end()),
         }
     }

@@ -91,7 +91,15 @@ pub struct Observed {
 impl Default for Invocations {
     fn default() -> Self {
         let (ends, let_go) = (VecDeque::new(), VecDeque::new());
-        Invocations { started: None, ends, gap: false, unreported: Unreported::Init, told: false, missed: None, let_go }
+        Invocations {
+            started: None,
+            ends,
+            gap: false,
+            unreported: Unreported::Init,
+            told: false,
+            missed: None,
+            let_go,
+        }
     }
 }
 
@@ -116,11 +124,13 @@ impl Invocations {
             Signal::Done { request_id, at, failed } => {
                 self.missed = self.missed.take().filter(|(missed, _)| missed != request_id);
                 if self.end_of(request_id).is_none() {
-                    observed.held = self.ended(Arc::clone(request_id), now.instant_of(*at), *failed);
+                    observed.held =
+                        self.ended(Arc::clone(request_id), now.instant_of(*at), *failed);
                 }
             }
             Signal::Reported(request_id) => {
-                if matches!(&self.unreported, Unreported::Invocation(awaited) if awaited == request_id) {
+                if matches!(&self.unreported, Unreported::Invocation(awaited) if awaited == request_id)
+                {
                     self.unreported = Unreported::Nothing;
                 }
             }
@@ -135,7 +145,11 @@ impl Invocations {
     }
 
     fn ended(&mut self, request_id: Arc<str>, at: Instant, failed: bool) -> Duration {
-        let let_go = self.let_go.iter().position(|(known, _)| *known == request_id).and_then(|index| self.let_go.remove(index));
+        let let_go = self
+            .let_go
+            .iter()
+            .position(|(known, _)| *known == request_id)
+            .and_then(|index| self.let_go.remove(index));
         if self.ends.len() == ENDS {
             self.ends.pop_front();
         }

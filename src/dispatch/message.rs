@@ -132,4 +132,7 @@ pub enum Message {
 }
 
 /// The standard library allocates a channel's slots in blocks of 31.
-const _: () = assert!(size_of::<Message>() <= 160, "a message is moved and waits in a block of 31: keep it small");
+const _: () = assert!(
+    size_of::<Message>() <= 160,
+    "a message is moved and waits in a block of 31: keep it small"
+);

@@ -44,7 +44,8 @@ impl Metrics {
             *told = total;
             definitions.push(format!(r#"{{"Name":"{name}","Unit":"{unit}"}}"#));
         }
-        let function_name = serde_json::to_string(function_name).unwrap_or_else(|_| "\"\"".to_owned());
+        let function_name =
+            serde_json::to_string(function_name).unwrap_or_else(|_| "\"\"".to_owned());
         let definitions = definitions.join(",");
         format!(
             concat!(
@@ -75,13 +76,19 @@ mod tests {
         ledger.request_error("ThrottlingException");
         ledger.request_error("InternalFailure");
         let first = line(&ledger);
-        assert_eq!((&first["Received"], &first["Dropped"], &first["RequestErrors"]), (&7.into(), &3.into(), &2.into()));
+        assert_eq!(
+            (&first["Received"], &first["Dropped"], &first["RequestErrors"]),
+            (&7.into(), &3.into(), &2.into())
+        );
         ledger.received.add(5);
         let second = line(&ledger);
         assert_eq!((&second["Received"], &second["Dropped"]), (&5.into(), &0.into()));
         // By the embedded metric format's own rules: each metric named is a number beside `_aws`, each dimension a string.
         let directive = &second["_aws"]["CloudWatchMetrics"][0];
-        assert_eq!((&directive["Namespace"], &second["_aws"]["Timestamp"]), (&NAMESPACE.into(), &1_795_425_345_012_u64.into()));
+        assert_eq!(
+            (&directive["Namespace"], &second["_aws"]["Timestamp"]),
+            (&NAMESPACE.into(), &1_795_425_345_012_u64.into())
+        );
         assert_eq!(directive["Dimensions"], serde_json::json!([["FunctionName"]]));
         assert_eq!(second["FunctionName"], "orders \"7\"");
         for metric in directive["Metrics"].as_array().unwrap() {

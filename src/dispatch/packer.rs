@@ -97,7 +97,8 @@ impl Packer {
             self.key.push_str(key.unwrap_or_default());
             let key = key.is_some().then_some(self.key.as_str());
             let envelope = &mut self.envelope;
-            let mut added = request.add_text(key, 1, event.text.of(bytes), |out| envelope.line_end(event, bytes, out));
+            let mut added = request
+                .add_text(key, 1, event.text.of(bytes), |out| envelope.line_end(event, bytes, out));
             if let Added::TooLong(limit) = added {
                 added = request.add(key, 1, |out| envelope.cut_line(event, bytes, limit, out));
                 self.ledger.truncated.add(u64::from(added == Added::Yes));
@@ -114,17 +115,33 @@ impl Packer {
     }
 
     /// One of the extension's own events. It counts as no event: the ledger is about Lambda's. Says whether it fits.
-    pub fn internal_event(&mut self, request: &mut Request, kind: &str, record: &str, name: &str, now: EpochMs) -> bool {
+    pub fn internal_event(
+        &mut self,
+        request: &mut Request,
+        kind: &str,
+        record: &str,
+        name: &str,
+        now: EpochMs,
+    ) -> bool {
         let key = self.envelope.own_partition_key().to_owned();
         let envelope = &mut self.envelope;
-        request.add(Some(&key), 0, |out| envelope.own_line(kind, record, name, now, out)) == Added::Yes
+        request.add(Some(&key), 0, |out| envelope.own_line(kind, record, name, now, out))
+            == Added::Yes
     }
 
     /// The events that say what the sandbox is, one for each of its ids that has none yet: `introduced` of them have. Says whether they fit.
-    pub fn sandbox_events(&mut self, request: &mut Request, introduced: u16, restores: u16, now: EpochMs) -> bool {
+    pub fn sandbox_events(
+        &mut self,
+        request: &mut Request,
+        introduced: u16,
+        restores: u16,
+        now: EpochMs,
+    ) -> bool {
         let key = self.envelope.own_partition_key().to_owned();
         let envelope = &mut self.envelope;
-        (introduced..=restores).all(|id| request.add(Some(&key), 0, |out| envelope.sandbox_line(id, now, out)) == Added::Yes)
+        (introduced..=restores).all(|id| {
+            request.add(Some(&key), 0, |out| envelope.sandbox_line(id, now, out)) == Added::Yes
+        })
     }
 
     /// The lines of a batch's events, for `FALLBACK=log`.

@@ -69,11 +69,21 @@ impl Cadence {
 
 /// Whether and when an invocation's telemetry is sent.
 #[must_use]
-pub fn on_invoke(mode: FlushMode, cadence: &Cadence, pending: &Pending, max_age: Duration, now: Duration) -> OnInvoke {
+pub fn on_invoke(
+    mode: FlushMode,
+    cadence: &Cadence,
+    pending: &Pending,
+    max_age: Duration,
+    now: Duration,
+) -> OnInvoke {
     match mode {
         FlushMode::End => OnInvoke::AtEnd,
         FlushMode::Adaptive if cadence.is_rare(max_age) => OnInvoke::AtEnd,
-        FlushMode::Adaptive if !pending.is_old(max_age, now) && pending.bytes < pending.bound / 4 => OnInvoke::Nothing,
+        FlushMode::Adaptive
+            if !pending.is_old(max_age, now) && pending.bytes < pending.bound / 4 =>
+        {
+            OnInvoke::Nothing
+        }
         FlushMode::Next if pending.oldest.is_none() => OnInvoke::Nothing,
         FlushMode::Adaptive | FlushMode::Next => OnInvoke::Now,
     }
@@ -106,7 +116,12 @@ mod tests {
     }
 
     fn pending(bytes: usize, age: Option<u64>) -> Pending {
-        Pending { bytes, oldest: age.map(|age| NOW - Duration::from_millis(age)), bound: 8_000_000, request: 1_000_000 }
+        Pending {
+            bytes,
+            oldest: age.map(|age| NOW - Duration::from_millis(age)),
+            bound: 8_000_000,
+            request: 1_000_000,
+        }
     }
 
     const NOW: Duration = Duration::from_secs(1_700_000_000);
@@ -128,7 +143,8 @@ mod tests {
             (Adaptive, 20, 50, 0, None, Nothing),
             (Adaptive, 100, 11_000, 10, Some(1), AtEnd),
         ] {
-            let got = on_invoke(mode, &cadence(invocations, gap), &pending(bytes, age), MAX_AGE, NOW);
+            let got =
+                on_invoke(mode, &cadence(invocations, gap), &pending(bytes, age), MAX_AGE, NOW);
             assert_eq!(got, expected, "{mode:?} {invocations} {gap} {bytes} {age:?}");
         }
     }

@@ -25,7 +25,10 @@ impl Printer {
     pub fn print(&self, lines: Vec<u8>) {
         if self.waiting.fetch_add(lines.len(), Ordering::AcqRel) > WAITING {
             self.waiting.fetch_sub(lines.len(), Ordering::AcqRel);
-            return log::warn!("stdout", "nobody reads stdout; lines that KINESIS_TELEMETRY_FALLBACK or METRICS asks for are left out");
+            return log::warn!(
+                "stdout",
+                "nobody reads stdout; lines that KINESIS_TELEMETRY_FALLBACK or METRICS asks for are left out"
+            );
         }
         let mailbox = self.lines.get_or_init(|| {
             let mailbox: Arc<Mailbox<Vec<u8>>> = Arc::default();

@@ -66,7 +66,14 @@ impl Retry {
     /// `seed` decides all jitter.
     #[must_use]
     pub fn new(seed: u64) -> Retry {
-        Retry { jitter: Jitter::new(seed), failures: 0, pauses: 0, resume: None, fruitless: VecDeque::with_capacity(MOST_FRUITLESS), breaker: None }
+        Retry {
+            jitter: Jitter::new(seed),
+            failures: 0,
+            pauses: 0,
+            resume: None,
+            fruitless: VecDeque::with_capacity(MOST_FRUITLESS),
+            breaker: None,
+        }
     }
 
     /// The pause before a record that failed so often is due again.
@@ -120,7 +127,8 @@ impl Retry {
     #[must_use]
     pub fn bound_until(&self, now: Instant) -> Option<Instant> {
         let full = self.fruitless.len() == MOST_FRUITLESS;
-        let oldest = self.fruitless.front().filter(|_| full).and_then(|oldest| oldest.checked_add(WINDOW));
+        let oldest =
+            self.fruitless.front().filter(|_| full).and_then(|oldest| oldest.checked_add(WINDOW));
         oldest.filter(|until| *until > now)
     }
 
@@ -159,7 +167,11 @@ mod tests {
             let bound = FIRST_PAUSE.saturating_mul(1 << (tries - 1).min(10)).min(LONGEST_PAUSE);
             let pauses: Vec<Duration> = (0..200).map(|_| jitter.pause(tries, false)).collect();
             assert!(pauses.iter().all(|pause| *pause <= bound), "{tries}");
-            assert!(pauses.iter().any(|pause| *pause > bound * 3 / 4) && pauses.iter().any(|pause| *pause < bound / 4), "{tries}");
+            assert!(
+                pauses.iter().any(|pause| *pause > bound * 3 / 4)
+                    && pauses.iter().any(|pause| *pause < bound / 4),
+                "{tries}"
+            );
         }
         assert!((0..200).any(|_| jitter.pause(1, true) > FIRST_PAUSE));
         assert_eq!(jitter.up_to(Duration::ZERO), Duration::ZERO);
@@ -177,7 +189,10 @@ mod tests {
             }
             now += Duration::from_millis(7);
         }
-        assert!(sent.windows(MOST_FRUITLESS + 1).all(|window| *window.last().unwrap() - window[0] >= WINDOW));
+        assert!(
+            sent.windows(MOST_FRUITLESS + 1)
+                .all(|window| *window.last().unwrap() - window[0] >= WINDOW)
+        );
         assert!(sent.len() >= 48, "{}", sent.len());
         // What delivers is not bounded.
         let mut retry = Retry::new(1);
@@ -200,12 +215,19 @@ mod tests {
         let until = retry.wait_until(now, Duration::ZERO).unwrap();
         assert!(until <= now + FIRST_PAUSE * 32);
         assert_eq!(retry.wait_until(until, until - now), None);
-        assert_eq!(retry.wait_until(now, Duration::from_secs(60)), None, "a freeze ends the pause, even where this clock stood still");
+        assert_eq!(
+            retry.wait_until(now, Duration::from_secs(60)),
+            None,
+            "a freeze ends the pause, even where this clock stood still"
+        );
         retry.open(Duration::ZERO);
         assert!(retry.is_open());
         retry.sending(now);
         retry.delivered();
-        assert_eq!((retry.failures(), retry.is_open(), retry.wait_until(now, Duration::ZERO)), (0, false, None));
+        assert_eq!(
+            (retry.failures(), retry.is_open(), retry.wait_until(now, Duration::ZERO)),
+            (0, false, None)
+        );
     }
 
     #[test]
@@ -218,6 +240,9 @@ mod tests {
             bounds.push(retry.probe_at().unwrap() - age);
         }
         assert!(bounds[0] >= Duration::from_millis(500) && bounds[0] <= Duration::from_secs(1));
-        assert!(bounds.iter().all(|pause| *pause <= Duration::from_secs(30)) && bounds[9] >= Duration::from_secs(15));
+        assert!(
+            bounds.iter().all(|pause| *pause <= Duration::from_secs(30))
+                && bounds[9] >= Duration::from_secs(15)
+        );
     }
 }

@@ -62,7 +62,11 @@ impl Core {
         match phase {
             Some(Phase::Flush(until)) => return Some((until, Scope::Flush)),
             Some(Phase::Probe { until, .. }) => {
-                let until = Deadline::after(tick.mono, until.saturating_duration_since(tick.mono), Limit::Probe);
+                let until = Deadline::after(
+                    tick.mono,
+                    until.saturating_duration_since(tick.mono),
+                    Limit::Probe,
+                );
                 return (!self.held.as_ref()?.tried).then_some((until, Scope::All));
             }
             Some(Phase::AwaitEnd) | None => {}
@@ -70,20 +74,27 @@ impl Core {
         if !self.is_awake() {
             return None;
         }
-        let mut until = Deadline::after(tick.mono, IN_BETWEEN.min(self.settings.flush_timeout), Limit::FlushTimeout);
+        let mut until = Deadline::after(
+            tick.mono,
+            IN_BETWEEN.min(self.settings.flush_timeout),
+            Limit::FlushTimeout,
+        );
         if let Some(held) = &self.held {
             until = until.earlier(held.deadline);
         }
         let due = policy::in_between(&self.pending(view), self.max_age(), tick.age);
-        let aside =
-            self.backlog.aside().iter().any(|parcel| parcel.due <= tick.age && (parcel.tries == 0 || parcel.holds || self.sends_aside_alone()));
+        let aside = self.backlog.aside().iter().any(|parcel| {
+            parcel.due <= tick.age
+                && (parcel.tries == 0 || parcel.holds || self.sends_aside_alone())
+        });
         let apart = view.apart != Oldest::Empty && self.may_read_apart();
         let open = self.retry.is_open();
         if open && !self.may_probe(tick) {
             // Still a window: what is too old goes to disk.
             return Some((until.sooner(IN_BETWEEN), Scope::InBetween));
         }
-        (due || aside || (apart && !open)).then_some((until, if due { Scope::InBetween } else { Scope::Flush }))
+        (due || aside || (apart && !open))
+            .then_some((until, if due { Scope::InBetween } else { Scope::Flush }))
     }
 
     /// Managed Instances: no flush ever comes that what is set aside could go with.
@@ -93,26 +104,46 @@ impl Core {
 
     /// Whether a flush has something to send: now, or as soon as a pause is over.
     pub(super) fn has_due(&self, view: View) -> bool {
-        !self.backlog.is_fresh_empty() || view.overflow != Oldest::Empty || self.backlog.aside().iter().any(|parcel| parcel.holds)
+        !self.backlog.is_fresh_empty()
+            || view.overflow != Oldest::Empty
+            || self.backlog.aside().iter().any(|parcel| parcel.holds)
     }
 
     /// The next request or the step that leads to it, if anything may be sent now.
-    pub(super) fn next_step(&mut self, tick: &Tick, view: View, until: Deadline, scope: Scope) -> Option<Step> {
-        if until.left(tick.mono) < MIN_TIME_LEFT || self.retry.wait_until(tick.mono, tick.age).is_some() {
+    pub(super) fn next_step(
+        &mut self,
+        tick: &Tick,
+        view: View,
+        until: Deadline,
+        scope: Scope,
+    ) -> Option<Step> {
+        if until.left(tick.mono) < MIN_TIME_LEFT
+            || self.retry.wait_until(tick.mono, tick.age).is_some()
+        {
             return None;
         }
         let in_flush = self.held.as_ref().is_some_and(|held| matches!(held.phase, Phase::Flush(_)));
-        let (carries, failing, alone) = (self.carries, self.retry.failures() > 0, self.sends_aside_alone());
+        let (carries, failing, alone) =
+            (self.carries, self.retry.failures() > 0, self.sends_aside_alone());
         let age = tick.age;
         let may_go = |parcel: &Parcel| {
-            let joins = parcel.holds || carries || alone || scope == Scope::All || failing || (parcel.tries == 0 && !in_flush);
+            let joins = parcel.holds
+                || carries
+                || alone
+                || scope == Scope::All
+                || failing
+                || (parcel.tries == 0 && !in_flush);
             parcel.due <= age && joins
         };
         let may_read = self.may_read_apart() || (self.stopping.is_some() && self.has_room_aside());
         let apart = matches!(view.apart, Oldest::Ready(_)) && !in_flush && may_read;
-        let has_others = !self.backlog.is_fresh_empty() || matches!(view.overflow, Oldest::Ready(_)) || apart;
+        let has_others =
+            !self.backlog.is_fresh_empty() || matches!(view.overflow, Oldest::Ready(_)) || apart;
         // A request that failed for what it holds must not keep others waiting.
-        let makes_way = |parcel: &Parcel| failing && parcel.tries >= if parcel.refusal == Refusal::Content { 1 } else { TRIES_ALONE };
+        let makes_way = |parcel: &Parcel| {
+            failing
+                && parcel.tries >= if parcel.refusal == Refusal::Content { 1 } else { TRIES_ALONE }
+        };
         if let Some(parcel) = self.backlog.take_aside(may_go) {
             if has_others && makes_way(&parcel) {
                 self.backlog.set_aside(parcel);
@@ -144,7 +175,8 @@ impl Core {
 
     /// Whether a segment of those apart may be read: while Kinesis takes requests, or all that it does not take may fail for what they hold.
     fn may_read_apart(&self) -> bool {
-        let by_content = !self.backlog.aside().is_empty() && self.backlog.aside().iter().all(|parcel| parcel.refused > 0);
+        let by_content = !self.backlog.aside().is_empty()
+            && self.backlog.aside().iter().all(|parcel| parcel.refused > 0);
         self.has_room_aside() && (self.retry.failures() == 0 || by_content)
     }
 
@@ -166,7 +198,11 @@ impl Core {
             held.tried |= held.phase != Phase::AwaitEnd;
         }
         // Whatever the flush may take: the function can end, and its time begin, while the request is on its way.
-        let deadline = until.earlier(Deadline::after(tick.mono, self.settings.flush_timeout, Limit::FlushTimeout));
+        let deadline = until.earlier(Deadline::after(
+            tick.mono,
+            self.settings.flush_timeout,
+            Limit::FlushTimeout,
+        ));
         let deadline = if self.stopping.is_some() { until } else { deadline };
         Step::Send { parcel: Box::new(parcel), deadline }
     }
@@ -181,7 +217,10 @@ impl Core {
         self.add_internal_events(tick, &mut request);
         loop {
             let unused = request.is_empty();
-            let Some(item) = self.backlog.pop(|load| unused || matches!(load, Load::Events(_))) else { break };
+            let Some(item) = self.backlog.pop(|load| unused || matches!(load, Load::Events(_)))
+            else {
+                break;
+            };
             match item.load {
                 Load::Nothing => {}
                 Load::Packed(packed) => {
@@ -221,7 +260,13 @@ impl Core {
             self.ledgers += 1;
             self.ledger.max_queued_bytes.at_least(self.gauge.most() as u64);
             let record = self.ledger.json(None);
-            fits &= self.packer.internal_event(request, LEDGER_EVENT, &record, &format!("ledger-{}", self.ledgers), tick.wall);
+            fits &= self.packer.internal_event(
+                request,
+                LEDGER_EVENT,
+                &record,
+                &format!("ledger-{}", self.ledgers),
+                tick.wall,
+            );
             self.print_metrics(tick);
         }
         if !fits {
@@ -233,7 +278,9 @@ impl Core {
     fn count_oversized(&mut self, events: u64) {
         if events > 0 {
             self.ledger.dropped_rejected.add(events);
-            let line = format!("KINESIS_TELEMETRY_RECORD_BYTES is too small for what the extension adds to an event; {events} events are dropped");
+            let line = format!(
+                "KINESIS_TELEMETRY_RECORD_BYTES is too small for what the extension adds to an event; {events} events are dropped"
+            );
             self.out.push_back(Step::Log(Level::Error, "envelope", line));
         }
     }
@@ -241,7 +288,8 @@ impl Core {
     pub(super) fn print_metrics(&mut self, tick: &Tick) {
         if let Some(metrics) = &mut self.metrics {
             let name = self.packer.sandbox().facts().function_name.unwrap_or_default();
-            self.out.push_back(Step::Print(metrics.line(&self.ledger, &name, tick.wall).into_bytes()));
+            self.out
+                .push_back(Step::Print(metrics.line(&self.ledger, &name, tick.wall).into_bytes()));
         }
     }
 
@@ -274,7 +322,10 @@ impl Core {
         }
         let Some(code) = refused_code else { return self.settled(parcel) };
         self.ledger.request_error(code);
-        let line = format!("Kinesis took only {taken} of {} records ({code}); the others are sent again", outcomes.len());
+        let line = format!(
+            "Kinesis took only {taken} of {} records ({code}); the others are sent again",
+            outcomes.len()
+        );
         self.out.push_back(Step::Log(Level::Info, "records", line));
         if taken == 0 && parcel.tries > 0 {
             self.retry.refused_again();
@@ -286,7 +337,9 @@ impl Core {
             .iter()
             .filter_map(|outcome| match outcome {
                 RecordOutcome::Taken => None,
-                RecordOutcome::Failed { kind, .. } => Some(!matches!(kind, ErrorKind::Throttled | ErrorKind::Transient)),
+                RecordOutcome::Failed { kind, .. } => {
+                    Some(!matches!(kind, ErrorKind::Throttled | ErrorKind::Transient))
+                }
             })
             .collect();
         if taken > 0 {
@@ -304,7 +357,8 @@ impl Core {
             self.set_aside(tick, passing, Refusal::Passing, true);
             self.set_aside(tick, parcel, Refusal::Content, false);
         } else {
-            let refusal = if is_refused.contains(&true) { Refusal::Content } else { Refusal::Passing };
+            let refusal =
+                if is_refused.contains(&true) { Refusal::Content } else { Refusal::Passing };
             self.set_aside(tick, parcel, refusal, refusal == Refusal::Passing);
         }
     }
@@ -335,11 +389,22 @@ impl Core {
             parcel.due = tick.age;
             return self.backlog.set_aside(parcel);
         }
-        let passes = matches!(error.kind, ErrorKind::Throttled | ErrorKind::Transient | ErrorKind::InvalidRequest);
+        let passes = matches!(
+            error.kind,
+            ErrorKind::Throttled | ErrorKind::Transient | ErrorKind::InvalidRequest
+        );
         self.out.push_back(if passes {
-            Step::Log(Level::Warn, "transient", format!("PutRecords failed and is tried again: {error}"))
+            Step::Log(
+                Level::Warn,
+                "transient",
+                format!("PutRecords failed and is tried again: {error}"),
+            )
         } else {
-            Step::Log(Level::Error, "configuration", format!("PutRecords failed: {error}; to fix it, {advice}"))
+            Step::Log(
+                Level::Error,
+                "configuration",
+                format!("PutRecords failed: {error}; to fix it, {advice}"),
+            )
         });
         self.retry.failed(tick.age, error.kind == ErrorKind::Throttled);
         if !passes && self.stopping.is_none() && !self.retry.is_open() {
@@ -361,7 +426,8 @@ impl Core {
         if parcel.refused == 0 {
             parcel.refused_at = self.deliveries;
         }
-        let suspect = refusal == Refusal::Content || (refusal == Refusal::Whole && parcel.tries > TRIES_ALONE);
+        let suspect = refusal == Refusal::Content
+            || (refusal == Refusal::Whole && parcel.tries > TRIES_ALONE);
         parcel.refused += u32::from(suspect);
         parcel.due = tick.age + self.retry.pause(parcel.tries, throttled);
         if suspect && parcel.is_alone() {
@@ -404,7 +470,9 @@ impl Core {
                 self.ledger.dropped_rejected.add(events);
                 self.print_lost(&parcel);
                 self.settled(parcel);
-                let line = format!("Kinesis refuses a record again and again while it takes others; {events} events are dropped");
+                let line = format!(
+                    "Kinesis refuses a record again and again while it takes others; {events} events are dropped"
+                );
                 self.out.push_back(Step::Log(Level::Error, "rejected", line));
                 None
             }
@@ -413,7 +481,9 @@ impl Core {
 
     /// Another part of a parcel: its segment is settled when all parts are.
     fn opened(&mut self, part: &Parcel) {
-        if let Some((_, parts)) = self.open_segments.iter_mut().find(|(segment, _)| part.segment == Some(*segment)) {
+        if let Some((_, parts)) =
+            self.open_segments.iter_mut().find(|(segment, _)| part.segment == Some(*segment))
+        {
             *parts += 1;
         }
     }
@@ -421,7 +491,11 @@ impl Core {
     /// All of a parcel is delivered, given up, or kept elsewhere.
     pub(super) fn settled(&mut self, parcel: Parcel) {
         self.spares.keep_body(parcel.request.into_buffer());
-        let Some(index) = self.open_segments.iter().position(|(segment, _)| parcel.segment == Some(*segment)) else { return };
+        let Some(index) =
+            self.open_segments.iter().position(|(segment, _)| parcel.segment == Some(*segment))
+        else {
+            return;
+        };
         let (segment, parts) = self.open_segments.swap_remove(index);
         if parts > 1 {
             self.open_segments.push((segment, parts - 1));
@@ -454,7 +528,9 @@ impl Core {
         self.ledger.dropped_queue.add(events);
         self.print_lost(&parcel);
         self.settled(parcel);
-        let line = format!("Kinesis refuses records for long, and there is no room for more of them; {events} events are dropped");
+        let line = format!(
+            "Kinesis refuses records for long, and there is no room for more of them; {events} events are dropped"
+        );
         self.out.push_back(Step::Log(Level::Error, "no-room", line));
         self.out.pop_front()
     }

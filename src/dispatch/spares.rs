@@ -40,7 +40,9 @@ impl Spares {
     pub fn batch(&self, bytes: usize) -> (Vec<u8>, Vec<Event>) {
         let kept = &mut self.lock().batches;
         // Not a much too large one: it counts as a whole while it waits.
-        let fitting = kept.iter().position(|(body, _, _)| (bytes..=bytes.saturating_mul(4)).contains(&body.capacity()));
+        let fitting = kept
+            .iter()
+            .position(|(body, _, _)| (bytes..=bytes.saturating_mul(4)).contains(&body.capacity()));
         match fitting {
             Some(index) => {
                 let (body, events, _) = kept.swap_remove(index);
@@ -59,7 +61,9 @@ impl Spares {
     /// A batch is done with.
     pub fn keep_batch(&self, batch: Batch) {
         let cost = batch.cost();
-        let Some(charge) = self.gauge.try_charge(cost).filter(|_| cost <= LARGEST_BATCH) else { return };
+        let Some(charge) = self.gauge.try_charge(cost).filter(|_| cost <= LARGEST_BATCH) else {
+            return;
+        };
         let (body, events) = batch.into_buffers();
         let kept = &mut self.lock().batches;
         if kept.len() == KEPT {
@@ -73,7 +77,9 @@ impl Spares {
     #[must_use]
     pub fn body(&self, bytes: usize) -> Vec<u8> {
         let kept = &mut self.lock().bodies;
-        let fitting = kept.iter().position(|(body, _)| (bytes..=bytes.saturating_mul(2)).contains(&body.capacity()));
+        let fitting = kept
+            .iter()
+            .position(|(body, _)| (bytes..=bytes.saturating_mul(2)).contains(&body.capacity()));
         match fitting {
             Some(index) => kept.swap_remove(index).0,
             None => {
@@ -88,7 +94,9 @@ impl Spares {
     /// A request is done with.
     pub fn keep_body(&self, body: Vec<u8>) {
         let cost = body.capacity();
-        let Some(charge) = self.gauge.try_charge(cost).filter(|_| cost <= LARGEST_BODY) else { return };
+        let Some(charge) = self.gauge.try_charge(cost).filter(|_| cost <= LARGEST_BODY) else {
+            return;
+        };
         let kept = &mut self.lock().bodies;
         if kept.len() == KEPT {
             kept.remove(0);

@@ -52,8 +52,25 @@ pub struct Segment {
 impl Spool {
     /// Touches nothing yet. `bound` is `SPOOL_BYTES`; 0 switches it off.
     #[must_use]
-    pub fn new(folder: PathBuf, bound: u64, stream: Stream, owner: &str, limits: Limits, prints: Option<Arc<Printer>>, ledger: Arc<Ledger>) -> Spool {
-        Spool { folder, bound, stream, owner: owner.to_owned(), limits, ledger, prints, index: Mutex::new(Index::new(bound)) }
+    pub fn new(
+        folder: PathBuf,
+        bound: u64,
+        stream: Stream,
+        owner: &str,
+        limits: Limits,
+        prints: Option<Arc<Printer>>,
+        ledger: Arc<Ledger>,
+    ) -> Spool {
+        Spool {
+            folder,
+            bound,
+            stream,
+            owner: owner.to_owned(),
+            limits,
+            ledger,
+            prints,
+            index: Mutex::new(Index::new(bound)),
+        }
     }
 
     /// Whether there is one at all.
@@ -76,7 +93,9 @@ impl Spool {
         let head = spool_file::head(request, &self.stream, ambiguous);
         let bytes = (head.len() + request.body().len()) as u64;
         let reserved = self.lock().reserve(bytes, request.events(), apart);
-        let Some((id, evicted)) = reserved else { return Err(io::Error::other("larger than KINESIS_TELEMETRY_SPOOL_BYTES")) };
+        let Some((id, evicted)) = reserved else {
+            return Err(io::Error::other("larger than KINESIS_TELEMETRY_SPOOL_BYTES"));
+        };
         for entry in &evicted {
             self.drop_entry(entry, &self.ledger.dropped_queue);
         }
@@ -96,7 +115,12 @@ impl Spool {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
         let part = path.with_extension("part");
         let written = (|| {
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&part)?;
             parts.iter().try_for_each(|bytes| file.write_all(bytes))?;
             fs::rename(&part, path)
         })();
@@ -110,7 +134,9 @@ impl Spool {
     /// process's ledger, or it was killed in the middle.
     pub fn recover(&self) {
         let Ok(entries) = fs::read_dir(&self.folder) else { return };
-        let mut names: Vec<String> = entries.filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned())).collect();
+        let mut names: Vec<String> = entries
+            .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
+            .collect();
         names.sort();
         for name in names {
             let path = self.folder.join(&name);
@@ -131,7 +157,11 @@ impl Spool {
 
     fn skip(&self, path: &Path) {
         self.ledger.spool_skipped.add(1);
-        log::warn!("spool-skipped", "{} is no whole spool file of this stream; it is left alone", path.display());
+        log::warn!(
+            "spool-skipped",
+            "{} is no whole spool file of this stream; it is left alone",
+            path.display()
+        );
     }
 
     /// Reads a segment; `buffer` gives one for so many bytes. Its file stays until [`Spool::remove`]. `Err`: it is damaged, and so many

@@ -63,8 +63,14 @@ impl Head {
         let mut head = vec![0; MAGIC.len() + 3 * NUMBER];
         file.read_exact(&mut head)?;
         let numbers_at = MAGIC.len();
-        let [stream_length, ambiguous, count] = *numbers(head.get(numbers_at..).unwrap_or_default()).first_chunk().ok_or_else(damaged)?;
-        let (stream_length, count) = (usize::try_from(stream_length).unwrap_or(usize::MAX), usize::try_from(count).unwrap_or(usize::MAX));
+        let [stream_length, ambiguous, count] =
+            *numbers(head.get(numbers_at..).unwrap_or_default())
+                .first_chunk()
+                .ok_or_else(damaged)?;
+        let (stream_length, count) = (
+            usize::try_from(stream_length).unwrap_or(usize::MAX),
+            usize::try_from(count).unwrap_or(usize::MAX),
+        );
         if !head.starts_with(MAGIC) || stream_length > LONGEST_STREAM || count > MAX_RECORDS {
             return Err(damaged());
         }
@@ -75,7 +81,9 @@ impl Head {
         head.resize(end + HASH, 0);
         file.read_exact(head.get_mut(index_at..).unwrap_or_default())?;
         let part = |range: std::ops::Range<usize>| head.get(range).unwrap_or_default();
-        if Sha256::digest(part(0..end)).as_slice() != part(end..end + HASH) || part(stream_at..hash_at) != stream.member().1.as_bytes() {
+        if Sha256::digest(part(0..end)).as_slice() != part(end..end + HASH)
+            || part(stream_at..hash_at) != stream.member().1.as_bytes()
+        {
             return Err(damaged());
         }
         let index = numbers(part(index_at..stream_at)).as_chunks().0.to_vec();
@@ -87,7 +95,12 @@ impl Head {
     ///
     /// # Errors
     /// If it is not whole, or larger than a request can be.
-    pub fn body(self, file: File, limits: Limits, buffer: impl Fn(usize) -> Vec<u8>) -> io::Result<Request> {
+    pub fn body(
+        self,
+        file: File,
+        limits: Limits,
+        buffer: impl Fn(usize) -> Vec<u8>,
+    ) -> io::Result<Request> {
         let all = file.metadata()?.len();
         let left = usize::try_from(all).unwrap_or(usize::MAX);
         if left > limits.largest_body() + 64 * 1024 {

@@ -38,18 +38,34 @@ impl Index {
     /// Empty. `bound` is `SPOOL_BYTES`.
     #[must_use]
     pub fn new(bound: u64) -> Index {
-        Index { bound, bytes: 0, last: 0, overflow: VecDeque::new(), apart: VecDeque::new(), taken: Vec::new() }
+        Index {
+            bound,
+            bytes: 0,
+            last: 0,
+            overflow: VecDeque::new(),
+            apart: VecDeque::new(),
+            taken: Vec::new(),
+        }
     }
 
     /// A place for a segment of that size, which is being written from now on; and those that have to give way for it, oldest first: they are
     /// in the index no more. `None` where it can never fit.
-    pub fn reserve(&mut self, bytes: u64, events: u64, apart: bool) -> Option<(SegmentId, Vec<Entry>)> {
+    pub fn reserve(
+        &mut self,
+        bytes: u64,
+        events: u64,
+        apart: bool,
+    ) -> Option<(SegmentId, Vec<Entry>)> {
         if bytes > self.bound {
             return None;
         }
         let mut evicted = Vec::new();
         while self.bytes + bytes > self.bound {
-            let list = if self.apart.front().is_some_and(|entry| entry.ready) { &mut self.apart } else { &mut self.overflow };
+            let list = if self.apart.front().is_some_and(|entry| entry.ready) {
+                &mut self.apart
+            } else {
+                &mut self.overflow
+            };
             if !list.front().is_some_and(|entry| entry.ready) {
                 break;
             }
@@ -70,14 +86,17 @@ impl Index {
 
     /// It is written.
     pub fn commit(&mut self, id: SegmentId) {
-        if let Some(entry) = self.overflow.iter_mut().chain(&mut self.apart).find(|entry| entry.id == id) {
+        if let Some(entry) =
+            self.overflow.iter_mut().chain(&mut self.apart).find(|entry| entry.id == id)
+        {
             entry.ready = true;
         }
     }
 
     /// It could not be written, or is settled.
     pub fn remove(&mut self, id: SegmentId) -> Option<Entry> {
-        let taken = self.taken.iter().position(|entry| entry.id == id).map(|at| self.taken.swap_remove(at));
+        let taken =
+            self.taken.iter().position(|entry| entry.id == id).map(|at| self.taken.swap_remove(at));
         let entry = taken.or_else(|| {
             [&mut self.overflow, &mut self.apart].into_iter().find_map(|list| {
                 let at = list.iter().position(|entry| entry.id == id)?;
@@ -92,13 +111,21 @@ impl Index {
     pub fn left_behind(&mut self, path: PathBuf, bytes: u64) -> SegmentId {
         self.last += 1;
         self.bytes += bytes;
-        self.apart.push_back(Entry { id: self.last, bytes, events: 0, left_behind: Some(path), ready: true });
+        self.apart.push_back(Entry {
+            id: self.last,
+            bytes,
+            events: 0,
+            left_behind: Some(path),
+            ready: true,
+        });
         self.last
     }
 
     /// It is read, and stays until [`Index::remove`].
     pub fn take(&mut self, id: SegmentId) -> Option<Entry> {
-        let entry = [&mut self.overflow, &mut self.apart].into_iter().find_map(|list| list.pop_front_if(|entry| entry.id == id && entry.ready))?;
+        let entry = [&mut self.overflow, &mut self.apart]
+            .into_iter()
+            .find_map(|list| list.pop_front_if(|entry| entry.id == id && entry.ready))?;
         self.taken.push(entry.clone());
         Some(entry)
     }

@@ -56,10 +56,26 @@ pub struct Stopping {
 impl Stopping {
     /// The order has come.
     #[must_use]
-    pub fn new(ticket: Ticket, deadline: Deadline, report_until: Instant, reason: Box<str>) -> Stopping {
+    pub fn new(
+        ticket: Ticket,
+        deadline: Deadline,
+        report_until: Instant,
+        reason: Box<str>,
+    ) -> Stopping {
         let (phase, ledger_at) = (Phase::AwaitLastReport, report_until);
         let (failed, ledger, ledger_tries, ledger_delivered) = (false, None, 0, false);
-        Stopping { ticket, deadline, report_until, reason, phase, failed, ledger, ledger_tries, ledger_at, ledger_delivered }
+        Stopping {
+            ticket,
+            deadline,
+            report_until,
+            reason,
+            phase,
+            failed,
+            ledger,
+            ledger_tries,
+            ledger_at,
+            ledger_delivered,
+        }
     }
 
     /// `/tmp` outlives a reset, and only that.
@@ -100,14 +116,16 @@ impl Core {
 
     fn await_last_report(&mut self, tick: &Tick, view: View) -> Option<Step> {
         let stopping = self.stopping.as_ref()?;
-        let (until, reset, closed_by) = (stopping.report_until, stopping.is_reset(), stopping.send_until().at());
+        let (until, reset, closed_by) =
+            (stopping.report_until, stopping.is_reset(), stopping.send_until().at());
         if self.invocations.all_reported() || tick.mono >= until {
             // From here on the rest has an end.
             self.enter(Phase::Send);
             return Some(Step::CloseIntake(closed_by));
         }
         // Before a reset the report often never comes, and there may be little time; and a full request need not wait for it.
-        let full = self.backlog.fresh_bytes() >= self.packer.request_bytes() || view.overflow != Oldest::Empty;
+        let full = self.backlog.fresh_bytes() >= self.packer.request_bytes()
+            || view.overflow != Oldest::Empty;
         let step = if reset || full { self.send_or_keep(tick, view) } else { None };
         step.or_else(|| Some(Step::Wait(Some(self.pause_until(tick, until)))))
     }
@@ -118,9 +136,13 @@ impl Core {
         }
         let stopping = self.stopping.as_mut()?;
         let until = stopping.send_until();
-        let waits = !self.backlog.is_empty() || view.overflow != Oldest::Empty || (view.apart != Oldest::Empty && !stopping.failed);
+        let waits = !self.backlog.is_empty()
+            || view.overflow != Oldest::Empty
+            || (view.apart != Oldest::Empty && !stopping.failed);
         if waits && until.left(tick.mono) > MIN_TIME_LEFT {
-            return Some(Step::Wait(Some(self.pause_until(tick, until.sooner(MIN_TIME_LEFT).at()))));
+            return Some(Step::Wait(Some(
+                self.pause_until(tick, until.sooner(MIN_TIME_LEFT).at()),
+            )));
         }
         self.spool_works = self.settings.spool;
         stopping.phase = Phase::Keep;
@@ -150,7 +172,13 @@ impl Core {
 
     /// When it is worth another look, at the latest at `until`.
     fn pause_until(&self, tick: &Tick, until: Instant) -> Instant {
-        let due = self.backlog.aside().iter().map(|parcel| parcel.due).min().and_then(|due| tick.mono.checked_add(due.saturating_sub(tick.age)));
+        let due = self
+            .backlog
+            .aside()
+            .iter()
+            .map(|parcel| parcel.due)
+            .min()
+            .and_then(|due| tick.mono.checked_add(due.saturating_sub(tick.age)));
         let next = due.max(self.retry.wait_until(tick.mono, tick.age)).filter(|at| *at > tick.mono);
         next.map_or(until, |at| at.min(until))
     }
@@ -204,9 +232,17 @@ impl Core {
         let stopping = self.stopping.as_ref()?;
         let deadline = stopping.deadline.sooner(LAST_LINE_TIME);
         // The pause of what was refused before is not the ledger's: there is no later time for it.
-        let blocked = self.retry.bound_until(tick.mono).into_iter().chain((stopping.ledger_tries > 0).then_some(stopping.ledger_at)).max();
+        let blocked = self
+            .retry
+            .bound_until(tick.mono)
+            .into_iter()
+            .chain((stopping.ledger_tries > 0).then_some(stopping.ledger_at))
+            .max();
         let at = blocked.unwrap_or(tick.mono).max(tick.mono);
-        if stopping.ledger_delivered || stopping.ledger_tries == LEDGER_TRIES || deadline.at().saturating_duration_since(at) < MIN_TIME_LEFT {
+        if stopping.ledger_delivered
+            || stopping.ledger_tries == LEDGER_TRIES
+            || deadline.at().saturating_duration_since(at) < MIN_TIME_LEFT
+        {
             self.last_line();
             return None;
         }
@@ -221,7 +257,13 @@ impl Core {
                 let mut request = Request::new(self.packer.limits());
                 self.ledger.max_queued_bytes.at_least(self.gauge.most() as u64);
                 let record = self.ledger.json(Some(&reason));
-                if !self.packer.internal_event(&mut request, LEDGER_EVENT, &record, "ledger", tick.wall) {
+                if !self.packer.internal_event(
+                    &mut request,
+                    LEDGER_EVENT,
+                    &record,
+                    "ledger",
+                    tick.wall,
+                ) {
                     self.last_line();
                     return None;
                 }
@@ -236,7 +278,8 @@ impl Core {
     pub(super) fn ledger_sent(&mut self, tick: &Tick, request: Box<Request>, sent: Sent) {
         let delivered = matches!(&sent, Ok(outcomes) if outcomes.iter().all(|outcome| *outcome == RecordOutcome::Taken));
         let hopeless = matches!(&sent, Err((error, _)) if matches!(error.kind, ErrorKind::Configuration | ErrorKind::Credentials));
-        let at_once = matches!(&sent, Err((error, _)) if error.stale || error.retry_now) && self.tries_at_once < TRIES_AT_ONCE;
+        let at_once = matches!(&sent, Err((error, _)) if error.stale || error.retry_now)
+            && self.tries_at_once < TRIES_AT_ONCE;
         self.tries_at_once += u32::from(at_once);
         if delivered {
             self.retry.delivered();
@@ -247,7 +290,8 @@ impl Core {
         if hopeless && !at_once {
             stopping.ledger_tries = LEDGER_TRIES;
         }
-        let pause = if at_once { Duration::ZERO } else { self.retry.pause(stopping.ledger_tries, true) };
+        let pause =
+            if at_once { Duration::ZERO } else { self.retry.pause(stopping.ledger_tries, true) };
         stopping.ledger_at = tick.mono.checked_add(pause).unwrap_or(tick.mono);
     }
 
@@ -257,9 +301,17 @@ impl Core {
         let json = || self.ledger.json(Some(&stopping.reason));
         let lost = self.ledger.dropped();
         if lost > 0 {
-            self.out.push_back(Step::Log(Level::Error, "lost", format!("{lost} events are lost: {}", json())));
+            self.out.push_back(Step::Log(
+                Level::Error,
+                "lost",
+                format!("{lost} events are lost: {}", json()),
+            ));
         } else if !stopping.ledger_delivered {
-            self.out.push_back(Step::Log(Level::Warn, "ledger", format!("the ledger could not be sent: {}", json())));
+            self.out.push_back(Step::Log(
+                Level::Warn,
+                "ledger",
+                format!("the ledger could not be sent: {}", json()),
+            ));
         }
         self.out.push_back(Step::Reply(stopping.ticket));
         self.enter(Phase::Exit);

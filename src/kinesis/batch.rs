@@ -49,7 +49,8 @@ impl Limits {
     /// How many bytes any request's body may have: one record of the largest size, or a full request of compressed ones.
     #[must_use]
     pub fn largest_body(&self) -> usize {
-        (self.request_bytes + self.request_bytes / 2).max(self.record_bytes + 1024).div_ceil(3) * 4 + MAX_RECORDS * 512
+        (self.request_bytes + self.request_bytes / 2).max(self.record_bytes + 1024).div_ceil(3) * 4
+            + MAX_RECORDS * 512
     }
 
     /// Whether a whole record is compressed while it is filled, so that its size shows only when it is closed.
@@ -159,7 +160,12 @@ impl Request {
     }
 
     /// Adds the line that `write` appends to the buffer it is given; `key` is its partition key, or `None` for a fresh one each record.
-    pub fn add(&mut self, key: Option<&str>, events: u64, write: impl FnOnce(&mut Vec<u8>)) -> Added {
+    pub fn add(
+        &mut self,
+        key: Option<&str>,
+        events: u64,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Added {
         let carried = self.tail.len();
         write(&mut self.tail);
         let longest = self.limits.longest_line(key.map_or(16, str::len));
@@ -203,8 +209,15 @@ impl Request {
     }
 
     /// As [`Request::add`], for the line that is `text` and what `rest` appends. A long text goes straight into the body: memory holds it once.
-    pub fn add_text(&mut self, key: Option<&str>, events: u64, text: &[u8], rest: impl FnOnce(&mut Vec<u8>)) -> Added {
-        let as_it_is = self.limits.compression == Compression::None && self.limits.record != RecordFormat::Kpl;
+    pub fn add_text(
+        &mut self,
+        key: Option<&str>,
+        events: u64,
+        text: &[u8],
+        rest: impl FnOnce(&mut Vec<u8>),
+    ) -> Added {
+        let as_it_is =
+            self.limits.compression == Compression::None && self.limits.record != RecordFormat::Kpl;
         if text.len() < LONG_TEXT || !as_it_is {
             return self.add(key, events, |out| {
                 out.extend_from_slice(text);
@@ -264,10 +277,12 @@ impl Request {
     /// Whether the open record takes a line of that key and length.
     fn fits(&self, key: Option<&str>, length: usize) -> bool {
         let Some(open) = &self.open else { return false };
-        let same = self.limits.record != RecordFormat::Event && if key.is_none() { open.any_key } else { Some(open.key.as_str()) == key };
+        let same = self.limits.record != RecordFormat::Event
+            && if key.is_none() { open.any_key } else { Some(open.key.as_str()) == key };
         let grown = open.bytes + length;
         let fits = if self.limits.compresses_records() {
-            self.limits.at_worst(grown) <= self.limits.record_bytes && grown <= self.limits.request_bytes
+            self.limits.at_worst(grown) <= self.limits.record_bytes
+                && grown <= self.limits.request_bytes
         } else {
             grown <= self.limits.record_bytes && self.payload + length <= self.limits.request_bytes
         };
@@ -307,7 +322,8 @@ impl Request {
         self.body.extend_from_slice(DATA);
         let bytes = self.limits.opening(key.len());
         self.payload += bytes;
-        let aggregate = (self.limits.record == RecordFormat::Kpl).then(|| Aggregate::open(&key, &mut self.tail));
+        let aggregate = (self.limits.record == RecordFormat::Kpl)
+            .then(|| Aggregate::open(&key, &mut self.tail));
         if self.limits.compresses_records() {
             self.gzip.get_or_insert_default().open(&mut self.tail);
         }
@@ -347,7 +363,11 @@ impl Request {
         self.body.extend_from_slice(KEY);
         self.body.extend_from_slice(open.key.as_bytes());
         self.body.extend_from_slice(b"\"}");
-        self.records.push(Record { range: open.start..self.body.len(), events: open.events, bytes: open.bytes });
+        self.records.push(Record {
+            range: open.start..self.body.len(),
+            events: open.events,
+            bytes: open.bytes,
+        });
     }
 
     /// Ends the body and gives its SHA-256 in hex. No line can be added after that; [`Request::keep`] opens it again for another end.
@@ -400,12 +420,20 @@ impl Request {
     /// Where the records stand in a finished body, for keeping it elsewhere: of each its start, its length, its events and its decoded bytes.
     #[must_use]
     pub fn index(&self) -> Vec<[u64; 4]> {
-        self.records.iter().map(|r| [r.range.start as u64, r.range.len() as u64, r.events, r.bytes as u64]).collect()
+        self.records
+            .iter()
+            .map(|r| [r.range.start as u64, r.range.len() as u64, r.events, r.bytes as u64])
+            .collect()
     }
 
     /// A finished request again, from its body, its hash and its [`Request::index`]; `None` if they do not fit together.
     #[must_use]
-    pub fn restore(limits: Limits, body: Vec<u8>, index: &[[u64; 4]], hash: &str) -> Option<Request> {
+    pub fn restore(
+        limits: Limits,
+        body: Vec<u8>,
+        index: &[[u64; 4]],
+        hash: &str,
+    ) -> Option<Request> {
         let mut request = Request::new(limits);
         let mut end = HEAD.len();
         for [start, length, events, bytes] in index {
@@ -444,7 +472,13 @@ impl Request {
     pub fn divide(&mut self, wanted: impl Fn(usize) -> bool) -> Request {
         self.close();
         let mut others = Request::new(self.limits);
-        for record in self.records.iter().enumerate().filter(|(index, _)| !wanted(*index)).map(|(_, record)| record) {
+        for record in self
+            .records
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| !wanted(*index))
+            .map(|(_, record)| record)
+        {
             if !others.records.is_empty() {
                 others.body.push(b',');
             }
@@ -471,11 +505,21 @@ impl Request {
         let data: Vec<u8> = self.data().flatten().collect();
         let lines: Vec<&[u8]> = data.split_inclusive(|byte| *byte == b'\n').collect();
         let middle = lines.len() / 2;
-        let key = self.records.first().and_then(|record| partition_key(self.body.get(record.range.clone())?)).map(str::to_owned);
-        let parts =
-            (middle > 0).then(|| [lines.get(..middle), lines.get(middle..)].map(|lines| self.repacked(lines.unwrap_or_default(), key.as_deref())));
+        let key = self
+            .records
+            .first()
+            .and_then(|record| partition_key(self.body.get(record.range.clone())?))
+            .map(str::to_owned);
+        let parts = (middle > 0).then(|| {
+            [lines.get(..middle), lines.get(middle..)]
+                .map(|lines| self.repacked(lines.unwrap_or_default(), key.as_deref()))
+        });
         match parts {
-            Some([Some(first), Some(second)]) if first.events() + second.events() == self.events() => Ok((first, second)),
+            Some([Some(first), Some(second)])
+                if first.events() + second.events() == self.events() =>
+            {
+                Ok((first, second))
+            }
             _ => Err(Box::new(self)),
         }
     }
@@ -484,7 +528,8 @@ impl Request {
     fn repacked(&self, lines: &[&[u8]], key: Option<&str>) -> Option<Request> {
         let mut request = Request::new(self.limits);
         for line in lines {
-            let added = request.add(key, u64::from(!is_internal(line)), |out| out.extend_from_slice(line));
+            let added =
+                request.add(key, u64::from(!is_internal(line)), |out| out.extend_from_slice(line));
             (added == Added::Yes).then_some(())?;
         }
         request.seal();
@@ -501,9 +546,15 @@ impl Request {
     /// What it costs in memory, in bytes.
     #[must_use]
     pub fn cost(&self) -> usize {
-        let open = self.open.as_ref().map_or(0, |open| open.key.len() + open.aggregate.as_ref().map_or(0, |_| size_of::<Aggregate>()));
+        let open = self.open.as_ref().map_or(0, |open| {
+            open.key.len() + open.aggregate.as_ref().map_or(0, |_| size_of::<Aggregate>())
+        });
         let gzip = self.gzip.as_ref().map_or(0, |_| gzip::STATE_BYTES);
-        self.body.capacity() + self.tail.capacity() + self.records.capacity() * size_of::<Record>() + open + gzip
+        self.body.capacity()
+            + self.tail.capacity()
+            + self.records.capacity() * size_of::<Record>()
+            + open
+            + gzip
     }
 
     /// The body's buffer, for the next request.
@@ -533,7 +584,8 @@ impl Request {
     /// How many events it holds.
     #[must_use]
     pub fn events(&self) -> u64 {
-        self.records.iter().map(|r| r.events).sum::<u64>() + self.open.as_ref().map_or(0, |o| o.events)
+        self.records.iter().map(|r| r.events).sum::<u64>()
+            + self.open.as_ref().map_or(0, |o| o.events)
     }
 
     /// Events and decoded bytes of one record.
@@ -584,7 +636,12 @@ fn unpacked(data: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { record_bytes: 1000, request_bytes: 10_000, record: RecordFormat::Lines, compression: Compression::None };
+    const LIMITS: Limits = Limits {
+        record_bytes: 1000,
+        request_bytes: 10_000,
+        record: RecordFormat::Lines,
+        compression: Compression::None,
+    };
 
     fn stream() -> Stream {
         Stream::Name("telemetry".to_owned())
@@ -596,7 +653,14 @@ mod tests {
         assert_eq!(value["StreamName"], "telemetry");
         let text = |v: &serde_json::Value| v.as_str().unwrap().to_owned();
         let records = value["Records"].as_array().unwrap().iter();
-        records.map(|r| (text(&r["PartitionKey"]), String::from_utf8(STANDARD.decode_to_vec(text(&r["Data"])).unwrap()).unwrap())).collect()
+        records
+            .map(|r| {
+                (
+                    text(&r["PartitionKey"]),
+                    String::from_utf8(STANDARD.decode_to_vec(text(&r["Data"])).unwrap()).unwrap(),
+                )
+            })
+            .collect()
     }
 
     fn add(request: &mut Request, key: Option<&str>, line: &str) -> Added {
@@ -618,8 +682,14 @@ mod tests {
         assert_eq!(hash, sha256(request.body()));
         let records = read(&request);
         // 8 lines of 121 bytes and a key of 3 fit into 1000.
-        assert_eq!(records.iter().map(|(_, data)| data.lines().count()).collect::<Vec<_>>(), [8, 8, 4]);
-        assert_eq!(records.iter().map(|(_, data)| data.as_str()).collect::<String>(), lines.concat());
+        assert_eq!(
+            records.iter().map(|(_, data)| data.lines().count()).collect::<Vec<_>>(),
+            [8, 8, 4]
+        );
+        assert_eq!(
+            records.iter().map(|(_, data)| data.as_str()).collect::<String>(),
+            lines.concat()
+        );
         assert_eq!(request.events(), 20);
     }
 
@@ -627,7 +697,8 @@ mod tests {
     fn a_full_request_keeps_what_it_has() {
         let mut request = Request::new(Limits { request_bytes: 2000, ..LIMITS });
         let line = format!("{}\n", "x".repeat(499));
-        let taken = (0..10).take_while(|_| add(&mut request, Some("k"), &line) == Added::Yes).count();
+        let taken =
+            (0..10).take_while(|_| add(&mut request, Some("k"), &line) == Added::Yes).count();
         // A record of 1000 holds one line of 500 and a key of 1; three of those fit into 2000.
         assert_eq!(taken, 3);
         request.finish(&stream());
@@ -637,7 +708,8 @@ mod tests {
     #[test]
     fn no_more_than_500_records() {
         let mut request = Request::new(Limits { record: RecordFormat::Event, ..LIMITS });
-        let taken = (0..600).take_while(|_| add(&mut request, Some("k"), "x\n") == Added::Yes).count();
+        let taken =
+            (0..600).take_while(|_| add(&mut request, Some("k"), "x\n") == Added::Yes).count();
         assert_eq!(taken, MAX_RECORDS);
     }
 
@@ -646,7 +718,10 @@ mod tests {
         let mut request = Request::new(Limits { record_bytes: 50_000, ..LIMITS });
         assert_eq!(add(&mut request, Some("k"), &"x".repeat(40_000)), Added::Yes);
         assert_eq!(add(&mut request, Some("k"), "x"), Added::Full);
-        assert_eq!(add(&mut Request::new(LIMITS), Some("key"), &"x".repeat(998)), Added::TooLong(997));
+        assert_eq!(
+            add(&mut Request::new(LIMITS), Some("key"), &"x".repeat(998)),
+            Added::TooLong(997)
+        );
     }
 
     #[test]
@@ -657,7 +732,10 @@ mod tests {
         }
         request.finish(&stream());
         let records = read(&request);
-        assert_eq!(records.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), ["a", "b", "a"]);
+        assert_eq!(
+            records.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(),
+            ["a", "b", "a"]
+        );
         assert_eq!(records[0].1, "line\nline\n");
 
         let mut request = Request::new(LIMITS);
@@ -675,8 +753,12 @@ mod tests {
     #[test]
     fn every_form_keeps_to_its_limits_and_comes_back() {
         use {Compression::Gzip, RecordFormat::Event, RecordFormat::Kpl, RecordFormat::Lines};
-        let forms = [Lines, Event, Kpl].into_iter().flat_map(|record| [Compression::None, Gzip].map(|compression| (record, compression)));
-        for ((record, compression), record_bytes) in forms.flat_map(|form| [1024, 5000, 300_000].map(|bytes| (form, bytes))) {
+        let forms = [Lines, Event, Kpl]
+            .into_iter()
+            .flat_map(|record| [Compression::None, Gzip].map(|compression| (record, compression)));
+        for ((record, compression), record_bytes) in
+            forms.flat_map(|form| [1024, 5000, 300_000].map(|bytes| (form, bytes)))
+        {
             let limits = Limits { record_bytes, request_bytes: 100_000, record, compression };
             let longest = limits.longest_line(3);
             let mut noise = 7_u64;
@@ -688,7 +770,8 @@ mod tests {
                 std::iter::repeat_with(next).take(length).collect()
             };
             let sizes = (0..600).map(|n| n * 3).chain([0, longest - 1, longest]);
-            let (mut sent, mut received, mut request) = (Vec::new(), Vec::new(), Request::new(limits));
+            let (mut sent, mut received, mut request) =
+                (Vec::new(), Vec::new(), Request::new(limits));
             let mut finish = |request: &mut Request| {
                 let hash = request.finish(&stream());
                 assert_eq!(hash, sha256(request.body()));
@@ -696,17 +779,30 @@ mod tests {
                 let mut total = 0;
                 for (index, stored) in value["Records"].as_array().unwrap().iter().enumerate() {
                     let data = STANDARD.decode_to_vec(stored["Data"].as_str().unwrap()).unwrap();
-                    assert_eq!(request.record(index).1 as usize, data.len() + 3, "{record:?} {compression:?}");
-                    assert!(data.len() + 3 <= record_bytes, "{record:?} {compression:?}: {}", data.len());
+                    assert_eq!(
+                        request.record(index).1 as usize,
+                        data.len() + 3,
+                        "{record:?} {compression:?}"
+                    );
+                    assert!(
+                        data.len() + 3 <= record_bytes,
+                        "{record:?} {compression:?}: {}",
+                        data.len()
+                    );
                     total += data.len() + 3;
                 }
                 assert_eq!(request.payload, total);
-                assert!(total <= 150_000 || request.len() == 1, "{record:?} {compression:?}: {total}");
+                assert!(
+                    total <= 150_000 || request.len() == 1,
+                    "{record:?} {compression:?}: {total}"
+                );
                 received.extend(request.data().flatten());
             };
             for size in sizes {
                 let line = line(size.min(longest));
-                let add = |request: &mut Request| request.add(Some("key"), 1, |out| out.extend_from_slice(&line));
+                let add = |request: &mut Request| {
+                    request.add(Some("key"), 1, |out| out.extend_from_slice(&line))
+                };
                 let mut added = add(&mut request);
                 if added == Added::Full {
                     finish(&mut request);
@@ -716,7 +812,10 @@ mod tests {
                 assert_eq!(added, Added::Yes, "{record:?} {compression:?} {size}");
                 sent.extend_from_slice(&line);
             }
-            assert_eq!(request.add(Some("key"), 1, |out| out.resize(out.len() + longest + 1, b'x')), Added::TooLong(longest));
+            assert_eq!(
+                request.add(Some("key"), 1, |out| out.resize(out.len() + longest + 1, b'x')),
+                Added::TooLong(longest)
+            );
             finish(&mut request);
             assert!(sent == received, "{record:?} {compression:?} {record_bytes}");
         }
@@ -724,23 +823,50 @@ mod tests {
 
     #[test]
     fn what_shrinks_fills_a_request_with_more() {
-        let limits = Limits { request_bytes: 100_000, record_bytes: 100_000, compression: Compression::Gzip, ..LIMITS };
+        let limits = Limits {
+            request_bytes: 100_000,
+            record_bytes: 100_000,
+            compression: Compression::Gzip,
+            ..LIMITS
+        };
         let mut request = Request::new(limits);
         let line = format!("{}\n", "telemetry ".repeat(100));
-        let lines = (0..100_000).take_while(|_| add(&mut request, Some("key"), &line) == Added::Yes).count();
+        let lines = (0..100_000)
+            .take_while(|_| add(&mut request, Some("key"), &line) == Added::Yes)
+            .count();
         assert!(lines > 5000, "{lines}");
         request.finish(&stream());
-        assert!(request.payload <= 150_000 && request.len() < 200, "{} in {}", request.payload, request.len());
+        assert!(
+            request.payload <= 150_000 && request.len() < 200,
+            "{} in {}",
+            request.payload,
+            request.len()
+        );
     }
 
     #[test]
     fn a_long_text_gives_the_same_body_and_is_held_once() {
-        for (record, record_bytes) in [(RecordFormat::Lines, 1 << 20), (RecordFormat::Event, 1 << 20), (RecordFormat::Lines, 10 << 20)] {
-            let limits = Limits { record_bytes, request_bytes: 1 << 20, record, compression: Compression::None };
-            let texts: Vec<Vec<u8>> = [5, LONG_TEXT - 1, LONG_TEXT, LONG_TEXT + 1, 7, 200_001, 200_002, 3].map(|length| vec![b'x'; length]).into();
+        for (record, record_bytes) in [
+            (RecordFormat::Lines, 1 << 20),
+            (RecordFormat::Event, 1 << 20),
+            (RecordFormat::Lines, 10 << 20),
+        ] {
+            let limits = Limits {
+                record_bytes,
+                request_bytes: 1 << 20,
+                record,
+                compression: Compression::None,
+            };
+            let texts: Vec<Vec<u8>> =
+                [5, LONG_TEXT - 1, LONG_TEXT, LONG_TEXT + 1, 7, 200_001, 200_002, 3]
+                    .map(|length| vec![b'x'; length])
+                    .into();
             let (mut by_parts, mut whole) = (Request::new(limits), Request::new(limits));
             for text in &texts {
-                assert_eq!(by_parts.add_text(Some("k"), 1, text, |out| out.extend_from_slice(b"end\n")), Added::Yes);
+                assert_eq!(
+                    by_parts.add_text(Some("k"), 1, text, |out| out.extend_from_slice(b"end\n")),
+                    Added::Yes
+                );
                 whole.add(Some("k"), 1, |out| {
                     out.extend_from_slice(text);
                     out.extend_from_slice(b"end\n");
@@ -749,10 +875,17 @@ mod tests {
             assert_eq!(by_parts.finish(&stream()), whole.finish(&stream()));
             assert_eq!(by_parts.body(), whole.body());
             assert_eq!(by_parts.events(), 8);
-            assert_eq!(by_parts.add_text(Some("k"), 1, &vec![b'x'; record_bytes], |_| ()), Added::TooLong(record_bytes - 1));
+            assert_eq!(
+                by_parts.add_text(Some("k"), 1, &vec![b'x'; record_bytes], |_| ()),
+                Added::TooLong(record_bytes - 1)
+            );
         }
-        let mut request =
-            Request::new(Limits { record_bytes: 10 << 20, request_bytes: 1 << 20, record: RecordFormat::Lines, compression: Compression::None });
+        let mut request = Request::new(Limits {
+            record_bytes: 10 << 20,
+            request_bytes: 1 << 20,
+            record: RecordFormat::Lines,
+            compression: Compression::None,
+        });
         let text = vec![b'x'; 8 << 20];
         request.add_text(Some("k"), 1, &text, |out| out.push(b'\n'));
         request.seal();
@@ -770,12 +903,20 @@ mod tests {
         request.keep(|index| [0, 3, 6].contains(&index));
         let hash = request.finish(&stream());
         assert_eq!(hash, sha256(request.body()));
-        assert_eq!(read(&request).iter().map(|(_, data)| data.len()).collect::<Vec<_>>(), [1, 4, 7]);
+        assert_eq!(
+            read(&request).iter().map(|(_, data)| data.len()).collect::<Vec<_>>(),
+            [1, 4, 7]
+        );
         assert_eq!(request.record(1), (1, 5));
         let index = request.index();
-        let restored = |index: &[[u64; 4]]| Request::restore(LIMITS, request.body().to_vec(), index, &hash);
+        let restored =
+            |index: &[[u64; 4]]| Request::restore(LIMITS, request.body().to_vec(), index, &hash);
         let mut restored_whole = restored(&index).unwrap();
-        assert!(restored(&[[1, 5, 1, 1]]).is_none() && restored(&[]).is_none() && restored(&[index[1], index[0]]).is_none());
+        assert!(
+            restored(&[[1, 5, 1, 1]]).is_none()
+                && restored(&[]).is_none()
+                && restored(&[index[1], index[0]]).is_none()
+        );
         assert_eq!(restored_whole.finish(&stream()), hash);
         assert_eq!(restored_whole.body(), request.body());
         assert_eq!(restored_whole.data().map(|data| data.len()).collect::<Vec<_>>(), [1, 4, 7]);

@@ -61,7 +61,11 @@ impl Client {
     ///
     /// # Errors
     /// An [`Error`] when the request failed as a whole or its answer cannot be trusted.
-    pub fn put(&mut self, request: &mut Request, deadline: &Deadline) -> Result<Vec<RecordOutcome>, Error> {
+    pub fn put(
+        &mut self,
+        request: &mut Request,
+        deadline: &Deadline,
+    ) -> Result<Vec<RecordOutcome>, Error> {
         self.begin();
         let result = self.put_once(request, deadline);
         match result {
@@ -131,7 +135,11 @@ impl Client {
         }
     }
 
-    fn put_once(&mut self, request: &mut Request, deadline: &Deadline) -> Result<Vec<RecordOutcome>, Error> {
+    fn put_once(
+        &mut self,
+        request: &mut Request,
+        deadline: &Deadline,
+    ) -> Result<Vec<RecordOutcome>, Error> {
         let sent = request.len();
         let hash = request.finish(&self.settings.stream);
         let Response { status, headers, body } = self.post(request.body(), hash, deadline)?;
@@ -148,8 +156,16 @@ impl Client {
     fn post(&mut self, body: &[u8], hash: String, deadline: &Deadline) -> Result<Response, Error> {
         let credentials = self.provider.credentials(&mut self.skew, deadline)?;
         let endpoint = &self.settings.endpoint;
-        let scope = sign::Scope { url: endpoint.url(), region: endpoint.region(), service: "kinesis", time: self.skew.now() };
-        let headers = [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", "Kinesis_20131202.PutRecords")];
+        let scope = sign::Scope {
+            url: endpoint.url(),
+            region: endpoint.region(),
+            service: "kinesis",
+            time: self.skew.now(),
+        };
+        let headers = [
+            ("content-type", "application/x-amz-json-1.1"),
+            ("x-amz-target", "Kinesis_20131202.PutRecords"),
+        ];
         let post = sign::post(&scope, &credentials, &headers, hash)?;
         self.http()?.send(post, body, deadline)
     }
@@ -166,7 +182,10 @@ impl Client {
     /// something again.
     fn remove_cause(&mut self, error: &Error) -> bool {
         match error.kind {
-            ErrorKind::Credentials => self.provider.invalidate() && !std::mem::replace(&mut self.removed.refused_credentials, true),
+            ErrorKind::Credentials => {
+                self.provider.invalidate()
+                    && !std::mem::replace(&mut self.removed.refused_credentials, true)
+            }
             // The clock is corrected by now; or the clock is right, and the signature had grown old in a freeze. The next one is new.
             ErrorKind::ClockSkew => !std::mem::replace(&mut self.removed.wrong_time, true),
             _ => false,
@@ -196,7 +215,8 @@ impl Restores {
             return false;
         }
         let now = (Instant::now(), SystemTime::now());
-        let (elapsed, told) = (now.0.saturating_duration_since(self.seen.0), now.1.duration_since(self.seen.1));
+        let (elapsed, told) =
+            (now.0.saturating_duration_since(self.seen.0), now.1.duration_since(self.seen.1));
         self.seen = now;
         let jumped = told.map_or(true, |told| told.abs_diff(elapsed) > Self::JUMP);
         let known = std::mem::replace(&mut self.known, self.sandbox.restores());

@@ -46,13 +46,24 @@ impl ClockSkew {
     }
 
     fn learn_at(&mut self, headers: &HeaderMap, ours: SystemTime) -> bool {
-        let date = headers.get("date").and_then(|value| value.to_str().ok()).and_then(|value| httpdate::parse_http_date(value).ok());
-        let Some(theirs) = date.filter(|date| date.duration_since(UNIX_EPOCH).is_ok_and(|since| PLAUSIBLE.contains(&since.as_secs()))) else {
+        let date = headers
+            .get("date")
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| httpdate::parse_http_date(value).ok());
+        let Some(theirs) = date.filter(|date| {
+            date.duration_since(UNIX_EPOCH).is_ok_and(|since| PLAUSIBLE.contains(&since.as_secs()))
+        }) else {
             return false;
         };
         let known = self.apply(ours);
-        let off = theirs.duration_since(known).or_else(|_| known.duration_since(theirs)).unwrap_or_default();
-        let (ahead, behind) = (theirs.duration_since(ours).unwrap_or_default(), ours.duration_since(theirs).unwrap_or_default());
+        let off = theirs
+            .duration_since(known)
+            .or_else(|_| known.duration_since(theirs))
+            .unwrap_or_default();
+        let (ahead, behind) = (
+            theirs.duration_since(ours).unwrap_or_default(),
+            ours.duration_since(theirs).unwrap_or_default(),
+        );
         let believed = off >= MAX_SKEW && ahead.max(behind) <= MAX_CORRECTION;
         if believed {
             *self = ClockSkew { ahead, behind };
@@ -88,10 +99,18 @@ mod tests {
             assert_eq!(skew.learn_at(&date(text), ours), seconds.is_some(), "{text}");
             assert_eq!(skew.seconds(), seconds.unwrap_or(0), "{text}");
         }
-        for (year, good) in [("2019-12-31", false), ("2020-01-01", true), ("2099-12-31", true), ("2100-01-01", false)] {
+        for (year, good) in [
+            ("2019-12-31", false),
+            ("2020-01-01", true),
+            ("2099-12-31", true),
+            ("2100-01-01", false),
+        ] {
             let near = crate::clock::parse_iso8601(&format!("{year}T12:00:00Z")).unwrap();
             let theirs = UNIX_EPOCH + Duration::from_millis(near);
-            let learnt = ClockSkew::default().learn_at(&date(&httpdate::fmt_http_date(theirs)), theirs + Duration::from_secs(3600));
+            let learnt = ClockSkew::default().learn_at(
+                &date(&httpdate::fmt_http_date(theirs)),
+                theirs + Duration::from_secs(3600),
+            );
             assert_eq!(learnt, good, "{year}");
         }
     }
@@ -101,7 +120,10 @@ mod tests {
         let ours = UNIX_EPOCH + Duration::from_secs(1_795_608_000);
         let mut skew = ClockSkew::default();
         assert!(skew.learn_at(&date("Wed, 25 Nov 2026 13:00:00 GMT"), ours));
-        assert!(!skew.learn_at(&date("Wed, 25 Nov 2026 13:01:00 GMT"), ours), "near enough to what is known");
+        assert!(
+            !skew.learn_at(&date("Wed, 25 Nov 2026 13:01:00 GMT"), ours),
+            "near enough to what is known"
+        );
         assert!(!skew.learn_at(&HeaderMap::new(), ours));
         assert!(skew.learn_at(&date("Wed, 25 Nov 2026 12:00:00 GMT"), ours));
         assert_eq!(skew.seconds(), 0);

@@ -13,7 +13,11 @@ pub struct Credentials {
 impl Credentials {
     /// As the three environment variables give them.
     #[must_use]
-    pub fn new(access_key_id: String, secret_access_key: String, session_token: Option<String>) -> Credentials {
+    pub fn new(
+        access_key_id: String,
+        secret_access_key: String,
+        session_token: Option<String>,
+    ) -> Credentials {
         Credentials { access_key_id, secret_access_key, session_token }
     }
 
@@ -44,7 +48,17 @@ mod tests {
 
     #[test]
     fn debug_shows_nothing() {
-        let shown = format!("{:?}", Credentials::new("AKIDEXAMPLE".to_owned(), "wJalrXUtnFEMI".to_owned(), Some("the-token".to_owned())));
-        assert!(!["AKIDEXAMPLE", "wJalrXUtnFEMI", "token"].iter().any(|secret| shown.contains(secret)), "{shown}");
+        let shown = format!(
+            "{:?}",
+            Credentials::new(
+                "AKIDEXAMPLE".to_owned(),
+                "wJalrXUtnFEMI".to_owned(),
+                Some("the-token".to_owned())
+            )
+        );
+        assert!(
+            !["AKIDEXAMPLE", "wJalrXUtnFEMI", "token"].iter().any(|secret| shown.contains(secret)),
+            "{shown}"
+        );
     }
 }

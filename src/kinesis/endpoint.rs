@@ -20,10 +20,15 @@ impl Stream {
     pub fn parse(text: &str) -> Option<Stream> {
         if let Some(rest) = text.strip_prefix("arn:") {
             let parts: Vec<&str> = rest.splitn(5, ':').collect();
-            let [partition, "kinesis", region, account, resource] = parts.as_slice() else { return None };
+            let [partition, "kinesis", region, account, resource] = parts.as_slice() else {
+                return None;
+            };
             let name = resource.strip_prefix("stream/")?;
             let account_ok = account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
-            let good = is_region(region) && *partition == self::partition(region) && account_ok && is_stream_name(name);
+            let good = is_region(region)
+                && *partition == self::partition(region)
+                && account_ok
+                && is_stream_name(name);
             return good.then(|| Stream::Arn(text.to_owned()));
         }
         is_stream_name(text).then(|| Stream::Name(text.to_owned()))
@@ -49,13 +54,16 @@ impl Stream {
 }
 
 fn is_stream_name(text: &str) -> bool {
-    (1..=128).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+    (1..=128).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
 }
 
 /// Whether `text` can be a region: it becomes part of a host name and of signatures.
 #[must_use]
 pub fn is_region(text: &str) -> bool {
-    !text.is_empty() && text.len() <= 40 && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    !text.is_empty()
+        && text.len() <= 40
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 /// The two switches of the regional host.
@@ -83,7 +91,12 @@ struct Partition {
     dual_stack_suffix: &'static str,
 }
 
-const fn partition_row(regions: &'static str, name: &'static str, suffix: &'static str, dual_stack_suffix: &'static str) -> Partition {
+const fn partition_row(
+    regions: &'static str,
+    name: &'static str,
+    suffix: &'static str,
+    dual_stack_suffix: &'static str,
+) -> Partition {
     Partition { regions, name, suffix, dual_stack_suffix }
 }
 
@@ -119,8 +132,12 @@ impl Endpoint {
         let has_own_fips_host = variants.dual_stack || !region.starts_with("us-gov-");
         let fips = variants.fips && has_own_fips_host;
         let fips = if fips { "-fips" } else { "" };
-        let suffix = if variants.dual_stack { partition.dual_stack_suffix } else { partition.suffix };
-        Endpoint { url: format!("https://{service}{fips}.{region}.{suffix}/"), region: region.to_owned() }
+        let suffix =
+            if variants.dual_stack { partition.dual_stack_suffix } else { partition.suffix };
+        Endpoint {
+            url: format!("https://{service}{fips}.{region}.{suffix}/"),
+            region: region.to_owned(),
+        }
     }
 
     /// A configured endpoint URL (VPC endpoint, emulator), used as it is: FIPS and dual-stack are its owner's business, and no region is guessed
@@ -129,7 +146,9 @@ impl Endpoint {
     pub fn custom(url: &str, region: &str) -> Option<Endpoint> {
         let uri: http::Uri = url.trim().parse().ok()?;
         let scheme_ok = matches!(uri.scheme_str(), Some("http" | "https"));
-        let authority = uri.authority().filter(|a| scheme_ok && !a.host().is_empty() && !a.as_str().contains('@'))?;
+        let authority = uri
+            .authority()
+            .filter(|a| scheme_ok && !a.host().is_empty() && !a.as_str().contains('@'))?;
         let path = uri.path().trim_end_matches('/');
         let url = format!("{}://{authority}{path}/", uri.scheme_str()?);
         Some(Endpoint { url, region: region.to_owned() })
@@ -153,7 +172,10 @@ impl Endpoint {
     #[must_use]
     pub fn is_readable_by_others(&self) -> bool {
         let uri = self.url.parse::<http::Uri>().ok();
-        uri.is_some_and(|uri| uri.scheme_str() == Some("http") && !uri.host().is_some_and(|host| proxy::is_local(&host.to_ascii_lowercase())))
+        uri.is_some_and(|uri| {
+            uri.scheme_str() == Some("http")
+                && !uri.host().is_some_and(|host| proxy::is_local(&host.to_ascii_lowercase()))
+        })
     }
 
     /// The region that signatures name.
@@ -196,7 +218,10 @@ mod tests {
             let endpoint = Endpoint::regional("kinesis", region, variants);
             assert_eq!(endpoint.url(), format!("https://{host}/"));
             assert_eq!(endpoint.region(), region);
-            assert_eq!(Endpoint::regional("sts", region, variants).url(), format!("https://{}/", host.replacen("kinesis", "sts", 1)));
+            assert_eq!(
+                Endpoint::regional("sts", region, variants).url(),
+                format!("https://{}/", host.replacen("kinesis", "sts", 1))
+            );
         }
     }
 
@@ -239,7 +264,8 @@ mod tests {
             ("aws-iso-f", "us-isof-south-1"),
             ("aws-eusc", "eusc-de-east-1"),
         ] {
-            let arn = |partition: &str| format!("arn:{partition}:kinesis:{region}:123456789012:stream/x");
+            let arn =
+                |partition: &str| format!("arn:{partition}:kinesis:{region}:123456789012:stream/x");
             assert!(Stream::parse(&arn(partition)).is_some(), "{region}");
             assert!(Stream::parse(&arn("aws-other")).is_none(), "{region}");
         }
@@ -254,10 +280,18 @@ mod tests {
             ("http://emulator:4566/secret", "http://emulator:4566", true),
             ("http://10.0.0.1", "http://10.0.0.1", true),
             ("http://127.0.0.1.example.com", "http://127.0.0.1.example.com", true),
-            ("https://vpce-1.kinesis.eu-west-1.vpce.amazonaws.com/", "https://vpce-1.kinesis.eu-west-1.vpce.amazonaws.com", false),
+            (
+                "https://vpce-1.kinesis.eu-west-1.vpce.amazonaws.com/",
+                "https://vpce-1.kinesis.eu-west-1.vpce.amazonaws.com",
+                false,
+            ),
         ] {
             let endpoint = Endpoint::custom(url, "eu-west-1").unwrap();
-            assert_eq!((endpoint.origin(), endpoint.is_readable_by_others()), (origin, readable), "{url}");
+            assert_eq!(
+                (endpoint.origin(), endpoint.is_readable_by_others()),
+                (origin, readable),
+                "{url}"
+            );
         }
         assert_eq!(Endpoint::default().origin(), "");
     }
@@ -266,7 +300,10 @@ mod tests {
     fn custom_urls_keep_their_path_and_refuse_what_is_no_url() {
         for (url, expected) in [
             ("http://127.0.0.1:4566", Some("http://127.0.0.1:4566/")),
-            ("https://vpce-1.kinesis.eu-west-1.vpce.amazonaws.com/", Some("https://vpce-1.kinesis.eu-west-1.vpce.amazonaws.com/")),
+            (
+                "https://vpce-1.kinesis.eu-west-1.vpce.amazonaws.com/",
+                Some("https://vpce-1.kinesis.eu-west-1.vpce.amazonaws.com/"),
+            ),
             ("http://localhost:1/base", Some("http://localhost:1/base/")),
             ("localhost:1", None),
             ("ftp://x", None),

@@ -57,7 +57,15 @@ impl Error {
     #[must_use]
     pub fn new(code: &str, message: impl Into<String>) -> Error {
         let kind = find(code).map_or(ErrorKind::Configuration, |row| row.kind);
-        Error { kind, code: code.to_owned(), message: message.into(), ambiguous: false, stale: false, retry_now: false, detail: None }
+        Error {
+            kind,
+            code: code.to_owned(),
+            message: message.into(),
+            ambiguous: false,
+            stale: false,
+            retry_now: false,
+            detail: None,
+        }
     }
 
     /// The same error, met while credentials were fetched: it is about no record, and none can have been stored.
@@ -66,20 +74,30 @@ impl Error {
             ErrorKind::InvalidRequest => ErrorKind::Configuration,
             other => other,
         };
-        Error { kind, code: format!("{step}.{}", self.code), ambiguous: false, stale: false, ..self }
+        Error {
+            kind,
+            code: format!("{step}.{}", self.code),
+            ambiguous: false,
+            stale: false,
+            ..self
+        }
     }
 
     /// Which step of fetching credentials it was met in, if any.
     #[must_use]
     pub fn step(&self) -> Option<&'static str> {
-        [ASSUME_ROLE, CONTAINER_CREDENTIALS].into_iter().find(|step| self.code.strip_prefix(step).is_some_and(|rest| rest.starts_with('.')))
+        [ASSUME_ROLE, CONTAINER_CREDENTIALS]
+            .into_iter()
+            .find(|step| self.code.strip_prefix(step).is_some_and(|rest| rest.starts_with('.')))
     }
 
     /// What a person can do about it: which IAM action, variable or route. A clause that begins with a verb.
     #[must_use]
     pub fn advice(&self, place: &Place<'_>) -> String {
         let row = match self.step() {
-            Some(step) => find_in_step(step, &self.code, self.code.get(step.len() + 1..).unwrap_or_default()),
+            Some(step) => {
+                find_in_step(step, &self.code, self.code.get(step.len() + 1..).unwrap_or_default())
+            }
             None => find(&self.code),
         };
         let advice = match row {
@@ -124,7 +142,12 @@ impl Place<'_> {
         let arn = if self.stream.starts_with("arn:") {
             self.stream.to_owned()
         } else {
-            format!("arn:{}:kinesis:{}:<account>:stream/{}", endpoint::partition(self.region), self.region, self.stream)
+            format!(
+                "arn:{}:kinesis:{}:<account>:stream/{}",
+                endpoint::partition(self.region),
+                self.region,
+                self.stream
+            )
         };
         let endpoint = match step {
             Some(ASSUME_ROLE) => self.sts,
@@ -156,18 +179,25 @@ const UNKNOWN: &str = "look the code up in the documentation of the Kinesis and 
 const SET_CLOCK: &str = "set this machine's clock";
 const THROTTLED: &str = "give the stream more shards or on-demand capacity, or spread records with KINESIS_TELEMETRY_PARTITION_KEY; it is retried";
 const REACH: &str = "see that {endpoint} can be reached from here: a NAT or a VPC endpoint, its security group, HTTPS_PROXY, or AWS_ENDPOINT_URL";
-const RESOLVE: &str = "see that {endpoint} can be resolved from here: DNS, AWS_REGION, or a VPC endpoint";
-const AWS_FAULT: &str = "wait, it is retried: AWS has a fault; or see that {endpoint} can be reached from here";
-const ACCESS_KEYS: &str =
-    "set AWS_ACCESS_KEY_ID and AWS_SESSION_TOKEN: AWS does not know these credentials (temporary ones need the token that came with them)";
-const STREAM_KEY: &str = "allow {role} kms:GenerateDataKey on the stream's key, and see that the key is enabled";
+const RESOLVE: &str =
+    "see that {endpoint} can be resolved from here: DNS, AWS_REGION, or a VPC endpoint";
+const AWS_FAULT: &str =
+    "wait, it is retried: AWS has a fault; or see that {endpoint} can be reached from here";
+const ACCESS_KEYS: &str = "set AWS_ACCESS_KEY_ID and AWS_SESSION_TOKEN: AWS does not know these credentials (temporary ones need the token that came with them)";
+const STREAM_KEY: &str =
+    "allow {role} kms:GenerateDataKey on the stream's key, and see that the key is enabled";
 
 /// What only Kinesis says, or means so.
 const KINESIS: &[Row] = {
     use ErrorKind::{Configuration, InvalidRequest, Throttled};
     &[
         row(
-            &["ProvisionedThroughputExceededException", "LimitExceededException", "RequestLimitExceeded", "BandwidthLimitExceeded"],
+            &[
+                "ProvisionedThroughputExceededException",
+                "LimitExceededException",
+                "RequestLimitExceeded",
+                "BandwidthLimitExceeded",
+            ],
             Throttled,
             THROTTLED,
         ),
@@ -188,9 +218,18 @@ const KINESIS: &[Row] = {
             THROTTLED,
         ),
         // Not in the SDKs' lists, so they give up; it passes.
-        row(&["KMSThrottlingException"], Throttled, "raise the request quota of KMS in the stream's account; it is retried"),
         row(
-            &["InvalidArgumentException", "ValidationException", "SerializationException", "Http413"],
+            &["KMSThrottlingException"],
+            Throttled,
+            "raise the request quota of KMS in the stream's account; it is retried",
+        ),
+        row(
+            &[
+                "InvalidArgumentException",
+                "ValidationException",
+                "SerializationException",
+                "Http413",
+            ],
             InvalidRequest,
             "see that KINESIS_TELEMETRY_RECORD_BYTES is not above the stream's own limit, and that {endpoint} is a Kinesis of this stream",
         ),
@@ -200,7 +239,13 @@ const KINESIS: &[Row] = {
             "allow {role} the action kinesis:PutRecords on {arn} (and kms:GenerateDataKey on its key, if the stream is encrypted with one of your own)",
         ),
         row(
-            &["KMSAccessDeniedException", "KMSDisabledException", "KMSInvalidStateException", "KMSNotFoundException", "KMSOptInRequired"],
+            &[
+                "KMSAccessDeniedException",
+                "KMSDisabledException",
+                "KMSInvalidStateException",
+                "KMSNotFoundException",
+                "KMSOptInRequired",
+            ],
             Configuration,
             STREAM_KEY,
         ),
@@ -209,16 +254,28 @@ const KINESIS: &[Row] = {
             Configuration,
             "set KINESIS_TELEMETRY_STREAM: there is no stream {stream} in region {region} of that account; or set AWS_REGION, or give the stream's whole ARN",
         ),
-        row(&["UnknownOperationException", "Http404"], Configuration, "set AWS_ENDPOINT_URL_KINESIS right, or unset it: {endpoint} is no Kinesis"),
+        row(
+            &["UnknownOperationException", "Http404"],
+            Configuration,
+            "set AWS_ENDPOINT_URL_KINESIS right, or unset it: {endpoint} is no Kinesis",
+        ),
     ]
 };
 
 /// What means the same wherever it is met: other codes of AWS first, then those of this program.
 const COMMON: &[Row] = {
-    use ErrorKind::{ClockSkew, Configuration, Credentials, Interrupted, InvalidRequest, Transient};
+    use ErrorKind::{
+        ClockSkew, Configuration, Credentials, Interrupted, InvalidRequest, Transient,
+    };
     &[
         row(
-            &["InternalFailure", "InternalFailureException", "InternalServerError", "ServiceUnavailable", "ServiceUnavailableException"],
+            &[
+                "InternalFailure",
+                "InternalFailureException",
+                "InternalServerError",
+                "ServiceUnavailable",
+                "ServiceUnavailableException",
+            ],
             Transient,
             AWS_FAULT,
         ),
@@ -230,7 +287,15 @@ const COMMON: &[Row] = {
              memory and under /tmp until Kinesis accepts them again, or the sandbox ends)",
         ),
         row(&["UnrecognizedClientException", "InvalidClientTokenId"], Credentials, ACCESS_KEYS),
-        row(&["MissingAuthenticationToken", "MissingAuthenticationTokenException", "IncompleteSignature"], Configuration, ACCESS_KEYS),
+        row(
+            &[
+                "MissingAuthenticationToken",
+                "MissingAuthenticationTokenException",
+                "IncompleteSignature",
+            ],
+            Configuration,
+            ACCESS_KEYS,
+        ),
         row(
             &["InvalidSignatureException", "SignatureDoesNotMatch"],
             Configuration,
@@ -243,8 +308,16 @@ const COMMON: &[Row] = {
             "allow the function's role sts:AssumeRole on {role}, and name it in that role's trust policy, with the same KINESIS_TELEMETRY_EXTERNAL_ID, \
              if any",
         ),
-        row(&["AssumeRole.RegionDisabledException"], Configuration, "activate STS for region {region} in the account's settings"),
-        row(&[ASSUME_ROLE], Configuration, "see KINESIS_TELEMETRY_ROLE_ARN, the credentials, and that {endpoint} can be reached from here"),
+        row(
+            &["AssumeRole.RegionDisabledException"],
+            Configuration,
+            "activate STS for region {region} in the account's settings",
+        ),
+        row(
+            &[ASSUME_ROLE],
+            Configuration,
+            "see KINESIS_TELEMETRY_ROLE_ARN, the credentials, and that {endpoint} can be reached from here",
+        ),
         row(
             &[CONTAINER_CREDENTIALS],
             Configuration,
@@ -269,19 +342,43 @@ const COMMON: &[Row] = {
         ),
         row(&["BadClock"], Configuration, SET_CLOCK),
         row(&["BadRequest"], Configuration, "report a bug: the request cannot be built"),
-        row(&["CaBundle"], Configuration, "set AWS_CA_BUNDLE to a readable PEM file of certificates, or unset it"),
+        row(
+            &["CaBundle"],
+            Configuration,
+            "set AWS_CA_BUNDLE to a readable PEM file of certificates, or unset it",
+        ),
         row(
             &["Tls"],
             Configuration,
             "set AWS_CA_BUNDLE to the certificate authority of {endpoint}, or of what intercepts TLS before it; one that is set does not fit",
         ),
-        row(&["Proxy", "ProxyRefused"], Configuration, "set HTTPS_PROXY right, or except the host in NO_PROXY"),
+        row(
+            &["Proxy", "ProxyRefused"],
+            Configuration,
+            "set HTTPS_PROXY right, or except the host in NO_PROXY",
+        ),
         row(&["ProxyFailed"], Transient, "see that the proxy in HTTPS_PROXY works; it is retried"),
         row(&["HostNotFound", "DnsTimeout"], Transient, RESOLVE),
-        row(&["ConnectionFailed", "ConnectTimeout", "ConnectionReset", "Timeout", "Io"], Transient, REACH),
-        row(&["Http", "UnreadableResponse"], Transient, "see that {endpoint} is a Kinesis, and that nothing before it changes answers"),
-        row(&["NoSequenceNumber"], InvalidRequest, "see that {endpoint} is a Kinesis: a record has neither a sequence number nor an error code"),
-        row(&["Interrupted"], Interrupted, "do nothing: the extension had something more urgent to do; it is retried"),
+        row(
+            &["ConnectionFailed", "ConnectTimeout", "ConnectionReset", "Timeout", "Io"],
+            Transient,
+            REACH,
+        ),
+        row(
+            &["Http", "UnreadableResponse"],
+            Transient,
+            "see that {endpoint} is a Kinesis, and that nothing before it changes answers",
+        ),
+        row(
+            &["NoSequenceNumber"],
+            InvalidRequest,
+            "see that {endpoint} is a Kinesis: a record has neither a sequence number nor an error code",
+        ),
+        row(
+            &["Interrupted"],
+            Interrupted,
+            "do nothing: the extension had something more urgent to do; it is retried",
+        ),
     ]
 };
 
@@ -307,7 +404,9 @@ pub fn classify_record(code: &str) -> ErrorKind {
 /// By the code first, then by the status: Kinesis answers most errors with 400.
 fn classify(code: &str, status: u16) -> ErrorKind {
     let row = find(code).or_else(|| find(&format!("Http{status}")));
-    row.map_or(if status >= 500 { ErrorKind::Transient } else { ErrorKind::Configuration }, |row| row.kind)
+    row.map_or(if status >= 500 { ErrorKind::Transient } else { ErrorKind::Configuration }, |row| {
+        row.kind
+    })
 }
 
 /// The error in an answer whose status is not 200. The body may be JSON of any kind, XML, HTML, or empty.
@@ -316,7 +415,8 @@ pub fn read_error(status: u16, headers: &HeaderMap, body: &[u8]) -> Error {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     // A larger one is nobody's answer, and taken apart it would cost more memory than there is to give.
     let body = if body.len() > MAX_ERROR_BODY { b"" } else { body };
-    let (code, message) = if body.trim_ascii_start().starts_with(b"<") { xml_error(body) } else { json_error(body) };
+    let (code, message) =
+        if body.trim_ascii_start().starts_with(b"<") { xml_error(body) } else { json_error(body) };
     // `com.amazon.coral.service#ExpiredTokenException`, `ExpiredTokenException:http://…`
     let code = code.as_deref().or(text("x-amzn-errortype")).map(|code| {
         let code = code.rsplit('#').next().unwrap_or_default();
@@ -324,15 +424,20 @@ pub fn read_error(status: u16, headers: &HeaderMap, body: &[u8]) -> Error {
     });
     let code = code.filter(|code| !code.is_empty()).unwrap_or_else(|| format!("Http{status}"));
     let mut kind = classify(&code, status);
-    let about_time = message.as_deref().is_some_and(|text| text.contains("Signature expired") || text.contains("Signature not yet current"));
-    if about_time && matches!(code.as_str(), "InvalidSignatureException" | "SignatureDoesNotMatch") {
+    let about_time = message.as_deref().is_some_and(|text| {
+        text.contains("Signature expired") || text.contains("Signature not yet current")
+    });
+    if about_time && matches!(code.as_str(), "InvalidSignatureException" | "SignatureDoesNotMatch")
+    {
         kind = ErrorKind::ClockSkew;
     }
     // No body is quoted: neither AWS's nor a proxy's. The request id is what AWS's support asks for.
     let request_id = text("x-amzn-requestid").map(clean).filter(|id| !id.is_empty());
-    let shown = request_id.map_or_else(|| format!("HTTP {status}"), |id| format!("HTTP {status}, request id {id}"));
+    let shown = request_id
+        .map_or_else(|| format!("HTTP {status}"), |id| format!("HTTP {status}, request id {id}"));
     // A gateway's answer may hide a request that was stored; Kinesis's own 500 says that it was not.
-    let ambiguous = matches!(status, 408 | 502 | 504) || matches!(code.as_str(), "RequestTimeout" | "RequestTimeoutException");
+    let ambiguous = matches!(status, 408 | 502 | 504)
+        || matches!(code.as_str(), "RequestTimeout" | "RequestTimeoutException");
     Error { kind, ambiguous, detail: message, ..Error::new(&code, shown) }
 }
 
@@ -345,7 +450,10 @@ fn json_error(body: &[u8]) -> (Option<String>, Option<String>) {
         let (_, raw) = members.iter().rfind(|(key, _)| key == name)?;
         serde_json::from_str::<String>(raw.get()).ok().filter(|text| !text.is_empty())
     };
-    (text("__type").or_else(|| text("code")).or_else(|| text("Code")), text("message").or_else(|| text("Message")))
+    (
+        text("__type").or_else(|| text("code")).or_else(|| text("Code")),
+        text("message").or_else(|| text("Message")),
+    )
 }
 
 /// An object's members as they come; of two with one name the last one counts. A hash map would bring its code into the program for this alone.
@@ -383,7 +491,11 @@ pub(super) fn tag(xml: &str, name: &str) -> Option<String> {
     let (_, rest) = xml.split_once(&format!("<{name}>"))?;
     let (text, _) = rest.split_once(&format!("</{name}>"))?;
     let plain = [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&apos;", "'"), ("&amp;", "&")];
-    Some(plain.iter().fold(text.trim().to_owned(), |text, (entity, plain)| text.replace(entity, plain)))
+    Some(
+        plain
+            .iter()
+            .fold(text.trim().to_owned(), |text, (entity, plain)| text.replace(entity, plain)),
+    )
 }
 
 /// What of a text from an answer may be shown and kept: letters, digits and `._-`, at most 64 of them.
@@ -410,30 +522,82 @@ mod tests {
 
     #[test]
     fn errors_are_classified_by_code_and_then_by_status() {
-        use ErrorKind::{ClockSkew, Configuration, Credentials, InvalidRequest, Throttled, Transient};
+        use ErrorKind::{
+            ClockSkew, Configuration, Credentials, InvalidRequest, Throttled, Transient,
+        };
         for (status, body, code, kind) in [
-            (400, r#"{"__type":"ProvisionedThroughputExceededException"}"#, "ProvisionedThroughputExceededException", Throttled),
-            (400, r#"{"__type":"com.amazon.coral.service#ExpiredTokenException","Message":"m"}"#, "ExpiredTokenException", Credentials),
+            (
+                400,
+                r#"{"__type":"ProvisionedThroughputExceededException"}"#,
+                "ProvisionedThroughputExceededException",
+                Throttled,
+            ),
+            (
+                400,
+                r#"{"__type":"com.amazon.coral.service#ExpiredTokenException","Message":"m"}"#,
+                "ExpiredTokenException",
+                Credentials,
+            ),
             (400, r#"{"__type":"KMSThrottlingException"}"#, "KMSThrottlingException", Throttled),
             (400, r#"{"__type":"KMSDisabledException"}"#, "KMSDisabledException", Configuration),
-            (400, r#"{"__type":"InvalidArgumentException"}"#, "InvalidArgumentException", InvalidRequest),
+            (
+                400,
+                r#"{"__type":"InvalidArgumentException"}"#,
+                "InvalidArgumentException",
+                InvalidRequest,
+            ),
             (400, r#"{"__type":"NeverSeenException"}"#, "NeverSeenException", Configuration),
             (500, r#"{"__type":"NeverSeenException"}"#, "NeverSeenException", Transient),
             (500, r#"{"__type":"InternalFailure"}"#, "InternalFailure", Transient),
-            (400, r#"{"__type":"AccessDeniedException","Message":"m"}"#, "AccessDeniedException", Configuration),
+            (
+                400,
+                r#"{"__type":"AccessDeniedException","Message":"m"}"#,
+                "AccessDeniedException",
+                Configuration,
+            ),
             (403, r#"{"__type":"RequestExpired"}"#, "RequestExpired", ClockSkew),
-            (400, r#"{"__type":"InvalidSignatureException","message":"Signature expired: x"}"#, "InvalidSignatureException", ClockSkew),
-            (400, r#"{"__type":"InvalidSignatureException","message":"does not match"}"#, "InvalidSignatureException", Configuration),
-            (403, "<ErrorResponse><Error><Code>SignatureDoesNotMatch</Code></Error></ErrorResponse>", "SignatureDoesNotMatch", Configuration),
+            (
+                400,
+                r#"{"__type":"InvalidSignatureException","message":"Signature expired: x"}"#,
+                "InvalidSignatureException",
+                ClockSkew,
+            ),
+            (
+                400,
+                r#"{"__type":"InvalidSignatureException","message":"does not match"}"#,
+                "InvalidSignatureException",
+                Configuration,
+            ),
+            (
+                403,
+                "<ErrorResponse><Error><Code>SignatureDoesNotMatch</Code></Error></ErrorResponse>",
+                "SignatureDoesNotMatch",
+                Configuration,
+            ),
             (503, "<html>", "Http503", Transient),
             (403, "", "Http403", Configuration),
             (413, "", "Http413", InvalidRequest),
             (429, "", "Http429", Throttled),
             (429, r#"{"__type":"NeverSeenException"}"#, "NeverSeenException", Throttled),
             (408, "", "Http408", Transient),
-            (400, r#"{"__type":7,"code":"","Code":"ExpiredTokenException","extra":{"a":[1]}}"#, "ExpiredTokenException", Credentials),
-            (400, r#"{"__type":"x","__type":"KMSDisabledException"}"#, "KMSDisabledException", Configuration),
-            (400, r#"{"__t\u0079pe":"KMSDisabledException"}"#, "KMSDisabledException", Configuration),
+            (
+                400,
+                r#"{"__type":7,"code":"","Code":"ExpiredTokenException","extra":{"a":[1]}}"#,
+                "ExpiredTokenException",
+                Credentials,
+            ),
+            (
+                400,
+                r#"{"__type":"x","__type":"KMSDisabledException"}"#,
+                "KMSDisabledException",
+                Configuration,
+            ),
+            (
+                400,
+                r#"{"__t\u0079pe":"KMSDisabledException"}"#,
+                "KMSDisabledException",
+                Configuration,
+            ),
             (400, r#"["__type"]"#, "Http400", Configuration),
         ] {
             let error = read(status, body);
@@ -473,7 +637,11 @@ mod tests {
             (r#"{"__type":"","Code":"aws#ThrottlingException:http://x"}"#, None),
         ] {
             let error = read(400, body);
-            assert_eq!((error.code.as_str(), error.kind), ("ThrottlingException", ErrorKind::Throttled), "{body}");
+            assert_eq!(
+                (error.code.as_str(), error.kind),
+                ("ThrottlingException", ErrorKind::Throttled),
+                "{body}"
+            );
             assert_eq!(error.detail.as_deref(), detail, "{body}");
         }
     }
@@ -481,7 +649,10 @@ mod tests {
     #[test]
     fn the_code_may_stand_in_a_header() {
         let mut headers = HeaderMap::new();
-        headers.insert("x-amzn-errortype", "AccessDeniedException:http://internal.amazon.com/".parse().unwrap());
+        headers.insert(
+            "x-amzn-errortype",
+            "AccessDeniedException:http://internal.amazon.com/".parse().unwrap(),
+        );
         assert_eq!(read_error(400, &headers, b"").code, "AccessDeniedException");
         assert_eq!(read_error(400, &headers, br#"{"message":{}}"#).code, "AccessDeniedException");
     }
@@ -491,12 +662,17 @@ mod tests {
         let huge = "x".repeat(60_000);
         let mut headers = HeaderMap::new();
         headers.insert("x-amzn-requestid", format!("id \"{huge}\"").parse().unwrap());
-        let error = read_error(400, &headers, format!(r#"{{"__type":"\u001b[31m{huge}"}}"#).as_bytes());
+        let error =
+            read_error(400, &headers, format!(r#"{{"__type":"\u001b[31m{huge}"}}"#).as_bytes());
         assert!(error.code.len() == 64 && error.code.starts_with("31mxxx"), "{}", error.code);
         assert!(error.message.len() < 100 && !error.message.contains('"'), "{}", error.message);
         assert_eq!(clean("\u{1b}]0;a\u{7}b\nWARN c é.-_"), "0abWARNc.-_");
         assert_eq!(read(400, r##"{"__type":"#\u0007é"}"##).code, "Http400");
-        assert_eq!(read(400, &format!(r#"{{"__type":"ThrottlingException","x":"{huge}{huge}"}}"#)).code, "Http400", "too large");
+        assert_eq!(
+            read(400, &format!(r#"{{"__type":"ThrottlingException","x":"{huge}{huge}"}}"#)).code,
+            "Http400",
+            "too large"
+        );
     }
 
     #[test]
@@ -515,8 +691,13 @@ mod tests {
 
     #[test]
     fn fetching_credentials_stores_no_record_and_refuses_none() {
-        let error = Error { ambiguous: true, stale: true, ..Error::new("ValidationException", "x") }.while_fetching(ASSUME_ROLE);
-        assert_eq!((error.code.as_str(), error.kind), ("AssumeRole.ValidationException", ErrorKind::Configuration));
+        let error =
+            Error { ambiguous: true, stale: true, ..Error::new("ValidationException", "x") }
+                .while_fetching(ASSUME_ROLE);
+        assert_eq!(
+            (error.code.as_str(), error.kind),
+            ("AssumeRole.ValidationException", ErrorKind::Configuration)
+        );
         assert!(!error.ambiguous && !error.stale);
         assert_eq!(error.step(), Some(ASSUME_ROLE));
         assert_eq!(Error::new("AccessDeniedException", "x").step(), None);
@@ -525,7 +706,8 @@ mod tests {
     /// Each code stands in one row: the first one would hide a second.
     #[test]
     fn each_code_stands_in_the_table_once_and_is_one_that_the_sanitizer_keeps() {
-        let mut codes: Vec<&str> = KINESIS.iter().chain(COMMON).flat_map(|row| row.codes).copied().collect();
+        let mut codes: Vec<&str> =
+            KINESIS.iter().chain(COMMON).flat_map(|row| row.codes).copied().collect();
         assert!(codes.iter().all(|code| clean(code) == *code));
         let all = codes.len();
         codes.sort_unstable();
@@ -540,20 +722,43 @@ mod tests {
             advice("AccessDeniedException", &PLACE)
                 .contains("allow the function's role the action kinesis:PutRecords on arn:aws:kinesis:eu-west-1:<account>:stream/telemetry")
         );
-        let role = Place { role: Some("arn:aws:iam::1:role/w"), stream: "arn:aws:kinesis:eu-west-1:123456789012:stream/x", ..PLACE };
+        let role = Place {
+            role: Some("arn:aws:iam::1:role/w"),
+            stream: "arn:aws:kinesis:eu-west-1:123456789012:stream/x",
+            ..PLACE
+        };
         assert!(
             advice("AccessDeniedException", &role)
                 .contains("allow arn:aws:iam::1:role/w the action kinesis:PutRecords on arn:aws:kinesis:eu-west-1:123456789012:stream/x")
         );
-        assert!(advice("AssumeRole.AccessDenied", &role).contains("sts:AssumeRole on arn:aws:iam::1:role/w"));
-        assert!(advice("AssumeRole.ConnectionFailed", &role).contains("https://sts.eu-west-1.amazonaws.com can be reached"));
+        assert!(
+            advice("AssumeRole.AccessDenied", &role)
+                .contains("sts:AssumeRole on arn:aws:iam::1:role/w")
+        );
+        assert!(
+            advice("AssumeRole.ConnectionFailed", &role)
+                .contains("https://sts.eu-west-1.amazonaws.com can be reached")
+        );
         assert!(advice("AssumeRole.NeverSeen", &role).contains("KINESIS_TELEMETRY_ROLE_ARN"));
-        assert!(advice("AssumeRole.Throttling", &role).contains("KINESIS_TELEMETRY_ROLE_ARN"), "no shards help there");
-        assert!(advice("ContainerCredentials.Http404", &role).contains("AWS_CONTAINER_CREDENTIALS_FULL_URI"));
-        assert!(advice("ContainerCredentials.NeverSeen", &role).contains("AWS_CONTAINER_CREDENTIALS_FULL_URI"));
-        assert!(advice("ConnectionFailed", &PLACE).contains("https://kinesis.eu-west-1.amazonaws.com can be reached"));
+        assert!(
+            advice("AssumeRole.Throttling", &role).contains("KINESIS_TELEMETRY_ROLE_ARN"),
+            "no shards help there"
+        );
+        assert!(
+            advice("ContainerCredentials.Http404", &role)
+                .contains("AWS_CONTAINER_CREDENTIALS_FULL_URI")
+        );
+        assert!(
+            advice("ContainerCredentials.NeverSeen", &role)
+                .contains("AWS_CONTAINER_CREDENTIALS_FULL_URI")
+        );
+        assert!(
+            advice("ConnectionFailed", &PLACE)
+                .contains("https://kinesis.eu-west-1.amazonaws.com can be reached")
+        );
         assert!(advice("InvalidSignatureException", &PLACE).contains("AWS_SECRET_ACCESS_KEY"));
-        let skewed = read(400, r#"{"__type":"InvalidSignatureException","message":"Signature expired: x"}"#);
+        let skewed =
+            read(400, r#"{"__type":"InvalidSignatureException","message":"Signature expired: x"}"#);
         assert_eq!(skewed.advice(&PLACE), SET_CLOCK);
         assert_eq!(advice("NeverSeen", &PLACE), UNKNOWN);
         for row in KINESIS.iter().chain(COMMON) {

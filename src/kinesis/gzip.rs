@@ -4,7 +4,9 @@
 
 use std::fmt;
 
-use miniz_oxide::deflate::core::{CompressorOxide, TDEFLFlush, compress_to_output, create_comp_flags_from_zip_params};
+use miniz_oxide::deflate::core::{
+    CompressorOxide, TDEFLFlush, compress_to_output, create_comp_flags_from_zip_params,
+};
 
 /// What a member begins with: deflate, no name, no time, unknown system.
 const HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
@@ -31,7 +33,13 @@ impl fmt::Debug for Gzip {
 
 impl Default for Gzip {
     fn default() -> Gzip {
-        Gzip { deflate: Box::new(CompressorOxide::new(create_comp_flags_from_zip_params(LEVEL, RAW, 0))), crc: !0, length: 0 }
+        Gzip {
+            deflate: Box::new(CompressorOxide::new(create_comp_flags_from_zip_params(
+                LEVEL, RAW, 0,
+            ))),
+            crc: !0,
+            length: 0,
+        }
     }
 }
 
@@ -129,10 +137,25 @@ mod tests {
         })
         .take(3_000_000)
         .collect();
-        let text = b"{\"time\":\"2026-11-23T09:15:45.012Z\",\"type\":\"function\"}\n".repeat(20_000);
-        for bytes in [&b""[..], b"x", &noise, &noise[..1000], &noise[..31 * 1024], &noise[..65_535], &text, &noise[..31 * 1024 + 1]] {
+        let text =
+            b"{\"time\":\"2026-11-23T09:15:45.012Z\",\"type\":\"function\"}\n".repeat(20_000);
+        for bytes in [
+            &b""[..],
+            b"x",
+            &noise,
+            &noise[..1000],
+            &noise[..31 * 1024],
+            &noise[..65_535],
+            &text,
+            &noise[..31 * 1024 + 1],
+        ] {
             let zipped = zip(&mut gzip, &bytes.chunks(7001).collect::<Vec<_>>());
-            assert!(zipped.len() <= bytes.len() + overhead(bytes.len()), "{} of {}", zipped.len(), bytes.len());
+            assert!(
+                zipped.len() <= bytes.len() + overhead(bytes.len()),
+                "{} of {}",
+                zipped.len(),
+                bytes.len()
+            );
             assert!(undo(&zipped).unwrap() == bytes, "{}", bytes.len());
         }
         assert!(zip(&mut gzip, &[&text]).len() < text.len() / 50);

@@ -61,13 +61,21 @@ impl fmt::Debug for HttpClient {
 
 impl HttpSettings {
     /// Opens nothing yet.
-    pub(super) fn client(&self, url: &str, interrupts: &InterruptHandle) -> Result<HttpClient, Error> {
+    pub(super) fn client(
+        &self,
+        url: &str,
+        interrupts: &InterruptHandle,
+    ) -> Result<HttpClient, Error> {
         let proxy = match self.proxies.of(url) {
             None => None,
             // The value may hold a password, and is not quoted.
-            Some((name, proxy)) => Some(ureq::Proxy::new(proxy).map_err(|_| Error::new("Proxy", format!("{name} is no proxy's URL")))?),
+            Some((name, proxy)) => Some(
+                ureq::Proxy::new(proxy)
+                    .map_err(|_| Error::new("Proxy", format!("{name} is no proxy's URL")))?,
+            ),
         };
-        let connections = Connections::new(proxy.is_some(), Tls::new(self.bundle()?), interrupts.clone());
+        let connections =
+            Connections::new(proxy.is_some(), Tls::new(self.bundle()?), interrupts.clone());
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -90,7 +98,9 @@ impl HttpSettings {
 
     fn bundle(&self) -> Result<Option<Vec<CertificateDer<'static>>>, Error> {
         let Some(path) = &self.ca_bundle else { return Ok(None) };
-        let problem = |what: String| Error::new("CaBundle", format!("AWS_CA_BUNDLE: {}: {what}", path.display()));
+        let problem = |what: String| {
+            Error::new("CaBundle", format!("AWS_CA_BUNDLE: {}: {what}", path.display()))
+        };
         let mut pem = Vec::new();
         // Bounded, since the path may lead anywhere.
         let read = File::open(path).and_then(|file| file.take(MAX_BUNDLE).read_to_end(&mut pem));
@@ -108,7 +118,12 @@ impl HttpClient {
     ///
     /// A connection that was there before gets a third of the time, so that there is time for a fresh one if it has died without a word; or twice
     /// what the last answer took, so that a slow Kinesis is not asked everything twice; but never the last third.
-    pub(super) fn send(&mut self, request: Request<()>, body: &[u8], deadline: &Deadline) -> Result<Response, Error> {
+    pub(super) fn send(
+        &mut self,
+        request: Request<()>,
+        body: &[u8],
+        deadline: &Deadline,
+    ) -> Result<Response, Error> {
         let begun = Instant::now();
         self.check_time(deadline, begun)?;
         let third = deadline.left(begun) / 3;
@@ -133,7 +148,11 @@ impl HttpClient {
         }
     }
 
-    fn exchange(&self, request: Request<()>, upload: &mut Upload<'_>) -> Result<Response, ureq::Error> {
+    fn exchange(
+        &self,
+        request: Request<()>,
+        upload: &mut Upload<'_>,
+    ) -> Result<Response, ureq::Error> {
         let (mut parts, ()) = request.into_parts();
         let mut response = if parts.method == http::Method::GET {
             self.agent.run(Request::from_parts(parts, ()))?
@@ -150,8 +169,11 @@ impl HttpClient {
     /// Opens a connection ahead of its use, unless there is one that is alive. Requests nothing.
     pub(super) fn prepare(&mut self, url: &str, deadline: &Deadline) -> Result<(), Error> {
         self.check_time(deadline, Instant::now())?;
-        let url: Uri = url.parse().map_err(|_| Error::new("BadRequest", "the endpoint's URL is not legal"))?;
-        self.connections.prepare(&self.agent, &url, deadline.at()).map_err(|error| classify_transport_error(&error, deadline))
+        let url: Uri =
+            url.parse().map_err(|_| Error::new("BadRequest", "the endpoint's URL is not legal"))?;
+        self.connections
+            .prepare(&self.agent, &url, deadline.at())
+            .map_err(|error| classify_transport_error(&error, deadline))
     }
 
     /// Lets go of the connection if it was idle for longer than that: the next exchange opens one. What TLS needs for a short handshake is kept.
@@ -187,28 +209,42 @@ impl Read for Upload<'_> {
 fn classify_transport_error(error: &ureq::Error, deadline: &Deadline) -> Error {
     use ureq::Error as Ureq;
     let in_time = |what: &str| format!("{what} within {}", deadline.limit());
-    let io_message = |error: &io::Error| if error.raw_os_error().is_some() { error.to_string() } else { error.kind().to_string() };
+    let io_message = |error: &io::Error| {
+        if error.raw_os_error().is_some() { error.to_string() } else { error.kind().to_string() }
+    };
     match error {
         Ureq::Other(other) => match other.downcast_ref::<Cut>() {
-            Some(Cut::Resolving) => Error::new("DnsTimeout", in_time("the host's name was not resolved")),
+            Some(Cut::Resolving) => {
+                Error::new("DnsTimeout", in_time("the host's name was not resolved"))
+            }
             Some(Cut::Connecting) => Error::new("ConnectTimeout", in_time("no connection")),
             Some(Cut::Deadline) => Error::new("Timeout", in_time("no answer")),
-            Some(Cut::Interrupted) => Error::new("Interrupted", "interrupted for something more urgent"),
+            Some(Cut::Interrupted) => {
+                Error::new("Interrupted", "interrupted for something more urgent")
+            }
             None => Error::new("Io", "the exchange failed"),
         },
         Ureq::HostNotFound => Error::new("HostNotFound", "the host's name cannot be resolved"),
         Ureq::ConnectionFailed => Error::new("ConnectionFailed", "no connection"),
         Ureq::ConnectProxyFailed(why) => proxy_error(why),
-        Ureq::Tls(_) | Ureq::TlsRequired => Error::new("Tls", without_foreign_words(&error.to_string())),
+        Ureq::Tls(_) | Ureq::TlsRequired => {
+            Error::new("Tls", without_foreign_words(&error.to_string()))
+        }
         Ureq::Io(io) => match io.kind() {
-            Io::ConnectionRefused | Io::HostUnreachable | Io::NetworkUnreachable | Io::NetworkDown | Io::AddrNotAvailable => {
-                Error::new("ConnectionFailed", io_message(io))
-            }
-            Io::ConnectionReset | Io::ConnectionAborted | Io::BrokenPipe | Io::UnexpectedEof | Io::NotConnected => {
-                Error::new("ConnectionReset", io_message(io))
-            }
+            Io::ConnectionRefused
+            | Io::HostUnreachable
+            | Io::NetworkUnreachable
+            | Io::NetworkDown
+            | Io::AddrNotAvailable => Error::new("ConnectionFailed", io_message(io)),
+            Io::ConnectionReset
+            | Io::ConnectionAborted
+            | Io::BrokenPipe
+            | Io::UnexpectedEof
+            | Io::NotConnected => Error::new("ConnectionReset", io_message(io)),
             // TLS errors of rustls come wrapped in this kind.
-            Io::InvalidData if io.get_ref().is_some() => Error::new("Tls", without_foreign_words(&io.to_string())),
+            Io::InvalidData if io.get_ref().is_some() => {
+                Error::new("Tls", without_foreign_words(&io.to_string()))
+            }
             _ => Error::new("Io", io_message(io)),
         },
         _ => Error::new("Http", "an answer that is not HTTP/1.1 as it should be, or too large"),
@@ -217,9 +253,12 @@ fn classify_transport_error(error: &ureq::Error, deadline: &Deadline) -> Error {
 
 /// A proxy that did not open the tunnel. Its 408, 429 and 5xx may pass, and so may a connection that it closed; its 403 and 407 do not.
 fn proxy_error(why: &str) -> Error {
-    let status = why.split_once("responded ").and_then(|(_, rest)| rest.get(..3)?.parse::<u16>().ok());
+    let status =
+        why.split_once("responded ").and_then(|(_, rest)| rest.get(..3)?.parse::<u16>().ok());
     match status {
-        Some(status @ (408 | 429 | 500..)) => Error::new("ProxyFailed", format!("the proxy answered HTTP {status}")),
+        Some(status @ (408 | 429 | 500..)) => {
+            Error::new("ProxyFailed", format!("the proxy answered HTTP {status}"))
+        }
         Some(status) => Error::new("ProxyRefused", format!("the proxy answered HTTP {status}")),
         None => Error::new("ProxyFailed", "the proxy closed the connection without an answer"),
     }
@@ -236,7 +275,10 @@ mod tests {
     use super::*;
 
     fn classified(error: &ureq::Error) -> Error {
-        classify_transport_error(error, &Deadline::after(Instant::now(), Duration::ZERO, crate::deadline::Limit::Shutdown))
+        classify_transport_error(
+            error,
+            &Deadline::after(Instant::now(), Duration::ZERO, crate::deadline::Limit::Shutdown),
+        )
     }
 
     #[test]
@@ -253,7 +295,8 @@ mod tests {
             ("proxy server responded é", "ProxyFailed"),
         ] {
             let error = classified(&ureq::Error::ConnectProxyFailed(why.to_owned()));
-            let kind = if code == "ProxyFailed" { ErrorKind::Transient } else { ErrorKind::Configuration };
+            let kind =
+                if code == "ProxyFailed" { ErrorKind::Transient } else { ErrorKind::Configuration };
             assert_eq!((error.code.as_str(), error.kind), (code, kind), "{why}");
         }
     }
@@ -268,7 +311,11 @@ mod tests {
             (io(Io::UnexpectedEof), "ConnectionReset", ErrorKind::Transient),
             (io(Io::PermissionDenied), "Io", ErrorKind::Transient),
             (io(Io::InvalidData), "Io", ErrorKind::Transient),
-            (ureq::Error::Io(io::Error::new(Io::InvalidData, "invalid peer certificate")), "Tls", ErrorKind::Configuration),
+            (
+                ureq::Error::Io(io::Error::new(Io::InvalidData, "invalid peer certificate")),
+                "Tls",
+                ErrorKind::Configuration,
+            ),
             (ureq::Error::Tls("x"), "Tls", ErrorKind::Configuration),
             (ureq::Error::HostNotFound, "HostNotFound", ErrorKind::Transient),
             (ureq::Error::ConnectionFailed, "ConnectionFailed", ErrorKind::Transient),
@@ -278,7 +325,11 @@ mod tests {
             let classified = classified(&error);
             assert_eq!((classified.code.as_str(), classified.kind), (code, kind), "{error}");
         }
-        for (cut, code) in [(Cut::Resolving, "DnsTimeout"), (Cut::Connecting, "ConnectTimeout"), (Cut::Deadline, "Timeout")] {
+        for (cut, code) in [
+            (Cut::Resolving, "DnsTimeout"),
+            (Cut::Connecting, "ConnectTimeout"),
+            (Cut::Deadline, "Timeout"),
+        ] {
             let error = classified(&cut.into());
             assert_eq!((error.code.as_str(), error.kind), (code, ErrorKind::Transient));
             assert!(error.message.ends_with("within the shutdown deadline"), "{error}");
@@ -287,16 +338,26 @@ mod tests {
 
     #[test]
     fn debug_shows_no_proxys_password() {
-        let proxies = Proxies::read(|name| (name == "HTTPS_PROXY").then(|| "http://user:secret@proxy:3128".to_owned()));
-        let client = HttpSettings { ca_bundle: None, proxies }.client("https://example.com/", &InterruptHandle::default()).unwrap();
+        let proxies = Proxies::read(|name| {
+            (name == "HTTPS_PROXY").then(|| "http://user:secret@proxy:3128".to_owned())
+        });
+        let client = HttpSettings { ca_bundle: None, proxies }
+            .client("https://example.com/", &InterruptHandle::default())
+            .unwrap();
         assert!(!format!("{client:?}").contains("secret"));
     }
 
     #[test]
     fn what_a_certificate_says_is_not_quoted() {
         let quoted = "invalid peer certificate: certificate not valid for name \"localhost\"; certificate is only valid for DnsName(\"forged\")";
-        assert_eq!(without_foreign_words(quoted), "invalid peer certificate: certificate not valid for name");
-        assert_eq!(without_foreign_words("invalid peer certificate: UnknownIssuer"), "invalid peer certificate: UnknownIssuer");
+        assert_eq!(
+            without_foreign_words(quoted),
+            "invalid peer certificate: certificate not valid for name"
+        );
+        assert_eq!(
+            without_foreign_words("invalid peer certificate: UnknownIssuer"),
+            "invalid peer certificate: UnknownIssuer"
+        );
         assert!(without_foreign_words(&"x".repeat(1000)).len() == 100);
     }
 }

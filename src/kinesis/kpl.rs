@@ -136,7 +136,10 @@ mod tests {
 
     #[test]
     fn sizes_are_exact_at_every_change_of_a_lengths_length() {
-        let lengths = [0, 1, 122, 123, 124, 127, 128, 16_376, 16_379, 16_383, 16_384, 2_097_151, 2_097_152, 3_145_728];
+        let lengths = [
+            0, 1, 122, 123, 124, 127, 128, 16_376, 16_379, 16_383, 16_384, 2_097_151, 2_097_152,
+            3_145_728,
+        ];
         for key_length in [1, 16, 127, 128, 256] {
             let key = "k".repeat(key_length);
             for length in lengths {
@@ -144,7 +147,11 @@ mod tests {
                 frame(&mut framed, 0);
                 assert!(framed.len() - length <= MOST_FRAME);
                 let whole = aggregate(&key, &[vec![b'x'; length]]);
-                assert_eq!(whole.len(), overhead(key_length) + framed.len(), "{key_length} {length}");
+                assert_eq!(
+                    whole.len(),
+                    overhead(key_length) + framed.len(),
+                    "{key_length} {length}"
+                );
                 assert_eq!(records(&whole).unwrap(), [vec![b'x'; length].as_slice()]);
             }
         }

@@ -57,6 +57,10 @@ impl Settings {
     /// The endpoints that are called over plain http off this machine, so that others can read what is sent there.
     pub fn readable_by_others(&self) -> impl Iterator<Item = &str> {
         let sts = self.role.as_ref().map(|role| &role.endpoint);
-        [Some(&self.endpoint), sts].into_iter().flatten().filter(|endpoint| endpoint.is_readable_by_others()).map(Endpoint::origin)
+        [Some(&self.endpoint), sts]
+            .into_iter()
+            .flatten()
+            .filter(|endpoint| endpoint.is_readable_by_others())
+            .map(Endpoint::origin)
     }
 }

@@ -73,11 +73,23 @@ impl CredentialsSource {
     ///
     /// # Errors
     /// The variable whose value cannot be used, and what is allowed.
-    pub fn read(variable: impl Fn(&str) -> Option<String>, lambda_host: &str) -> Result<CredentialsSource, (&'static str, &'static str)> {
-        if let (Some(id), Some(secret)) = (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY")) {
-            return Ok(CredentialsSource::Environment(Credentials::new(id, secret, variable("AWS_SESSION_TOKEN"))));
+    pub fn read(
+        variable: impl Fn(&str) -> Option<String>,
+        lambda_host: &str,
+    ) -> Result<CredentialsSource, (&'static str, &'static str)> {
+        if let (Some(id), Some(secret)) =
+            (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY"))
+        {
+            return Ok(CredentialsSource::Environment(Credentials::new(
+                id,
+                secret,
+                variable("AWS_SESSION_TOKEN"),
+            )));
         }
-        let token = match (variable("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"), variable("AWS_CONTAINER_AUTHORIZATION_TOKEN")) {
+        let token = match (
+            variable("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"),
+            variable("AWS_CONTAINER_AUTHORIZATION_TOKEN"),
+        ) {
             (Some(file), _) => Token::File(PathBuf::from(file)),
             (None, Some(text)) => Token::Text(text),
             (None, None) => Token::None,
@@ -86,11 +98,24 @@ impl CredentialsSource {
             let uri = format!("http://169.254.170.2{path}");
             let good = path.starts_with('/') && uri.parse::<http::Uri>().is_ok();
             let allowed = ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "a path that begins with /");
-            return if good { Ok(CredentialsSource::Container(ContainerEndpoint { uri, token })) } else { Err(allowed) };
+            return if good {
+                Ok(CredentialsSource::Container(ContainerEndpoint { uri, token }))
+            } else {
+                Err(allowed)
+            };
         }
-        let Some(uri) = variable("AWS_CONTAINER_CREDENTIALS_FULL_URI") else { return Ok(CredentialsSource::Missing) };
-        let allowed = ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "an https URL, or http to loopback, 169.254.170.2, 169.254.170.23 or fd00:ec2::23");
-        if is_trusted(&uri, lambda_host) { Ok(CredentialsSource::Container(ContainerEndpoint { uri, token })) } else { Err(allowed) }
+        let Some(uri) = variable("AWS_CONTAINER_CREDENTIALS_FULL_URI") else {
+            return Ok(CredentialsSource::Missing);
+        };
+        let allowed = (
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+            "an https URL, or http to loopback, 169.254.170.2, 169.254.170.23 or fd00:ec2::23",
+        );
+        if is_trusted(&uri, lambda_host) {
+            Ok(CredentialsSource::Container(ContainerEndpoint { uri, token }))
+        } else {
+            Err(allowed)
+        }
     }
 }
 
@@ -102,7 +127,9 @@ fn is_trusted(uri: &str, lambda_host: &str) -> bool {
         Some("https") => !host.is_empty(),
         Some("http") => {
             let known = ["localhost", "169.254.170.2", "169.254.170.23", "fd00:ec2::23"];
-            known.contains(&host) || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()) || (!host.is_empty() && host == lambda_host)
+            known.contains(&host)
+                || host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+                || (!host.is_empty() && host == lambda_host)
         }
         _ => false,
     }
@@ -119,8 +146,14 @@ pub(super) struct ExpiringCredentials {
 
 impl ExpiringCredentials {
     /// `expiration` as AWS writes it.
-    pub(super) fn new(credentials: Credentials, expiration: Option<&str>, now: SystemTime) -> ExpiringCredentials {
-        let expires = expiration.and_then(parse_iso8601).map_or(now + DEFAULT_LIFETIME, |ms| UNIX_EPOCH + Duration::from_millis(ms));
+    pub(super) fn new(
+        credentials: Credentials,
+        expiration: Option<&str>,
+        now: SystemTime,
+    ) -> ExpiringCredentials {
+        let expires = expiration
+            .and_then(parse_iso8601)
+            .map_or(now + DEFAULT_LIFETIME, |ms| UNIX_EPOCH + Duration::from_millis(ms));
         // Credentials that come with little time left are what there is: not to be asked for again with every send.
         let early = expires.checked_sub(REFRESH_BEFORE).unwrap_or(now);
         ExpiringCredentials { credentials, expires, refresh_at: early.max(now + REFRESH_RETRY.0) }
@@ -150,7 +183,10 @@ fn current(
             let soon = held.expires_soon(now);
             held.refresh_at = now + if soon { REFRESH_RETRY.1 } else { REFRESH_RETRY.0 };
             if soon {
-                log::warn!("renewal", "the credentials expire soon and cannot be renewed: {error}; it is retried");
+                log::warn!(
+                    "renewal",
+                    "the credentials expire soon and cannot be renewed: {error}; it is retried"
+                );
             }
             Ok(held.credentials.clone())
         }
@@ -171,7 +207,12 @@ pub(super) struct CredentialsProvider {
 
 impl CredentialsProvider {
     /// Fetches nothing yet.
-    pub(super) fn new(source: CredentialsSource, role: Option<Role>, http: HttpSettings, interrupts: InterruptHandle) -> CredentialsProvider {
+    pub(super) fn new(
+        source: CredentialsSource,
+        role: Option<Role>,
+        http: HttpSettings,
+        interrupts: InterruptHandle,
+    ) -> CredentialsProvider {
         CredentialsProvider { source, role, http, interrupts, own: None, assumed: None }
     }
 
@@ -179,13 +220,21 @@ impl CredentialsProvider {
     ///
     /// # Errors
     /// If there are none, or the endpoint that has them does not give them.
-    pub(super) fn credentials(&mut self, skew: &mut ClockSkew, deadline: &Deadline) -> Result<Credentials, Error> {
+    pub(super) fn credentials(
+        &mut self,
+        skew: &mut ClockSkew,
+        deadline: &Deadline,
+    ) -> Result<Credentials, Error> {
         let CredentialsProvider { source, role, http, interrupts, own, assumed } = self;
         let now = skew.now();
         let mut own = || match source {
             CredentialsSource::Environment(credentials) => Ok(credentials.clone()),
             CredentialsSource::Container(endpoint) => {
-                let fetched = || endpoint.fetch(http, interrupts, now, deadline).map_err(|error| error.while_fetching(CONTAINER_CREDENTIALS));
+                let fetched = || {
+                    endpoint
+                        .fetch(http, interrupts, now, deadline)
+                        .map_err(|error| error.while_fetching(CONTAINER_CREDENTIALS))
+                };
                 current(own, now, fetched)
             }
             CredentialsSource::Missing => {
@@ -195,7 +244,9 @@ impl CredentialsProvider {
         };
         match role {
             None => own(),
-            Some(role) => current(assumed, now, || sts::assume(role, &own()?, http, interrupts, skew, deadline)),
+            Some(role) => current(assumed, now, || {
+                sts::assume(role, &own()?, http, interrupts, skew, deadline)
+            }),
         }
     }
 
@@ -212,32 +263,49 @@ impl CredentialsProvider {
 }
 
 impl ContainerEndpoint {
-    fn fetch(&self, http: &HttpSettings, interrupts: &InterruptHandle, now: SystemTime, deadline: &Deadline) -> Result<ExpiringCredentials, Error> {
+    fn fetch(
+        &self,
+        http: &HttpSettings,
+        interrupts: &InterruptHandle,
+        now: SystemTime,
+        deadline: &Deadline,
+    ) -> Result<ExpiringCredentials, Error> {
         // Never through a proxy: the endpoint is inside the sandbox.
         let http = HttpSettings { ca_bundle: http.ca_bundle.clone(), proxies: Proxies::default() };
         let mut request = Request::get(&self.uri).header("accept", "application/json");
         if let Some(token) = self.token()? {
-            let mut value =
-                http::HeaderValue::from_str(&token).map_err(|_| Error::new("BadToken", "the authorization token is not legal in a header"))?;
+            let mut value = http::HeaderValue::from_str(&token).map_err(|_| {
+                Error::new("BadToken", "the authorization token is not legal in a header")
+            })?;
             value.set_sensitive(true);
             request = request.header("authorization", value);
         }
-        let request = request.body(()).map_err(|_| Error::new("BadRequest", "the endpoint's URI is not legal"))?;
-        let deadline = Deadline::after(Instant::now(), CALL_TIMEOUT, Limit::Credentials).earlier(*deadline);
+        let request = request
+            .body(())
+            .map_err(|_| Error::new("BadRequest", "the endpoint's URI is not legal"))?;
+        let deadline =
+            Deadline::after(Instant::now(), CALL_TIMEOUT, Limit::Credentials).earlier(*deadline);
         let response = http.client(&self.uri, interrupts)?.send(request, b"", &deadline)?;
         if response.status != 200 {
-            return Err(Error { detail: None, ..read_error(response.status, &response.headers, b"") });
+            return Err(Error {
+                detail: None,
+                ..read_error(response.status, &response.headers, b"")
+            });
         }
-        read_credentials(&response.body, now).ok_or_else(|| Error::new("UnreadableResponse", "an answer without credentials"))
+        read_credentials(&response.body, now)
+            .ok_or_else(|| Error::new("UnreadableResponse", "an answer without credentials"))
     }
 
     fn token(&self) -> Result<Option<String>, Error> {
         let token = match &self.token {
             Token::None => return Ok(None),
             Token::Text(text) => text.clone(),
-            Token::File(path) => {
-                read_token(path).map_err(|error| Error::new("BadToken", format!("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE cannot be read: {error}")))?
-            }
+            Token::File(path) => read_token(path).map_err(|error| {
+                Error::new(
+                    "BadToken",
+                    format!("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE cannot be read: {error}"),
+                )
+            })?,
         };
         if token.contains(['\r', '\n']) {
             return Err(Error::new("BadToken", "the authorization token holds a line end"));
@@ -265,7 +333,8 @@ fn read_credentials(body: &[u8], now: SystemTime) -> Option<ExpiringCredentials>
     }
     let answer: Answer = crate::json::read(body).ok()?;
     let whole = !answer.access_key_id.is_empty() && !answer.secret_access_key.is_empty();
-    let credentials = Credentials::new(answer.access_key_id, answer.secret_access_key, answer.token);
+    let credentials =
+        Credentials::new(answer.access_key_id, answer.secret_access_key, answer.token);
     whole.then(|| ExpiringCredentials::new(credentials, answer.expiration.as_deref(), now))
 }
 
@@ -278,13 +347,18 @@ mod tests {
     }
 
     fn read(pairs: &[(&str, &str)]) -> Result<CredentialsSource, (&'static str, &'static str)> {
-        CredentialsSource::read(|name| pairs.iter().find(|(k, _)| *k == name).map(|(_, v)| (*v).to_owned()), "169.254.100.1")
+        CredentialsSource::read(
+            |name| pairs.iter().find(|(k, _)| *k == name).map(|(_, v)| (*v).to_owned()),
+            "169.254.100.1",
+        )
     }
 
     #[test]
     fn debug_shows_nothing_secret() {
-        let container =
-            CredentialsSource::Container(ContainerEndpoint { uri: "http://secret-host/".to_owned(), token: Token::Text("token".to_owned()) });
+        let container = CredentialsSource::Container(ContainerEndpoint {
+            uri: "http://secret-host/".to_owned(),
+            token: Token::Text("token".to_owned()),
+        });
         let shown = format!("{:?} {container:?}", keys("AKIDEXAMPLE"));
         for secret in ["AKIDEXAMPLE", "wJalrXUtnFEMI", "token", "secret"] {
             assert!(!shown.contains(secret));
@@ -294,15 +368,24 @@ mod tests {
     #[test]
     fn the_environment_comes_first_and_both_keys_are_needed() {
         let (id, secret) = (("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "s"));
-        let full = ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:9001/2021-04-23/credentials");
+        let full =
+            ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:9001/2021-04-23/credentials");
         let relative = ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v2/credentials/x");
         assert!(matches!(read(&[id, secret, full]), Ok(CredentialsSource::Environment(_))));
         assert!(matches!(read(&[id, full]), Ok(CredentialsSource::Container(_))));
         assert!(matches!(read(&[id]), Ok(CredentialsSource::Missing)));
-        let Ok(CredentialsSource::Container(both)) = read(&[full, relative]) else { panic!("no container") };
+        let Ok(CredentialsSource::Container(both)) = read(&[full, relative]) else {
+            panic!("no container")
+        };
         assert_eq!(both.uri, "http://169.254.170.2/v2/credentials/x");
-        let (text, file) = (("AWS_CONTAINER_AUTHORIZATION_TOKEN", "t"), ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/f"));
-        assert!(matches!(read(&[full, text, file]), Ok(CredentialsSource::Container(ContainerEndpoint { token: Token::File(_), .. }))));
+        let (text, file) = (
+            ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "t"),
+            ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "/f"),
+        );
+        assert!(matches!(
+            read(&[full, text, file]),
+            Ok(CredentialsSource::Container(ContainerEndpoint { token: Token::File(_), .. }))
+        ));
     }
 
     #[test]
@@ -331,7 +414,8 @@ mod tests {
     #[test]
     fn a_token_with_a_line_end_is_refused_and_a_file_is_read_each_time() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let container = ContainerEndpoint { uri: String::new(), token: Token::File(file.path().to_owned()) };
+        let container =
+            ContainerEndpoint { uri: String::new(), token: Token::File(file.path().to_owned()) };
         std::fs::write(file.path(), "first").unwrap();
         assert_eq!(container.token().unwrap().as_deref(), Some("first"));
         std::fs::write(file.path(), "second").unwrap();
@@ -351,16 +435,35 @@ mod tests {
         let failure = || Err(Error::new("Timeout", "down"));
         let after = |minutes: u64| start + Duration::from_secs(minutes * 60);
         let mut held = None;
-        assert_eq!(current(&mut held, start, || Ok(lease("first", start, 60))).unwrap().access_key_id(), "first");
+        assert_eq!(
+            current(&mut held, start, || Ok(lease("first", start, 60))).unwrap().access_key_id(),
+            "first"
+        );
         // Not asked before it is time; then asked, kept on a failure, and not asked with every send.
-        assert_eq!(current(&mut held, after(44), || panic!("too early")).unwrap().access_key_id(), "first");
+        assert_eq!(
+            current(&mut held, after(44), || panic!("too early")).unwrap().access_key_id(),
+            "first"
+        );
         assert_eq!(current(&mut held, after(46), failure).unwrap().access_key_id(), "first");
-        assert_eq!(current(&mut held, after(46), || panic!("too often")).unwrap().access_key_id(), "first");
+        assert_eq!(
+            current(&mut held, after(46), || panic!("too often")).unwrap().access_key_id(),
+            "first"
+        );
         assert_eq!(current(&mut held, after(59), failure).unwrap().access_key_id(), "first");
         // Over is over.
         assert!(current(&mut held, after(60), failure).is_err());
-        assert_eq!(current(&mut held, after(60), || Ok(lease("second", after(60), 60))).unwrap().access_key_id(), "second");
-        assert_eq!(current(&mut held, after(106), || Ok(lease("third", after(106), 60))).unwrap().access_key_id(), "third");
+        assert_eq!(
+            current(&mut held, after(60), || Ok(lease("second", after(60), 60)))
+                .unwrap()
+                .access_key_id(),
+            "second"
+        );
+        assert_eq!(
+            current(&mut held, after(106), || Ok(lease("third", after(106), 60)))
+                .unwrap()
+                .access_key_id(),
+            "third"
+        );
     }
 
     #[test]
@@ -368,11 +471,25 @@ mod tests {
         let now = UNIX_EPOCH + Duration::from_secs(1_795_425_345);
         let whole = br#"{"AccessKeyId":"a","SecretAccessKey":"s","Token":"t","Expiration":"2026-11-23T18:00:00Z"}"#;
         let lease = read_credentials(whole, now).unwrap();
-        assert!(lease.is_good(now) && !lease.expires_soon(now) && !lease.is_good(now + Duration::from_secs(86_400)));
+        assert!(
+            lease.is_good(now)
+                && !lease.expires_soon(now)
+                && !lease.is_good(now + Duration::from_secs(86_400))
+        );
         assert_eq!(lease.credentials.session_token(), Some("t"));
-        for bad in [&b"{}"[..], b"", b"<html>", br#"{"AccessKeyId":"","SecretAccessKey":"s"}"#, br#"{"AccessKeyId":"a"}"#] {
+        for bad in [
+            &b"{}"[..],
+            b"",
+            b"<html>",
+            br#"{"AccessKeyId":"","SecretAccessKey":"s"}"#,
+            br#"{"AccessKeyId":"a"}"#,
+        ] {
             assert!(read_credentials(bad, now).is_none());
         }
-        assert!(read_credentials(br#"{"AccessKeyId":"a","SecretAccessKey":"s"}"#, now).unwrap().is_good(now + Duration::from_secs(3500)));
+        assert!(
+            read_credentials(br#"{"AccessKeyId":"a","SecretAccessKey":"s"}"#, now)
+                .unwrap()
+                .is_good(now + Duration::from_secs(3500))
+        );
     }
 }

@@ -27,7 +27,9 @@ impl Proxies {
     /// Capitals win over lower case, the scheme's own variable over `ALL_PROXY`.
     #[must_use]
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Proxies {
-        let first = |names: [&'static str; 4]| names.into_iter().find_map(|name| Some((name, variable(name)?)));
+        let first = |names: [&'static str; 4]| {
+            names.into_iter().find_map(|name| Some((name, variable(name)?)))
+        };
         Proxies {
             https: first(["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]),
             http: first(["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"]),
@@ -43,7 +45,8 @@ impl Proxies {
         let (name, proxy) = if https { self.https.as_ref()? } else { self.http.as_ref()? };
         let host = uri.host()?.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
         let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
-        let straight = is_local(&host) || self.exceptions.split([',', ' ']).any(|exception| covers(exception, &host, port));
+        let straight = is_local(&host)
+            || self.exceptions.split([',', ' ']).any(|exception| covers(exception, &host, port));
         (!straight).then_some((*name, proxy))
     }
 }
@@ -65,7 +68,9 @@ fn covers(exception: &str, host: &str, port: u16) -> bool {
     }
     // An IPv6 address has colons of its own, and a port only behind brackets.
     let (name, wanted) = match exception.rsplit_once(':') {
-        Some((name, digits)) if !name.contains(':') || name.ends_with(']') => (name, digits.parse::<u16>().ok()),
+        Some((name, digits)) if !name.contains(':') || name.ends_with(']') => {
+            (name, digits.parse::<u16>().ok())
+        }
         _ => (exception.as_str(), None),
     };
     let name = name.trim_start_matches('[').trim_end_matches(']');
@@ -77,8 +82,12 @@ fn covers(exception: &str, host: &str, port: u16) -> bool {
 /// Whether `text` is a proxy that can be used: `http://host:port`, `https://host:port`, or `host:port`, each with `user:password@` or without.
 #[must_use]
 pub fn is_proxy(text: &str) -> bool {
-    let uri = if text.contains("://") { text.parse::<Uri>() } else { format!("http://{text}").parse() };
-    uri.is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|host| !host.is_empty()))
+    let uri =
+        if text.contains("://") { text.parse::<Uri>() } else { format!("http://{text}").parse() };
+    uri.is_ok_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.host().is_some_and(|host| !host.is_empty())
+    })
 }
 
 #[cfg(test)]
@@ -88,7 +97,8 @@ mod tests {
     const KINESIS: &str = "https://kinesis.eu-west-1.amazonaws.com/";
 
     fn way(variables: &[(&str, &str)], url: &str) -> Option<String> {
-        let variable = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
+        let variable =
+            |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
         Proxies::read(variable).of(url).map(|(_, proxy)| proxy.to_owned())
     }
 
@@ -101,7 +111,11 @@ mod tests {
             (&[("HTTPS_PROXY", "a"), ("https_proxy", "b"), ("ALL_PROXY", "c")], KINESIS, Some("a")),
             (&[("ALL_PROXY", "c"), ("HTTP_PROXY", "d")], KINESIS, Some("c")),
             (&[("HTTP_PROXY", "d")], KINESIS, None),
-            (&[("HTTP_PROXY", "d"), ("HTTPS_PROXY", "a")], "http://emulator.internal:4566/", Some("d")),
+            (
+                &[("HTTP_PROXY", "d"), ("HTTPS_PROXY", "a")],
+                "http://emulator.internal:4566/",
+                Some("d"),
+            ),
             (&[("HTTPS_PROXY", "a")], "http://emulator.internal:4566/", None),
         ] {
             assert_eq!(way(variables, url).as_deref(), expected, "{variables:?} {url}");
@@ -110,8 +124,16 @@ mod tests {
 
     #[test]
     fn what_is_inside_the_sandbox_never_goes_through_a_proxy() {
-        for host in ["localhost", "localhost:4566", "127.0.0.1:1", "127.9.9.9", "[::1]:1", "169.254.170.2", "169.254.100.1:9001", "kinesis.localhost"]
-        {
+        for host in [
+            "localhost",
+            "localhost:4566",
+            "127.0.0.1:1",
+            "127.9.9.9",
+            "[::1]:1",
+            "169.254.170.2",
+            "169.254.100.1:9001",
+            "kinesis.localhost",
+        ] {
             let both = [("HTTPS_PROXY", "a"), ("HTTP_PROXY", "b"), ("NO_PROXY", "")];
             assert_eq!(way(&both, &format!("http://{host}/")), None, "{host}");
             assert_eq!(way(&both, &format!("https://{host}/")), None, "{host}");
@@ -140,8 +162,14 @@ mod tests {
             let through = way(&[("HTTPS_PROXY", "a"), ("no_proxy", exceptions)], KINESIS);
             assert_eq!(through.is_none(), straight, "{exceptions}");
         }
-        assert_eq!(way(&[("HTTPS_PROXY", "a"), ("NO_PROXY", "2001:db8::1")], "https://[2001:db8::1]/"), None);
-        assert_eq!(way(&[("HTTPS_PROXY", "a"), ("NO_PROXY", "10.1.2.3")], "https://10.1.2.3:8443/"), None);
+        assert_eq!(
+            way(&[("HTTPS_PROXY", "a"), ("NO_PROXY", "2001:db8::1")], "https://[2001:db8::1]/"),
+            None
+        );
+        assert_eq!(
+            way(&[("HTTPS_PROXY", "a"), ("NO_PROXY", "10.1.2.3")], "https://10.1.2.3:8443/"),
+            None
+        );
     }
 
     #[test]

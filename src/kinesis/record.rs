@@ -47,7 +47,18 @@ impl Envelope {
     pub fn new(kind: config::Envelope, sandbox: Arc<Sandbox>) -> Envelope {
         let (head, identity, tags) = (Vec::new(), Vec::new(), Vec::new());
         let (facts, tails) = (Facts::default(), Default::default());
-        let mut envelope = Envelope { kind, sandbox, facts, generation: 0, fitted: None, head, arn: None, identity, tags, tails };
+        let mut envelope = Envelope {
+            kind,
+            sandbox,
+            facts,
+            generation: 0,
+            fitted: None,
+            head,
+            arn: None,
+            identity,
+            tags,
+            tails,
+        };
         envelope.make_tails();
         envelope
     }
@@ -91,10 +102,14 @@ impl Envelope {
         let room = limit.saturating_sub(out.len() - start + CUT_OVERHEAD);
         out.truncate(start);
         let text = event.text.of(bytes);
-        let (head, rest) = text.split_at_checked(event.record.start.saturating_sub(event.text.start) as usize).unwrap_or_default();
+        let (head, rest) = text
+            .split_at_checked(event.record.start.saturating_sub(event.text.start) as usize)
+            .unwrap_or_default();
         let (record, others) = rest.split_at_checked(event.record.len as usize).unwrap_or_default();
         // What was damaged may have been cut before.
-        let before = others.strip_prefix(b",\"truncatedBytes\":").and_then(|count| std::str::from_utf8(count).ok()?.parse::<usize>().ok());
+        let before = others
+            .strip_prefix(b",\"truncatedBytes\":")
+            .and_then(|count| std::str::from_utf8(count).ok()?.parse::<usize>().ok());
         let others = if before.is_some() { &[] } else { others };
         let missing = if head.len() > room {
             out.extend_from_slice(UNPARSED_HEAD);
@@ -102,9 +117,17 @@ impl Envelope {
             text.len() + 1 - taken
         } else {
             out.extend_from_slice(head);
-            let kept = if others.len() <= room / 2 && head.len() + others.len() <= room { others } else { &[] };
+            let kept = if others.len() <= room / 2 && head.len() + others.len() <= room {
+                others
+            } else {
+                &[]
+            };
             // An event that has no record gets none.
-            let taken = if record.is_empty() { 0 } else { push_cut(&[record], room - head.len() - kept.len(), out) };
+            let taken = if record.is_empty() {
+                0
+            } else {
+                push_cut(&[record], room - head.len() - kept.len(), out)
+            };
             out.extend_from_slice(kept);
             record.len() - taken + others.len() - kept.len()
         };
@@ -113,12 +136,23 @@ impl Envelope {
 
     /// The partition key that `event` goes by, or `None` for a fresh one each record.
     #[must_use]
-    pub fn partition_key<'a>(&'a self, by: config::PartitionKey, event: &'a Event, bytes: &'a [u8]) -> Option<&'a str> {
+    pub fn partition_key<'a>(
+        &'a self,
+        by: config::PartitionKey,
+        event: &'a Event,
+        bytes: &'a [u8],
+    ) -> Option<&'a str> {
         let sandbox = self.id(event.restores);
         match by {
             config::PartitionKey::Random => None,
             config::PartitionKey::Sandbox => Some(sandbox),
-            config::PartitionKey::Function => Some(self.facts.function_name.as_deref().filter(|name| is_plain_key(name)).unwrap_or(sandbox)),
+            config::PartitionKey::Function => Some(
+                self.facts
+                    .function_name
+                    .as_deref()
+                    .filter(|name| is_plain_key(name))
+                    .unwrap_or(sandbox),
+            ),
             config::PartitionKey::Request => {
                 let id = std::str::from_utf8(event.request_id.of(bytes)).ok();
                 Some(id.filter(|id| is_plain_key(id)).unwrap_or(sandbox))
@@ -138,7 +172,14 @@ impl Envelope {
     }
 
     /// One of the extension's own events, as one line. It takes no number: its event id is `<sandbox>-<name>`.
-    pub fn own_line(&mut self, kind: &str, record: &str, name: &str, now: EpochMs, out: &mut Vec<u8>) {
+    pub fn own_line(
+        &mut self,
+        kind: &str,
+        record: &str,
+        name: &str,
+        now: EpochMs,
+        out: &mut Vec<u8>,
+    ) {
         self.update();
         let restores = self.facts.restores();
         self.line_of(restores, kind, record, name, now, out);
@@ -150,9 +191,22 @@ impl Envelope {
         self.line_of(restores, SANDBOX_EVENT, "{}", "sandbox", now, out);
     }
 
-    fn line_of(&mut self, restores: u16, kind: &str, record: &str, name: &str, now: EpochMs, out: &mut Vec<u8>) {
+    fn line_of(
+        &mut self,
+        restores: u16,
+        kind: &str,
+        record: &str,
+        name: &str,
+        now: EpochMs,
+        out: &mut Vec<u8>,
+    ) {
         self.fit(b"", restores);
-        let _ = write!(out, r#"{{"time":"{}","type":"{kind}","record":{record},"eventId":"{}-{name}""#, clock::iso8601(now), self.id(restores));
+        let _ = write!(
+            out,
+            r#"{{"time":"{}","type":"{kind}","record":{record},"eventId":"{}-{name}""#,
+            clock::iso8601(now),
+            self.id(restores)
+        );
         self.push_identity(false, out);
         out.extend_from_slice(b"}\n");
     }
@@ -162,12 +216,20 @@ impl Envelope {
         out.extend_from_slice(&self.head);
         push_number(event.number, out);
         let full = self.kind == config::Envelope::Full;
-        if event.trace_id.is_empty() && event.tenant_id.is_empty() && event.execution_arn.is_empty() && truncated.is_none() {
+        if event.trace_id.is_empty()
+            && event.tenant_id.is_empty()
+            && event.execution_arn.is_empty()
+            && truncated.is_none()
+        {
             let [ordinary, cold] = &self.tails;
             return out.extend_from_slice(if event.cold_start { cold } else { ordinary });
         }
         out.push(b'"');
-        let lifted = [("traceId", event.trace_id, true), ("tenantId", event.tenant_id, full), ("executionArn", event.execution_arn, full)];
+        let lifted = [
+            ("traceId", event.trace_id, true),
+            ("tenantId", event.tenant_id, full),
+            ("executionArn", event.execution_arn, full),
+        ];
         for (key, value, wanted) in lifted {
             if wanted && !value.is_empty() {
                 for part in [b",\"", key.as_bytes(), b"\":\"", value.of(bytes), b"\""] {
@@ -200,11 +262,16 @@ impl Envelope {
         let mut head = std::mem::take(&mut self.head);
         head.clear();
         if !request_id.is_empty() {
-            [b",\"requestId\":\"", request_id, b"\""].iter().for_each(|part| head.extend_from_slice(part));
+            [b",\"requestId\":\"", request_id, b"\""]
+                .iter()
+                .for_each(|part| head.extend_from_slice(part));
         }
-        [b",\"eventId\":\"", self.id(restores).as_bytes(), b"-"].iter().for_each(|part| head.extend_from_slice(part));
+        [b",\"eventId\":\"", self.id(restores).as_bytes(), b"-"]
+            .iter()
+            .for_each(|part| head.extend_from_slice(part));
         self.head = head;
-        let arn = self.facts.arn_of(std::str::from_utf8(request_id).ok().filter(|id| !id.is_empty()));
+        let arn =
+            self.facts.arn_of(std::str::from_utf8(request_id).ok().filter(|id| !id.is_empty()));
         if arn != self.arn.as_deref() {
             self.arn = arn.map(str::to_owned);
             self.make_identity();
@@ -263,22 +330,31 @@ fn identity(facts: &Facts, arn: Option<&str>) -> Vec<u8> {
 }
 
 fn tags(tags: &[(String, String)]) -> Vec<u8> {
-    let pair = |(key, value): &(String, String)| Some(format!("{}:{}", serde_json::to_string(key).ok()?, serde_json::to_string(value).ok()?));
+    let pair = |(key, value): &(String, String)| {
+        Some(format!("{}:{}", serde_json::to_string(key).ok()?, serde_json::to_string(value).ok()?))
+    };
     let pairs: Vec<String> = tags.iter().filter_map(pair).collect();
-    if pairs.is_empty() { Vec::new() } else { format!(r#","tags":{{{}}}"#, pairs.join(",")).into_bytes() }
+    if pairs.is_empty() {
+        Vec::new()
+    } else {
+        format!(r#","tags":{{{}}}"#, pairs.join(",")).into_bytes()
+    }
 }
 
 /// Whether `text` can be a partition key and stand between quotes as it is. AWS allows 256 characters; whether it counts UTF-8 bytes or UTF-16
 /// units is not written, so only ASCII goes.
 fn is_plain_key(text: &str) -> bool {
-    (1..=256).contains(&text.len()) && text.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\')
+    (1..=256).contains(&text.len())
+        && text.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\')
 }
 
 /// Appends the first bytes of a record, which may come in parts, as a JSON string of at most `limit` bytes between its quotes. Comes back with
 /// how many of the record's bytes it holds. Of a record that is a string, its text; of any other, its JSON.
 fn push_cut(record: &[&[u8]], limit: usize, out: &mut Vec<u8>) -> usize {
     let quoted = match record {
-        [one] => std::str::from_utf8(one).ok().and_then(|text| text.strip_prefix('"')?.strip_suffix('"')),
+        [one] => {
+            std::str::from_utf8(one).ok().and_then(|text| text.strip_prefix('"')?.strip_suffix('"'))
+        }
         _ => None,
     };
     out.push(b'"');
@@ -288,7 +364,8 @@ fn push_cut(record: &[&[u8]], limit: usize, out: &mut Vec<u8>) -> usize {
         // The quotes of the record count as its bytes too.
         end + 2
     } else {
-        let text = record.iter().flat_map(|part| std::str::from_utf8(part).unwrap_or_default().chars());
+        let text =
+            record.iter().flat_map(|part| std::str::from_utf8(part).unwrap_or_default().chars());
         let first = out.len();
         let mut taken = 0;
         for c in text {
@@ -394,7 +471,9 @@ mod tests {
         );
         let mut out = Vec::new();
         Envelope::new(config::Envelope::Slim, sandbox.clone()).line(&event, &bytes, &mut out);
-        let slim = format!("{{\"time\":\"t\",\"type\":\"function\",\"record\":\"hello\",\"requestId\":\"r1\",\"eventId\":\"{id}-42\"}}\n");
+        let slim = format!(
+            "{{\"time\":\"t\",\"type\":\"function\",\"record\":\"hello\",\"requestId\":\"r1\",\"eventId\":\"{id}-42\"}}\n"
+        );
         assert_eq!(String::from_utf8(out).unwrap(), slim);
     }
 
@@ -406,7 +485,8 @@ mod tests {
             format!("[{}1]", "1,".repeat(2000)),
         ];
         for record in records {
-            let (event, bytes) = event(format!(r#"{{"time":"t","type":"function","record":{record}}}"#).as_bytes());
+            let (event, bytes) =
+                event(format!(r#"{{"time":"t","type":"function","record":{record}}}"#).as_bytes());
             let mut envelope = Envelope::new(config::Envelope::Full, sandbox());
             envelope.update();
             for limit in 1000..1040 {
@@ -416,7 +496,8 @@ mod tests {
                 let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
                 let kept = value["record"].as_str().unwrap();
                 let missing = usize::try_from(value["truncatedBytes"].as_u64().unwrap()).unwrap();
-                let whole = serde_json::from_str::<String>(&record).unwrap_or_else(|_| record.clone());
+                let whole =
+                    serde_json::from_str::<String>(&record).unwrap_or_else(|_| record.clone());
                 assert!(whole.starts_with(kept));
                 assert!(missing > 0 && missing < record.len());
             }
@@ -426,16 +507,19 @@ mod tests {
     /// Cut to so many bytes; checked to be one line of JSON of at most that.
     fn cut_to(limit: usize, event: &Event, bytes: &[u8]) -> serde_json::Value {
         let mut out = Vec::new();
-        Envelope::new(config::Envelope::Slim, Arc::new(Sandbox::default())).cut_line(event, bytes, limit, &mut out);
+        Envelope::new(config::Envelope::Slim, Arc::new(Sandbox::default()))
+            .cut_line(event, bytes, limit, &mut out);
         assert!(out.len() <= limit && out.ends_with(b"}\n"), "{} of {limit}", out.len());
         // Into a value: that takes no half of a surrogate pair.
-        serde_json::from_slice(&out).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&out)))
+        serde_json::from_slice(&out)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&out)))
     }
 
     #[test]
     fn a_cut_ends_in_no_surrogate_pair() {
         let record = format!("\"{}\"", "a\\ud83c\\udf89\\u00e9".repeat(60));
-        let (event, bytes) = event(format!(r#"{{"time":"t","type":"function","record":{record}}}"#).as_bytes());
+        let (event, bytes) =
+            event(format!(r#"{{"time":"t","type":"function","record":{record}}}"#).as_bytes());
         for limit in 300..340 {
             let value = cut_to(limit, &event, &bytes);
             let whole = serde_json::from_str::<String>(&record).unwrap();
@@ -447,7 +531,8 @@ mod tests {
     fn a_cut_leaves_all_characters_as_they_are() {
         let text = "\u{7f}\u{80}\u{9f}\u{85}é".repeat(100);
         let record = format!("{{\t\"message\":\"{text}\"}}");
-        let (event, bytes) = event(format!(r#"{{"time":"t","type":"function","record":{record}}}"#).as_bytes());
+        let (event, bytes) =
+            event(format!(r#"{{"time":"t","type":"function","record":{record}}}"#).as_bytes());
         let value = cut_to(500, &event, &bytes);
         let kept = value["record"].as_str().unwrap();
         assert!(record.starts_with(kept) && kept.len() > 200, "{kept:?}");
@@ -457,14 +542,20 @@ mod tests {
     #[test]
     fn a_cut_counts_the_keys_that_it_drops_and_keeps_those_that_fit() {
         let with = |others: &str| {
-            let object = format!(r#"{{"time":"t","type":"function","record":"{}"{others}}}"#, "x".repeat(1000));
+            let object = format!(
+                r#"{{"time":"t","type":"function","record":"{}"{others}}}"#,
+                "x".repeat(1000)
+            );
             let (mut event, bytes) = event(object.as_bytes());
             let start = event.record.start as usize;
             event.record = Span::new(&(start..start + 1002));
             let value = cut_to(500, &event, &bytes);
             let kept = value["record"].as_str().unwrap().len();
             assert!(kept > 100);
-            (value["new"].clone(), value["truncatedBytes"].as_u64().unwrap() as usize - (1000 - kept))
+            (
+                value["new"].clone(),
+                value["truncatedBytes"].as_u64().unwrap() as usize - (1000 - kept),
+            )
         };
         assert_eq!(with(r#","new":"kept""#), ("kept".into(), 0));
         let long = format!(r#","new":"{}""#, "y".repeat(300));
@@ -483,18 +574,27 @@ mod tests {
         assert_eq!((value.get("record"), value["type"].as_str()), (None, Some("novel")));
         assert_eq!(value["truncatedBytes"], no_record.len() - 1 - head);
 
-        for object in [format!(r#"{{"time":"{long}","type":"novel","record":1}}"#), format!(r#"{{"time":"t","type":"{long}","record":"{long}"}}"#)] {
+        for object in [
+            format!(r#"{{"time":"{long}","type":"novel","record":1}}"#),
+            format!(r#"{{"time":"t","type":"{long}","record":"{long}"}}"#),
+        ] {
             let (event, bytes) = self::event(object.as_bytes());
             let value = cut_to(400, &event, &bytes);
             let kept = value["record"].as_str().unwrap();
-            assert!(value["type"] == "unparsed" && object.starts_with(kept) && kept.len() > 100, "{value}");
+            assert!(
+                value["type"] == "unparsed" && object.starts_with(kept) && kept.len() > 100,
+                "{value}"
+            );
             assert_eq!(value["truncatedBytes"], object.len() - kept.len());
         }
     }
 
     #[test]
     fn what_was_cut_before_is_counted_once() {
-        let object = format!(r#"{{"time":"t","type":"unparsed","record":"{}","truncatedBytes":7}}"#, "x".repeat(1000));
+        let object = format!(
+            r#"{{"time":"t","type":"unparsed","record":"{}","truncatedBytes":7}}"#,
+            "x".repeat(1000)
+        );
         let (mut event, bytes) = event(object.as_bytes());
         event.record.len = 1002;
         let value = cut_to(500, &event, &bytes);
@@ -503,12 +603,16 @@ mod tests {
 
     #[test]
     fn a_durable_execution_is_named_in_full_only() {
-        let (mut event, bytes) = event(br#"{"time":"t","type":"function","record":{"executionArn":"arn:x"}}"#);
+        let (mut event, bytes) =
+            event(br#"{"time":"t","type":"function","record":{"executionArn":"arn:x"}}"#);
         event.execution_arn = Span { start: 56, len: 5 };
         for (kind, expected) in [(config::Envelope::Full, true), (config::Envelope::Slim, false)] {
             let mut out = Vec::new();
             Envelope::new(kind, sandbox()).line(&event, &bytes, &mut out);
-            assert_eq!(String::from_utf8(out).unwrap().contains(r#"-42","executionArn":"arn:x""#), expected);
+            assert_eq!(
+                String::from_utf8(out).unwrap().contains(r#"-42","executionArn":"arn:x""#),
+                expected
+            );
         }
     }
 
@@ -516,7 +620,13 @@ mod tests {
     fn own_events_take_no_number() {
         let sandbox = sandbox();
         let mut out = Vec::new();
-        Envelope::new(config::Envelope::Slim, sandbox.clone()).own_line(SANDBOX_EVENT, "{}", "sandbox", 0, &mut out);
+        Envelope::new(config::Envelope::Slim, sandbox.clone()).own_line(
+            SANDBOX_EVENT,
+            "{}",
+            "sandbox",
+            0,
+            &mut out,
+        );
         let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(value["eventId"], format!("{}-sandbox", sandbox.id()));
         assert_eq!(value["functionName"], "orders");

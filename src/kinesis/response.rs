@@ -24,7 +24,9 @@ pub enum RecordOutcome {
 
 impl RecordOutcome {
     fn failed(code: &str) -> RecordOutcome {
-        let code = Some(clean(code)).filter(|code| !code.is_empty()).unwrap_or_else(|| "NoSequenceNumber".to_owned());
+        let code = Some(clean(code))
+            .filter(|code| !code.is_empty())
+            .unwrap_or_else(|| "NoSequenceNumber".to_owned());
         RecordOutcome::Failed { kind: classify_record(&code), code }
     }
 }
@@ -84,13 +86,21 @@ struct Entry {
 /// # Errors
 /// If the body is no such answer, or is about another number of records: then nothing is known about any of them.
 pub fn read_outcomes(body: &[u8], sent: usize) -> Result<Vec<RecordOutcome>, Error> {
-    let unreadable = |message: String| Error { ambiguous: true, ..Error::new("UnreadableResponse", message) };
-    let response: Response =
-        crate::json::read(body).map_err(|error| unreadable(format!("a 200 that is no answer to PutRecords ({:?})", error.classify())))?;
+    let unreadable =
+        |message: String| Error { ambiguous: true, ..Error::new("UnreadableResponse", message) };
+    let response: Response = crate::json::read(body).map_err(|error| {
+        unreadable(format!("a 200 that is no answer to PutRecords ({:?})", error.classify()))
+    })?;
     if response.records.count != sent {
-        return Err(unreadable(format!("an answer about {} records to a request of {sent}", response.records.count)));
+        return Err(unreadable(format!(
+            "an answer about {} records to a request of {sent}",
+            response.records.count
+        )));
     }
-    let outcome = |entry: Entry| match (entry.error_code.filter(|code| !code.is_empty()), entry.sequence_number) {
+    let outcome = |entry: Entry| match (
+        entry.error_code.filter(|code| !code.is_empty()),
+        entry.sequence_number,
+    ) {
         (None, Some(number)) if !number.is_empty() => RecordOutcome::Taken,
         (code, _) => RecordOutcome::failed(code.as_deref().unwrap_or_default()),
     };
@@ -123,7 +133,13 @@ mod tests {
 
     #[test]
     fn an_answer_that_cannot_be_trusted_is_ambiguous() {
-        for body in [b"".as_slice(), b"<html>", b"{}", br#"{"Records":[]}"#, br#"{"Records":[{"SequenceNumber":"1"}]}"#] {
+        for body in [
+            b"".as_slice(),
+            b"<html>",
+            b"{}",
+            br#"{"Records":[]}"#,
+            br#"{"Records":[{"SequenceNumber":"1"}]}"#,
+        ] {
             let error = read_outcomes(body, 2).unwrap_err();
             assert!(error.ambiguous && error.kind == ErrorKind::Transient);
         }
@@ -131,18 +147,28 @@ mod tests {
 
     #[test]
     fn an_answer_about_more_records_than_there_can_be_is_counted_and_not_kept() {
-        let body = |count: usize| format!(r#"{{"Records":[{}]}}"#, vec![r#"{"SequenceNumber":"1"}"#; count].join(","));
-        assert_eq!(read_outcomes(body(MAX_RECORDS).as_bytes(), MAX_RECORDS).unwrap().len(), MAX_RECORDS);
+        let body = |count: usize| {
+            format!(r#"{{"Records":[{}]}}"#, vec![r#"{"SequenceNumber":"1"}"#; count].join(","))
+        };
+        assert_eq!(
+            read_outcomes(body(MAX_RECORDS).as_bytes(), MAX_RECORDS).unwrap().len(),
+            MAX_RECORDS
+        );
         let error = read_outcomes(body(40_000).as_bytes(), MAX_RECORDS).unwrap_err();
         assert!(error.message.contains("40000 records to a request of 500"), "{error}");
-        assert!(serde_json::from_str::<Response>(&body(40_000)).unwrap().records.kept.capacity() < 2 * MAX_RECORDS);
+        assert!(
+            serde_json::from_str::<Response>(&body(40_000)).unwrap().records.kept.capacity()
+                < 2 * MAX_RECORDS
+        );
     }
 
     /// A code of 1 MB became a log line of 1 MB and stayed in the ledger.
     #[test]
     fn a_records_error_code_is_cleaned() {
-        let body =
-            format!(r#"{{"Records":[{{"ErrorCode":"{}"}},{{"ErrorCode":"\u001b[0m Bad\n"}},{{"ErrorCode":"\u0007"}}]}}"#, "x".repeat(1_000_000));
+        let body = format!(
+            r#"{{"Records":[{{"ErrorCode":"{}"}},{{"ErrorCode":"\u001b[0m Bad\n"}},{{"ErrorCode":"\u0007"}}]}}"#,
+            "x".repeat(1_000_000)
+        );
         let codes: Vec<String> = read_outcomes(body.as_bytes(), 3)
             .unwrap()
             .into_iter()

@@ -45,7 +45,14 @@ pub fn headers(
     }
     let illegal = |what: &str| Error::new("BadCredentials", what);
     let token = credentials.session_token().map(str::to_owned);
-    let identity = Identity::new(credentials.access_key_id(), credentials.secret_access_key(), token, None, "environment").into();
+    let identity = Identity::new(
+        credentials.access_key_id(),
+        credentials.secret_access_key(),
+        token,
+        None,
+        "environment",
+    )
+    .into();
     let parameters = v4::SigningParams::builder()
         .identity(&identity)
         .region(scope.region)
@@ -58,13 +65,16 @@ pub fn headers(
     let body = SignableBody::Precomputed(body_sha256);
     let request = SignableRequest::new("POST", scope.url, headers.iter().copied(), body)
         .map_err(|_| Error::new("BadRequest", "cannot sign: the URL or a header is not legal"))?;
-    let (instructions, _) = sign(request, &parameters).map_err(|_| illegal("cannot sign: the credentials are not legal in a header"))?.into_parts();
+    let (instructions, _) = sign(request, &parameters)
+        .map_err(|_| illegal("cannot sign: the credentials are not legal in a header"))?
+        .into_parts();
     instructions
         .into_parts()
         .0
         .into_iter()
         .map(|header| {
-            let mut value = HeaderValue::from_str(header.value()).map_err(|_| illegal("the credentials are not legal in a header"))?;
+            let mut value = HeaderValue::from_str(header.value())
+                .map_err(|_| illegal("the credentials are not legal in a header"))?;
             value.set_sensitive(header.sensitive());
             Ok((HeaderName::from_static(header.name()), value))
         })
@@ -72,9 +82,16 @@ pub fn headers(
 }
 
 /// A signed POST without its body.
-pub(super) fn post(scope: &Scope<'_>, credentials: &Credentials, unsigned: &[(&str, &str)], body_sha256: String) -> Result<Request<()>, Error> {
+pub(super) fn post(
+    scope: &Scope<'_>,
+    credentials: &Credentials,
+    unsigned: &[(&str, &str)],
+    body_sha256: String,
+) -> Result<Request<()>, Error> {
     let signature = headers(scope, credentials, unsigned, body_sha256)?;
-    let post = unsigned.iter().fold(Request::post(scope.url), |post, (name, value)| post.header(*name, *value));
+    let post = unsigned
+        .iter()
+        .fold(Request::post(scope.url), |post, (name, value)| post.header(*name, *value));
     let post = signature.into_iter().fold(post, |post, (name, value)| post.header(name, value));
     post.body(()).map_err(|_| Error::new("BadRequest", "the URL or a header is not legal"))
 }
@@ -87,12 +104,23 @@ mod tests {
     /// The POST of AWS's published Signature Version 4 test suite, `post-vanilla`.
     #[test]
     fn signs_as_aws_publishes() {
-        let credentials = Credentials::new("AKIDEXAMPLE".to_owned(), "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY".to_owned(), None);
+        let credentials = Credentials::new(
+            "AKIDEXAMPLE".to_owned(),
+            "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY".to_owned(),
+            None,
+        );
         let time = UNIX_EPOCH + Duration::from_secs(1_440_938_160);
-        let scope = Scope { url: "https://example.amazonaws.com/", region: "us-east-1", service: "service", time };
+        let scope = Scope {
+            url: "https://example.amazonaws.com/",
+            region: "us-east-1",
+            service: "service",
+            time,
+        };
         let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         let signed = headers(&scope, &credentials, &[], empty.to_owned()).unwrap();
-        let find = |name: &str| signed.iter().find(|(n, _)| n == name).map(|(_, v)| v.to_str().unwrap().to_owned());
+        let find = |name: &str| {
+            signed.iter().find(|(n, _)| n == name).map(|(_, v)| v.to_str().unwrap().to_owned())
+        };
         assert_eq!(find("x-amz-date").unwrap(), "20150830T123600Z");
         assert_eq!(
             find("authorization").unwrap(),
@@ -103,8 +131,14 @@ mod tests {
 
     #[test]
     fn credentials_that_no_header_can_hold_are_an_error_that_does_not_show_them() {
-        let credentials = Credentials::new("AK\nID".to_owned(), "secret".to_owned(), Some("to\nken".to_owned()));
-        let scope = Scope { url: "https://example.com/", region: "us-east-1", service: "kinesis", time: UNIX_EPOCH };
+        let credentials =
+            Credentials::new("AK\nID".to_owned(), "secret".to_owned(), Some("to\nken".to_owned()));
+        let scope = Scope {
+            url: "https://example.com/",
+            region: "us-east-1",
+            service: "kinesis",
+            time: UNIX_EPOCH,
+        };
         let error = headers(&scope, &credentials, &[], String::new()).unwrap_err().to_string();
         assert!(!error.contains("secret") && !error.contains("to\nken"), "{error}");
     }
@@ -121,7 +155,12 @@ mod tests {
             (UNIX_EPOCH - Duration::from_secs(1), false),
             (UNIX_EPOCH + Duration::from_secs(1 << 45), false),
         ] {
-            let scope = Scope { url: "https://example.com/", region: "us-east-1", service: "kinesis", time };
+            let scope = Scope {
+                url: "https://example.com/",
+                region: "us-east-1",
+                service: "kinesis",
+                time,
+            };
             assert_eq!(headers(&scope, &credentials, &[], String::new()).is_ok(), good, "{time:?}");
         }
     }

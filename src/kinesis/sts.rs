@@ -47,19 +47,28 @@ pub fn is_role(text: &str, region: &str) -> bool {
     let ["arn", partition, "iam", "", account, resource] = parts.as_slice() else { return false };
     let name = resource.strip_prefix("role/").unwrap_or_default();
     let legal = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"+=,.@-_/".contains(&b));
-    *partition == endpoint::partition(region) && account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit()) && !name.is_empty() && legal
+    *partition == endpoint::partition(region)
+        && account.len() == 12
+        && account.bytes().all(|b| b.is_ascii_digit())
+        && !name.is_empty()
+        && legal
 }
 
 /// Whether `text` can be an external id.
 #[must_use]
 pub fn is_external_id(text: &str) -> bool {
-    (2..=1224).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+=,.@:/-".contains(&b))
+    (2..=1224).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+=,.@:/-".contains(&b))
 }
 
 /// What of `text` can stand in a session's name.
 #[must_use]
 pub fn session_name(text: &str) -> String {
-    let name: String = text.chars().filter(|c| c.is_ascii_alphanumeric() || "_=,.@-".contains(*c)).take(64).collect();
+    let name: String = text
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || "_=,.@-".contains(*c))
+        .take(64)
+        .collect();
     if name.len() < 2 { env!("CARGO_PKG_NAME").to_owned() } else { name }
 }
 
@@ -72,16 +81,20 @@ pub(super) fn assume(
     skew: &mut ClockSkew,
     deadline: &Deadline,
 ) -> Result<ExpiringCredentials, Error> {
-    let deadline = Deadline::after(Instant::now(), CALL_TIMEOUT, Limit::Credentials).earlier(*deadline);
+    let deadline =
+        Deadline::after(Instant::now(), CALL_TIMEOUT, Limit::Credentials).earlier(*deadline);
     let mut call = || -> Result<ExpiringCredentials, Error> {
         let mut client = http.client(role.endpoint.url(), interrupts)?;
         let body = form(role);
         let mut signed_anew = false;
         loop {
-            let response = client.send(request(role, &body, credentials, skew)?, &body, &deadline)?;
+            let response =
+                client.send(request(role, &body, credentials, skew)?, &body, &deadline)?;
             if response.status == 200 {
                 let text = String::from_utf8_lossy(&response.body);
-                return read_answer(&text, skew).ok_or_else(|| Error::new("UnreadableResponse", "an answer without credentials"));
+                return read_answer(&text, skew).ok_or_else(|| {
+                    Error::new("UnreadableResponse", "an answer without credentials")
+                });
             }
             let error = read_error(response.status, &response.headers, &response.body);
             if error.kind != ErrorKind::ClockSkew || signed_anew {
@@ -94,20 +107,34 @@ pub(super) fn assume(
     call().map_err(|error| error.while_fetching(ASSUME_ROLE))
 }
 
-fn request(role: &Role, body: &[u8], credentials: &Credentials, skew: &ClockSkew) -> Result<Request<()>, Error> {
+fn request(
+    role: &Role,
+    body: &[u8],
+    credentials: &Credentials,
+    skew: &ClockSkew,
+) -> Result<Request<()>, Error> {
     let hash = Sha256::digest(body).iter().fold(String::with_capacity(64), |mut hex, byte| {
         let _ = write!(hex, "{byte:02x}");
         hex
     });
-    let scope = sign::Scope { url: role.endpoint.url(), region: role.endpoint.region(), service: "sts", time: skew.now() };
+    let scope = sign::Scope {
+        url: role.endpoint.url(),
+        region: role.endpoint.region(),
+        service: "sts",
+        time: skew.now(),
+    };
     let headers = [("content-type", "application/x-www-form-urlencoded")];
     sign::post(&scope, credentials, &headers, hash)
 }
 
 fn form(role: &Role) -> Vec<u8> {
-    let mut body = format!("Action=AssumeRole&Version=2011-06-15&DurationSeconds={LIFETIME_SECONDS}");
+    let mut body =
+        format!("Action=AssumeRole&Version=2011-06-15&DurationSeconds={LIFETIME_SECONDS}");
     let external_id = role.external_id.as_deref().map(|id| ("ExternalId", id));
-    for (name, value) in [("RoleArn", role.arn.as_str()), ("RoleSessionName", &role.session)].into_iter().chain(external_id) {
+    for (name, value) in [("RoleArn", role.arn.as_str()), ("RoleSessionName", &role.session)]
+        .into_iter()
+        .chain(external_id)
+    {
         let _ = write!(body, "&{name}=");
         for byte in value.bytes() {
             if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
@@ -122,7 +149,11 @@ fn form(role: &Role) -> Vec<u8> {
 
 /// Emulators answer XML whatever they are asked for, and so does STS unless told otherwise: four elements are cut out of it.
 fn read_answer(xml: &str, skew: &ClockSkew) -> Option<ExpiringCredentials> {
-    let credentials = Credentials::new(tag(xml, "AccessKeyId")?, tag(xml, "SecretAccessKey")?, Some(tag(xml, "SessionToken")?));
+    let credentials = Credentials::new(
+        tag(xml, "AccessKeyId")?,
+        tag(xml, "SecretAccessKey")?,
+        Some(tag(xml, "SessionToken")?),
+    );
     Some(ExpiringCredentials::new(credentials, tag(xml, "Expiration").as_deref(), skew.now()))
 }
 
@@ -144,7 +175,10 @@ mod tests {
         let plain = "Action=AssumeRole&Version=2011-06-15&DurationSeconds=3600\
                      &RoleArn=arn%3Aaws%3Aiam%3A%3A123456789012%3Arole%2Fpath%2Fwriter&RoleSessionName=orders";
         assert_eq!(String::from_utf8(form(&role(None))).unwrap(), plain);
-        assert_eq!(String::from_utf8(form(&role(Some("a+b=c&d")))).unwrap(), format!("{plain}&ExternalId=a%2Bb%3Dc%26d"));
+        assert_eq!(
+            String::from_utf8(form(&role(Some("a+b=c&d")))).unwrap(),
+            format!("{plain}&ExternalId=a%2Bb%3Dc%26d")
+        );
     }
 
     #[test]
@@ -181,10 +215,25 @@ mod tests {
         assert_eq!(tag(xml, "SessionToken").as_deref(), Some("t//=="));
 
         for (status, body, code, kind) in [
-            (403, "<Code>AccessDenied</Code><Message>a &lt;b&gt;</Message>", "AssumeRole.AccessDenied", ErrorKind::Configuration),
-            (403, "<Code>RegionDisabledException</Code>", "AssumeRole.RegionDisabledException", ErrorKind::Configuration),
+            (
+                403,
+                "<Code>AccessDenied</Code><Message>a &lt;b&gt;</Message>",
+                "AssumeRole.AccessDenied",
+                ErrorKind::Configuration,
+            ),
+            (
+                403,
+                "<Code>RegionDisabledException</Code>",
+                "AssumeRole.RegionDisabledException",
+                ErrorKind::Configuration,
+            ),
             (403, "<Code>ExpiredToken</Code>", "AssumeRole.ExpiredToken", ErrorKind::Credentials),
-            (400, "<Code>ValidationError</Code>", "AssumeRole.ValidationError", ErrorKind::Configuration),
+            (
+                400,
+                "<Code>ValidationError</Code>",
+                "AssumeRole.ValidationError",
+                ErrorKind::Configuration,
+            ),
             (400, "<Code>Throttling</Code>", "AssumeRole.Throttling", ErrorKind::Throttled),
             (503, "<html>", "AssumeRole.Http503", ErrorKind::Transient),
             (413, "", "AssumeRole.Http413", ErrorKind::Configuration),
@@ -195,8 +244,13 @@ mod tests {
                 ErrorKind::ClockSkew,
             ),
         ] {
-            let body = if body.starts_with("<Code>") { format!("<ErrorResponse><Error>{body}</Error></ErrorResponse>") } else { body.to_owned() };
-            let error = read_error(status, &http::HeaderMap::new(), body.as_bytes()).while_fetching(ASSUME_ROLE);
+            let body = if body.starts_with("<Code>") {
+                format!("<ErrorResponse><Error>{body}</Error></ErrorResponse>")
+            } else {
+                body.to_owned()
+            };
+            let error = read_error(status, &http::HeaderMap::new(), body.as_bytes())
+                .while_fetching(ASSUME_ROLE);
             assert_eq!((error.code.as_str(), error.kind), (code, kind));
             assert!(!error.to_string().contains("<b>"), "the body's words stay out of log lines");
         }

@@ -13,8 +13,13 @@ use rustls::crypto::ring::{cipher_suite as ring, default_provider};
 use rustls::crypto::{CryptoProvider, KeyProvider};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::SigningKey;
-use rustls::{CipherSuiteCommon, ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedCipherSuite, Tls13CipherSuite};
-use ureq::unversioned::transport::{Buffers, ConnectionDetails, LazyBuffers, NextTimeout, Transport, TransportAdapter};
+use rustls::{
+    CipherSuiteCommon, ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    SupportedCipherSuite, Tls13CipherSuite,
+};
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, LazyBuffers, NextTimeout, Transport, TransportAdapter,
+};
 
 /// The TLS of one client.
 #[derive(Debug)]
@@ -31,12 +36,21 @@ impl Tls {
     }
 
     /// Does the whole handshake over `transport`, so that no byte of a request is sent before the other side has proved who it is.
-    pub(super) fn connect(&self, details: &ConnectionDetails<'_>, transport: Box<dyn Transport>) -> Result<TlsTransport, ureq::Error> {
-        let name = server_name(details.uri).ok_or(ureq::Error::Tls("the host is neither a name nor an address"))?;
-        let mut session = ClientConnection::new(self.config().map_err(as_io)?, name).map_err(as_io)?;
+    pub(super) fn connect(
+        &self,
+        details: &ConnectionDetails<'_>,
+        transport: Box<dyn Transport>,
+    ) -> Result<TlsTransport, ureq::Error> {
+        let name = server_name(details.uri)
+            .ok_or(ureq::Error::Tls("the host is neither a name nor an address"))?;
+        let mut session =
+            ClientConnection::new(self.config().map_err(as_io)?, name).map_err(as_io)?;
         let mut below = TransportAdapter::new(transport, Arc::clone(&details.current_time));
         session.complete_io(&mut below)?;
-        let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
+        let buffers = LazyBuffers::new(
+            details.config.input_buffer_size(),
+            details.config.output_buffer_size(),
+        );
         Ok(TlsTransport { buffers, stream: StreamOwned::new(session, below) })
     }
 
@@ -50,7 +64,8 @@ impl Tls {
             // One that cannot be read is left out: the others may be all that is needed.
             Some(bundle) => _ = roots.add_parsable_certificates(bundle.iter().cloned()),
         }
-        let versions = ClientConfig::builder_with_provider(Arc::new(provider())).with_protocol_versions(rustls::ALL_VERSIONS)?;
+        let versions = ClientConfig::builder_with_provider(Arc::new(provider()))
+            .with_protocol_versions(rustls::ALL_VERSIONS)?;
         let config = Arc::new(versions.with_root_certificates(roots).with_no_client_auth());
         Ok(Arc::clone(self.config.get_or_init(|| config)))
     }
@@ -86,7 +101,10 @@ static TLS13_AES_256_GCM: Tls13CipherSuite = without_quic(&ring::TLS13_AES_256_G
 static TLS13_AES_128_GCM: Tls13CipherSuite = without_quic(&ring::TLS13_AES_128_GCM_SHA256);
 
 /// The same suite over TCP only.
-#[expect(clippy::panic, reason = "evaluated by the compiler alone: a suite of another kind does not compile")]
+#[expect(
+    clippy::panic,
+    reason = "evaluated by the compiler alone: a suite of another kind does not compile"
+)]
 const fn without_quic(suite: &SupportedCipherSuite) -> Tls13CipherSuite {
     let SupportedCipherSuite::Tls13(suite) = suite else { panic!("a suite of TLS 1.3") };
     let CipherSuiteCommon { suite: name, hash_provider, confidentiality_limit } = suite.common;
@@ -103,7 +121,10 @@ const fn without_quic(suite: &SupportedCipherSuite) -> Tls13CipherSuite {
 struct NoKeys;
 
 impl KeyProvider for NoKeys {
-    fn load_private_key(&self, _: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, rustls::Error> {
+    fn load_private_key(
+        &self,
+        _: PrivateKeyDer<'static>,
+    ) -> Result<Arc<dyn SigningKey>, rustls::Error> {
         Err(rustls::Error::General("no private keys".to_owned()))
     }
 }
@@ -156,17 +177,30 @@ mod tests {
     #[test]
     fn all_that_ring_offers_is_offered_but_chacha_quic_and_private_keys() {
         let (ours, rings) = (provider(), default_provider());
-        let with_aes: Vec<_> = rings.cipher_suites.iter().filter(|suite| format!("{:?}", suite.suite()).contains("AES")).copied().collect();
-        assert_eq!(suites(&ours), with_aes.iter().map(SupportedCipherSuite::suite).collect::<Vec<_>>());
+        let with_aes: Vec<_> = rings
+            .cipher_suites
+            .iter()
+            .filter(|suite| format!("{:?}", suite.suite()).contains("AES"))
+            .copied()
+            .collect();
+        assert_eq!(
+            suites(&ours),
+            with_aes.iter().map(SupportedCipherSuite::suite).collect::<Vec<_>>()
+        );
         assert_eq!(suites(&rings).len(), suites(&ours).len() + 3);
         for (ours, rings) in ours.cipher_suites.iter().zip(&with_aes) {
             let (Some(ours), Some(rings)) = (ours.tls13(), rings.tls13()) else { continue };
             assert_eq!(ours.common.confidentiality_limit, rings.common.confidentiality_limit);
-            assert_eq!(ours.common.hash_provider.algorithm(), rings.common.hash_provider.algorithm());
+            assert_eq!(
+                ours.common.hash_provider.algorithm(),
+                rings.common.hash_provider.algorithm()
+            );
             assert_eq!(ours.aead_alg.key_len(), rings.aead_alg.key_len());
             assert!(ours.quic.is_none() && rings.quic.is_some());
         }
-        let groups = |provider: &CryptoProvider| provider.kx_groups.iter().map(|group| group.name()).collect::<Vec<_>>();
+        let groups = |provider: &CryptoProvider| {
+            provider.kx_groups.iter().map(|group| group.name()).collect::<Vec<_>>()
+        };
         assert_eq!(groups(&ours), groups(&rings));
         let key = PrivateKeyDer::Pkcs8(vec![].into());
         assert!(ours.key_provider.load_private_key(key).is_err());

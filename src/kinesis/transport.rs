@@ -18,7 +18,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport};
+use ureq::unversioned::transport::{
+    Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout,
+    Transport,
+};
 
 use super::tls::Tls;
 use crate::mailbox::Mailbox;
@@ -142,7 +145,13 @@ impl Connections {
             ready: None,
             keeps_input: false,
         };
-        Connections(Arc::new(Shared { proxied, tunnel: ConnectProxyConnector::default(), tls, interrupts, state: Mutex::new(state) }))
+        Connections(Arc::new(Shared {
+            proxied,
+            tunnel: ConnectProxyConnector::default(),
+            tls,
+            interrupts,
+            state: Mutex::new(state),
+        }))
     }
 
     /// An exchange begins, which is over at `deadline`; a connection from before it is given up at `reused_until`.
@@ -180,14 +189,20 @@ impl Connections {
     }
 
     /// Opens a connection ahead of its use, unless there is one that is alive.
-    pub(super) fn prepare(&self, agent: &ureq::Agent, url: &Uri, deadline: Instant) -> Result<(), ureq::Error> {
+    pub(super) fn prepare(
+        &self,
+        agent: &ureq::Agent,
+        url: &Uri,
+        deadline: Instant,
+    ) -> Result<(), ureq::Error> {
         if let Some(ready) = self.take_ready() {
             self.state().ready = Some(ready);
             return Ok(());
         }
         let alive = {
             let state = self.state();
-            state.is_usable(state.opened) && state.socket.upgrade().is_some_and(|socket| is_alive(&socket))
+            state.is_usable(state.opened)
+                && state.socket.upgrade().is_some_and(|socket| is_alive(&socket))
         };
         if alive {
             return Ok(());
@@ -203,7 +218,9 @@ impl Connections {
             now,
             timeout: NextTimeout::default(),
             current_time: Arc::new(ureq::unversioned::transport::time::Instant::now),
-            run_connector: Arc::new(move |details| myself.connect(details, None)?.ok_or(ureq::Error::ConnectionFailed)),
+            run_connector: Arc::new(move |details| {
+                myself.connect(details, None)?.ok_or(ureq::Error::ConnectionFailed)
+            }),
             register_shutdown: Arc::new(|_| Ok(())),
         };
         let ready = self.connect(&details, None)?;
@@ -238,8 +255,10 @@ impl Connections {
 
     /// A TCP connection to the host of `uri`, which is the proxy's where there is one.
     fn open(&self, uri: &Uri, buffers: LazyBuffers) -> Result<Socket, ureq::Error> {
-        let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("http") { 80 } else { 443 });
-        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let port =
+            uri.port_u16().unwrap_or(if uri.scheme_str() == Some("http") { 80 } else { 443 });
+        let host =
+            uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
         let (exchange, deadline) = {
             let mut state = self.state();
             state.opened = state.exchange;
@@ -261,13 +280,23 @@ impl Connections {
         stream.set_nodelay(true)?;
         let stream = Arc::new(stream);
         self.state().socket = Arc::downgrade(&stream);
-        Ok(Socket { connections: self.clone(), stream, opened: exchange, buffers, time_outs: [Duration::ZERO; 2] })
+        Ok(Socket {
+            connections: self.clone(),
+            stream,
+            opened: exchange,
+            buffers,
+            time_outs: [Duration::ZERO; 2],
+        })
     }
 }
 
 impl State {
     fn left(&self, opened: u64, now: Instant) -> Duration {
-        let until = if opened == self.exchange || self.answered { self.deadline } else { self.reused_until };
+        let until = if opened == self.exchange || self.answered {
+            self.deadline
+        } else {
+            self.reused_until
+        };
         until.saturating_duration_since(now)
     }
 
@@ -282,14 +311,21 @@ impl State {
 
     /// By the clock that counts more.
     fn idle(&self, now: Instant, wall: SystemTime) -> Duration {
-        let by_the_wall = wall.duration_since(self.last_use.1).unwrap_or_else(|backwards| backwards.duration());
+        let by_the_wall =
+            wall.duration_since(self.last_use.1).unwrap_or_else(|backwards| backwards.duration());
         now.saturating_duration_since(self.last_use.0).max(by_the_wall)
     }
 }
 
 /// Tries the host's addresses in turn; each gets its share of the time left.
-fn connect(host: &str, port: u16, deadline: Instant, found: &AtomicBool) -> Result<TcpStream, ureq::Error> {
-    let addresses: Vec<_> = (host, port).to_socket_addrs().map_err(|_| ureq::Error::HostNotFound)?.collect();
+fn connect(
+    host: &str,
+    port: u16,
+    deadline: Instant,
+    found: &AtomicBool,
+) -> Result<TcpStream, ureq::Error> {
+    let addresses: Vec<_> =
+        (host, port).to_socket_addrs().map_err(|_| ureq::Error::HostNotFound)?.collect();
     found.store(true, Ordering::Release);
     let mut last = ureq::Error::HostNotFound;
     for (index, address) in addresses.iter().enumerate() {
@@ -314,7 +350,11 @@ fn is_alive(stream: &TcpStream) -> bool {
 impl Connector for Connections {
     type Out = Box<dyn Transport>;
 
-    fn connect(&self, details: &ConnectionDetails<'_>, _: Option<()>) -> Result<Option<Box<dyn Transport>>, ureq::Error> {
+    fn connect(
+        &self,
+        details: &ConnectionDetails<'_>,
+        _: Option<()>,
+    ) -> Result<Option<Box<dyn Transport>>, ureq::Error> {
         // Opening a tunnel comes back here for the proxy itself, with a configuration that has no proxy.
         let is_target = !self.0.proxied || details.config.proxy().is_some();
         if is_target && let Some(ready) = self.take_ready() {
@@ -323,7 +363,10 @@ impl Connector for Connections {
         let transport: Box<dyn Transport> = match self.0.tunnel.connect(details, None::<()>)? {
             Some(Either::B(tunnel)) => tunnel,
             _ => {
-                let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
+                let buffers = LazyBuffers::new(
+                    details.config.input_buffer_size(),
+                    details.config.output_buffer_size(),
+                );
                 Box::new(self.open(details.uri, buffers)?)
             }
         };
@@ -339,7 +382,12 @@ impl Connector for Connections {
 pub(super) struct NoLookup;
 
 impl Resolver for NoLookup {
-    fn resolve(&self, _: &Uri, _: &ureq::config::Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+    fn resolve(
+        &self,
+        _: &Uri,
+        _: &ureq::config::Config,
+        _: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
         Ok(self.empty())
     }
 }
@@ -422,7 +470,10 @@ impl Transport for Socket {
 impl Socket {
     /// Reads what is there. Says whether the other side has not closed the connection.
     fn keep_input(&mut self) -> bool {
-        let read = self.stream.set_nonblocking(true).and_then(|()| (&*self.stream).read(self.buffers.input_append_buf()));
+        let read = self
+            .stream
+            .set_nonblocking(true)
+            .and_then(|()| (&*self.stream).read(self.buffers.input_append_buf()));
         if let Ok(amount) = read {
             self.buffers.input_appended(amount);
         }

@@ -42,7 +42,12 @@ struct Lookup;
 const MAX_ADDRESSES: usize = 16;
 
 impl Resolver for Lookup {
-    fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        _: &Config,
+        _: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
         let mut found = self.empty();
         for address in (host, uri.port_u16().unwrap_or(80)).to_socket_addrs()?.take(MAX_ADDRESSES) {
@@ -141,7 +146,11 @@ impl Api {
     /// `runtime_api` is `host:port`; a URL is taken too, as some emulators set one.
     #[must_use]
     pub fn new(runtime_api: &str) -> Api {
-        let config = Agent::config_builder().proxy(None).http_status_as_error(false).max_redirects(0).max_redirects_will_error(false);
+        let config = Agent::config_builder()
+            .proxy(None)
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false);
         // Lambda's answers are small; ureq's own buffers have 128 KiB each.
         let agent = config.input_buffer_size(4 * 1024).output_buffer_size(2 * 1024).build();
         let host = runtime_api.strip_prefix("http://").unwrap_or(runtime_api).trim_end_matches('/');
@@ -156,14 +165,22 @@ impl Api {
     /// If Lambda refuses or cannot be reached: there is nothing left to do then but to end.
     pub fn register(&self, name: &str, invokes: bool) -> Result<Registered, ApiError> {
         match self.register_for(name, invokes) {
-            Err(error) if invokes && error.kind.as_deref() == Some("Extension.InvalidEventType") => self.register_for(name, false),
+            Err(error)
+                if invokes && error.kind.as_deref() == Some("Extension.InvalidEventType") =>
+            {
+                self.register_for(name, false)
+            }
             other => other,
         }
     }
 
     fn register_for(&self, name: &str, invokes: bool) -> Result<Registered, ApiError> {
         const CALL: &str = "register";
-        let events = if invokes { r#"{"events":["INVOKE","SHUTDOWN"]}"# } else { r#"{"events":["SHUTDOWN"]}"# };
+        let events = if invokes {
+            r#"{"events":["INVOKE","SHUTDOWN"]}"#
+        } else {
+            r#"{"events":["SHUTDOWN"]}"#
+        };
         let request = self
             .agent
             .post(format!("{}/2020-01-01/extension/register", self.base))
@@ -172,11 +189,14 @@ impl Api {
             .content_type("application/json");
         let mut answer = request.send(events).map_err(|error| broken(CALL, &error))?;
         let body = answer.body_mut().read_to_vec().map_err(|error| broken(CALL, &error))?;
-        let id = answer.headers().get("lambda-extension-identifier").and_then(|id| id.to_str().ok());
+        let id =
+            answer.headers().get("lambda-extension-identifier").and_then(|id| id.to_str().ok());
         match id {
-            Some(id) if answer.status() == 200 => {
-                Ok(Registered { id: ExtensionId(id.to_owned()), invokes, function: crate::json::read(&body).unwrap_or_default() })
-            }
+            Some(id) if answer.status() == 200 => Ok(Registered {
+                id: ExtensionId(id.to_owned()),
+                invokes,
+                function: crate::json::read(&body).unwrap_or_default(),
+            }),
             _ => Err(refused(CALL, answer.status().as_u16(), &body)),
         }
     }
@@ -185,10 +205,20 @@ impl Api {
     ///
     /// # Errors
     /// If Lambda refuses or cannot be reached. A 202 or 404 is no error: [`Subscription::NotHere`].
-    pub fn subscribe(&self, id: &ExtensionId, uri: &str, types: &[&str], buffering: Buffering) -> Result<Subscription, ApiError> {
+    pub fn subscribe(
+        &self,
+        id: &ExtensionId,
+        uri: &str,
+        types: &[&str],
+        buffering: Buffering,
+    ) -> Result<Subscription, ApiError> {
         let [newest, older] = SCHEMAS;
         let (status, body) = self.subscribe_with(newest, id, uri, types, buffering)?;
-        let (status, body) = if status == 400 { self.subscribe_with(older, id, uri, types, buffering)? } else { (status, body) };
+        let (status, body) = if status == 400 {
+            self.subscribe_with(older, id, uri, types, buffering)?
+        } else {
+            (status, body)
+        };
         match status {
             200 => Ok(Subscription::Active),
             202 | 404 => Ok(Subscription::NotHere(status)),
@@ -196,7 +226,14 @@ impl Api {
         }
     }
 
-    fn subscribe_with(&self, schema: &str, id: &ExtensionId, uri: &str, types: &[&str], buffering: Buffering) -> Result<(u16, Vec<u8>), ApiError> {
+    fn subscribe_with(
+        &self,
+        schema: &str,
+        id: &ExtensionId,
+        uri: &str,
+        types: &[&str],
+        buffering: Buffering,
+    ) -> Result<(u16, Vec<u8>), ApiError> {
         const CALL: &str = "telemetry subscription";
         let Buffering { timeout_ms, max_bytes, max_items } = buffering;
         let body = format!(
@@ -212,8 +249,14 @@ impl Api {
             timeout_ms = timeout_ms,
             uri = uri,
         );
-        let request = self.agent.put(format!("{}/2022-07-01/telemetry", self.base)).header("Lambda-Extension-Identifier", &id.0);
-        let mut answer = request.content_type("application/json").send(body).map_err(|error| broken(CALL, &error))?;
+        let request = self
+            .agent
+            .put(format!("{}/2022-07-01/telemetry", self.base))
+            .header("Lambda-Extension-Identifier", &id.0);
+        let mut answer = request
+            .content_type("application/json")
+            .send(body)
+            .map_err(|error| broken(CALL, &error))?;
         let body = answer.body_mut().read_to_vec().map_err(|error| broken(CALL, &error))?;
         Ok((answer.status().as_u16(), body))
     }
@@ -238,13 +281,20 @@ impl Api {
 
     fn try_next(&self, id: &ExtensionId) -> Result<NextEvent, ApiError> {
         const CALL: &str = "next";
-        let request = self.agent.get(format!("{}/2020-01-01/extension/event/next", self.base)).header("Lambda-Extension-Identifier", &id.0);
+        let request = self
+            .agent
+            .get(format!("{}/2020-01-01/extension/event/next", self.base))
+            .header("Lambda-Extension-Identifier", &id.0);
         let mut answer = request.call().map_err(|error| broken(CALL, &error))?;
         let body = answer.body_mut().read_to_vec().map_err(|error| broken(CALL, &error))?;
         if answer.status() != 200 {
             return Err(refused(CALL, answer.status().as_u16(), &body));
         }
-        read_event(&body).ok_or_else(|| ApiError { call: CALL, why: "an event that is neither INVOKE nor SHUTDOWN".to_owned(), kind: None })
+        read_event(&body).ok_or_else(|| ApiError {
+            call: CALL,
+            why: "an event that is neither INVOKE nor SHUTDOWN".to_owned(),
+            kind: None,
+        })
     }
 
     /// Reports that the start failed: the function's init fails with `kind`, which must look like `Extension.Reason`. Best effort.
@@ -258,7 +308,10 @@ impl Api {
     }
 
     fn report(&self, path: &str, id: &ExtensionId, kind: &str) {
-        let request = self.agent.post(format!("{}/2020-01-01/extension/{path}", self.base)).header("Lambda-Extension-Identifier", &id.0);
+        let request = self
+            .agent
+            .post(format!("{}/2020-01-01/extension/{path}", self.base))
+            .header("Lambda-Extension-Identifier", &id.0);
         let _ = request.header("Lambda-Extension-Function-Error-Type", kind).send_empty();
     }
 }
@@ -266,8 +319,14 @@ impl Api {
 /// The file name that Lambda started, which is the name that it expects to be registered.
 #[must_use]
 pub fn own_name() -> String {
-    let path = std::env::args_os().next().map(std::path::PathBuf::from).or_else(|| std::env::current_exe().ok());
-    let name = path.as_deref().and_then(|path| path.file_name()?.to_str()).unwrap_or(env!("CARGO_PKG_NAME"));
+    let path = std::env::args_os()
+        .next()
+        .map(std::path::PathBuf::from)
+        .or_else(|| std::env::current_exe().ok());
+    let name = path
+        .as_deref()
+        .and_then(|path| path.file_name()?.to_str())
+        .unwrap_or(env!("CARGO_PKG_NAME"));
     name.to_owned()
 }
 
@@ -284,7 +343,10 @@ fn read_event(body: &[u8]) -> Option<NextEvent> {
     let kind: Kind = crate::json::read(body).ok()?;
     match kind.event_type.as_str() {
         "INVOKE" => crate::json::read(body).ok().map(NextEvent::Invoke),
-        "SHUTDOWN" => Some(NextEvent::Shutdown { deadline_ms: kind.deadline_ms, reason: kind.shutdown_reason.to_ascii_lowercase() }),
+        "SHUTDOWN" => Some(NextEvent::Shutdown {
+            deadline_ms: kind.deadline_ms,
+            reason: kind.shutdown_reason.to_ascii_lowercase(),
+        }),
         _ => None,
     }
 }
@@ -326,7 +388,9 @@ mod tests {
             ("http://[::1]:9001/", Some("[::1]:9001")),
             ("http:///", None),
         ] {
-            let found = url.parse().ok().and_then(|uri| Lookup.resolve(&uri, &Config::default(), NextTimeout::default()).ok());
+            let found = url.parse().ok().and_then(|uri| {
+                Lookup.resolve(&uri, &Config::default(), NextTimeout::default()).ok()
+            });
             let first = found.and_then(|found| found.iter().next().map(ToString::to_string));
             assert_eq!(first.as_deref(), expected, "{url}");
         }
@@ -335,13 +399,29 @@ mod tests {
     #[test]
     fn events_as_lambda_writes_them() {
         let invoke = br#"{"eventType":"INVOKE","deadlineMs":1791459888123,"requestId":"3da1f2dc","invokedFunctionArn":"arn:x","tracing":{"type":"X","value":"y"}}"#;
-        let expected = Invoke { deadline_ms: 1_791_459_888_123, request_id: "3da1f2dc".to_owned(), invoked_function_arn: "arn:x".to_owned() };
+        let expected = Invoke {
+            deadline_ms: 1_791_459_888_123,
+            request_id: "3da1f2dc".to_owned(),
+            invoked_function_arn: "arn:x".to_owned(),
+        };
         assert_eq!(read_event(invoke), Some(NextEvent::Invoke(expected)));
         let shutdown = br#"{"eventType":"SHUTDOWN","deadlineMs":5,"shutdownReason":"SPINDOWN"}"#;
-        assert_eq!(read_event(shutdown), Some(NextEvent::Shutdown { deadline_ms: 5, reason: "spindown".to_owned() }));
-        for (deadline, expected) in [("-5", 0), ("1791459888123.5", 1_791_459_888_123), ("null", 0), ("\"soon\"", 0), ("1e99", 0)] {
-            let shutdown = format!(r#"{{"eventType":"SHUTDOWN","deadlineMs":{deadline},"shutdownReason":"failure"}}"#);
-            let expected = NextEvent::Shutdown { deadline_ms: expected, reason: "failure".to_owned() };
+        assert_eq!(
+            read_event(shutdown),
+            Some(NextEvent::Shutdown { deadline_ms: 5, reason: "spindown".to_owned() })
+        );
+        for (deadline, expected) in [
+            ("-5", 0),
+            ("1791459888123.5", 1_791_459_888_123),
+            ("null", 0),
+            ("\"soon\"", 0),
+            ("1e99", 0),
+        ] {
+            let shutdown = format!(
+                r#"{{"eventType":"SHUTDOWN","deadlineMs":{deadline},"shutdownReason":"failure"}}"#
+            );
+            let expected =
+                NextEvent::Shutdown { deadline_ms: expected, reason: "failure".to_owned() };
             assert_eq!(read_event(shutdown.as_bytes()), Some(expected), "{deadline}");
         }
         assert_eq!(read_event(br#"{"eventType":"PAUSE"}"#), None);

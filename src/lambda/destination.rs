@@ -30,9 +30,17 @@ struct State {
 impl Destination {
     /// `any` where Lambda is known to drop the path. Without a `boot_id` the path is `random`, and a process after a reset has another one.
     #[must_use]
-    pub fn new(boot_id: Option<&str>, function: &[&str], random: impl FnOnce() -> String, any: bool) -> Destination {
+    pub fn new(
+        boot_id: Option<&str>,
+        function: &[&str],
+        random: impl FnOnce() -> String,
+        any: bool,
+    ) -> Destination {
         let path = boot_id.map_or_else(random, |boot_id| derived(boot_id, function));
-        Destination { path: format!("/{path}"), state: Mutex::new(State { any, refused: false, silent: 0 }) }
+        Destination {
+            path: format!("/{path}"),
+            state: Mutex::new(State { any, refused: false, silent: 0 }),
+        }
     }
 
     /// With its leading slash. A secret.
@@ -88,7 +96,10 @@ impl State {
 /// Sandboxes restored from one SnapStart snapshot share the path in any case: it was chosen before the snapshot.
 fn derived(boot_id: &str, function: &[&str]) -> String {
     let mut hash = Sha256::new();
-    for part in std::iter::once(&"kinesis-telemetry-extension destination").chain(std::iter::once(&boot_id)).chain(function) {
+    for part in std::iter::once(&"kinesis-telemetry-extension destination")
+        .chain(std::iter::once(&boot_id))
+        .chain(function)
+    {
         // Each part with its length, so that no two lists of parts give the same text.
         hash.update(part.len().to_le_bytes());
         hash.update(part);
@@ -108,14 +119,24 @@ mod tests {
 
     #[test]
     fn every_process_of_a_sandbox_has_the_same_path_and_no_other_has_it() {
-        let path = |boot: &str, function: &[&str]| Destination::new(Some(boot), function, String::new, false).path;
+        let path = |boot: &str, function: &[&str]| {
+            Destination::new(Some(boot), function, String::new, false).path
+        };
         let here = path(BOOT, &["orders", "7"]);
         assert_eq!(here, destination(false).path);
         assert!(here.len() == 33 && here.starts_with('/') && !here.contains(BOOT), "{here}");
-        let others = [path("another", &["orders", "7"]), path(BOOT, &["orders", "8"]), path(BOOT, &["orders7", ""]), path(BOOT, &["orders7"])];
+        let others = [
+            path("another", &["orders", "7"]),
+            path(BOOT, &["orders", "8"]),
+            path(BOOT, &["orders7", ""]),
+            path(BOOT, &["orders7"]),
+        ];
         assert!(others.iter().all(|other| *other != here));
         assert_ne!(others[2], others[3]);
-        assert_eq!(Destination::new(None, &["orders"], || "random".to_owned(), false).path, "/random");
+        assert_eq!(
+            Destination::new(None, &["orders"], || "random".to_owned(), false).path,
+            "/random"
+        );
     }
 
     #[test]

@@ -47,7 +47,8 @@ impl<'a> Envelope<'a> {
         if !self.others.is_empty() {
             return None;
         }
-        let [time_at, kind_at, record_at] = [time, kind, record].map(|part| (part.as_ptr() as usize).checked_sub(bytes.as_ptr() as usize));
+        let [time_at, kind_at, record_at] = [time, kind, record]
+            .map(|part| (part.as_ptr() as usize).checked_sub(bytes.as_ptr() as usize));
         let (time_at, kind_at, record_at) = (time_at?, kind_at?, record_at?);
         let start = time_at.checked_sub(8)?;
         let end = record_at + record.len();
@@ -77,7 +78,8 @@ impl<'a> Envelope<'a> {
         }
         for (key, value) in &self.others {
             // A key that is there already, or that the extension adds itself, keeps Lambda's value under another name.
-            let is_taken = ADDED_KEYS.contains(&key.as_ref()) || matches!(key.as_ref(), "time" | "type" | "record");
+            let is_taken = ADDED_KEYS.contains(&key.as_ref())
+                || matches!(key.as_ref(), "time" | "type" | "record");
             let prefix = if is_taken { "lambda." } else { "" };
             let key = serde_json::to_string(&format!("{prefix}{key}")).unwrap_or_default();
             out.put(b",");
@@ -164,9 +166,15 @@ impl Appendix {
 
 /// Writes `head` and then the bytes in `range` as a JSON string of at most `max_bytes` behind the body, without another copy of them. Comes back
 /// with where the string is, and how many of the bytes it holds.
-pub(super) fn append_as_text(body: &mut Vec<u8>, range: Range<usize>, head: &[u8], max_bytes: usize) -> (Range<usize>, usize) {
+pub(super) fn append_as_text(
+    body: &mut Vec<u8>,
+    range: Range<usize>,
+    head: &[u8],
+    max_bytes: usize,
+) -> (Range<usize>, usize) {
     let mut length = 2;
-    let taken = escape(body.get(range.clone()).unwrap_or_default(), max_bytes, |part| length += part.len());
+    let taken =
+        escape(body.get(range.clone()).unwrap_or_default(), max_bytes, |part| length += part.len());
     body.reserve_exact(head.len() + length);
     body.extend_from_slice(head);
     let start = body.len();
@@ -200,7 +208,9 @@ fn escape(bytes: &[u8], max_bytes: usize, mut emit: impl FnMut(&[u8])) -> usize 
         let mut rest = chunk.valid();
         while let Some(at) = rest.bytes().position(|byte| matches!(byte, b'"' | b'\\' | ..0x20)) {
             let (plain, special) = rest.split_at(at);
-            let (Some(&byte), Some(behind)) = (special.as_bytes().first(), special.get(1..)) else { break };
+            let (Some(&byte), Some(behind)) = (special.as_bytes().first(), special.get(1..)) else {
+                break;
+            };
             let short = match byte {
                 b'\n' => b'n',
                 b'\r' => b'r',
@@ -208,13 +218,16 @@ fn escape(bytes: &[u8], max_bytes: usize, mut emit: impl FnMut(&[u8])) -> usize 
                 other => other,
             };
             let long = [b'\\', b'u', b'0', b'0', digit(byte >> 4), digit(byte & 15)];
-            let is_put = put(plain.as_bytes(), at) && if short < b' ' { put(&long, 1) } else { put(&[b'\\', short], 1) };
+            let is_put = put(plain.as_bytes(), at)
+                && if short < b' ' { put(&long, 1) } else { put(&[b'\\', short], 1) };
             if !is_put {
                 break 'text;
             }
             rest = behind;
         }
-        if !put(rest.as_bytes(), rest.len()) || (!chunk.invalid().is_empty() && !put("\u{fffd}".as_bytes(), chunk.invalid().len())) {
+        if !put(rest.as_bytes(), rest.len())
+            || (!chunk.invalid().is_empty() && !put("\u{fffd}".as_bytes(), chunk.invalid().len()))
+        {
             break;
         }
     }
@@ -227,7 +240,8 @@ mod tests {
 
     #[test]
     fn a_text_holds_any_bytes_and_keeps_to_its_bound() {
-        let source = b"plain \"quoted\" \\ \n\r\t\x00\x1f\x7f \xc3\xa9 \xff\xfe \xf0\x9f\x8e\x89 end";
+        let source =
+            b"plain \"quoted\" \\ \n\r\t\x00\x1f\x7f \xc3\xa9 \xff\xfe \xf0\x9f\x8e\x89 end";
         let expected = String::from_utf8_lossy(source);
         for max_bytes in 0..100 {
             let mut body = source.to_vec();
@@ -235,7 +249,10 @@ mod tests {
             let text: String = serde_json::from_slice(&body[range.clone()]).unwrap();
             assert!(range.len() <= max_bytes + 2 && expected.starts_with(&text), "{text:?}");
             assert_eq!(String::from_utf8_lossy(&source[..taken]), text);
-            assert_eq!((&body[source.len()..range.start], range.end), (b"head".as_slice(), body.len()));
+            assert_eq!(
+                (&body[source.len()..range.start], range.end),
+                (b"head".as_slice(), body.len())
+            );
             assert!(max_bytes < 80 || taken == source.len());
         }
     }

@@ -40,7 +40,9 @@ pub(super) fn is_log(kind: &str) -> bool {
 impl<'a> RecordFields<'a> {
     /// Reads a record once. Only an object has fields.
     pub(super) fn of(kind: &str, record: Option<&'a RawValue>) -> RecordFields<'a> {
-        let Some(raw) = record.map(RawValue::get).filter(|raw| raw.starts_with('{')) else { return RecordFields::default() };
+        let Some(raw) = record.map(RawValue::get).filter(|raw| raw.starts_with('{')) else {
+            return RecordFields::default();
+        };
         let mut keys = Keys { logs: is_log(kind), ..Keys::default() };
         // A record that a customer wrote may be anything; what of it is not as expected is left unread.
         let mut reader = serde_json::Deserializer::from_str(raw);
@@ -77,14 +79,19 @@ impl<'de> Visitor<'de> for &mut Keys<'de> {
                 // Java's runtime names it so.
                 ("AWSRequestId", true) => self.java_request_id = id(map.next_value()?),
                 ("level", true) => fields.level = in_quotes(map.next_value()?, MAX_ID_BYTES),
-                ("executionArn", true) => fields.execution_arn = in_quotes(map.next_value()?, MAX_ARN_BYTES),
+                ("executionArn", true) => {
+                    fields.execution_arn = in_quotes(map.next_value()?, MAX_ARN_BYTES)
+                }
                 ("traceId" | "trace_id" | "xray_trace_id", true) => {
                     let trace_id = id(map.next_value()?).map(|text| root(text).unwrap_or(text));
                     self.log_trace_id = self.log_trace_id.or(trace_id);
                 }
                 ("functionArn", false) => fields.arn = plain(map.next_value()?),
                 ("instanceId", false) => fields.log_stream = plain(map.next_value()?),
-                ("status", false) => fields.failed = in_quotes(map.next_value()?, MAX_ID_BYTES).is_some_and(|status| status != "success"),
+                ("status", false) => {
+                    fields.failed = in_quotes(map.next_value()?, MAX_ID_BYTES)
+                        .is_some_and(|status| status != "success")
+                }
                 ("droppedRecords", false) => fields.dropped_records = whole(map.next_value()?),
                 ("droppedBytes", false) => fields.dropped_bytes = whole(map.next_value()?),
                 _ => drop(map.next_value::<IgnoredAny>()?),
@@ -96,7 +103,10 @@ impl<'de> Visitor<'de> for &mut Keys<'de> {
 
 /// A string's bytes as they stand in JSON; `None` for an empty one, a longer one, and for any other type.
 fn in_quotes(raw: &RawValue, max_bytes: usize) -> Option<&str> {
-    raw.get().strip_prefix('"')?.strip_suffix('"').filter(|text| (1..=max_bytes).contains(&text.len()))
+    raw.get()
+        .strip_prefix('"')?
+        .strip_suffix('"')
+        .filter(|text| (1..=max_bytes).contains(&text.len()))
 }
 
 fn id(raw: &RawValue) -> Option<&str> {
@@ -136,12 +146,16 @@ pub(super) struct FoundRuntimeDone<'a> {
 }
 
 /// All of them, in their order. `current` is the invocation in progress: one whose id is cut or missing is taken for its.
-pub(super) fn runtime_done_in<'a>(mut bytes: &'a [u8], current: Option<&'a str>) -> Vec<FoundRuntimeDone<'a>> {
+pub(super) fn runtime_done_in<'a>(
+    mut bytes: &'a [u8],
+    current: Option<&'a str>,
+) -> Vec<FoundRuntimeDone<'a>> {
     const KIND: &[u8] = b"\"platform.runtimeDone\"";
     let mut all = Vec::new();
     while let Some(at) = find(bytes, 0, KIND) {
         bytes = bytes.get(at + KIND.len()..).unwrap_or_default();
-        let event = bytes.get(..find(bytes, 0, b"{\"time\":\"").unwrap_or(bytes.len())).unwrap_or_default();
+        let event =
+            bytes.get(..find(bytes, 0, b"{\"time\":\"").unwrap_or(bytes.len())).unwrap_or_default();
         let value = |key: &[u8]| {
             let text = event.get(find(event, 0, key)? + key.len()..)?;
             let end = text.iter().take(MAX_ID_BYTES).position(|byte| *byte == b'"');
@@ -150,7 +164,9 @@ pub(super) fn runtime_done_in<'a>(mut bytes: &'a [u8], current: Option<&'a str>)
         let request_id = match value(b"\"requestId\":\"") {
             Some((id, true)) if !id.is_empty() => Some(id),
             // Cut: behind its last character stand the brace of Lambda's envelope and the end of the array.
-            Some((start, _)) => current.filter(|id| id.starts_with(start.trim_end_matches([']', '}', ',']))),
+            Some((start, _)) => {
+                current.filter(|id| id.starts_with(start.trim_end_matches([']', '}', ','])))
+            }
             None => current,
         };
         let failed = matches!(value(b"\"status\":\""), Some((status, true)) if status != "success");
@@ -185,10 +201,24 @@ mod tests {
             assert_eq!((read.request_id, read.trace_id), (request_id, trace_id), "{record}");
         }
         let arn = "arn:aws:lambda:eu-west-1:123456789012:function:orders:7/durable-execution/x/y";
-        assert_eq!(fields("function", &format!(r#"{{"executionArn":"{arn}"}}"#)).execution_arn, Some(arn));
-        assert_eq!(fields("platform.start", r#"{"executionArn":"x","traceId":"t","AWSRequestId":"r"}"#).execution_arn, None);
-        let long = format!(r#"{{"requestId":"{}","traceId":"{}"}}"#, "r".repeat(257), "t".repeat(256));
-        assert_eq!((fields("function", &long).request_id, fields("function", &long).trace_id.map(str::len)), (None, Some(256)));
+        assert_eq!(
+            fields("function", &format!(r#"{{"executionArn":"{arn}"}}"#)).execution_arn,
+            Some(arn)
+        );
+        assert_eq!(
+            fields("platform.start", r#"{"executionArn":"x","traceId":"t","AWSRequestId":"r"}"#)
+                .execution_arn,
+            None
+        );
+        let long =
+            format!(r#"{{"requestId":"{}","traceId":"{}"}}"#, "r".repeat(257), "t".repeat(256));
+        assert_eq!(
+            (
+                fields("function", &long).request_id,
+                fields("function", &long).trace_id.map(str::len)
+            ),
+            (None, Some(256))
+        );
     }
 
     #[test]
@@ -212,16 +242,23 @@ mod tests {
         };
         let event = r#"{"time":"x","type":"platform.runtimeDone","record":{"requestId":"#;
         assert_eq!(found(&format!(r#"{event}"r1","status":"#)), [("r1".to_owned(), false)]);
-        assert_eq!(found(&format!(r#"{event}"r1","status":"timeout","#)), [("r1".to_owned(), true)]);
+        assert_eq!(
+            found(&format!(r#"{event}"r1","status":"timeout","#)),
+            [("r1".to_owned(), true)]
+        );
         assert_eq!(found(&format!(r#"{event}"r1"#)), []);
         for cut in ["", "\"", "\"r-c", "\"r-c}]", "\"}", "\"r-current"] {
             assert_eq!(found(&format!("{event}{cut}")), [("r-current".to_owned(), false)], "{cut}");
         }
         assert_eq!(found(r#"{"type":"platform.runtimeDone""#), [("r-current".to_owned(), false)]);
-        let two = found(&format!(r#"{event}"r1","status":"error",{event}"r2","status":"success"}}"#));
+        let two =
+            found(&format!(r#"{event}"r1","status":"error",{event}"r2","status":"success"}}"#));
         assert_eq!(two, [("r1".to_owned(), true), ("r2".to_owned(), false)]);
         // Quoted in a text it is only that.
-        assert_eq!(found(r#"{"time":"x","type":"function","record":"\"platform.runtimeDone\""#), []);
+        assert_eq!(
+            found(r#"{"time":"x","type":"function","record":"\"platform.runtimeDone\""#),
+            []
+        );
         assert!(runtime_done_in(br#""platform.runtimeDone""#, None).is_empty());
     }
 }

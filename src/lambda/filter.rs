@@ -119,7 +119,8 @@ impl Filter {
         let names = list.split(',').map(str::trim).filter(|name| !name.is_empty());
         let exclude = names.map(|name| {
             let text = name.strip_suffix('*').unwrap_or(name);
-            let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+            let plain =
+                text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
             plain.then(|| Pattern { text: text.to_owned(), is_prefix: text.len() < name.len() })
         });
         Some(Filter { exclude: exclude.collect::<Option<_>>()?, ..self })
@@ -146,8 +147,14 @@ impl Filter {
     /// Whether an event of that type is left out. `level`: what a JSON log line says of itself, between its quotes.
     #[must_use]
     pub fn excludes(&self, kind: &str, level: Option<&str>) -> bool {
-        let low = || self.min_level.is_some_and(|least| level.and_then(Level::of_line).is_some_and(|level| level < least));
-        self.exclude.iter().any(|pattern| if pattern.is_prefix { kind.starts_with(&pattern.text) } else { kind == pattern.text }) || low()
+        let low = || {
+            self.min_level.is_some_and(|least| {
+                level.and_then(Level::of_line).is_some_and(|level| level < least)
+            })
+        };
+        self.exclude.iter().any(|pattern| {
+            if pattern.is_prefix { kind.starts_with(&pattern.text) } else { kind == pattern.text }
+        }) || low()
     }
 }
 
@@ -176,9 +183,14 @@ mod tests {
             ("unparsed", "unparsed", true),
             ("*", "anything", true),
         ] {
-            assert_eq!(filter().excluding(list).unwrap().excludes(kind, None), left_out, "{list} {kind}");
+            assert_eq!(
+                filter().excluding(list).unwrap().excludes(kind, None),
+                left_out,
+                "{list} {kind}"
+            );
         }
-        for bad in ["plat*form", "**", "*.start", "platform.start;function", "a b", "\"function\""] {
+        for bad in ["plat*form", "**", "*.start", "platform.start;function", "a b", "\"function\""]
+        {
             assert_eq!(filter().excluding(bad), None, "{bad}");
         }
     }
@@ -222,7 +234,11 @@ mod tests {
 
     #[test]
     fn types_that_were_not_asked_for() {
-        assert!(filter().ships("platform.report") && filter().ships("function") && filter().ships("novel"));
+        assert!(
+            filter().ships("platform.report")
+                && filter().ships("function")
+                && filter().ships("novel")
+        );
         assert!(!filter().ships("extension"));
     }
 }

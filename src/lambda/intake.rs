@@ -93,7 +93,14 @@ impl Intake {
     #[must_use]
     pub fn new(filter: impl Into<Filter>, overlapping: bool) -> Intake {
         let invocations = Invocations { overlapping, ..Invocations::default() };
-        Intake { filter: filter.into(), invocations, number: 0, restores: 0, held: None, min_cut_bytes: repair::MIN_CUT_BYTES }
+        Intake {
+            filter: filter.into(),
+            invocations,
+            number: 0,
+            restores: 0,
+            held: None,
+            min_cut_bytes: repair::MIN_CUT_BYTES,
+        }
     }
 
     /// Takes pieces from this length on for ones that Lambda cut, where nothing else tells: for tests, whose records are shorter than Lambda's.
@@ -130,10 +137,20 @@ impl Intake {
 
     /// What is held back for the next body to continue and never was. To be called when no further body comes.
     pub fn finish(&mut self, now: EpochMs) -> ParsedBody {
-        if self.held.is_none() { ParsedBody::default() } else { self.read(Vec::new(), Vec::new(), now, true) }
+        if self.held.is_none() {
+            ParsedBody::default()
+        } else {
+            self.read(Vec::new(), Vec::new(), now, true)
+        }
     }
 
-    fn read(&mut self, mut body: Vec<u8>, mut events: Vec<Event>, now: EpochMs, last: bool) -> ParsedBody {
+    fn read(
+        &mut self,
+        mut body: Vec<u8>,
+        mut events: Vec<Event>,
+        now: EpochMs,
+        last: bool,
+    ) -> ParsedBody {
         events.clear();
         let held = self.held.take();
         let is_continued = held.is_some();
@@ -207,7 +224,11 @@ impl Invocations {
     }
 
     fn add(&mut self, request_id: &Arc<str>, tenant_id: Option<&str>) -> Invocation {
-        let known = self.seen.iter().position(|seen| seen.request_id == *request_id).and_then(|at| self.seen.remove(at));
+        let known = self
+            .seen
+            .iter()
+            .position(|seen| seen.request_id == *request_id)
+            .and_then(|at| self.seen.remove(at));
         if self.seen.len() >= MAX_INVOCATIONS {
             self.seen.pop_front();
         }
@@ -257,7 +278,12 @@ struct Progress {
 }
 
 impl<'i> BodyReader<'i> {
-    fn new(intake: &'i mut Intake, now: EpochMs, mut events: Vec<Event>, length: usize) -> BodyReader<'i> {
+    fn new(
+        intake: &'i mut Intake,
+        now: EpochMs,
+        mut events: Vec<Event>,
+        length: usize,
+    ) -> BodyReader<'i> {
         // Lambda's events have some 300 bytes; a too small guess costs one more allocation.
         events.reserve(length / 300);
         let appendix = Appendix::new(length);
@@ -280,7 +306,10 @@ impl<'i> BodyReader<'i> {
         // Once for all: what is behind a broken character is repair's.
         let text = match std::str::from_utf8(bytes) {
             Ok(text) => text,
-            Err(error) => bytes.get(..error.valid_up_to()).and_then(|good| std::str::from_utf8(good).ok()).unwrap_or_default(),
+            Err(error) => bytes
+                .get(..error.valid_up_to())
+                .and_then(|good| std::str::from_utf8(good).ok())
+                .unwrap_or_default(),
         };
         let plain = !text_log::has_control(bytes);
         let mut understood = 0;
@@ -310,11 +339,14 @@ impl<'i> BodyReader<'i> {
 
     /// One event of any form. Comes back with the index behind it; `None` if it is not one, or if it may be none.
     fn read_element(&mut self, text: &str, at: usize, multi_line: bool) -> Option<usize> {
-        let mut elements = serde_json::Deserializer::from_str(text.get(at..)?).into_iter::<Envelope<'_>>();
+        let mut elements =
+            serde_json::Deserializer::from_str(text.get(at..)?).into_iter::<Envelope<'_>>();
         let envelope = elements.next()?.ok()?;
         let end = at + elements.byte_offset();
         let kind = envelope.kind()?;
-        if is_log(kind) && repair::is_doubtful(text.as_bytes().get(at..end)?, self.intake.min_cut_bytes) {
+        if is_log(kind)
+            && repair::is_doubtful(text.as_bytes().get(at..end)?, self.intake.min_cut_bytes)
+        {
             return None;
         }
         self.event(kind, &envelope, text.as_bytes(), multi_line);
@@ -351,7 +383,9 @@ impl<'i> BodyReader<'i> {
                     self.repaired(body, range);
                 }
                 Element::Damaged(range) => self.damage(range),
-                Element::Unfinished(range) => self.intake.held = body.get(range).map(<[u8]>::to_vec),
+                Element::Unfinished(range) => {
+                    self.intake.held = body.get(range).map(<[u8]>::to_vec)
+                }
             }
         }
         self.ship_damaged(body);
@@ -359,8 +393,13 @@ impl<'i> BodyReader<'i> {
 
     /// One JSON object of a body that does not parse.
     fn repaired(&mut self, body: &mut Vec<u8>, range: Range<usize>) {
-        let is_event = |text: &str| serde_json::from_str::<Envelope<'_>>(text).is_ok_and(|envelope| envelope.kind().is_some());
-        if self.damaged.is_some() && is_event(&String::from_utf8_lossy(body.get(range.clone()).unwrap_or_default())) {
+        let is_event = |text: &str| {
+            serde_json::from_str::<Envelope<'_>>(text)
+                .is_ok_and(|envelope| envelope.kind().is_some())
+        };
+        if self.damaged.is_some()
+            && is_event(&String::from_utf8_lossy(body.get(range.clone()).unwrap_or_default()))
+        {
             self.ship_damaged(body);
         }
         let text = String::from_utf8_lossy(body.get(range.clone()).unwrap_or_default());
@@ -373,9 +412,14 @@ impl<'i> BodyReader<'i> {
 
     /// `bytes` is the body that the envelope points into, or from which it was copied.
     fn event(&mut self, kind: &str, envelope: &Envelope<'_>, bytes: &[u8], multi_line: bool) {
-        let in_place = envelope
-            .in_place(bytes)
-            .filter(|(text, _)| !multi_line || !bytes.get(text.clone()).unwrap_or_default().iter().any(|b| matches!(b, b'\n' | b'\r')));
+        let in_place = envelope.in_place(bytes).filter(|(text, _)| {
+            !multi_line
+                || !bytes
+                    .get(text.clone())
+                    .unwrap_or_default()
+                    .iter()
+                    .any(|b| matches!(b, b'\n' | b'\r'))
+        });
         let fields = RecordFields::of(kind, envelope.record);
         self.signal(kind, &fields, envelope);
         if !self.intake.filter.ships(kind) {
@@ -393,32 +437,62 @@ impl<'i> BodyReader<'i> {
             Some(Span::new(&(start..start + part?.len())))
         };
         let (own_id, own_tenant) = (within(fields.request_id), within(fields.tenant_id));
-        let (trace_id, execution_arn) = (within(fields.trace_id).unwrap_or_default(), within(fields.execution_arn).unwrap_or_default());
+        let (trace_id, execution_arn) = (
+            within(fields.trace_id).unwrap_or_default(),
+            within(fields.execution_arn).unwrap_or_default(),
+        );
         let progress = self.progress();
         let invocations = &self.intake.invocations;
         let seen = fields.request_id.and_then(|id| invocations.find(id));
         // What a log says of itself counts only as far as the platform does not say otherwise.
-        let own = fields.request_id.filter(|_| seen.is_some() || invocations.overlapping || !is_log(kind));
+        let own = fields
+            .request_id
+            .filter(|_| seen.is_some() || invocations.overlapping || !is_log(kind));
         let (request_id, cold_start, of_invocation) = match own {
             Some(id) => {
-                let tenant = seen.and_then(|seen| seen.tenant_id.as_deref()).filter(|tenant| fields.tenant_id != Some(*tenant));
-                let current = invocations.current.as_ref().is_some_and(|current| *current.request_id == *id) && !progress.tenant_id.is_empty();
+                let tenant = seen
+                    .and_then(|seen| seen.tenant_id.as_deref())
+                    .filter(|tenant| fields.tenant_id != Some(*tenant));
+                let current =
+                    invocations.current.as_ref().is_some_and(|current| *current.request_id == *id)
+                        && !progress.tenant_id.is_empty();
                 let span = if current { Some(progress.tenant_id) } else { None };
                 let appendix = &mut self.appendix;
-                let tenant = tenant.map(|tenant| span.unwrap_or_else(|| Span::new(&appendix.put(tenant.as_bytes()))));
+                let tenant = tenant.map(|tenant| {
+                    span.unwrap_or_else(|| Span::new(&appendix.put(tenant.as_bytes())))
+                });
                 (own_id.unwrap_or_default(), invocations.is_cold_start(id), tenant)
             }
-            None if is_log(kind) => (progress.request_id, progress.cold_start, Some(progress.tenant_id).filter(|span| !span.is_empty())),
+            None if is_log(kind) => (
+                progress.request_id,
+                progress.cold_start,
+                Some(progress.tenant_id).filter(|span| !span.is_empty()),
+            ),
             None => (Span::default(), progress.cold_start, None),
         };
-        let tenant_id = if is_log(kind) { of_invocation.or(own_tenant) } else { own_tenant.or(of_invocation) }.unwrap_or_default();
+        let tenant_id =
+            if is_log(kind) { of_invocation.or(own_tenant) } else { own_tenant.or(of_invocation) }
+                .unwrap_or_default();
         let (text, record) = (Span::new(&text), Span::new(&record));
-        self.push(Event { text, record, request_id, trace_id, tenant_id, execution_arn, cold_start, ..Event::default() });
+        self.push(Event {
+            text,
+            record,
+            request_id,
+            trace_id,
+            tenant_id,
+            execution_arn,
+            cold_start,
+            ..Event::default()
+        });
     }
 
     fn push(&mut self, event: Event) {
         self.intake.number += 1;
-        self.events.push(Event { number: self.intake.number, restores: self.intake.restores, ..event });
+        self.events.push(Event {
+            number: self.intake.number,
+            restores: self.intake.restores,
+            ..event
+        });
     }
 
     /// What the invocation in progress says of records that do not say it themselves.
@@ -428,7 +502,9 @@ impl<'i> BodyReader<'i> {
         }
         let invocations = &self.intake.invocations;
         let current = invocations.current.as_ref();
-        let mut put = |text: Option<&str>| text.map(|text| Span::new(&self.appendix.put(text.as_bytes()))).unwrap_or_default();
+        let mut put = |text: Option<&str>| {
+            text.map(|text| Span::new(&self.appendix.put(text.as_bytes()))).unwrap_or_default()
+        };
         let request_id = put(current.map(|current| &*current.request_id));
         let tenant_id = put(current.and_then(|current| current.tenant_id.as_deref()));
         let cold_start = match &invocations.first {
@@ -440,7 +516,8 @@ impl<'i> BodyReader<'i> {
 
     /// Neighbours are one stretch: only separators stand between two elements.
     fn damage(&mut self, range: Range<usize>) {
-        self.damaged = Some(self.damaged.take().map_or(range.start, |before| before.start)..range.end);
+        self.damaged =
+            Some(self.damaged.take().map_or(range.start, |before| before.start)..range.end);
     }
 
     /// Ships what is no event as it is: its bytes, as a string.
@@ -449,7 +526,11 @@ impl<'i> BodyReader<'i> {
         self.signals.push(Signal::Damaged);
         let current = self.intake.invocations.current.as_ref().map(|current| &*current.request_id);
         for found in runtime_done_in(body.get(range.clone()).unwrap_or_default(), current) {
-            self.signals.push(Signal::RuntimeDone { request_id: found.request_id.into(), at: None, failed: found.failed });
+            self.signals.push(Signal::RuntimeDone {
+                request_id: found.request_id.into(),
+                at: None,
+                failed: found.failed,
+            });
         }
         if self.intake.filter.excludes("unparsed", None) {
             self.excluded += 1;
@@ -458,7 +539,10 @@ impl<'i> BodyReader<'i> {
         self.unparsed += 1;
         let Progress { request_id, tenant_id, cold_start } = self.progress();
         self.appendix.append_to(body);
-        let head = format!("{{\"time\":\"{}\",\"type\":\"unparsed\",\"record\":", clock::iso8601(self.now));
+        let head = format!(
+            "{{\"time\":\"{}\",\"type\":\"unparsed\",\"record\":",
+            clock::iso8601(self.now)
+        );
         let damaged = range.len();
         let (record, taken) = append_as_text(body, range, head.as_bytes(), self.text_room);
         self.text_room = self.text_room.saturating_sub(record.len());
@@ -481,15 +565,23 @@ impl<'i> BodyReader<'i> {
                 self.signals.push(Signal::Start { request_id, arn: fields.arn.clone() });
             }
             "platform.runtimeDone" => {
-                let at = envelope.time.and_then(|time| clock::parse_iso8601(time.get().trim_matches('"')));
+                let at = envelope
+                    .time
+                    .and_then(|time| clock::parse_iso8601(time.get().trim_matches('"')));
                 // One without an id ends the wait as well: nothing better will come.
                 let failed = fields.failed;
-                let signal = request_id().map_or(Signal::Damaged, |request_id| Signal::RuntimeDone { request_id, at, failed });
+                let signal = request_id().map_or(Signal::Damaged, |request_id| {
+                    Signal::RuntimeDone { request_id, at, failed }
+                });
                 self.signals.push(signal);
             }
-            "platform.report" => self.signals.extend(request_id().map(|request_id| Signal::Report { request_id })),
+            "platform.report" => {
+                self.signals.extend(request_id().map(|request_id| Signal::Report { request_id }))
+            }
             "platform.initReport" => self.signals.push(Signal::InitReport),
-            "platform.initStart" => self.signals.extend(fields.log_stream.clone().map(Signal::LogStream)),
+            "platform.initStart" => {
+                self.signals.extend(fields.log_stream.clone().map(Signal::LogStream))
+            }
             "platform.restoreStart" => {
                 // Two sandboxes may come out of one snapshot: from here on they must not give the same ids to different events.
                 self.intake.number = 0;
@@ -499,7 +591,10 @@ impl<'i> BodyReader<'i> {
                 self.signals.extend(fields.log_stream.clone().map(Signal::LogStream));
             }
             "platform.logsDropped" => {
-                self.signals.push(Signal::LogsDropped { records: fields.dropped_records, bytes: fields.dropped_bytes });
+                self.signals.push(Signal::LogsDropped {
+                    records: fields.dropped_records,
+                    bytes: fields.dropped_bytes,
+                });
             }
             _ => {}
         }
@@ -525,13 +620,23 @@ mod tests {
     /// The events as they would be written, without what the extension adds.
     fn texts(taken: &ParsedBody) -> Vec<String> {
         let bytes = taken.batch.bytes();
-        taken.batch.remaining().iter().map(|event| String::from_utf8(event.text.of(bytes).to_vec()).unwrap()).collect()
+        taken
+            .batch
+            .remaining()
+            .iter()
+            .map(|event| String::from_utf8(event.text.of(bytes).to_vec()).unwrap())
+            .collect()
     }
 
     fn ids(taken: &ParsedBody) -> Vec<Option<String>> {
         let bytes = taken.batch.bytes();
         let id = |event: &Event| String::from_utf8(event.request_id.of(bytes).to_vec()).unwrap();
-        taken.batch.remaining().iter().map(|event| Some(id(event)).filter(|id| !id.is_empty())).collect()
+        taken
+            .batch
+            .remaining()
+            .iter()
+            .map(|event| Some(id(event)).filter(|id| !id.is_empty()))
+            .collect()
     }
 
     fn event(kind: &str, record: &str) -> String {
@@ -556,10 +661,18 @@ mod tests {
     fn numbers_begin_anew_with_a_restore() {
         let mut intake = intake();
         let init = [event("platform.initStart", "{}"), event("function", r#""init""#)];
-        let restored = [event("platform.restoreStart", "{}"), event("platform.restoreReport", "{}")];
+        let restored =
+            [event("platform.restoreStart", "{}"), event("platform.restoreReport", "{}")];
         let first = intake.take(body(&[&init[..], &restored[..]].concat()), 0);
         let second = intake.take(body(&restored), 0);
-        let numbers = |taken: &ParsedBody| taken.batch.remaining().iter().map(|event| (event.restores, event.number)).collect::<Vec<_>>();
+        let numbers = |taken: &ParsedBody| {
+            taken
+                .batch
+                .remaining()
+                .iter()
+                .map(|event| (event.restores, event.number))
+                .collect::<Vec<_>>()
+        };
         assert_eq!(numbers(&first), [(0, 1), (0, 2), (1, 1), (1, 2)]);
         assert_eq!(numbers(&second), [(2, 1), (2, 2)]);
         assert_eq!(second.signals, [Signal::Restored]);
@@ -585,9 +698,22 @@ mod tests {
             0,
         );
         let some = |id: &str| Some(id.to_owned());
-        let expected = [None, some("r1"), some("r1"), some("r1"), some("r1"), some("r1"), some("r2"), some("r1"), some("r2"), some("r1"), None];
+        let expected = [
+            None,
+            some("r1"),
+            some("r1"),
+            some("r1"),
+            some("r1"),
+            some("r1"),
+            some("r2"),
+            some("r1"),
+            some("r2"),
+            some("r1"),
+            None,
+        ];
         assert_eq!(ids(&taken), expected);
-        let cold: Vec<bool> = taken.batch.remaining().iter().map(|event| event.cold_start).collect();
+        let cold: Vec<bool> =
+            taken.batch.remaining().iter().map(|event| event.cold_start).collect();
         assert_eq!(cold, [true, true, true, true, true, true, false, true, false, true, false]);
         let at = clock::parse_iso8601("2026-11-23T09:15:45.012Z");
         assert_eq!(
@@ -604,7 +730,11 @@ mod tests {
     #[test]
     fn where_invocations_overlap_no_request_id_is_guessed() {
         let mut intake = Intake::new(ALL, true);
-        let events = [event("platform.start", r#"{"requestId":"r1"}"#), event("function", r#""whose?""#), event("function", r#"{"requestId":"r1"}"#)];
+        let events = [
+            event("platform.start", r#"{"requestId":"r1"}"#),
+            event("function", r#""whose?""#),
+            event("function", r#"{"requestId":"r1"}"#),
+        ];
         let taken = intake.take(body(&events), 0);
         assert_eq!(ids(&taken), [Some("r1".to_owned()), None, Some("r1".to_owned())]);
     }
@@ -612,7 +742,10 @@ mod tests {
     #[test]
     fn types_that_are_not_shipped_still_signal_and_take_no_number() {
         let mut intake = Intake::new(Types { platform: false, ..ALL }, false);
-        let taken = intake.take(body(&[event("platform.start", r#"{"requestId":"r1"}"#), event("function", r#""x""#)]), 0);
+        let taken = intake.take(
+            body(&[event("platform.start", r#"{"requestId":"r1"}"#), event("function", r#""x""#)]),
+            0,
+        );
         assert_eq!(taken.signals.len(), 1);
         assert_eq!(taken.batch.remaining().len(), 1);
         assert_eq!(taken.batch.remaining()[0].number, 1);
@@ -622,12 +755,16 @@ mod tests {
     #[test]
     fn fields_of_the_platform() {
         let tracing = r#"{"type":"X-Amzn-Trace-Id","value":"Root=1-62e9;Parent=0e;Sampled=1"}"#;
-        let start = format!(r#"{{"requestId":"r1","functionArn":"arn:aws:lambda:x","tracing":{tracing}}}"#);
+        let start =
+            format!(r#"{{"requestId":"r1","functionArn":"arn:aws:lambda:x","tracing":{tracing}}}"#);
         let taken = intake().take(
             body(&[
                 event("platform.initStart", r#"{"instanceId":"2026/11/23/orders[$LATEST]22be"}"#),
                 event("platform.start", &start),
-                event("platform.logsDropped", r#"{"droppedBytes":12345,"droppedRecords":123,"reason":"slow"}"#),
+                event(
+                    "platform.logsDropped",
+                    r#"{"droppedBytes":12345,"droppedRecords":123,"reason":"slow"}"#,
+                ),
             ]),
             0,
         );
@@ -658,28 +795,49 @@ mod tests {
         let (a, b) = (event("function", r#""a""#), event("function", r#""b""#));
         let bytes = format!("[{a},{{\"broken\":,{b}]");
         let taken = intake().take(bytes.into_bytes(), 1_795_425_345_012);
-        let unparsed = r#"{"time":"2026-11-23T09:15:45.012Z","type":"unparsed","record":"{\"broken\":""#;
+        let unparsed =
+            r#"{"time":"2026-11-23T09:15:45.012Z","type":"unparsed","record":"{\"broken\":""#;
         assert_eq!(texts(&taken), [a.trim_end_matches('}'), unparsed, b.trim_end_matches('}')]);
         assert_eq!((taken.unparsed, taken.signals.len()), (1, 1));
-        assert_eq!(taken.batch.remaining().iter().map(|event| event.number).collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!(
+            taken.batch.remaining().iter().map(|event| event.number).collect::<Vec<_>>(),
+            [1, 2, 3]
+        );
     }
 
     #[test]
     fn a_runtime_done_in_a_broken_body_is_found() {
         let bytes = br#"[{"time":"t","type":"platform.runtimeDone","record":{"requestId":"r1","status":#oops"#;
         let taken = intake().take(bytes.to_vec(), 0);
-        assert!(taken.signals.contains(&Signal::RuntimeDone { request_id: "r1".into(), at: None, failed: false }));
+        assert!(taken.signals.contains(&Signal::RuntimeDone {
+            request_id: "r1".into(),
+            at: None,
+            failed: false
+        }));
     }
 
     #[test]
     fn a_cut_record_is_held_for_the_next_body_and_given_up_at_the_end() {
         let mut intake = intake();
         let head = r#"{"time":"t","type":"function","record":"#;
-        assert!(intake.take(format!("[{head}{{\"m\":\"AA}}]").into_bytes(), 0).batch.remaining().is_empty());
-        let taken = intake.take(format!("[{head}BB\"}}}},{}]", event("function", "1")).into_bytes(), 0);
+        assert!(
+            intake
+                .take(format!("[{head}{{\"m\":\"AA}}]").into_bytes(), 0)
+                .batch
+                .remaining()
+                .is_empty()
+        );
+        let taken =
+            intake.take(format!("[{head}BB\"}}}},{}]", event("function", "1")).into_bytes(), 0);
         assert_eq!(texts(&taken)[0], format!("{head}{{\"m\":\"AABB\"}}"));
         assert_eq!(taken.batch.remaining().len(), 2);
-        assert!(intake.take(format!("[{head}{{\"m\":\"AA}}]").into_bytes(), 0).batch.remaining().is_empty());
+        assert!(
+            intake
+                .take(format!("[{head}{{\"m\":\"AA}}]").into_bytes(), 0)
+                .batch
+                .remaining()
+                .is_empty()
+        );
         assert_eq!(intake.finish(0).unparsed, 1);
         assert_eq!(intake.finish(0).unparsed, 0);
     }
@@ -687,13 +845,19 @@ mod tests {
     #[test]
     fn deep_nesting_and_lone_surrogates_pass() {
         let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-        let taken = intake().take(body(&[event("function", &deep), event("function", r#""\ud800""#)]), 0);
+        let taken =
+            intake().take(body(&[event("function", &deep), event("function", r#""\ud800""#)]), 0);
         assert_eq!((taken.batch.remaining().len(), taken.unparsed), (2, 0));
     }
 
     /// What of an event stands in these spans.
-    fn parts<const N: usize>(taken: &ParsedBody, n: usize, spans: impl Fn(&Event) -> [Span; N]) -> [String; N] {
-        spans(&taken.batch.remaining()[n]).map(|span| String::from_utf8(span.of(taken.batch.bytes()).to_vec()).unwrap())
+    fn parts<const N: usize>(
+        taken: &ParsedBody,
+        n: usize,
+        spans: impl Fn(&Event) -> [Span; N],
+    ) -> [String; N] {
+        spans(&taken.batch.remaining()[n])
+            .map(|span| String::from_utf8(span.of(taken.batch.bytes()).to_vec()).unwrap())
     }
 
     #[test]
@@ -706,28 +870,54 @@ mod tests {
             r#"[ { "a" : 1 , "b" : 2 } , { "a" : 3 } , { } ]"#,
             r#""a text, \"quoted\" \\\\ and {\"time\":\"""#,
         ];
-        let (before, after) = (event("function", r#""before""#), event("platform.report", r#"{"requestId":"r"}"#));
+        let (before, after) =
+            (event("function", r#""before""#), event("platform.report", r#"{"requestId":"r"}"#));
         for record in records {
             let whole = event("function", record);
-            let expected: Vec<String> = [&before, &whole, &after].iter().map(|event| event.strip_suffix('}').unwrap().to_owned()).collect();
+            let expected: Vec<String> = [&before, &whole, &after]
+                .iter()
+                .map(|event| event.strip_suffix('}').unwrap().to_owned())
+                .collect();
             let head = whole.len() - record.len() - 1;
-            let piece = |from: usize, to: usize| [&whole.as_bytes()[..head], &record.as_bytes()[from..to], b"}"].concat();
+            let piece = |from: usize, to: usize| {
+                [&whole.as_bytes()[..head], &record.as_bytes()[from..to], b"}"].concat()
+            };
             for first in 5..record.len() {
                 for second in [first, first + 5] {
                     let mut pieces = vec![piece(0, first), piece(first, record.len())];
                     if (first + 1..record.len()).contains(&second) {
-                        pieces = vec![piece(0, first), piece(first, second), piece(second, record.len())];
+                        pieces = vec![
+                            piece(0, first),
+                            piece(first, second),
+                            piece(second, record.len()),
+                        ];
                     }
                     for separator in [",", "]["] {
-                        let all = [vec![before.clone().into_bytes()], pieces.clone(), vec![after.clone().into_bytes()]].concat();
-                        let text = [b"[".as_slice(), &all.join(separator.as_bytes()), b"]"].concat();
+                        let all = [
+                            vec![before.clone().into_bytes()],
+                            pieces.clone(),
+                            vec![after.clone().into_bytes()],
+                        ]
+                        .concat();
+                        let text =
+                            [b"[".as_slice(), &all.join(separator.as_bytes()), b"]"].concat();
                         let mut intake = intake().with_min_cut_bytes(5);
-                        let bodies: Vec<Vec<u8>> =
-                            if separator == "," { vec![text] } else { all.iter().map(|e| [b"[", e.as_slice(), b"]"].concat()).collect() };
-                        let taken: Vec<ParsedBody> = bodies.into_iter().map(|body| intake.take(body, 0)).collect();
+                        let bodies: Vec<Vec<u8>> = if separator == "," {
+                            vec![text]
+                        } else {
+                            all.iter().map(|e| [b"[", e.as_slice(), b"]"].concat()).collect()
+                        };
+                        let taken: Vec<ParsedBody> =
+                            bodies.into_iter().map(|body| intake.take(body, 0)).collect();
                         let found: Vec<String> = taken.iter().flat_map(texts).collect();
                         assert_eq!(found, expected, "cut at {first} and {second} of {record}");
-                        assert_eq!((taken.iter().map(|taken| taken.unparsed).sum::<u64>(), intake.held_bytes()), (0, 0));
+                        assert_eq!(
+                            (
+                                taken.iter().map(|taken| taken.unparsed).sum::<u64>(),
+                                intake.held_bytes()
+                            ),
+                            (0, 0)
+                        );
                     }
                 }
             }
@@ -742,13 +932,23 @@ mod tests {
         let head = whole.len() - record.len() - 1;
         // Each place within an object, number included.
         for cut in 262_144..262_158 {
-            let body = format!("[{}}},{}]", &whole[..head + cut], [&whole[..head], &whole[head + cut..]].concat());
+            let body = format!(
+                "[{}}},{}]",
+                &whole[..head + cut],
+                [&whole[..head], &whole[head + cut..]].concat()
+            );
             let taken = intake().take(body.into_bytes(), 0);
             assert_eq!(texts(&taken), [whole.strip_suffix('}').unwrap()], "cut at {cut}");
         }
         // What was not cut is as it was, however much it looks like telemetry.
-        let like = event("function", r#"{"n":1}"#) + "," + &event("platform.report", "2") + "," + &event("function", "\"x\"") + ",";
-        let record = event("function", &format!("[{}{}]", like.repeat(2000), event("function", "1")));
+        let like = event("function", r#"{"n":1}"#)
+            + ","
+            + &event("platform.report", "2")
+            + ","
+            + &event("function", "\"x\"")
+            + ",";
+        let record =
+            event("function", &format!("[{}{}]", like.repeat(2000), event("function", "1")));
         let taken = intake().take(body(std::slice::from_ref(&record)), 0);
         assert_eq!(texts(&taken), [record.strip_suffix('}').unwrap()]);
     }
@@ -758,11 +958,17 @@ mod tests {
         let record = r#"{"a":[{"b":12,"c":"text"},{"d":[1,2.5e3]}]}"#;
         let whole = event("function", record);
         let head = whole.len() - record.len() - 1;
-        let next = [event("function", r#""next""#), event("function", r#"{"x":[1]}"#), event("extension", "7"), event("platform.report", "{}")];
+        let next = [
+            event("function", r#""next""#),
+            event("function", r#"{"x":[1]}"#),
+            event("extension", "7"),
+            event("platform.report", "{}"),
+        ];
         for cut in 5..record.len() {
             let piece = format!("{}}}", &whole[..head + cut]);
             for first in 0..next.len() {
-                let following: Vec<String> = next.iter().cycle().skip(first).take(4).cloned().collect();
+                let following: Vec<String> =
+                    next.iter().cycle().skip(first).take(4).cloned().collect();
                 for same_post in [true, false] {
                     let mut intake = intake().with_min_cut_bytes(5);
                     let posts = if same_post {
@@ -770,12 +976,19 @@ mod tests {
                     } else {
                         vec![body(std::slice::from_ref(&piece)), body(&following)]
                     };
-                    let mut taken: Vec<ParsedBody> = posts.into_iter().map(|post| intake.take(post, 0)).collect();
+                    let mut taken: Vec<ParsedBody> =
+                        posts.into_iter().map(|post| intake.take(post, 0)).collect();
                     taken.push(intake.finish(0));
                     let found: Vec<String> = taken.iter().flat_map(texts).collect();
                     let unparsed = serde_json::to_string(&piece).unwrap();
-                    assert!(found[0].ends_with(&format!(r#""type":"unparsed","record":{unparsed}"#)), "cut at {cut}: {found:#?}");
-                    let whole: Vec<String> = following.iter().map(|event| event.strip_suffix('}').unwrap().to_owned()).collect();
+                    assert!(
+                        found[0].ends_with(&format!(r#""type":"unparsed","record":{unparsed}"#)),
+                        "cut at {cut}: {found:#?}"
+                    );
+                    let whole: Vec<String> = following
+                        .iter()
+                        .map(|event| event.strip_suffix('}').unwrap().to_owned())
+                        .collect();
                     assert_eq!(found[1..], whole, "cut at {cut}");
                     assert_eq!(taken.iter().map(|taken| taken.unparsed).sum::<u64>(), 1);
                 }
@@ -785,25 +998,44 @@ mod tests {
 
     #[test]
     fn a_record_does_not_end_by_chance_inside_another() {
-        let (piece, next) = (event("function", r#"{"a":"cut"#), event("function", r#"["}},{[","b"]"#));
+        let (piece, next) =
+            (event("function", r#"{"a":"cut"#), event("function", r#"["}},{[","b"]"#));
         let taken = intake().take(body(&[piece, next.clone(), event("function", "1")]), 0);
-        assert_eq!((texts(&taken)[1].as_str(), taken.unparsed), (next.strip_suffix('}').unwrap(), 1));
+        assert_eq!(
+            (texts(&taken)[1].as_str(), taken.unparsed),
+            (next.strip_suffix('}').unwrap(), 1)
+        );
         // Nor does it go on in what only looks like an envelope's further keys.
         let piece = event("function", r#"3,"b":"#);
         let taken = intake().take(body(&[piece, next.clone(), event("function", "1")]), 0);
-        assert_eq!((texts(&taken)[1].as_str(), taken.unparsed), (next.strip_suffix('}').unwrap(), 1));
+        assert_eq!(
+            (texts(&taken)[1].as_str(), taken.unparsed),
+            (next.strip_suffix('}').unwrap(), 1)
+        );
     }
 
     #[test]
     fn a_damaged_stretch_is_one_event_and_its_body_is_dropped() {
-        for stretch in ["1,".repeat(500_000), "{},".repeat(300_000), event("function", "AAAA").replace('A', "#").repeat(3000)] {
+        for stretch in [
+            "1,".repeat(500_000),
+            "{},".repeat(300_000),
+            event("function", "AAAA").replace('A', "#").repeat(3000),
+        ] {
             let bytes = format!("[{stretch}0]").into_bytes();
             let length = bytes.len();
             let taken = intake().take(bytes, 0);
-            assert_eq!((taken.unparsed, taken.batch.remaining().len(), taken.signals.len()), (1, 1, 1));
+            assert_eq!(
+                (taken.unparsed, taken.batch.remaining().len(), taken.signals.len()),
+                (1, 1, 1)
+            );
             let [record] = parts(&taken, 0, |event| [event.record]);
             assert!(serde_json::from_str::<String>(&record).unwrap().len() + 100 > length);
-            assert!(taken.batch.bytes().len() <= record.len() + 100, "{} for {}", taken.batch.bytes().len(), record.len());
+            assert!(
+                taken.batch.bytes().len() <= record.len() + 100,
+                "{} for {}",
+                taken.batch.bytes().len(),
+                record.len()
+            );
         }
     }
 
@@ -813,8 +1045,13 @@ mod tests {
         let taken = intake().take(vec![1; length], 0);
         assert_eq!(taken.batch.remaining().len(), 1);
         assert!(taken.batch.bytes().len() < MAX_TEXT_BYTES + 200);
-        let value: serde_json::Value = serde_json::from_str(&(texts(&taken)[0].clone() + "}")).unwrap();
-        assert_eq!(value["record"].as_str().unwrap().len() + value["truncatedBytes"].as_u64().unwrap() as usize, length);
+        let value: serde_json::Value =
+            serde_json::from_str(&(texts(&taken)[0].clone() + "}")).unwrap();
+        assert_eq!(
+            value["record"].as_str().unwrap().len()
+                + value["truncatedBytes"].as_u64().unwrap() as usize,
+            length
+        );
     }
 
     #[test]
@@ -829,21 +1066,34 @@ mod tests {
     fn what_is_repaired_stays_where_it_is() {
         let filler = "x".repeat(100_000);
         let pieces: Vec<String> =
-            [format!("{{\"m\":\"{filler}"), filler.clone(), format!("{filler}\"}}")].iter().map(|part| event("function", part)).collect();
+            [format!("{{\"m\":\"{filler}"), filler.clone(), format!("{filler}\"}}")]
+                .iter()
+                .map(|part| event("function", part))
+                .collect();
         let whole = event("function", &format!("\"{filler}\""));
         let bytes = body(&[pieces, vec![whole.clone()]].concat());
         let length = bytes.len();
         let taken = intake().take(bytes, 0);
         assert_eq!(texts(&taken)[1], whole.strip_suffix('}').unwrap());
-        assert_eq!((taken.batch.remaining().len(), taken.unparsed, taken.batch.bytes().len()), (2, 0, length));
+        assert_eq!(
+            (taken.batch.remaining().len(), taken.unparsed, taken.batch.bytes().len()),
+            (2, 0, length)
+        );
         // One bad byte costs one event's copy.
         let mut bytes = body(&[event("function", r#""bad byte: X""#), whole]);
         let bad = bytes.iter().position(|byte| *byte == b'X').unwrap();
         bytes[bad] = 0xff;
         let length = bytes.len();
         let taken = intake().take(bytes, 0);
-        assert_eq!(texts(&taken)[0], event("function", "\"bad byte: \u{fffd}\"").strip_suffix('}').unwrap());
-        assert!(taken.batch.bytes().len() < length + 100, "{} of {length}", taken.batch.bytes().len());
+        assert_eq!(
+            texts(&taken)[0],
+            event("function", "\"bad byte: \u{fffd}\"").strip_suffix('}').unwrap()
+        );
+        assert!(
+            taken.batch.bytes().len() < length + 100,
+            "{} of {length}",
+            taken.batch.bytes().len()
+        );
     }
 
     #[test]
@@ -871,7 +1121,8 @@ mod tests {
             (r#"{"requestId":"6d68ca"#, "6d68ca91-49c9", false),
             (r"{", "6d68ca91-49c9", false),
         ] {
-            let taken = intake.take(body(&[event("platform.runtimeDone", record), event("function", "1")]), 0);
+            let taken = intake
+                .take(body(&[event("platform.runtimeDone", record), event("function", "1")]), 0);
             let done = Signal::RuntimeDone { request_id: request_id.into(), at: None, failed };
             assert_eq!(taken.signals, [Signal::Damaged, done], "{record}");
             assert_eq!(taken.batch.remaining().len(), 2);
@@ -886,13 +1137,24 @@ mod tests {
         let taken = intake.take(body(&[log("announced"), log("forged")]), 0);
         assert_eq!(ids(&taken), [Some("announced".to_owned()), None]);
         assert!(taken.batch.remaining().iter().all(|event| event.cold_start));
-        let taken = intake.take(body(&[event("platform.start", r#"{"requestId":"r1"}"#), log("announced"), log("forged"), log("r1")]), 0);
+        let taken = intake.take(
+            body(&[
+                event("platform.start", r#"{"requestId":"r1"}"#),
+                log("announced"),
+                log("forged"),
+                log("r1"),
+            ]),
+            0,
+        );
         assert_eq!(ids(&taken), ["r1", "announced", "r1", "r1"].map(|id| Some(id.to_owned())));
         // A bounded number is remembered.
         for n in 0..MAX_INVOCATIONS {
             intake.invoked(&format!("later {n}"));
         }
-        assert_eq!(ids(&intake.take(body(&[log("announced"), log("later 0")]), 0)), ["r1", "later 0"].map(|id| Some(id.to_owned())));
+        assert_eq!(
+            ids(&intake.take(body(&[log("announced"), log("later 0")]), 0)),
+            ["r1", "later 0"].map(|id| Some(id.to_owned()))
+        );
         // Where invocations overlap, what a log says is all that is known.
         let mut overlapping = Intake::new(ALL, true);
         assert_eq!(ids(&overlapping.take(body(&[log("any")]), 0)), [Some("any".to_owned())]);
@@ -912,15 +1174,20 @@ mod tests {
             ]),
             0,
         );
-        let cold: Vec<bool> = taken.batch.remaining().iter().map(|event| event.cold_start).collect();
+        let cold: Vec<bool> =
+            taken.batch.remaining().iter().map(|event| event.cold_start).collect();
         assert_eq!(cold, [true, false, false, true, false, true]);
         assert_eq!(ids(&taken)[1], Some("before".to_owned()));
     }
 
     #[test]
     fn the_tenant_is_the_platforms_wherever_it_says_one() {
-        let start = |id: &str, tenant: &str| event("platform.start", &format!(r#"{{"requestId":"{id}"{tenant}}}"#));
-        let log = |id: &str, tenant: &str| event("function", &format!(r#"{{"requestId":"{id}","tenantId":"{tenant}"}}"#));
+        let start = |id: &str, tenant: &str| {
+            event("platform.start", &format!(r#"{{"requestId":"{id}"{tenant}}}"#))
+        };
+        let log = |id: &str, tenant: &str| {
+            event("function", &format!(r#"{{"requestId":"{id}","tenantId":"{tenant}"}}"#))
+        };
         let events = [
             start("r1", r#","tenantId":"blue""#),
             event("function", r#""text""#),
@@ -943,7 +1210,11 @@ mod tests {
                     (true, 3) => "red",
                     _ => expected,
                 };
-                assert_eq!(parts(&taken, n, |event| [event.tenant_id]), [expected], "{n} {overlapping}");
+                assert_eq!(
+                    parts(&taken, n, |event| [event.tenant_id]),
+                    [expected],
+                    "{n} {overlapping}"
+                );
             }
         }
     }
@@ -952,18 +1223,34 @@ mod tests {
     fn logs_name_their_trace_and_their_durable_execution() {
         let record = r#"{"trace_id":"1-62e9","executionArn":"arn:x","message":"m"}"#;
         let taken = intake().take(body(&[event("function", record)]), 0);
-        assert_eq!(parts(&taken, 0, |event| [event.trace_id, event.execution_arn]), ["1-62e9", "arn:x"]);
+        assert_eq!(
+            parts(&taken, 0, |event| [event.trace_id, event.execution_arn]),
+            ["1-62e9", "arn:x"]
+        );
         // In pieces, too, and where the body is dropped.
         let piece = |part: &str| event("function", part);
         let taken = intake().take(body(&[piece(&record[..30]), piece(&record[30..])]), 0);
-        assert_eq!(parts(&taken, 0, |event| [event.trace_id, event.execution_arn]), ["1-62e9", "arn:x"]);
-        let taken = intake().take(format!("[#,{}\n]", event("function", &record.replace("\"m\"", "\n\"m\""))).into_bytes(), 0);
-        assert_eq!(parts(&taken, 1, |event| [event.trace_id, event.execution_arn]), ["1-62e9", "arn:x"]);
+        assert_eq!(
+            parts(&taken, 0, |event| [event.trace_id, event.execution_arn]),
+            ["1-62e9", "arn:x"]
+        );
+        let taken = intake().take(
+            format!("[#,{}\n]", event("function", &record.replace("\"m\"", "\n\"m\"")))
+                .into_bytes(),
+            0,
+        );
+        assert_eq!(
+            parts(&taken, 1, |event| [event.trace_id, event.execution_arn]),
+            ["1-62e9", "arn:x"]
+        );
     }
 
     #[test]
     fn an_envelopes_keys_that_come_twice_are_kept() {
         let odd = r#"[{"time":"t","type":"function","record":"one","record":"two"}]"#;
-        assert_eq!(texts(&intake().take(odd.into(), 0)), [r#"{"time":"t","type":"function","record":"one","lambda.record":"two""#]);
+        assert_eq!(
+            texts(&intake().take(odd.into(), 0)),
+            [r#"{"time":"t","type":"function","record":"one","lambda.record":"two""#]
+        );
     }
 }

@@ -78,10 +78,21 @@ impl Listener {
 
     /// A listener that hands what it takes to `admission`. On Managed Instances invocations overlap, and AWS's emulator drops the path.
     #[must_use]
-    pub fn new(port: u16, filter: Filter, managed_instances: bool, admission: Admission, sandbox: Arc<Sandbox>, ledger: Arc<Ledger>) -> Listener {
-        let boot_id = std::fs::read_to_string(BOOT_ID).ok().map(|id| id.trim().to_owned()).filter(|id| !id.is_empty());
+    pub fn new(
+        port: u16,
+        filter: Filter,
+        managed_instances: bool,
+        admission: Admission,
+        sandbox: Arc<Sandbox>,
+        ledger: Arc<Ledger>,
+    ) -> Listener {
+        let boot_id = std::fs::read_to_string(BOOT_ID)
+            .ok()
+            .map(|id| id.trim().to_owned())
+            .filter(|id| !id.is_empty());
         let facts = sandbox.facts();
-        let function = [&facts.account_id, &facts.function_name, &facts.function_version].map(|fact| fact.as_deref().unwrap_or_default());
+        let function = [&facts.account_id, &facts.function_name, &facts.function_version]
+            .map(|fact| fact.as_deref().unwrap_or_default());
         let random = || format!("{}{}", random::hex16(), random::hex16());
         Listener {
             port,
@@ -104,7 +115,10 @@ impl Listener {
     /// An invocation begins.
     pub fn invoked(&self) {
         if self.destination.invoked() {
-            log::warn!("any-path", "for some invocations all POSTs were to another path than Lambda was given; from now on any path is taken");
+            log::warn!(
+                "any-path",
+                "for some invocations all POSTs were to another path than Lambda was given; from now on any path is taken"
+            );
         }
     }
 
@@ -144,11 +158,15 @@ impl Listener {
 
     /// The accept thread of a server has ended. Starts another one on the same socket, once there are file descriptors again.
     fn accept_again(self: &Arc<Self>, socket: &TcpListener) {
-        log::warn!("accept", "the telemetry listener could not accept a connection (too many open files?) and tries again");
+        log::warn!(
+            "accept",
+            "the telemetry listener could not accept a connection (too many open files?) and tries again"
+        );
         loop {
             // As many as a new server and its first connections need, before it is started.
             let enough: IoResult<Vec<TcpListener>> = (0..8).map(|_| socket.try_clone()).collect();
-            let started = enough.and_then(|_| self.serve_on(socket.try_clone()?, socket.try_clone()?));
+            let started =
+                enough.and_then(|_| self.serve_on(socket.try_clone()?, socket.try_clone()?));
             if started.is_ok() {
                 return;
             }
@@ -165,7 +183,9 @@ impl Listener {
                 Ok(intake) => break Some(intake),
                 Err(TryLockError::Poisoned(poisoned)) => break Some(poisoned.into_inner()),
                 // A thread that panicked with the lock never gives it back.
-                Err(TryLockError::WouldBlock) if panic::happened() || Instant::now() >= until => break None,
+                Err(TryLockError::WouldBlock) if panic::happened() || Instant::now() >= until => {
+                    break None;
+                }
                 Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(1)),
             }
         };
@@ -175,7 +195,10 @@ impl Listener {
                 let taken = intake.finish(epoch_ms(SystemTime::now()));
                 self.hand_over(taken);
             }
-            None => log::warn!("close", "a telemetry POST is still being read at SHUTDOWN; a cut record before it may be lost"),
+            None => log::warn!(
+                "close",
+                "a telemetry POST is still being read at SHUTDOWN; a cut record before it may be lost"
+            ),
         }
     }
 
@@ -208,7 +231,10 @@ impl Listener {
     fn handle(&self, mut request: Request) {
         if *request.method() != Method::Post || !self.destination.admits(request.url()) {
             self.ledger.refused_posts.add(1);
-            log::warn!("refused", "a request that is no POST to the path that Lambda was given is refused (HTTP 404)");
+            log::warn!(
+                "refused",
+                "a request that is no POST to the path that Lambda was given is refused (HTTP 404)"
+            );
             return discard(request, 0, 404);
         }
         let declared = request.body_length().unwrap_or(0);
@@ -276,13 +302,18 @@ impl Listener {
                 }
                 Some(message::Signal::Started(request_id))
             }
-            Signal::RuntimeDone { request_id, at, failed } => Some(message::Signal::Done { request_id, at, failed }),
+            Signal::RuntimeDone { request_id, at, failed } => {
+                Some(message::Signal::Done { request_id, at, failed })
+            }
             Signal::Report { request_id } => Some(message::Signal::Reported(request_id)),
             Signal::InitReport => Some(message::Signal::InitReported),
             Signal::LogsDropped { records, bytes } => {
                 self.ledger.platform_dropped_records.add(records);
                 self.ledger.platform_dropped_bytes.add(bytes);
-                log::warn!("logs-dropped", "Lambda dropped {records} log records ({bytes} bytes) before they reached the extension");
+                log::warn!(
+                    "logs-dropped",
+                    "Lambda dropped {records} log records ({bytes} bytes) before they reached the extension"
+                );
                 Some(message::Signal::Gap)
             }
             Signal::Damaged => Some(message::Signal::Gap),

@@ -99,7 +99,9 @@ impl Repair {
             None => self.other(body),
         };
         self.at = match &element {
-            Element::Whole(range) | Element::Damaged(range) | Element::Unfinished(range) => range.end,
+            Element::Whole(range) | Element::Damaged(range) | Element::Unfinished(range) => {
+                range.end
+            }
             Element::Cut(pieces) => pieces.last().map_or(self.end, |piece| piece.end),
         };
         Some(element)
@@ -139,11 +141,15 @@ impl Repair {
     /// Where the next event begins behind the one at `at`, without the comma between them, or the end.
     fn next_header(&self, body: &[u8]) -> usize {
         let this = Header::at(body, self.at);
-        let is_event = |next: &Header<'_>| this.as_ref().is_none_or(|this| is_not_before(next.time, this.time));
+        let is_event = |next: &Header<'_>| {
+            this.as_ref().is_none_or(|this| is_not_before(next.time, this.time))
+        };
         let mut from = self.at + 1;
         while let Some(found) = find(body, from, START) {
             let before = body.get(..found).unwrap_or_default().trim_ascii_end();
-            if before.last() == Some(&b',') && Header::at(body, found).is_some_and(|next| is_event(&next)) {
+            if before.last() == Some(&b',')
+                && Header::at(body, found).is_some_and(|next| is_event(&next))
+            {
                 return before.len().saturating_sub(1).max(self.at + 1);
             }
             from = found + 1;
@@ -203,7 +209,9 @@ impl<'r, 'b> Reading<'r, 'b> {
             Err(failed) => {
                 let boundary = if let Failed::At(brace) = failed { Some(brace) } else { None };
                 let likely = [self.taken, self.doubtful, boundary].into_iter().flatten().min();
-                let end = likely.or(self.data).map_or_else(|| self.repair.next_header(self.body), |brace| brace + 1);
+                let end = likely
+                    .or(self.data)
+                    .map_or_else(|| self.repair.next_header(self.body), |brace| brace + 1);
                 Element::Damaged(self.start..end)
             }
         }
@@ -211,7 +219,8 @@ impl<'r, 'b> Reading<'r, 'b> {
 
     fn read(&mut self) -> Result<Element, Failed> {
         while let Some(&byte) = self.body.get(self.at).filter(|_| self.at < self.repair.end) {
-            let plain = self.json.plain_text(self.body.get(self.at..self.repair.end).unwrap_or_default());
+            let plain =
+                self.json.plain_text(self.body.get(self.at..self.repair.end).unwrap_or_default());
             if plain > 0 {
                 self.at += plain;
                 self.repair.reads += plain;
@@ -221,7 +230,11 @@ impl<'r, 'b> Reading<'r, 'b> {
                 if self.at + 1 == self.repair.end {
                     return self.end_of_body();
                 }
-                let next = self.body.get(self.at..).filter(|rest| rest.starts_with(SEAM)).and_then(|_| Header::at(self.body, self.at + 2));
+                let next = self
+                    .body
+                    .get(self.at..)
+                    .filter(|rest| rest.starts_with(SEAM))
+                    .and_then(|_| Header::at(self.body, self.at + 2));
                 if let Some(next) = next
                     && self.is_seam(&next)?
                 {
@@ -255,7 +268,8 @@ impl<'r, 'b> Reading<'r, 'b> {
             return is_separated(self.body, self.at).then_some(Element::Whole(self.start..self.at));
         }
         let next = skip_separators(self.body, self.at);
-        if self.at != self.repair.end && (next == self.at || Header::at(self.body, next).is_none()) {
+        if self.at != self.repair.end && (next == self.at || Header::at(self.body, next).is_none())
+        {
             return None;
         }
         self.pieces.push(self.piece..self.at);
@@ -267,8 +281,10 @@ impl<'r, 'b> Reading<'r, 'b> {
         self.repair.reads += next.len;
         let behind = self.at + 2 + next.len;
         // Behind data that only looks like a header, Lambda's cut may follow at once.
-        let is_cut_again = behind + 1 == self.repair.end || self.body.get(behind..).is_some_and(|rest| rest.starts_with(SEAM));
-        let is_data = self.json.closes_object_in_array() && (is_cut_again || begins_value(self.body, behind));
+        let is_cut_again = behind + 1 == self.repair.end
+            || self.body.get(behind..).is_some_and(|rest| rest.starts_with(SEAM));
+        let is_data =
+            self.json.closes_object_in_array() && (is_cut_again || begins_value(self.body, behind));
         let is_continuation = self.is_log
             && !self.is_behind_record
             && next.kind == self.kind
@@ -302,8 +318,15 @@ impl<'r, 'b> Reading<'r, 'b> {
     fn end_of_body(&mut self) -> Result<Element, Failed> {
         let is_long = self.at - self.record >= self.repair.min_cut_bytes;
         let length = self.repair.end - self.start;
-        let lost = self.doubtful.is_some() || (self.taken.is_none() && self.data.is_some() && !is_long);
-        if !self.is_log || self.is_behind_record || self.repair.last || lost || length > MAX_HELD_BYTES || self.pieces.len() >= MAX_PIECES {
+        let lost =
+            self.doubtful.is_some() || (self.taken.is_none() && self.data.is_some() && !is_long);
+        if !self.is_log
+            || self.is_behind_record
+            || self.repair.last
+            || lost
+            || length > MAX_HELD_BYTES
+            || self.pieces.len() >= MAX_PIECES
+        {
             return Err(Failed::Anywhere);
         }
         Ok(Element::Unfinished(self.start..self.repair.end))
@@ -500,7 +523,10 @@ impl Json {
     }
 
     fn is_after_value(&self) -> bool {
-        matches!(self.state, State::AfterValue | State::Zero | State::Digits | State::Fraction | State::Exponent)
+        matches!(
+            self.state,
+            State::AfterValue | State::Zero | State::Digits | State::Fraction | State::Exponent
+        )
     }
 
     /// A whole value, of which only a number could go on.
@@ -528,7 +554,9 @@ impl Json {
         let blank = matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
         let to = |state| Some(Step::To(state));
         match (self.state, byte) {
-            (Value | FirstValue | FirstKey | Key | Colon | AfterValue, _) if blank => to(self.state),
+            (Value | FirstValue | FirstKey | Key | Colon | AfterValue, _) if blank => {
+                to(self.state)
+            }
             (FirstValue, b']') | (FirstKey, b'}') => Some(Step::Close),
             (Value | FirstValue, _) => match byte {
                 b'"' => to(Text(Role::Value)),
@@ -548,8 +576,12 @@ impl Json {
             (Text(role), b'\\') => to(Escape(role)),
             (Text(_), b' '..) => to(self.state),
             (Escape(role), b'u') => to(Hex(role, 4)),
-            (Escape(role), b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => to(Text(role)),
-            (Hex(role, missing), _) if byte.is_ascii_hexdigit() => to(if missing > 1 { Hex(role, missing - 1) } else { Text(role) }),
+            (Escape(role), b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
+                to(Text(role))
+            }
+            (Hex(role, missing), _) if byte.is_ascii_hexdigit() => {
+                to(if missing > 1 { Hex(role, missing - 1) } else { Text(role) })
+            }
             (Minus, b'0') => to(Zero),
             (Minus, b'1'..=b'9') | (Digits, b'0'..=b'9') => to(Digits),
             (Zero | Digits, b'.') => to(Point),
@@ -562,13 +594,15 @@ impl Json {
                 Some((next, rest)) if *next == byte => to(Word(rest)),
                 _ => None,
             },
-            (AfterValue | Zero | Digits | Fraction | Exponent, _) => match (self.is_object(0), byte) {
-                (Some(true), b'}') | (Some(false), b']') => Some(Step::Close),
-                (Some(true), b',') => to(Key),
-                (Some(false), b',') => to(Value),
-                (Some(_), _) if blank => to(AfterValue),
-                _ => None,
-            },
+            (AfterValue | Zero | Digits | Fraction | Exponent, _) => {
+                match (self.is_object(0), byte) {
+                    (Some(true), b'}') | (Some(false), b']') => Some(Step::Close),
+                    (Some(true), b',') => to(Key),
+                    (Some(false), b',') => to(Value),
+                    (Some(_), _) if blank => to(AfterValue),
+                    _ => None,
+                }
+            }
             _ => None,
         }
     }
@@ -593,7 +627,12 @@ mod tests {
                 Element::Unfinished(range) => format!("unfinished:{}", text(range)),
             });
         }
-        assert!(repair.reads <= (MAX_READS + 2) * body.len() + 100, "{} of {}", repair.reads, body.len());
+        assert!(
+            repair.reads <= (MAX_READS + 2) * body.len() + 100,
+            "{} of {}",
+            repair.reads,
+            body.len()
+        );
         all
     }
 
@@ -601,7 +640,10 @@ mod tests {
     fn a_record_cut_within_a_post_is_joined() {
         let next = format!(r#"{HEAD}"next"}}"#);
         let body = format!(r#"[{HEAD}{{"message":"AAAA}},{HEAD}BBBB}},{HEAD}CCCC"}}}},{next}]"#);
-        assert_eq!(elements(&body, MIN_CUT_BYTES), [format!(r#"{HEAD}{{"message":"AAAABBBBCCCC"}}}}"#), next]);
+        assert_eq!(
+            elements(&body, MIN_CUT_BYTES),
+            [format!(r#"{HEAD}{{"message":"AAAABBBBCCCC"}}}}"#), next]
+        );
         let body = format!(r#"[{HEAD}"AAAA}},{HEAD}BBBB"}}]"#);
         assert_eq!(elements(&body, MIN_CUT_BYTES), [format!(r#"{HEAD}"AAAABBBB"}}"#)]);
     }
@@ -617,8 +659,11 @@ mod tests {
     fn pieces_of_other_types_or_times_are_none() {
         let other = HEAD.replace("function", "extension");
         let late = HEAD.replace(":45.", ":48.");
-        for next in [format!(r#"{other}BBBB"}}}}"#), format!(r#"{late}BBBB"}}}}"#), format!(r#"{}"BBBB"}}"#, HEAD.replace("function", "platform.x"))]
-        {
+        for next in [
+            format!(r#"{other}BBBB"}}}}"#),
+            format!(r#"{late}BBBB"}}}}"#),
+            format!(r#"{}"BBBB"}}"#, HEAD.replace("function", "platform.x")),
+        ] {
             let body = format!(r#"[{HEAD}{{"message":"AAAA}},{next}]"#);
             let elements = elements(&body, MIN_CUT_BYTES);
             assert_eq!(elements[0], format!(r#"damaged:{HEAD}{{"message":"AAAA}}"#));
@@ -636,7 +681,10 @@ mod tests {
     #[test]
     fn garbage_comes_back_as_it_is() {
         let body = format!(r#"[{{"broken":,{HEAD}"fine"}}]"#);
-        assert_eq!(elements(&body, MIN_CUT_BYTES), [r#"damaged:{"broken":"#.to_owned(), format!(r#"{HEAD}"fine"}}"#)]);
+        assert_eq!(
+            elements(&body, MIN_CUT_BYTES),
+            [r#"damaged:{"broken":"#.to_owned(), format!(r#"{HEAD}"fine"}}"#)]
+        );
         assert_eq!(elements("<html>", MIN_CUT_BYTES), ["damaged:<html>"]);
         assert_eq!(elements("[1, \"a\",{}]", MIN_CUT_BYTES), ["damaged:1", "damaged:\"a\"", "{}"]);
         assert!(elements(" [ ] ", MIN_CUT_BYTES).is_empty());
@@ -647,9 +695,18 @@ mod tests {
         let unclosed = format!("{HEAD}[{{\"a\":1}},");
         let starts = format!("{HEAD}{{\"message\":\"AAAA}},");
         let many = 3000;
-        for element in
-            [unclosed.as_str(), &starts, "{\"time\":\"", "{\"a\":[", "[", "1,", "{},", "\"", &format!("{HEAD}[[[[}},"), &format!("{HEAD}\"}},")]
-        {
+        for element in [
+            unclosed.as_str(),
+            &starts,
+            "{\"time\":\"",
+            "{\"a\":[",
+            "[",
+            "1,",
+            "{},",
+            "\"",
+            &format!("{HEAD}[[[[}},"),
+            &format!("{HEAD}\"}},"),
+        ] {
             let body = format!("[{}]", element.repeat(many));
             for min_cut_bytes in [0, 1000, MIN_CUT_BYTES] {
                 // The bound is asserted inside.
@@ -688,16 +745,26 @@ mod tests {
         ];
         let agree = |text: &str| {
             let mut json = Json::default();
-            let accepted = text.bytes().all(|byte| (json.is_closed() && byte.is_ascii_whitespace()) || json.read(byte)) && json.is_whole();
-            let serde = serde_json::from_str::<&serde_json::value::RawValue>(text.trim_ascii_start()).is_ok();
+            let accepted = text
+                .bytes()
+                .all(|byte| (json.is_closed() && byte.is_ascii_whitespace()) || json.read(byte))
+                && json.is_whole();
+            let serde =
+                serde_json::from_str::<&serde_json::value::RawValue>(text.trim_ascii_start())
+                    .is_ok();
             assert_eq!(accepted, serde, "{text}");
         };
         for sample in samples {
             agree(sample);
             // And each of them with one byte less or another.
-            for at in (0..sample.len()).filter(|at| sample.is_char_boundary(*at) && sample.is_char_boundary(at + 1)) {
+            for at in (0..sample.len())
+                .filter(|at| sample.is_char_boundary(*at) && sample.is_char_boundary(at + 1))
+            {
                 agree(&format!("{}{}", &sample[..at], &sample[at + 1..]));
-                for other in ["0", "1", "-", ".", "e", "\"", "\\", "{", "}", "[", "]", ",", ":", " ", "u", "t"] {
+                for other in [
+                    "0", "1", "-", ".", "e", "\"", "\\", "{", "}", "[", "]", ",", ":", " ", "u",
+                    "t",
+                ] {
                     agree(&format!("{}{other}{}", &sample[..at], &sample[at + 1..]));
                 }
             }

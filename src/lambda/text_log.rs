@@ -80,9 +80,16 @@ mod tests {
 
     #[test]
     fn text_logs_as_lambda_writes_them() {
-        for record in [r#""""#, r#""hello\n""#, r#""a \"b\" \\ \/ \b\f\n\r\t é日🎉""#, r#""\u00e9\ud83c\udf89""#] {
+        for record in [
+            r#""""#,
+            r#""hello\n""#,
+            r#""a \"b\" \\ \/ \b\f\n\r\t é日🎉""#,
+            r#""\u00e9\ud83c\udf89""#,
+        ] {
             for kind in ["function", "extension"] {
-                let log = format!(r#"{{"time":"2026-11-23T09:15:45.012Z","type":"{kind}","record":{record}}}"#);
+                let log = format!(
+                    r#"{{"time":"2026-11-23T09:15:45.012Z","type":"{kind}","record":{record}}}"#
+                );
                 assert_eq!(read(&format!("[{log},")), Some((log.as_str(), record, kind)));
             }
         }

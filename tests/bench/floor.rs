@@ -51,7 +51,9 @@ fn run() -> io::Result<()> {
     );
     lambda.exchange(subscribe.as_bytes())?;
 
-    let next = format!("GET /2020-01-01/extension/event/next HTTP/1.1\r\nHost: {api}\r\nLambda-Extension-Identifier: {id}\r\n\r\n");
+    let next = format!(
+        "GET /2020-01-01/extension/event/next HTTP/1.1\r\nHost: {api}\r\nLambda-Extension-Identifier: {id}\r\n\r\n"
+    );
     loop {
         let (_, event) = lambda.exchange(next.as_bytes())?;
         if find(&event, b"\"SHUTDOWN\"").is_some() {
@@ -75,7 +77,9 @@ fn listen(listener: &TcpListener, bodies: &Sender<Vec<u8>>) {
         std::thread::spawn(move || {
             let mut lambda = Connection { stream, ahead: Vec::new() };
             while let Ok((_, body)) = lambda.message() {
-                if lambda.stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").is_err() || bodies.send(body).is_err() {
+                if lambda.stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").is_err()
+                    || bodies.send(body).is_err()
+                {
                     break;
                 }
             }
@@ -157,7 +161,8 @@ impl Connection {
         };
         let mut body = self.ahead.split_off(end);
         let head = String::from_utf8_lossy(&std::mem::take(&mut self.ahead)).into_owned();
-        let length = header(&head, "content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+        let length =
+            header(&head, "content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
         let have = body.len();
         if have > length {
             self.ahead = body.split_off(length);

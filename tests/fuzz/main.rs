@@ -50,13 +50,27 @@ fn events(rng: &mut Rng) -> Vec<String> {
         let mark = marker(n);
         let filler = "é\\\"日 ".repeat(rng.usize(0..40));
         let (kind, record) = match rng.u8(0..9) {
-            0 => ("platform.start", format!(r#"{{"requestId":"{mark}","functionArn":"arn:aws:lambda:x"}}"#)),
-            1 => ("platform.runtimeDone", format!(r#"{{"requestId":"{mark}","status":"success"}}"#)),
-            2 => ("platform.report", format!(r#"{{"requestId":"{mark}","tracing":{{"value":"Root=1-2;Parent=3"}}}}"#)),
-            3 => ("function", format!(r#"{{"level":"INFO","requestId":"r","message":"{mark}{filler}"}}"#)),
+            0 => (
+                "platform.start",
+                format!(r#"{{"requestId":"{mark}","functionArn":"arn:aws:lambda:x"}}"#),
+            ),
+            1 => {
+                ("platform.runtimeDone", format!(r#"{{"requestId":"{mark}","status":"success"}}"#))
+            }
+            2 => (
+                "platform.report",
+                format!(r#"{{"requestId":"{mark}","tracing":{{"value":"Root=1-2;Parent=3"}}}}"#),
+            ),
+            3 => (
+                "function",
+                format!(r#"{{"level":"INFO","requestId":"r","message":"{mark}{filler}"}}"#),
+            ),
             4 => ("function", format!(r#"[[["{mark}",{filler:?}]],null,1e400]"#)),
             5 => ("extension", format!(r#""{mark} \ud800 {filler}""#)),
-            6 => ("platform.logsDropped", format!(r#"{{"droppedRecords":1,"droppedBytes":2,"reason":"{mark}"}}"#)),
+            6 => (
+                "platform.logsDropped",
+                format!(r#"{{"droppedRecords":1,"droppedBytes":2,"reason":"{mark}"}}"#),
+            ),
             7 => ("novel", format!(r#"{{"time":"x","type":"y","record":"{mark}"}}"#)),
             _ => ("function", format!(r#""{mark}{filler}""#)),
         };
@@ -77,8 +91,20 @@ fn outside_markers(bytes: &[u8]) -> Vec<usize> {
 
 /// Breaks a body in some of the ways in which bodies are broken.
 fn mutate(rng: &mut Rng, bytes: &mut Vec<u8>) {
-    const TOKENS: [&str; 12] =
-        ["{", "}", "[", "]", ",", "\"", "\\", "\n", "{\"time\":\"", "},{\"time\":\"t\",\"type\":\"function\",\"record\":", "\u{0}", "null"];
+    const TOKENS: [&str; 12] = [
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        "\"",
+        "\\",
+        "\n",
+        "{\"time\":\"",
+        "},{\"time\":\"t\",\"type\":\"function\",\"record\":",
+        "\u{0}",
+        "null",
+    ];
     for _ in 0..rng.usize(1..6) {
         let places = outside_markers(bytes);
         let Some(&at) = rng.choice(&places) else { return };
@@ -99,7 +125,8 @@ fn lines(batch: &Batch) -> Vec<String> {
         envelope.line(event, batch.bytes(), &mut out);
         let line = String::from_utf8(out).unwrap();
         assert!(line.ends_with("}\n") && line.matches('\n').count() == 1, "{line:?}");
-        serde_json::from_str::<&serde_json::value::RawValue>(&line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
+        serde_json::from_str::<&serde_json::value::RawValue>(&line)
+            .unwrap_or_else(|error| panic!("{error}: {line:?}"));
         line
     };
     batch.remaining().iter().map(line).collect()
@@ -110,7 +137,8 @@ fn whole_bodies_come_out_whole() {
     rounds(2000, |rng| {
         let events = events(rng);
         let separator = *rng.choice([",", " , ", ",\n"].iter()).unwrap();
-        let taken = Intake::new(ALL, rng.bool()).take(format!("[{}]", events.join(separator)).into_bytes(), 0);
+        let taken = Intake::new(ALL, rng.bool())
+            .take(format!("[{}]", events.join(separator)).into_bytes(), 0);
         let lines = lines(&taken.batch);
         assert_eq!((lines.len(), taken.unparsed), (events.len(), 0));
         for (line, event) in lines.iter().zip(&events) {
@@ -134,7 +162,11 @@ fn broken_bodies_lose_nothing() {
         }
         found += &lines(&intake.finish(0).batch).concat();
         // A request id stands in the record and once more as the envelope's, and a log names its invocation: at least as often as sent.
-        assert!(found.matches("marker").count() >= expected, "of {expected} {} in {found}", found.matches("marker").count());
+        assert!(
+            found.matches("marker").count() >= expected,
+            "of {expected} {} in {found}",
+            found.matches("marker").count()
+        );
     });
 }
 
@@ -153,10 +185,20 @@ fn both_ways_of_reading_a_body_agree() {
             let taken = intake.take(body, 0);
             let events = taken.batch.remaining().iter();
             let parts = |event: &Event| {
-                let [text, id] = [event.text, event.request_id].map(|span| span.of(taken.batch.bytes()).to_vec());
-                (String::from_utf8(text).unwrap(), String::from_utf8(id).unwrap(), event.cold_start, event.number)
+                let [text, id] = [event.text, event.request_id]
+                    .map(|span| span.of(taken.batch.bytes()).to_vec());
+                (
+                    String::from_utf8(text).unwrap(),
+                    String::from_utf8(id).unwrap(),
+                    event.cold_start,
+                    event.number,
+                )
             };
-            (events.map(parts).collect::<Vec<_>>(), taken.signals, lines(&intake.finish(0).batch).len())
+            (
+                events.map(parts).collect::<Vec<_>>(),
+                taken.signals,
+                lines(&intake.finish(0).batch).len(),
+            )
         };
         assert_eq!(read(body.clone()), read(by_serde), "{}", String::from_utf8_lossy(&body));
     });
@@ -187,6 +229,10 @@ fn answers_of_any_kind_are_read() {
         let value: Vec<u8> = (0..rng.usize(0..30)).map(|_| rng.u8(32..127)).collect();
         headers.insert("x-amzn-errortype", http::HeaderValue::from_bytes(&value).unwrap());
         let failure = read_error(rng.u16(300..600), &headers, &body);
-        assert!(!failure.code.is_empty() && failure.code.len() <= 64 && failure.code.chars().all(|c| c.is_ascii_graphic()));
+        assert!(
+            !failure.code.is_empty()
+                && failure.code.len() <= 64
+                && failure.code.chars().all(|c| c.is_ascii_graphic())
+        );
     });
 }

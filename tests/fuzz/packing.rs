@@ -13,12 +13,17 @@ use sha2::{Digest, Sha256};
 /// Key and data of each record on the wire.
 fn records(request: &mut Request) -> Vec<(String, Vec<u8>)> {
     let hash = request.finish(&Stream::Name("s".to_owned()));
-    let expected: String = Sha256::digest(request.body()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let expected: String =
+        Sha256::digest(request.body()).iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(hash, expected);
     let value: serde_json::Value = serde_json::from_slice(request.body()).unwrap();
     let text = |record: &serde_json::Value, key: &str| record[key].as_str().unwrap().to_owned();
     let records = value["Records"].as_array().unwrap().iter();
-    records.map(|record| (text(record, "PartitionKey"), STANDARD.decode(text(record, "Data")).unwrap())).collect()
+    records
+        .map(|record| {
+            (text(record, "PartitionKey"), STANDARD.decode(text(record, "Data")).unwrap())
+        })
+        .collect()
 }
 
 proptest! {

@@ -12,8 +12,13 @@ fn check(kinesis: &Kinesis, change: impl FnOnce(&mut Command)) -> (bool, String)
     let keys = kinesis.credentials();
     let mut command = runner_command();
     command.arg("--check").env_clear();
-    command.env("AWS_REGION", kinesis.region()).env("AWS_ENDPOINT_URL_KINESIS", kinesis.url()).env("KINESIS_TELEMETRY_STREAM", kinesis.stream_name());
-    command.env("AWS_ACCESS_KEY_ID", &keys.access_key_id).env("AWS_SECRET_ACCESS_KEY", &keys.secret_access_key);
+    command
+        .env("AWS_REGION", kinesis.region())
+        .env("AWS_ENDPOINT_URL_KINESIS", kinesis.url())
+        .env("KINESIS_TELEMETRY_STREAM", kinesis.stream_name());
+    command
+        .env("AWS_ACCESS_KEY_ID", &keys.access_key_id)
+        .env("AWS_SECRET_ACCESS_KEY", &keys.secret_access_key);
     command.env("AWS_SESSION_TOKEN", keys.session_token.as_deref().unwrap_or_default());
     if let Some(bundle) = kinesis.ca_bundle() {
         command.env("AWS_CA_BUNDLE", bundle);
@@ -42,9 +47,16 @@ fn wrong((good, said): (bool, String), parts: &[&str]) {
 fn all_is_well() {
     for kinesis in [Kinesis::start(), Kinesis::builder().tls().start()] {
         let (good, said) = check(&kinesis, |_| {});
-        assert!(good && said.contains("one record was taken") && said.ends_with("OK: Kinesis accepted a test record\n"), "{said}");
+        assert!(
+            good && said.contains("one record was taken")
+                && said.ends_with("OK: Kinesis accepted a test record\n"),
+            "{said}"
+        );
         let account = kinesis.account();
-        assert_eq!((account.events.len(), account.of_type("kinesis-telemetry.check").len()), (1, 1));
+        assert_eq!(
+            (account.events.len(), account.of_type("kinesis-telemetry.check").len()),
+            (1, 1)
+        );
     }
 }
 
@@ -53,9 +65,15 @@ fn an_arn_and_a_misspelt_setting() {
     let kinesis = Kinesis::start();
     let arn = kinesis.stream_arn().to_owned();
     let (good, said) = check(&kinesis, |command| {
-        command.env("KINESIS_TELEMETRY_STREAM", &arn).env("KINESIS_TELEMETRY_STREM", "x").env_remove("AWS_REGION");
+        command
+            .env("KINESIS_TELEMETRY_STREAM", &arn)
+            .env("KINESIS_TELEMETRY_STREM", "x")
+            .env_remove("AWS_REGION");
     });
-    assert!(good && said.contains("KINESIS_TELEMETRY_STREM is no setting") && said.contains(&arn), "{said}");
+    assert!(
+        good && said.contains("KINESIS_TELEMETRY_STREM is no setting") && said.contains(&arn),
+        "{said}"
+    );
 }
 
 #[test]
@@ -74,7 +92,13 @@ fn a_wrong_stream() {
     let answer = check(&kinesis, |command| {
         command.env("KINESIS_TELEMETRY_STREAM", "telemetri");
     });
-    wrong(answer, &["ResourceNotFoundException", "set KINESIS_TELEMETRY_STREAM: there is no stream telemetri in region us-east-1"]);
+    wrong(
+        answer,
+        &[
+            "ResourceNotFoundException",
+            "set KINESIS_TELEMETRY_STREAM: there is no stream telemetri in region us-east-1",
+        ],
+    );
 }
 
 #[test]
@@ -82,7 +106,14 @@ fn no_permission() {
     let kinesis = Kinesis::start();
     let text = "User: arn:aws:sts::123456789012:assumed-role/f/f is not authorized to perform: kinesis:PutRecords";
     kinesis.fault(Fault::error_text(400, "AccessDeniedException", text));
-    wrong(check(&kinesis, |_| {}), &["AccessDeniedException", text, "kinesis:PutRecords on arn:aws:kinesis:us-east-1:<account>:stream/telemetry"]);
+    wrong(
+        check(&kinesis, |_| {}),
+        &[
+            "AccessDeniedException",
+            text,
+            "kinesis:PutRecords on arn:aws:kinesis:us-east-1:<account>:stream/telemetry",
+        ],
+    );
 }
 
 #[test]
@@ -127,7 +158,10 @@ fn a_bad_certificate_authority() {
 fn no_network() {
     let kinesis = Kinesis::start();
     kinesis.refuse_connections();
-    wrong(check(&kinesis, |_| {}), &["ConnectionFailed", "can be reached from here", "VPC endpoint"]);
+    wrong(
+        check(&kinesis, |_| {}),
+        &["ConnectionFailed", "can be reached from here", "VPC endpoint"],
+    );
     let answer = check(&kinesis, |command| {
         command.env("AWS_ENDPOINT_URL_KINESIS", "http://no-such-host.invalid/");
     });
@@ -149,30 +183,45 @@ fn a_skewed_clock_is_noted_and_corrected() {
         let kinesis = Kinesis::start();
         kinesis.move_clock(seconds);
         let (good, said) = check(&kinesis, |_| {});
-        assert!(good && said.contains("set the clock right") && said.contains(&format!("seconds {side} AWS's")), "{said}");
+        assert!(
+            good && said.contains("set the clock right")
+                && said.contains(&format!("seconds {side} AWS's")),
+            "{said}"
+        );
     }
 }
 
 #[test]
 fn roles_and_their_refusals() {
     let own = Credentials::default();
-    let role = Credentials { access_key_id: "ASIACHECKROLEEXAMPLE".to_owned(), ..Credentials::default() };
+    let role =
+        Credentials { access_key_id: "ASIACHECKROLEEXAMPLE".to_owned(), ..Credentials::default() };
     let kinesis = Kinesis::builder().credentials(role.clone()).start();
     let identity = Identity::start(&role, &own);
     let arn = "arn:aws:iam::210987654321:role/writer";
     let with_role = |command: &mut Command| {
-        command.env("AWS_ACCESS_KEY_ID", &own.access_key_id).env("KINESIS_TELEMETRY_ROLE_ARN", arn).env("AWS_ENDPOINT_URL_STS", identity.sts_url());
+        command
+            .env("AWS_ACCESS_KEY_ID", &own.access_key_id)
+            .env("KINESIS_TELEMETRY_ROLE_ARN", arn)
+            .env("AWS_ENDPOINT_URL_STS", identity.sts_url());
     };
     let (good, said) = check(&kinesis, with_role);
     assert!(good && said.contains(&format!("role: {arn} is assumed")), "{said}");
     for (status, code, part) in [
-        (403, "AccessDenied", "allow the function's role sts:AssumeRole on arn:aws:iam::210987654321:role/writer"),
+        (
+            403,
+            "AccessDenied",
+            "allow the function's role sts:AssumeRole on arn:aws:iam::210987654321:role/writer",
+        ),
         (403, "RegionDisabledException", "activate STS for region us-east-1"),
         (403, "ExpiredToken", "get fresh credentials"),
         (503, "ServiceUnavailable", "can be reached from here"),
     ] {
         identity.refuses(Some((status, code, "as STS says it")));
-        wrong(check(&kinesis, with_role), &[&format!("AssumeRole.{code}"), "AWS says: as STS says it", part]);
+        wrong(
+            check(&kinesis, with_role),
+            &[&format!("AssumeRole.{code}"), "AWS says: as STS says it", part],
+        );
     }
 }
 
@@ -184,12 +233,20 @@ fn a_role_is_only_reported_as_assumed_when_it_was() {
     let cases: [(&str, &[(&str, &str)]); 4] = [
         ("CaBundle", &[("AWS_CA_BUNDLE", "/nowhere.pem")]),
         ("BadCredentials", &[("AWS_SESSION_TOKEN", "to\nken")]),
-        ("ContainerCredentials.ConnectionFailed", &[("AWS_ACCESS_KEY_ID", ""), ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:9/")]),
+        (
+            "ContainerCredentials.ConnectionFailed",
+            &[
+                ("AWS_ACCESS_KEY_ID", ""),
+                ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:9/"),
+            ],
+        ),
         ("AssumeRole.ConnectionFailed", &[("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:9/")]),
     ];
     for (code, variables) in cases {
         let answer = check(&kinesis, |command| {
-            command.env("KINESIS_TELEMETRY_ROLE_ARN", "arn:aws:iam::210987654321:role/writer").env("AWS_ENDPOINT_URL_STS", identity.sts_url());
+            command
+                .env("KINESIS_TELEMETRY_ROLE_ARN", "arn:aws:iam::210987654321:role/writer")
+                .env("AWS_ENDPOINT_URL_STS", identity.sts_url());
             command.envs(variables.iter().copied());
         });
         assert!(!answer.1.contains("is assumed"), "{}", answer.1);
@@ -198,9 +255,17 @@ fn a_role_is_only_reported_as_assumed_when_it_was() {
     // Assumed, and refused by Kinesis after that.
     kinesis.fault(Fault::error(400, "AccessDeniedException"));
     let answer = check(&kinesis, |command| {
-        command.env("KINESIS_TELEMETRY_ROLE_ARN", "arn:aws:iam::210987654321:role/writer").env("AWS_ENDPOINT_URL_STS", identity.sts_url());
+        command
+            .env("KINESIS_TELEMETRY_ROLE_ARN", "arn:aws:iam::210987654321:role/writer")
+            .env("AWS_ENDPOINT_URL_STS", identity.sts_url());
     });
-    wrong(answer, &["role/writer is assumed", "allow arn:aws:iam::210987654321:role/writer the action kinesis:PutRecords"]);
+    wrong(
+        answer,
+        &[
+            "role/writer is assumed",
+            "allow arn:aws:iam::210987654321:role/writer the action kinesis:PutRecords",
+        ],
+    );
 }
 
 #[test]
@@ -218,9 +283,17 @@ fn plain_http_to_another_machine_is_noted() {
 #[test]
 fn an_answer_cannot_move_the_cursor() {
     let kinesis = Kinesis::start();
-    kinesis.fault(Fault::error_text(400, "Bad\u{1b}[2K\nok    Kinesis", "\u{1b}[1A\u{9b}2Kone record was taken\u{202e}\nok    Kinesis: forged"));
+    kinesis.fault(Fault::error_text(
+        400,
+        "Bad\u{1b}[2K\nok    Kinesis",
+        "\u{1b}[1A\u{9b}2Kone record was taken\u{202e}\nok    Kinesis: forged",
+    ));
     let answer = check(&kinesis, |_| {});
-    assert!(answer.1.chars().all(|c| c == '\n' || c == ' ' || c.is_ascii_graphic()), "{:?}", answer.1);
+    assert!(
+        answer.1.chars().all(|c| c == '\n' || c == ' ' || c.is_ascii_graphic()),
+        "{:?}",
+        answer.1
+    );
     assert!(answer.1.lines().all(|line| !line.starts_with("ok    Kinesis")), "{}", answer.1);
     wrong(answer, &["Bad2KokKinesis: HTTP 400"]);
 }

@@ -45,7 +45,9 @@ use kinesis_telemetry_extension::dispatch::spares::Spares;
 use kinesis_telemetry_extension::event::{Batch, Event, Span};
 use kinesis_telemetry_extension::kinesis::response::RecordOutcome;
 use kinesis_telemetry_extension::ledger::Ledger;
-use sandbox::{Fault, Invocation, InvokeReport, Kinesis, Lambda, LambdaBuilder, Which, ms, wait_until};
+use sandbox::{
+    Fault, Invocation, InvokeReport, Kinesis, Lambda, LambdaBuilder, Which, ms, wait_until,
+};
 use serde_json::Value;
 
 use crate::{extension, ledger};
@@ -74,8 +76,13 @@ fn end(lambda: &Lambda) {
 
 /// The most requests that delivered nothing, in any second. The time is taken here, so a little less than a second is looked at.
 fn fruitless_in_a_second(kinesis: &Kinesis) -> usize {
-    let times: Vec<Instant> = kinesis.puts().iter().filter(|put| put.stored() == 0).map(|put| put.at).collect();
-    times.iter().map(|first| times.iter().filter(|at| **at >= *first && **at - *first < ms(950)).count()).max().unwrap_or(0)
+    let times: Vec<Instant> =
+        kinesis.puts().iter().filter(|put| put.stored() == 0).map(|put| put.at).collect();
+    times
+        .iter()
+        .map(|first| times.iter().filter(|at| **at >= *first && **at - *first < ms(950)).count())
+        .max()
+        .unwrap_or(0)
 }
 
 /// The ledgers in the last lines that were printed, oldest first.
@@ -85,7 +92,10 @@ fn printed_ledgers(lambda: &Lambda) -> Vec<Value> {
 }
 
 fn dropped(ledger: &Value) -> u64 {
-    ["queue", "rejected", "undelivered"].iter().map(|why| ledger["dropped"][why].as_u64().unwrap()).sum()
+    ["queue", "rejected", "undelivered"]
+        .iter()
+        .map(|why| ledger["dropped"][why].as_u64().unwrap())
+        .sum()
 }
 
 fn spool_folder(lambda: &Lambda) -> PathBuf {
@@ -93,12 +103,19 @@ fn spool_folder(lambda: &Lambda) -> PathBuf {
 }
 
 fn files(folder: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(folder).map(|entries| entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect());
+    let entries = std::fs::read_dir(folder).map(|entries| {
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    });
     entries.unwrap_or_default()
 }
 
 fn signal(pid: i32, name: &str) -> bool {
-    Command::new("kill").args([name, &pid.to_string()]).stderr(Stdio::null()).status().unwrap().success()
+    Command::new("kill")
+        .args([name, &pid.to_string()])
+        .stderr(Stdio::null())
+        .status()
+        .unwrap()
+        .success()
 }
 
 // --- after Kinesis says no -------------------------------------------------------------------------------------------------------------
@@ -127,14 +144,28 @@ fn a_refusal_of_whole_requests_that_passes_drops_nothing() {
 fn a_refusal_of_whole_requests_that_stays_is_an_outage_and_drops_nothing() {
     for record in ["lines", "event"] {
         let kinesis = Kinesis::start();
-        let lambda = extension(&kinesis).setting("RECORD", record).setting("FLUSH_TIMEOUT_MS", "1500").timeout(ms(30_000)).start();
+        let lambda = extension(&kinesis)
+            .setting("RECORD", record)
+            .setting("FLUSH_TIMEOUT_MS", "1500")
+            .timeout(ms(30_000))
+            .start();
         lambda.init().unwrap();
         kinesis.fault(Fault::error(400, "InvalidArgumentException"));
-        let reports: Vec<InvokeReport> = (0..4).map(|round| invoke(&lambda, lines(&format!("round {round} line"), 100))).collect();
+        let reports: Vec<InvokeReport> = (0..4)
+            .map(|round| invoke(&lambda, lines(&format!("round {round} line"), 100)))
+            .collect();
         // One flush, and then probes at the most.
-        assert!(reports.iter().filter(|report| report.held > ms(1400)).count() <= 1, "{:?}", reports.iter().map(|r| r.held).collect::<Vec<_>>());
+        assert!(
+            reports.iter().filter(|report| report.held > ms(1400)).count() <= 1,
+            "{:?}",
+            reports.iter().map(|r| r.held).collect::<Vec<_>>()
+        );
         assert!(kinesis.puts().len() <= 30, "{record}: {} requests", kinesis.puts().len());
-        assert!(fruitless_in_a_second(&kinesis) <= FRUITLESS, "{record}: {}", fruitless_in_a_second(&kinesis));
+        assert!(
+            fruitless_in_a_second(&kinesis) <= FRUITLESS,
+            "{record}: {}",
+            fruitless_in_a_second(&kinesis)
+        );
         kinesis.clear_faults();
         end(&lambda);
         kinesis.account().compare(&lambda.sent()).assert_clean();
@@ -145,12 +176,26 @@ fn a_refusal_of_whole_requests_that_stays_is_an_outage_and_drops_nothing() {
 /// Sends 24 lines, one of which fails for good; then it is let through.
 fn one_bad_record(code: &str) {
     let kinesis = Kinesis::builder().shards(4).start();
-    let lambda = extension(&kinesis).setting("RECORD", "event").setting("PARTITION_KEY", "random").setting("FLUSH_TIMEOUT_MS", "1500").start();
+    let lambda = extension(&kinesis)
+        .setting("RECORD", "event")
+        .setting("PARTITION_KEY", "random")
+        .setting("FLUSH_TIMEOUT_MS", "1500")
+        .start();
     lambda.init().unwrap();
     kinesis.fault(Fault::records(Which::Containing(b"bad apple".to_vec()), code));
-    invoke(&lambda, lines("before", 12).text("bad apple").lines((0..12).map(|n| format!("after {n}"))).timeout(ms(20_000)));
+    invoke(
+        &lambda,
+        lines("before", 12)
+            .text("bad apple")
+            .lines((0..12).map(|n| format!("after {n}")))
+            .timeout(ms(20_000)),
+    );
     let account = kinesis.account();
-    assert_eq!((account.containing("before").len(), account.containing("after").len()), (12, 12), "{code}");
+    assert_eq!(
+        (account.containing("before").len(), account.containing("after").len()),
+        (12, 12),
+        "{code}"
+    );
     let report = invoke(&lambda, lines("later", 3).timeout(ms(20_000)));
     // What failed through a whole flush holds no later one.
     assert!(report.held < ms(1400), "{code}: {:?}", report.held);
@@ -181,7 +226,11 @@ fn records_that_fail_by_themselves_are_no_storm() {
         invoke(&lambda, lines("line", 10));
         let requests = kinesis.puts().len();
         assert!((2..=30).contains(&requests), "{code}: {requests} requests in one flush of 3 s");
-        assert!(fruitless_in_a_second(&kinesis) <= FRUITLESS, "{code}: {}", fruitless_in_a_second(&kinesis));
+        assert!(
+            fruitless_in_a_second(&kinesis) <= FRUITLESS,
+            "{code}: {}",
+            fruitless_in_a_second(&kinesis)
+        );
         kinesis.clear_faults();
         end(&lambda);
         kinesis.account().compare(&lambda.sent()).assert_clean();
@@ -195,12 +244,17 @@ fn the_last_ledger_is_no_storm() {
         let lambda = extension(&kinesis).start();
         lambda.init().unwrap();
         invoke(&lambda, lines("line", 10));
-        kinesis.fault(Fault::records(Which::Containing(b"kinesis-telemetry.ledger".to_vec()), code));
+        kinesis
+            .fault(Fault::records(Which::Containing(b"kinesis-telemetry.ledger".to_vec()), code));
         end(&lambda);
         let tries = kinesis.puts().iter().filter(|put| put.failed() > 0).count();
         assert!((2..=5).contains(&tries), "{code}: {tries} requests for the last ledger");
         kinesis.account().compare(&lambda.sent()).assert_clean();
-        assert!(lambda.stderr().iter().any(|line| line.contains("the ledger could not be sent")), "{:?}", lambda.stderr());
+        assert!(
+            lambda.stderr().iter().any(|line| line.contains("the ledger could not be sent")),
+            "{:?}",
+            lambda.stderr()
+        );
     }
 }
 
@@ -234,10 +288,16 @@ fn a_crash_while_kinesis_hangs_loses_nothing() {
 #[test]
 fn a_reset_with_a_large_queue_loses_nothing_uncounted() {
     let kinesis = Kinesis::start();
-    let lambda = extension(&kinesis).setting("QUEUE_BYTES", "67108864").setting("MAX_AGE_MS", "900000").timeout(ms(60_000)).start();
+    let lambda = extension(&kinesis)
+        .setting("QUEUE_BYTES", "67108864")
+        .setting("MAX_AGE_MS", "900000")
+        .timeout(ms(60_000))
+        .start();
     lambda.init().unwrap();
     kinesis.fault(Fault::hang());
-    let crashing = Invocation::new().run(|lambda| assert_eq!(lambda.flood(20, 1000, 300).unwrap().refused, 0)).crashes();
+    let crashing = Invocation::new()
+        .run(|lambda| assert_eq!(lambda.flood(20, 1000, 300).unwrap().refused, 0))
+        .crashes();
     let reset = lambda.invoke(crashing).unwrap().reset.unwrap();
     assert!(reset.is_clean(), "{reset:?} {:?}", lambda.stderr());
     let left = files(&spool_folder(&lambda));
@@ -317,13 +377,23 @@ fn what_is_answered_during_the_last_ledger_is_sent() {
     let answered = answered.into_inner();
     assert!(answered > 0);
     // One may be taken whose answer the end of the process cuts off.
-    assert!((answered..=answered + 1).contains(&(stored + lost as usize)), "{answered} were answered 200, {stored} stored, {lost} counted as lost");
-    assert!(ledger(&kinesis)["received"].as_u64().unwrap() as usize >= answered, "the ledger speaks of them");
+    assert!(
+        (answered..=answered + 1).contains(&(stored + lost as usize)),
+        "{answered} were answered 200, {stored} stored, {lost} counted as lost"
+    );
+    assert!(
+        ledger(&kinesis)["received"].as_u64().unwrap() as usize >= answered,
+        "the ledger speaks of them"
+    );
 }
 
 /// From its second process on no file that the extension writes can grow, as on a disk that is full, once the file `full` is there.
 fn with_a_disk_that_fills_up(builder: LambdaBuilder) -> LambdaBuilder {
-    builder.runner(&["sh", "-c", "if [ -e full ]; then trap '' XFSZ; ulimit -f 0; fi; exec \"$0\" \"$@\""])
+    builder.runner(&[
+        "sh",
+        "-c",
+        "if [ -e full ]; then trap '' XFSZ; ulimit -f 0; fi; exec \"$0\" \"$@\"",
+    ])
 }
 
 #[test]
@@ -338,9 +408,14 @@ fn a_reset_with_a_full_disk_keeps_what_is_there_and_counts_the_rest() {
     assert!(!kept.is_empty());
     std::fs::write(lambda.directory().join("full"), "").unwrap();
     // The second process takes it over, cannot send it, and ends with a disk that takes nothing.
-    let reset = lambda.invoke(lines("nowhere to go", 20).work(ms(500)).crashes()).unwrap().reset.unwrap();
+    let reset =
+        lambda.invoke(lines("nowhere to go", 20).work(ms(500)).crashes()).unwrap().reset.unwrap();
     assert!(reset.is_clean(), "{reset:?}");
-    assert!(files(&spool_folder(&lambda)).len() >= kept.len(), "{kept:?} {:?}", files(&spool_folder(&lambda)));
+    assert!(
+        files(&spool_folder(&lambda)).len() >= kept.len(),
+        "{kept:?} {:?}",
+        files(&spool_folder(&lambda))
+    );
     let lost = printed_ledgers(&lambda).last().map_or(0, dropped) as usize;
     assert!(lost >= 20, "{:?}", lambda.stderr());
     kinesis.clear_faults();
@@ -356,17 +431,27 @@ fn a_reset_with_a_full_disk_keeps_what_is_there_and_counts_the_rest() {
 #[test]
 fn a_reset_with_a_full_disk_forgets_no_part_of_what_is_in_memory() {
     let kinesis = Kinesis::start();
-    let lambda = with_a_disk_that_fills_up(extension(&kinesis)).setting("QUEUE_BYTES", "33554432").timeout(ms(30_000)).start();
+    let lambda = with_a_disk_that_fills_up(extension(&kinesis))
+        .setting("QUEUE_BYTES", "33554432")
+        .timeout(ms(30_000))
+        .start();
     std::fs::write(lambda.directory().join("full"), "").unwrap();
     lambda.init().unwrap();
     kinesis.fault(Fault::error(400, "InvalidArgumentException"));
-    let crashing = Invocation::new().run(|lambda| assert_eq!(lambda.flood(10, 1000, 300).unwrap().refused, 0)).work(ms(1000)).crashes();
+    let crashing = Invocation::new()
+        .run(|lambda| assert_eq!(lambda.flood(10, 1000, 300).unwrap().refused, 0))
+        .work(ms(1000))
+        .crashes();
     let reset = lambda.invoke(crashing).unwrap().reset.unwrap();
     assert!(reset.is_clean(), "{reset:?}");
     let ledgers = printed_ledgers(&lambda);
     let ledger = ledgers.last().unwrap();
     assert!(dropped(ledger) >= 10_000, "{ledger}");
-    assert_eq!(ledger["received"].as_u64().unwrap(), dropped(ledger) + ledger["delivered"].as_u64().unwrap(), "{ledger}");
+    assert_eq!(
+        ledger["received"].as_u64().unwrap(),
+        dropped(ledger) + ledger["delivered"].as_u64().unwrap(),
+        "{ledger}"
+    );
     assert_eq!(ledger["waiting"], 0, "{ledger}");
 }
 
@@ -384,7 +469,9 @@ fn a_kill_with_a_segment_on_its_way_counts_the_repeats() {
     let kinesis = Arc::new(kinesis);
     let seen = Arc::clone(&kinesis);
     let killed = Invocation::new().run(move |lambda| {
-        wait_until(ms(10_000), "the segment to be on its way", || seen.account().containing("on its way").len() == 100);
+        wait_until(ms(10_000), "the segment to be on its way", || {
+            seen.account().containing("on its way").len() == 100
+        });
         lambda.kill();
     });
     assert!(lambda.invoke(killed.work(ms(1000))).is_err());
@@ -400,10 +487,15 @@ fn a_kill_with_a_segment_on_its_way_counts_the_repeats() {
 #[test]
 fn taking_over_a_large_spool_holds_no_invocation() {
     let kinesis = Kinesis::builder().count_only().start();
-    let lambda = extension(&kinesis).setting("QUEUE_BYTES", "1048576").setting("FLUSH_TIMEOUT_MS", "1000").timeout(ms(120_000)).start();
+    let lambda = extension(&kinesis)
+        .setting("QUEUE_BYTES", "1048576")
+        .setting("FLUSH_TIMEOUT_MS", "1000")
+        .timeout(ms(120_000))
+        .start();
     lambda.init().unwrap();
     kinesis.fault(Fault::hang());
-    let filling = Invocation::new().run(|lambda| assert_eq!(lambda.flood(90, 1000, 300).unwrap().refused, 0));
+    let filling =
+        Invocation::new().run(|lambda| assert_eq!(lambda.flood(90, 1000, 300).unwrap().refused, 0));
     invoke(&lambda, filling);
     lambda.kill();
     assert!(lambda.invoke(Invocation::new()).is_err());
@@ -430,18 +522,27 @@ fn taking_over_a_large_spool_holds_no_invocation() {
 fn a_loud_invocation_is_sent_for_as_long_as_it_lasts() {
     for mode in ["next", "end"] {
         let kinesis = Kinesis::builder().count_only().start();
-        let builder = extension(&kinesis).setting("FLUSH", mode).setting("FLUSH_TIMEOUT_MS", "500").setting("MAX_AGE_MS", "900000");
+        let builder = extension(&kinesis)
+            .setting("FLUSH", mode)
+            .setting("FLUSH_TIMEOUT_MS", "500")
+            .setting("MAX_AGE_MS", "900000");
         let lambda = builder.setting("QUEUE_BYTES", "67108864").timeout(ms(120_000)).start();
         lambda.init().unwrap();
         kinesis.fault(Fault::delay(ms(200)));
         // Ends at its limit, with full requests still queued.
-        invoke(&lambda, Invocation::new().run(|lambda| assert_eq!(lambda.flood(15, 1000, 300).unwrap().refused, 0)));
+        invoke(
+            &lambda,
+            Invocation::new()
+                .run(|lambda| assert_eq!(lambda.flood(15, 1000, 300).unwrap().refused, 0)),
+        );
         let kinesis = Arc::new(kinesis);
         let seen = Arc::clone(&kinesis);
         let loud = Invocation::new().run(move |lambda| {
             assert_eq!(lambda.flood(5, 1000, 300).unwrap().refused, 0);
             // Less than one request may wait for its age.
-            wait_until(ms(60_000), "what is queued to be sent inside the invocation", || seen.counted().events >= 20_000 - 4000);
+            wait_until(ms(60_000), "what is queued to be sent inside the invocation", || {
+                seen.counted().events >= 20_000 - 4000
+            });
         });
         invoke(&lambda, loud);
         end(&lambda);
@@ -450,7 +551,9 @@ fn a_loud_invocation_is_sent_for_as_long_as_it_lasts() {
 }
 
 fn runtime_done(request_id: &str) -> String {
-    format!(r#"{{"time":"2026-11-23T09:15:45.012Z","type":"platform.runtimeDone","record":{{"requestId":"{request_id}","status":"success"}}}}"#)
+    format!(
+        r#"{{"time":"2026-11-23T09:15:45.012Z","type":"platform.runtimeDone","record":{{"requestId":"{request_id}","status":"success"}}}}"#
+    )
 }
 
 #[test]
@@ -464,7 +567,9 @@ fn an_older_end_behind_the_awaited_one_changes_nothing() {
     for n in 0..3 {
         let id = format!("0d68ca91-49c9-448d-89b8-7ca3e6dc66a{n}");
         let body = format!("[{},{}]", runtime_done(&id), runtime_done(&older));
-        let awaited = lines("awaited", 3).request_id(&id).run(move |lambda| assert_eq!(lambda.post_raw(body.as_bytes()).unwrap(), 200));
+        let awaited = lines("awaited", 3)
+            .request_id(&id)
+            .run(move |lambda| assert_eq!(lambda.post_raw(body.as_bytes()).unwrap(), 200));
         let report = invoke(&lambda, awaited);
         assert!(report.held < ms(10_000), "{:?}", report.held);
     }
@@ -480,14 +585,20 @@ fn logs_dropped_end_the_wait_of_their_own_invocation_only() {
     let gap = r#"{"droppedBytes":12345,"droppedRecords":123,"reason":"slow"}"#;
     for n in 0..3 {
         // Once while its end is awaited, and once with the end.
-        let dropping = Invocation::new().event("platform.logsDropped", gap).work(ms(100)).event("platform.logsDropped", gap);
+        let dropping = Invocation::new()
+            .event("platform.logsDropped", gap)
+            .work(ms(100))
+            .event("platform.logsDropped", gap);
         invoke(&lambda, dropping);
         let text = format!("in the next one {n}");
         let report = invoke(&lambda, Invocation::new().work(ms(300)).text(&text));
         assert!(report.next.unwrap() >= report.done, "its end was awaited");
         let account = kinesis.account();
         assert_eq!(account.containing(&text).len(), 1);
-        assert_eq!(account.of_type("platform.runtimeDone").last().unwrap().request_id.as_deref(), Some(report.request_id.as_str()));
+        assert_eq!(
+            account.of_type("platform.runtimeDone").last().unwrap().request_id.as_deref(),
+            Some(report.request_id.as_str())
+        );
     }
     end(&lambda);
     kinesis.account().compare(&lambda.sent()).assert_clean();
@@ -497,7 +608,8 @@ fn logs_dropped_end_the_wait_of_their_own_invocation_only() {
 fn a_flush_without_time_is_no_failure_of_kinesis() {
     let kinesis = Kinesis::start();
     // Each end arrives when the time of its flush is over.
-    let builder = extension(&kinesis).setting("FLUSH_TIMEOUT_MS", "50").setting("BUFFER_TIMEOUT_MS", "600");
+    let builder =
+        extension(&kinesis).setting("FLUSH_TIMEOUT_MS", "50").setting("BUFFER_TIMEOUT_MS", "600");
     let lambda = builder.timeout(ms(20_000)).start();
     lambda.init().unwrap();
     for n in 0..8 {
@@ -514,7 +626,10 @@ fn a_flush_without_time_is_no_failure_of_kinesis() {
 #[test]
 fn a_send_of_the_invocation_before_adds_nothing_to_the_hold() {
     let kinesis = Kinesis::start();
-    let builder = extension(&kinesis).setting("FLUSH", "next").setting("MAX_AGE_MS", "100").setting("FLUSH_TIMEOUT_MS", "3000");
+    let builder = extension(&kinesis)
+        .setting("FLUSH", "next")
+        .setting("MAX_AGE_MS", "100")
+        .setting("FLUSH_TIMEOUT_MS", "3000");
     let lambda = builder.timeout(ms(30_000)).start();
     lambda.init().unwrap();
     kinesis.fault(Fault::hang());
@@ -536,13 +651,21 @@ fn every_held_millisecond_is_in_the_ledger() {
         invoke(&lambda, lines("queued", 5));
         kinesis.fault(Fault::delay(ms(1200)));
         // In `next` the function ends while the flush is under way.
-        let held: Vec<Duration> = (0..2).map(|n| invoke(&lambda, lines(&format!("round {n}"), 5).work(ms(50))).held).collect();
+        let held: Vec<Duration> = (0..2)
+            .map(|n| invoke(&lambda, lines(&format!("round {n}"), 5).work(ms(50))).held)
+            .collect();
         kinesis.clear_faults();
         end(&lambda);
         let ledger = ledger(&kinesis);
-        let (most, sum) = (held.iter().max().unwrap().as_millis() as u64, held.iter().sum::<Duration>().as_millis() as u64);
+        let (most, sum) = (
+            held.iter().max().unwrap().as_millis() as u64,
+            held.iter().sum::<Duration>().as_millis() as u64,
+        );
         assert!(most > 900, "{mode}: {held:?}");
-        let (max, total) = (ledger["holdMs"]["max"].as_u64().unwrap(), ledger["holdMs"]["total"].as_u64().unwrap());
+        let (max, total) = (
+            ledger["holdMs"]["max"].as_u64().unwrap(),
+            ledger["holdMs"]["total"].as_u64().unwrap(),
+        );
         // The end's own time is a whole millisecond, and a busy machine is late to pass `/next` on.
         assert!(max + 150 >= most && max <= most + 20, "{mode}: held {held:?}, {ledger}");
         assert!(total + 300 >= sum && total <= sum + 300, "{mode}: held {held:?}, {ledger}");
@@ -594,7 +717,13 @@ impl Bare {
         };
         let spares = Arc::new(Spares::new(Arc::clone(&gauge)));
         let core = Core::new(settings, packer, Arc::clone(&gauge), spares, Arc::clone(&ledger));
-        Bare { core, gauge, ledger, now: Now { mono: Instant::now(), wall: 1_795_425_345_000 }, invoked: 0 }
+        Bare {
+            core,
+            gauge,
+            ledger,
+            now: Now { mono: Instant::now(), wall: 1_795_425_345_000 },
+            invoked: 0,
+        }
     }
 
     /// Both clocks go on.
@@ -604,20 +733,31 @@ impl Bare {
     }
 
     fn telemetry(&mut self, signals: Vec<Signal>, text: &str) {
-        let body = format!(r#"{{"time":"2026-11-23T09:15:45.012Z","type":"function","record":"{text}""#).into_bytes();
-        let (text, record) = (Span::new(&(0..body.len())), Span::new(&(body.len() - text.len() - 2..body.len())));
+        let body =
+            format!(r#"{{"time":"2026-11-23T09:15:45.012Z","type":"function","record":"{text}""#)
+                .into_bytes();
+        let (text, record) =
+            (Span::new(&(0..body.len())), Span::new(&(body.len() - text.len() - 2..body.len())));
         let event = Event { text, record, number: 1, ..Event::default() };
         self.ledger.received.add(1);
         let batch = Batch::new(body, vec![event]);
         let charge = self.gauge.try_charge(batch.cost());
-        self.core.on(self.now, Message::Telemetry { at: self.now.mono, signals, load: Load::Events(batch), charge });
+        self.core.on(
+            self.now,
+            Message::Telemetry { at: self.now.mono, signals, load: Load::Events(batch), charge },
+        );
     }
 
     fn invoke(&mut self) -> Arc<str> {
         self.invoked += 1;
         let request_id: Arc<str> = format!("r{}", self.invoked).into();
         let deadline = Deadline::after(self.now.mono, ms(60_000), Limit::Invocation);
-        let invoked = Message::Invoked { at: self.now.mono, ticket: self.invoked, request_id: Arc::clone(&request_id), deadline };
+        let invoked = Message::Invoked {
+            at: self.now.mono,
+            ticket: self.invoked,
+            request_id: Arc::clone(&request_id),
+            deadline,
+        };
         self.core.on(self.now, invoked);
         request_id
     }
@@ -631,7 +771,8 @@ impl Bare {
                 Step::Send { mut parcel, .. } => {
                     parcel.request.seal();
                     sent.extend(parcel.request.data().flatten());
-                    let outcomes = (0..parcel.request.len()).map(|_| RecordOutcome::Taken).collect();
+                    let outcomes =
+                        (0..parcel.request.len()).map(|_| RecordOutcome::Taken).collect();
                     Outcome::Sent(parcel, Ok(outcomes))
                 }
                 _ => Outcome::Done,
@@ -653,7 +794,10 @@ fn a_busy_sandbox_sends_its_periodic_ledger() {
             bare.telemetry(vec![Signal::Started(Arc::clone(&id))], &"loud ".repeat(120_000));
         }
         let (sent, _) = bare.work();
-        ledgers += String::from_utf8(sent).unwrap().matches(r#""type":"kinesis-telemetry.ledger""#).count();
+        ledgers += String::from_utf8(sent)
+            .unwrap()
+            .matches(r#""type":"kinesis-telemetry.ledger""#)
+            .count();
         bare.pass(ms(60_000));
     }
     assert!((11..=12).contains(&ledgers), "{ledgers} ledgers in an hour");
@@ -682,12 +826,18 @@ fn a_clock_that_is_set_back_delays_nothing() {
 /// The peak in KiB when POSTs of one log each arrive, of so many bytes, while Kinesis hangs.
 fn peak(queue: u64, spool: u64, record_bytes: u64, log: usize, posts: usize, escaped: bool) -> u64 {
     let kinesis = Kinesis::builder().count_only().start();
-    let builder = extension(&kinesis).setting("QUEUE_BYTES", &queue.to_string()).setting("SPOOL_BYTES", &spool.to_string());
-    let lambda = builder.setting("RECORD_BYTES", &record_bytes.to_string()).timeout(ms(120_000)).start();
+    let builder = extension(&kinesis)
+        .setting("QUEUE_BYTES", &queue.to_string())
+        .setting("SPOOL_BYTES", &spool.to_string());
+    let lambda =
+        builder.setting("RECORD_BYTES", &record_bytes.to_string()).timeout(ms(120_000)).start();
     lambda.init().unwrap();
     kinesis.fault(Fault::hang());
     let word = if escaped { r#"say \"no\" "# } else { "large log " };
-    let body = format!(r#"[{{"time":"2026-11-23T09:15:45.012Z","type":"function","record":"{}"}}]"#, word.repeat(log / word.len()));
+    let body = format!(
+        r#"[{{"time":"2026-11-23T09:15:45.012Z","type":"function","record":"{}"}}]"#,
+        word.repeat(log / word.len())
+    );
     let flood = Invocation::new().run(move |lambda| {
         for _ in 0..posts {
             assert_eq!(lambda.post_raw(body.as_bytes()).unwrap(), 200);
@@ -703,10 +853,17 @@ fn peak(queue: u64, spool: u64, record_bytes: u64, log: usize, posts: usize, esc
 
 #[test]
 fn large_logs_keep_to_the_bound_of_memory() {
-    for (queue, spool, log, posts) in [(64 << 20, 0, 255 * 1024, 400), (64 << 20, 64 << 20, 255 * 1024, 400), (64 << 20, 64 << 20, 1_000_000, 100)] {
+    for (queue, spool, log, posts) in [
+        (64 << 20, 0, 255 * 1024, 400),
+        (64 << 20, 64 << 20, 255 * 1024, 400),
+        (64 << 20, 64 << 20, 1_000_000, 100),
+    ] {
         for escaped in [false, true] {
             let peak = peak(queue, spool, 1 << 20, log, posts, escaped);
-            assert!(peak < (queue >> 10) + SLACK_KIB, "{peak} KiB with QUEUE_BYTES={queue}, SPOOL_BYTES={spool} and logs of {log} bytes");
+            assert!(
+                peak < (queue >> 10) + SLACK_KIB,
+                "{peak} KiB with QUEUE_BYTES={queue}, SPOOL_BYTES={spool} and logs of {log} bytes"
+            );
         }
     }
 }
@@ -725,12 +882,23 @@ fn a_stdout_that_nobody_drains_holds_nothing() {
     let kinesis = Kinesis::start();
     // A pipe that this shell keeps open, and nobody reads.
     let fifo = "rm -f pipe; mkfifo pipe; exec 9<>pipe; exec \"$0\" \"$@\" >&9";
-    let builder = extension(&kinesis).runner(&["sh", "-c", fifo]).setting("FALLBACK", "log").setting("SPOOL_BYTES", "0");
-    let lambda = builder.setting("QUEUE_BYTES", "1048576").setting("FLUSH_TIMEOUT_MS", "500").timeout(ms(60_000)).start();
+    let builder = extension(&kinesis)
+        .runner(&["sh", "-c", fifo])
+        .setting("FALLBACK", "log")
+        .setting("SPOOL_BYTES", "0");
+    let lambda = builder
+        .setting("QUEUE_BYTES", "1048576")
+        .setting("FLUSH_TIMEOUT_MS", "500")
+        .timeout(ms(60_000))
+        .start();
     lambda.init().unwrap();
     kinesis.fault(Fault::error(400, "AccessDeniedException"));
     for _ in 0..3 {
-        let report = invoke(&lambda, Invocation::new().run(|lambda| assert_eq!(lambda.flood(10, 1000, 300).unwrap().refused, 0)));
+        let report = invoke(
+            &lambda,
+            Invocation::new()
+                .run(|lambda| assert_eq!(lambda.flood(10, 1000, 300).unwrap().refused, 0)),
+        );
         assert!(report.held < ms(5000), "{:?}", report.held);
     }
     let report = lambda.shutdown("spindown");

@@ -37,7 +37,8 @@ fn one_invocation(lambda: &Lambda, invocation: Invocation) -> String {
 fn every_record_arrives_byte_for_byte_with_its_request_id() {
     let kinesis = Kinesis::start();
     let lambda = extension(&kinesis).start();
-    let invocation = RECORDS.iter().fold(Invocation::new(), |invocation, record| invocation.raw(*record));
+    let invocation =
+        RECORDS.iter().fold(Invocation::new(), |invocation, record| invocation.raw(*record));
     one_invocation(&lambda, invocation);
     kinesis.account().compare(&lambda.sent()).assert_clean();
     assert_eq!(lambda.stderr(), Vec::<String>::new());
@@ -55,14 +56,19 @@ fn text_and_json_logs_of_several_invocations_have_the_right_request_id() {
         lambda.init().unwrap();
         let mut ids = Vec::new();
         for n in 0..4 {
-            let report = lambda.invoke(Invocation::new().text(&format!("line of {n}")).json(&json!({"n": n}))).unwrap();
+            let report = lambda
+                .invoke(Invocation::new().text(&format!("line of {n}")).json(&json!({"n": n})))
+                .unwrap();
             ids.push(report.request_id);
         }
         assert!(lambda.shutdown("spindown").is_clean());
         let account = kinesis.account();
         account.compare(&lambda.sent()).assert_clean();
         for (n, id) in ids.iter().enumerate() {
-            assert_eq!(account.containing(&format!("line of {n}"))[0].request_id.as_deref(), Some(id.as_str()));
+            assert_eq!(
+                account.containing(&format!("line of {n}"))[0].request_id.as_deref(),
+                Some(id.as_str())
+            );
         }
         assert_eq!(account.containing("in init")[0].request_id, None);
     }
@@ -71,7 +77,11 @@ fn text_and_json_logs_of_several_invocations_have_the_right_request_id() {
 #[test]
 fn the_full_envelope_says_everything_that_is_known() {
     let kinesis = Kinesis::start();
-    let lambda = extension(&kinesis).function("orders", "7").account("210987654321").setting("TAGS", "team=payments,stage=a \"b\"").start();
+    let lambda = extension(&kinesis)
+        .function("orders", "7")
+        .account("210987654321")
+        .setting("TAGS", "team=payments,stage=a \"b\"")
+        .start();
     let tracing = "Root=1-62e900b2-710d76f009d6e7785905449a;Parent=0efbd19962d95b05;Sampled=1";
     lambda.init().unwrap();
     let cold = lambda.invoke(Invocation::new().text("cold").tracing(tracing)).unwrap();
@@ -106,7 +116,8 @@ fn the_full_envelope_says_everything_that_is_known() {
 #[test]
 fn slim_says_what_a_sandbox_is_only_once() {
     let kinesis = Kinesis::start();
-    let lambda = extension(&kinesis).setting("ENVELOPE", "slim").setting("TAGS", "team=payments").start();
+    let lambda =
+        extension(&kinesis).setting("ENVELOPE", "slim").setting("TAGS", "team=payments").start();
     one_invocation(&lambda, Invocation::new().text("hello"));
     let account = kinesis.account();
     account.compare(&lambda.sent()).assert_clean();
@@ -118,7 +129,10 @@ fn slim_says_what_a_sandbox_is_only_once() {
     assert!(first["eventId"].as_str().unwrap().starts_with(&process));
     let line = account.containing("hello")[0];
     let keys: Vec<String> = line.json().as_object().unwrap().keys().cloned().collect();
-    assert_eq!(keys.iter().map(String::as_str).collect::<HashSet<_>>(), HashSet::from(["time", "type", "record", "requestId", "eventId"]));
+    assert_eq!(
+        keys.iter().map(String::as_str).collect::<HashSet<_>>(),
+        HashSet::from(["time", "type", "record", "requestId", "eventId"])
+    );
 }
 
 #[test]
@@ -158,7 +172,10 @@ fn one_event_a_record_keeps_to_500_records_a_request() {
 fn no_record_is_larger_than_the_setting() {
     let kinesis = Kinesis::builder().record_bytes(5000).start();
     let lambda = extension(&kinesis).setting("RECORD_BYTES", "5000").start();
-    one_invocation(&lambda, Invocation::new().lines((0..300).map(|n| format!("{n} {}", "y".repeat(n * 10)))));
+    one_invocation(
+        &lambda,
+        Invocation::new().lines((0..300).map(|n| format!("{n} {}", "y".repeat(n * 10)))),
+    );
     kinesis.account().compare(&lambda.sent()).assert_clean();
     assert!(kinesis.puts().iter().map(|put| put.largest_record).max().unwrap() <= 5000);
 }
@@ -185,7 +202,10 @@ fn an_event_larger_than_a_record_is_cut_and_counted() {
 fn partition_keys_spread_or_hold_together() {
     for (setting, shards) in [("sandbox", 1), ("function", 1), ("random", 4), ("request", 4)] {
         let kinesis = Kinesis::builder().shards(4).start();
-        let lambda = extension(&kinesis).setting("PARTITION_KEY", setting).setting("RECORD", "event").start();
+        let lambda = extension(&kinesis)
+            .setting("PARTITION_KEY", setting)
+            .setting("RECORD", "event")
+            .start();
         lambda.init().unwrap();
         let mut ids = Vec::new();
         for _ in 0..40 {
@@ -195,12 +215,17 @@ fn partition_keys_spread_or_hold_together() {
         kinesis.account().compare(&lambda.sent()).assert_clean();
         let records = kinesis.records();
         // The extension's own events go by the sandbox.
-        let telemetry: Vec<_> = records.iter().filter(|record| !record.data.windows(18).any(|w| w == b"kinesis-telemetry.")).collect();
+        let telemetry: Vec<_> = records
+            .iter()
+            .filter(|record| !record.data.windows(18).any(|w| w == b"kinesis-telemetry."))
+            .collect();
         let used: HashSet<_> = telemetry.iter().map(|record| record.shard).collect();
         assert_eq!(used.len(), shards, "{setting}");
         match setting {
             "function" => assert!(telemetry.iter().all(|record| record.partition_key == "orders")),
-            "request" => assert!(ids.iter().all(|id| telemetry.iter().filter(|record| record.partition_key == *id).count() >= 4)),
+            "request" => assert!(ids.iter().all(|id| {
+                telemetry.iter().filter(|record| record.partition_key == *id).count() >= 4
+            })),
             _ => {}
         }
     }
@@ -216,9 +241,11 @@ fn unknown_event_types_and_keys_pass() {
          "record":{"multi":
             "line"}, "extra":{"k":1}, "region":"mars"},
         {"type":"novel","record":"no time at all"}]"#;
-    let invocation = Invocation::new().event("platform.somethingNew", r#"{"requestId":"r-1","new":true}"#).run(move |lambda| {
-        assert_eq!(lambda.post_raw(strange.as_bytes()).unwrap(), 200);
-    });
+    let invocation = Invocation::new()
+        .event("platform.somethingNew", r#"{"requestId":"r-1","new":true}"#)
+        .run(move |lambda| {
+            assert_eq!(lambda.post_raw(strange.as_bytes()).unwrap(), 200);
+        });
     lambda.invoke(invocation).unwrap();
     assert!(lambda.shutdown("spindown").is_clean());
     let account = kinesis.account();
@@ -227,12 +254,21 @@ fn unknown_event_types_and_keys_pass() {
     let lines: Vec<String> = kinesis
         .records()
         .iter()
-        .flat_map(|r| r.data.split(|b| *b == b'\n').map(|l| String::from_utf8_lossy(l).into_owned()).collect::<Vec<_>>())
+        .flat_map(|r| {
+            r.data
+                .split(|b| *b == b'\n')
+                .map(|l| String::from_utf8_lossy(l).into_owned())
+                .collect::<Vec<_>>()
+        })
         .collect();
-    let rebuilt: serde_json::Value = serde_json::from_str(lines.iter().find(|line| line.contains("multi")).unwrap()).unwrap();
+    let rebuilt: serde_json::Value =
+        serde_json::from_str(lines.iter().find(|line| line.contains("multi")).unwrap()).unwrap();
     assert_eq!(rebuilt["record"], json!({"multi": "line"}));
     assert_eq!(rebuilt["extra"], json!({"k": 1}));
-    assert_eq!((&rebuilt["region"], &rebuilt["lambda.region"]), (&json!("us-east-1"), &json!("mars")));
+    assert_eq!(
+        (&rebuilt["region"], &rebuilt["lambda.region"]),
+        (&json!("us-east-1"), &json!("mars"))
+    );
     assert!(lines.iter().any(|line| line.contains("no time at all")));
     assert_eq!(ledger(&kinesis)["unparsed"], 0);
 }
@@ -250,7 +286,11 @@ fn what_is_no_event_is_shipped_as_text_and_counted() {
     lambda.invoke(invocation).unwrap();
     assert!(lambda.shutdown("spindown").is_clean());
     let account = kinesis.account();
-    let mut texts: Vec<String> = account.of_type("unparsed").iter().map(|e| e.record_json().as_str().unwrap().to_owned()).collect();
+    let mut texts: Vec<String> = account
+        .of_type("unparsed")
+        .iter()
+        .map(|e| e.record_json().as_str().unwrap().to_owned())
+        .collect();
     texts.sort();
     assert_eq!(texts, ["1,\"two\"", "<html>no telemetry</html>", "{\"time\":"]);
     assert!(account.of_type("unparsed").iter().all(|event| event.id().is_some()));
@@ -272,7 +312,12 @@ fn every_way_of_posting_is_taken() {
         let lambda = extension(&kinesis).delivery(way.clone()).start();
         lambda.init().unwrap();
         for _ in 0..3 {
-            lambda.invoke(Invocation::new().lines((0..50).map(|n| format!("line {n} {}", "w".repeat(200))))).unwrap();
+            lambda
+                .invoke(
+                    Invocation::new()
+                        .lines((0..50).map(|n| format!("line {n} {}", "w".repeat(200)))),
+                )
+                .unwrap();
         }
         assert!(lambda.shutdown("spindown").is_clean(), "{way:?}");
         let comparison = kinesis.account().compare(&lambda.sent());
@@ -287,7 +332,14 @@ fn records_that_lambda_cut_are_put_together_again() {
         let delivery = Delivery { cut: Some(Cut { over: 10_000, form }), ..Delivery::default() };
         let lambda = extension(&kinesis).delivery(delivery).json_logs().start();
         let long = |length: usize| json!({"message": "é\"日".repeat(length / 6), "level": "INFO"});
-        one_invocation(&lambda, Invocation::new().json(&long(15_000)).text("between").json(&long(60_000)).json(&long(300)));
+        one_invocation(
+            &lambda,
+            Invocation::new()
+                .json(&long(15_000))
+                .text("between")
+                .json(&long(60_000))
+                .json(&long(300)),
+        );
         kinesis.account().compare(&lambda.sent()).assert_clean();
         assert_eq!(ledger(&kinesis)["unparsed"], 0);
     }

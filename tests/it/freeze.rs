@@ -18,7 +18,10 @@ fn two_hundred_cycles_lose_and_repeat_nothing() {
         kinesis.account().compare(&lambda.sent()).assert_clean();
         assert_eq!(lambda.stderr(), Vec::<String>::new());
         let ledger = ledger(&kinesis);
-        assert_eq!((&ledger["retried"], &ledger["possibleDuplicates"], &ledger["requestErrors"]), (&0.into(), &0.into(), &serde_json::json!({})));
+        assert_eq!(
+            (&ledger["retried"], &ledger["possibleDuplicates"], &ledger["requestErrors"]),
+            (&0.into(), &0.into(), &serde_json::json!({}))
+        );
     }
 }
 
@@ -61,7 +64,8 @@ fn next_sends_with_the_next_invocation() {
     let lambda = extension(&kinesis).setting("FLUSH", "next").start();
     lambda.init().unwrap();
     for n in 0..5 {
-        let report = lambda.invoke(Invocation::new().text(&format!("line {n}")).work(ms(30))).unwrap();
+        let report =
+            lambda.invoke(Invocation::new().text(&format!("line {n}")).work(ms(30))).unwrap();
         assert_eq!(report.in_flight_at_next, 0);
         assert!(report.next.unwrap() < report.done, "not held beyond the function's own work");
     }
@@ -73,11 +77,13 @@ fn next_sends_with_the_next_invocation() {
 #[test]
 fn adaptive_in_steady_traffic_holds_nothing_until_something_is_due() {
     let kinesis = Kinesis::start();
-    let lambda = extension(&kinesis).setting("FLUSH", "adaptive").setting("MAX_AGE_MS", "1000").start();
+    let lambda =
+        extension(&kinesis).setting("FLUSH", "adaptive").setting("MAX_AGE_MS", "1000").start();
     lambda.init().unwrap();
     let mut not_held = 0;
     for n in 0..100 {
-        let report = lambda.invoke(Invocation::new().text(&format!("line {n}")).work(ms(20))).unwrap();
+        let report =
+            lambda.invoke(Invocation::new().text(&format!("line {n}")).work(ms(20))).unwrap();
         assert_eq!(report.in_flight_at_next, 0);
         if n >= 20 && report.next.unwrap() <= report.done {
             not_held += 1;
@@ -85,7 +91,10 @@ fn adaptive_in_steady_traffic_holds_nothing_until_something_is_due() {
     }
     assert!(not_held >= 72, "of 80 invocations {not_held} were not held at all");
     let puts = kinesis.puts().len();
-    assert!((19..=40).contains(&puts), "one for each of the first nineteen, then one a second, but {puts}");
+    assert!(
+        (19..=40).contains(&puts),
+        "one for each of the first nineteen, then one a second, but {puts}"
+    );
     assert!(lambda.shutdown("spindown").is_clean());
     kinesis.account().compare(&lambda.sent()).assert_clean();
 }
@@ -94,14 +103,22 @@ fn adaptive_in_steady_traffic_holds_nothing_until_something_is_due() {
 fn a_long_invocations_telemetry_leaves_while_it_runs() {
     for mode in ["end", "next", "adaptive"] {
         let kinesis = Kinesis::start();
-        let lambda = extension(&kinesis).setting("FLUSH", mode).setting("MAX_AGE_MS", "200").timeout(ms(20_000)).start();
+        let lambda = extension(&kinesis)
+            .setting("FLUSH", mode)
+            .setting("MAX_AGE_MS", "200")
+            .timeout(ms(20_000))
+            .start();
         lambda.init().unwrap();
-        let (seen, kinesis_too) = (std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false)), kinesis.watch());
+        let (seen, kinesis_too) =
+            (std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false)), kinesis.watch());
         let noted = seen.clone();
         let invocation = Invocation::new().text("early").run(move |_| {
             // Blocks inside the invocation until a record with the line arrives.
             let mut wait = kinesis_too.iter().take(50);
-            noted.store(wait.any(|record| record.data.windows(5).any(|w| w == b"early")), std::sync::atomic::Ordering::SeqCst);
+            noted.store(
+                wait.any(|record| record.data.windows(5).any(|w| w == b"early")),
+                std::sync::atomic::Ordering::SeqCst,
+            );
         });
         lambda.invoke(invocation).unwrap();
         assert!(seen.load(std::sync::atomic::Ordering::SeqCst), "{mode}");
@@ -119,9 +136,21 @@ fn a_runtime_done_that_never_comes_is_waited_for_once() {
     lambda.deliver(|way| way.lost_type = Some("platform.runtimeDone".to_owned()));
     let first = lambda.invoke(Invocation::new().text("one")).unwrap();
     assert!(!first.deadline_exceeded);
-    let later: Vec<_> = (0..3).map(|_| lambda.invoke(Invocation::new().text("more").work(ms(20))).unwrap()).collect();
-    assert!(later.iter().all(|report| report.held * 4 < first.held), "{:?} then {:?}", first.held, later.iter().map(|r| r.held).collect::<Vec<_>>());
-    assert_eq!(lambda.stderr().iter().filter(|line| line.contains("runtimeDone")).count(), 1, "{:?}", lambda.stderr());
+    let later: Vec<_> = (0..3)
+        .map(|_| lambda.invoke(Invocation::new().text("more").work(ms(20))).unwrap())
+        .collect();
+    assert!(
+        later.iter().all(|report| report.held * 4 < first.held),
+        "{:?} then {:?}",
+        first.held,
+        later.iter().map(|r| r.held).collect::<Vec<_>>()
+    );
+    assert_eq!(
+        lambda.stderr().iter().filter(|line| line.contains("runtimeDone")).count(),
+        1,
+        "{:?}",
+        lambda.stderr()
+    );
     assert!(lambda.shutdown("spindown").is_clean());
     kinesis.account().compare(&lambda.sent()).assert_lossless();
 }
@@ -132,17 +161,23 @@ fn logs_that_lambda_dropped_end_the_wait() {
     let lambda = extension(&kinesis).timeout(ms(20_000)).start();
     lambda.init().unwrap();
     let dropped = r#"{"droppedBytes":12345,"droppedRecords":123,"reason":"slow"}"#;
-    let report = lambda.invoke(Invocation::new().event("platform.logsDropped", dropped).text("after").work(ms(1))).unwrap();
+    let report = lambda
+        .invoke(Invocation::new().event("platform.logsDropped", dropped).text("after").work(ms(1)))
+        .unwrap();
     assert!(!report.deadline_exceeded);
     assert!(lambda.shutdown("spindown").is_clean());
     kinesis.account().compare(&lambda.sent()).assert_clean();
-    assert_eq!(ledger(&kinesis)["platformDropped"], serde_json::json!({"records": 123, "bytes": 12345}));
+    assert_eq!(
+        ledger(&kinesis)["platformDropped"],
+        serde_json::json!({"records": 123, "bytes": 12345})
+    );
 }
 
 #[test]
 fn a_slow_kinesis_holds_no_longer_than_the_setting() {
     let kinesis = Kinesis::start();
-    let lambda = extension(&kinesis).setting("FLUSH_TIMEOUT_MS", "1000").timeout(ms(30_000)).start();
+    let lambda =
+        extension(&kinesis).setting("FLUSH_TIMEOUT_MS", "1000").timeout(ms(30_000)).start();
     lambda.init().unwrap();
     kinesis.fault(Fault::delay(ms(6000)));
     let report = lambda.invoke(Invocation::new().text("slow")).unwrap();
@@ -177,7 +212,9 @@ fn a_runtime_done_inside_a_broken_body_ends_the_wait() {
         format!(
             r#"[{{"time":"t","type":"function","record":{{"cut":"AAA}},{{"time":"t","type":"platform.runtimeDone","record":{{"requestId":"{id}","status":"success"}}}}]"#
         ),
-        format!(r#"[{{"time":"t","type":"platform.runtimeDone","record":{{"requestId":"{id}","status":"#),
+        format!(
+            r#"[{{"time":"t","type":"platform.runtimeDone","record":{{"requestId":"{id}","status":"#
+        ),
     ];
     for body in bodies {
         // Lambda's own one is lost on the way; only the broken body has it.
@@ -190,7 +227,11 @@ fn a_runtime_done_inside_a_broken_body_ends_the_wait() {
         lambda.deliver(|way| way.path = None);
     }
     assert!(lambda.shutdown("spindown").is_clean());
-    assert!(!lambda.stderr().iter().any(|line| line.contains("did not come")), "{:?}", lambda.stderr());
+    assert!(
+        !lambda.stderr().iter().any(|line| line.contains("did not come")),
+        "{:?}",
+        lambda.stderr()
+    );
 }
 
 #[test]
@@ -200,10 +241,20 @@ fn invalid_utf8_and_deep_nesting_arrive() {
     lambda.init().unwrap();
     let mut body = br#"[{"time":"t","type":"function","record":"left "#.to_vec();
     body.extend_from_slice(b"\xff\xc3 right\"},{\"time\":\"t\",\"type\":\"function\",\"record\":");
-    body.extend_from_slice(format!("{}\"deep\"{}}}]", "[".repeat(50_000), "]".repeat(50_000)).as_bytes());
-    lambda.invoke(Invocation::new().run(move |lambda| assert_eq!(lambda.post_raw(&body).unwrap(), 200))).unwrap();
+    body.extend_from_slice(
+        format!("{}\"deep\"{}}}]", "[".repeat(50_000), "]".repeat(50_000)).as_bytes(),
+    );
+    lambda
+        .invoke(
+            Invocation::new().run(move |lambda| assert_eq!(lambda.post_raw(&body).unwrap(), 200)),
+        )
+        .unwrap();
     assert!(lambda.shutdown("spindown").is_clean());
-    let texts: Vec<String> = kinesis.records().iter().map(|record| String::from_utf8(record.data.clone()).unwrap()).collect();
+    let texts: Vec<String> = kinesis
+        .records()
+        .iter()
+        .map(|record| String::from_utf8(record.data.clone()).unwrap())
+        .collect();
     assert!(texts.concat().contains("left \u{fffd}\u{fffd} right"));
     assert!(texts.concat().contains("[[\"deep\"]]"));
     assert_eq!(ledger(&kinesis)["unparsed"], 0);

@@ -113,15 +113,20 @@ fn folder() -> PathBuf {
 #[test]
 fn every_file_is_a_case_with_a_source() {
     let entries = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path());
-    let files = entries.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
-    let mut names: Vec<String> = files.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
+    let files =
+        entries.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+    let mut names: Vec<String> =
+        files.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
     names.sort();
     let mut listed: Vec<&str> = CASES.to_vec();
     listed.sort_unstable();
     assert_eq!(names, listed);
     for name in names {
         let case = Case::read(&name);
-        assert!(case.source.contains('/') && !case.shows.is_empty() && !case.posts.is_empty(), "{name}");
+        assert!(
+            case.source.contains('/') && !case.shows.is_empty() && !case.posts.is_empty(),
+            "{name}"
+        );
         assert!(case.pending.is_none_or(|why| !why.is_empty()), "{name}");
     }
 }
@@ -134,7 +139,9 @@ fn check(name: &str) {
         (Ok(()), None) => {}
         (Err(differences), None) => panic!("{name}: {}\n{differences}", case.shows),
         (Err(_), Some(_)) => {}
-        (Ok(()), Some(why)) => panic!("{name} is no longer pending ({why}): remove the mark from its file"),
+        (Ok(()), Some(why)) => {
+            panic!("{name} is no longer pending ({why}): remove the mark from its file")
+        }
     }
 }
 
@@ -159,7 +166,8 @@ struct Case {
 impl Case {
     fn read(name: &str) -> Case {
         let path = folder().join(format!("{name}.json"));
-        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let text = std::fs::read_to_string(&path)
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         serde_json::from_str(&unfold(&text)).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
@@ -168,7 +176,11 @@ impl Case {
         if self.settings.get("ENVELOPE").is_some_and(|envelope| envelope == "slim") {
             return self.always.clone();
         }
-        let start = lambda.sent().into_iter().find(|event| event.kind == "platform.initStart").expect("the simulator's own init");
+        let start = lambda
+            .sent()
+            .into_iter()
+            .find(|event| event.kind == "platform.initStart")
+            .expect("the simulator's own init");
         let start: serde_json::Value = serde_json::from_slice(&start.record).unwrap();
         let known = [
             ("functionName", "orders".into()),
@@ -177,7 +189,8 @@ impl Case {
             ("region", kinesis.region().into()),
             ("logStream", start["instanceId"].clone()),
         ];
-        let known = known.map(|(key, value): (&str, serde_json::Value)| (key.to_owned(), value.to_string()));
+        let known = known
+            .map(|(key, value): (&str, serde_json::Value)| (key.to_owned(), value.to_string()));
         let mut all = self.always.clone();
         all.add(&Object(known.to_vec()));
         all
@@ -224,7 +237,8 @@ fn replay(case: &Case) -> Result<(), String> {
     let began = iso_millis(SystemTime::now());
     let kinesis = Kinesis::start();
     // Nothing is sent before SHUTDOWN, so that each event has all that its sandbox has learnt by then.
-    let mut builder = extension(&kinesis).setting("MAX_AGE_MS", "900000").without_freeze().without_feedback();
+    let mut builder =
+        extension(&kinesis).setting("MAX_AGE_MS", "900000").without_freeze().without_feedback();
     builder = match case.initialization.as_deref() {
         Some("lambda-managed-instances") => builder.managed_instances(),
         Some(other) => builder.initialization_type(other),
@@ -244,7 +258,9 @@ fn replay(case: &Case) -> Result<(), String> {
                 }
                 Step::Bytes(text) => post(&lambda, &percent_decoded(&text)),
             },
-            Some(b'"') => post(&lambda, serde_json::from_str::<String>(step.get()).unwrap().as_bytes()),
+            Some(b'"') => {
+                post(&lambda, serde_json::from_str::<String>(step.get()).unwrap().as_bytes())
+            }
             _ => post(&lambda, compact(step.get()).as_bytes()),
         }
     }
@@ -283,17 +299,26 @@ fn arrived(account: &Account, simulated: &[SentEvent], began: &str) -> Result<Ve
     let mut processes: Vec<&str> = Vec::new();
     let mut own: BTreeMap<&str, u64> = BTreeMap::new();
     let mut events = Vec::new();
-    let is_simulated =
-        |event: &&StoredEvent| simulated.iter().any(|sent| (&sent.time, &sent.kind, &sent.record) == (&event.time, &event.kind, &event.record));
+    let is_simulated = |event: &&StoredEvent| {
+        simulated.iter().any(|sent| {
+            (&sent.time, &sent.kind, &sent.record) == (&event.time, &event.kind, &event.record)
+        })
+    };
     for event in account.events.iter().filter(|event| !event.is_own()) {
-        let (process, number) = event.id().ok_or_else(|| format!("without an event id: {}", event.text()))?;
+        let (process, number) =
+            event.id().ok_or_else(|| format!("without an event id: {}", event.text()))?;
         if !processes.contains(&process) {
             processes.push(process);
         }
         if is_simulated(&event) {
             *own.entry(process).or_default() += 1;
         } else {
-            events.push((processes.iter().position(|known| *known == process), number, process, event));
+            events.push((
+                processes.iter().position(|known| *known == process),
+                number,
+                process,
+                event,
+            ));
         }
     }
     events.sort_by_key(|(process, number, ..)| (*process, *number));
@@ -301,7 +326,8 @@ fn arrived(account: &Account, simulated: &[SentEvent], began: &str) -> Result<Ve
     let object = |(position, number, process, event): (Option<usize>, u64, &str, &StoredEvent)| {
         let letter = char::from(b'A' + u8::try_from(position.unwrap_or_default()).unwrap());
         let number = number - own.get(process).copied().unwrap_or_default();
-        let mut object: Object = serde_json::from_slice(&event.line).map_err(|error| format!("{error}: {}", event.text()))?;
+        let mut object: Object = serde_json::from_slice(&event.line)
+            .map_err(|error| format!("{error}: {}", event.text()))?;
         object.set("eventId", format!("\"{letter}-{number}\""));
         // What was past repair has the time at which it came.
         if event.kind == "unparsed" && (began..=now.as_str()).contains(&event.time.as_str()) {
@@ -353,8 +379,15 @@ fn compare(expected: &[Object], arrived: &[Object]) -> String {
         let [wanted, got] = [expected, arrived].map(|events| events.get(at).map(Object::canonical));
         if wanted != got {
             let (wanted, got) = (wanted.unwrap_or_default(), got.unwrap_or_default());
-            let same = wanted.bytes().zip(got.bytes()).take_while(|(wanted, got)| wanted == got).count();
-            let _ = writeln!(differences, "event {}: expected\n    {}\n  arrived\n    {}", at + 1, around(&wanted, same), around(&got, same));
+            let same =
+                wanted.bytes().zip(got.bytes()).take_while(|(wanted, got)| wanted == got).count();
+            let _ = writeln!(
+                differences,
+                "event {}: expected\n    {}\n  arrived\n    {}",
+                at + 1,
+                around(&wanted, same),
+                around(&got, same)
+            );
         }
     }
     differences
@@ -366,7 +399,9 @@ fn around(line: &str, at: usize) -> String {
         return line.to_owned();
     }
     let end = line.len();
-    let shown = line.get(line.floor_char_boundary(at.saturating_sub(300))..line.floor_char_boundary(at + 300)).unwrap_or_default();
+    let shown = line
+        .get(line.floor_char_boundary(at.saturating_sub(300))..line.floor_char_boundary(at + 300))
+        .unwrap_or_default();
     format!("({end} bytes) …{shown}…")
 }
 
@@ -403,15 +438,18 @@ impl Object {
 
     /// Adds the keys that it does not have.
     fn add(&mut self, others: &Object) {
-        let missing: Vec<_> = others.0.iter().filter(|(key, _)| self.get(key).is_none()).cloned().collect();
+        let missing: Vec<_> =
+            others.0.iter().filter(|(key, _)| self.get(key).is_none()).cloned().collect();
         self.0.extend(missing);
     }
 
     /// Lambda's keys first, in their order, then the added ones, sorted.
     fn canonical(&self) -> String {
-        let (mut added, own): (Vec<_>, Vec<_>) = self.0.iter().partition(|(key, _)| ADDED.contains(&key.as_str()));
+        let (mut added, own): (Vec<_>, Vec<_>) =
+            self.0.iter().partition(|(key, _)| ADDED.contains(&key.as_str()));
         added.sort();
-        let pairs: Vec<String> = own.into_iter().chain(added).map(|(key, value)| format!("{key:?}:{value}")).collect();
+        let pairs: Vec<String> =
+            own.into_iter().chain(added).map(|(key, value)| format!("{key:?}:{value}")).collect();
         format!("{{{}}}", pairs.join(","))
     }
 }

@@ -22,7 +22,11 @@ fn rooms_know_only_what_lies_downstream() {
         ("dispatch", &["crate::lambda"], ""),
         ("lambda/api.rs", &["crate::dispatch", "crate::kinesis", "listener"], ""),
         ("lambda/destination.rs", &["crate::", "api", "listener"], ""),
-        ("lambda/listener.rs", &["crate::dispatch::", "crate::kinesis", "api"], "crate::dispatch::{admission::Admission, message}"),
+        (
+            "lambda/listener.rs",
+            &["crate::dispatch::", "crate::kinesis", "api"],
+            "crate::dispatch::{admission::Admission, message}",
+        ),
         ("event.rs", &["crate::lambda", "crate::dispatch", "crate::kinesis"], ""),
         ("ledger.rs", &["crate::lambda", "crate::dispatch", "crate::kinesis"], ""),
         ("sandbox.rs", &["crate::lambda", "crate::dispatch", "crate::kinesis"], ""),
@@ -31,7 +35,10 @@ fn rooms_know_only_what_lies_downstream() {
         let path = src.join(place);
         let files = if path.is_dir() { sources(&path) } else { vec![path] };
         for file in files {
-            for line in code(&file).lines().filter(|line| line.trim_start().starts_with("use ") || line.contains("crate::")) {
+            for line in code(&file)
+                .lines()
+                .filter(|line| line.trim_start().starts_with("use ") || line.contains("crate::"))
+            {
                 let named = forbidden.iter().find(|name| line.contains(*name));
                 assert!(
                     named.is_none() || (!exception.is_empty() && line.contains(exception)),
@@ -77,7 +84,9 @@ fn pure_files_have_no_thread_socket_clock_or_log() {
     ] {
         // How loud a line is to be is no I/O.
         let code = code(&src.join(place)).replace("crate::log::Level", "");
-        for word in ["std::thread", "std::net", "Instant::now", "SystemTime::now", "crate::log", "std::env"] {
+        for word in
+            ["std::thread", "std::net", "Instant::now", "SystemTime::now", "crate::log", "std::env"]
+        {
             assert!(!code.contains(word), "{place} has {word}");
         }
     }
@@ -89,9 +98,14 @@ fn the_environment_is_read_and_signatures_are_made_in_one_place() {
     for file in sources(&src) {
         let code = code(&file);
         let name = file.strip_prefix(&src).unwrap().display().to_string();
-        let uses = |word: &str| code.lines().any(|line| line.contains(word) && !line.trim_start().starts_with("//"));
+        let uses = |word: &str| {
+            code.lines().any(|line| line.contains(word) && !line.trim_start().starts_with("//"))
+        };
         assert!(!uses("aws_sigv4") || name == "kinesis/sign.rs", "{name}");
-        assert!(!uses("std::env::var") || ["main.rs", "panic.rs"].contains(&name.as_str()), "{name}");
+        assert!(
+            !uses("std::env::var") || ["main.rs", "panic.rs"].contains(&name.as_str()),
+            "{name}"
+        );
         assert!(!uses("tiny_http") || name == "lambda/listener.rs", "{name}");
     }
 }
@@ -100,7 +114,10 @@ fn the_environment_is_read_and_signatures_are_made_in_one_place() {
 fn main_is_short_and_files_are_not_long() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     for file in sources(&src) {
-        let code = code(&file).lines().filter(|line| !line.trim().is_empty() && !line.trim_start().starts_with("//")).count();
+        let code = code(&file)
+            .lines()
+            .filter(|line| !line.trim().is_empty() && !line.trim_start().starts_with("//"))
+            .count();
         assert!(code <= 550, "{} has {code} lines of code", file.display());
     }
 }
@@ -112,9 +129,23 @@ fn codes_of_aws_stand_in_one_file() {
     for file in sources(&src) {
         let name = file.strip_prefix(&src).unwrap().display().to_string();
         let code = code(&file);
-        for word in ["Exception\"", "ExpiredToken", "AccessDenied", "InternalFailure", "ServiceUnavailable", "SignatureDoesNotMatch", "Throttling"] {
-            let named = code.lines().find(|line| line.contains(word) && !line.trim_start().starts_with("//"));
-            assert!(named.is_none() || name == "kinesis/error.rs", "{name}: {}", named.unwrap_or_default());
+        for word in [
+            "Exception\"",
+            "ExpiredToken",
+            "AccessDenied",
+            "InternalFailure",
+            "ServiceUnavailable",
+            "SignatureDoesNotMatch",
+            "Throttling",
+        ] {
+            let named = code
+                .lines()
+                .find(|line| line.contains(word) && !line.trim_start().starts_with("//"));
+            assert!(
+                named.is_none() || name == "kinesis/error.rs",
+                "{name}: {}",
+                named.unwrap_or_default()
+            );
         }
     }
 }

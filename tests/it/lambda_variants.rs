@@ -19,18 +19,29 @@ struct Variant {
     out_of_memory: bool,
 }
 
-const USUAL: Variant =
-    Variant { lambda: |lambda| lambda, kinesis: |kinesis| kinesis, refuses: false, killed_in_a_crash: false, out_of_memory: false };
+const USUAL: Variant = Variant {
+    lambda: |lambda| lambda,
+    kinesis: |kinesis| kinesis,
+    refuses: false,
+    killed_in_a_crash: false,
+    out_of_memory: false,
+};
 
 /// A cold start, warm invocations with pauses, a reset, invocations after it, and the end; in each mode.
 fn lives(variant: &Variant) {
     for mode in ["end", "next", "adaptive"] {
         let kinesis = (variant.kinesis)(Kinesis::builder()).start();
-        let lambda = (variant.lambda)(extension(&kinesis).setting("FLUSH", mode).timeout(ms(1500))).start();
+        let lambda =
+            (variant.lambda)(extension(&kinesis).setting("FLUSH", mode).timeout(ms(1500))).start();
         lambda.init().unwrap();
         let warm = |n: usize| {
-            let report = lambda.invoke(Invocation::new().text(&format!("{mode} line {n}.")).work(ms(20))).unwrap();
-            assert!(!report.deadline_exceeded && report.in_flight_at_next == 0, "{mode}: {report:?}");
+            let report = lambda
+                .invoke(Invocation::new().text(&format!("{mode} line {n}.")).work(ms(20)))
+                .unwrap();
+            assert!(
+                !report.deadline_exceeded && report.in_flight_at_next == 0,
+                "{mode}: {report:?}"
+            );
             if variant.refuses && mode != "next" {
                 lambda.drain(ms(3000));
             }
@@ -38,7 +49,11 @@ fn lives(variant: &Variant) {
         };
         (0..3).for_each(warm);
         let last = Invocation::new().text(&format!("{mode} line 3.")).work(ms(20));
-        let reset = lambda.invoke(if variant.out_of_memory { last.runs_out_of_memory() } else { last.crashes() }).unwrap().reset.unwrap();
+        let reset = lambda
+            .invoke(if variant.out_of_memory { last.runs_out_of_memory() } else { last.crashes() })
+            .unwrap()
+            .reset
+            .unwrap();
         assert!(reset.is_clean() || variant.killed_in_a_crash, "{mode}: {reset:?}");
         (4..6).for_each(warm);
         let shutdown = lambda.shutdown("spindown");
@@ -49,8 +64,11 @@ fn lives(variant: &Variant) {
         assert!(comparison.is_clean(), "{mode}: {comparison} {:?}", lambda.stderr());
         // Where nothing is held, it takes some invocations to find out that Lambda does not know the path.
         if !(variant.refuses && mode == "next") {
-            let missing: Vec<_> = sent.iter().filter(|event| event.handed == 0).map(ToString::to_string).collect();
-            let arrived = (0..6).filter(|n| account.containing(&format!("{mode} line {n}.")).len() == 1).count();
+            let missing: Vec<_> =
+                sent.iter().filter(|event| event.handed == 0).map(ToString::to_string).collect();
+            let arrived = (0..6)
+                .filter(|n| account.containing(&format!("{mode} line {n}.")).len() == 1)
+                .count();
             assert_eq!(arrived, 6, "{mode}: {:?}, never handed over: {missing:?}", lambda.stderr());
             ledger(&kinesis);
         }
@@ -70,7 +88,11 @@ fn a_life_in_which_the_first_subscription_stays_in_force() {
 
 #[test]
 fn a_life_without_the_path() {
-    lives(&Variant { lambda: |lambda| lambda.drop_path().without_freeze(), refuses: true, ..USUAL });
+    lives(&Variant {
+        lambda: |lambda| lambda.drop_path().without_freeze(),
+        refuses: true,
+        ..USUAL
+    });
 }
 
 #[test]
@@ -100,12 +122,20 @@ fn a_life_with_relative_deadlines() {
 
 #[test]
 fn a_life_with_a_crash_that_is_not_reported() {
-    lives(&Variant { lambda: LambdaBuilder::crash_without_runtime_done, killed_in_a_crash: true, ..USUAL });
+    lives(&Variant {
+        lambda: LambdaBuilder::crash_without_runtime_done,
+        killed_in_a_crash: true,
+        ..USUAL
+    });
 }
 
 #[test]
 fn a_life_with_a_crash_that_is_reported_late() {
-    lives(&Variant { lambda: |lambda| lambda.crash_with_late_runtime_done(ms(1200)), killed_in_a_crash: true, ..USUAL });
+    lives(&Variant {
+        lambda: |lambda| lambda.crash_with_late_runtime_done(ms(1200)),
+        killed_in_a_crash: true,
+        ..USUAL
+    });
 }
 
 #[test]
@@ -125,7 +155,12 @@ fn a_life_in_which_the_init_after_a_reset_counts() {
 
 #[test]
 fn a_life_with_a_poster_in_two_segments() {
-    lives(&Variant { lambda: |lambda| lambda.delivery(Delivery { pause_after_head: Some(ms(3)), ..Delivery::default() }), ..USUAL });
+    lives(&Variant {
+        lambda: |lambda| {
+            lambda.delivery(Delivery { pause_after_head: Some(ms(3)), ..Delivery::default() })
+        },
+        ..USUAL
+    });
 }
 
 #[test]
@@ -141,10 +176,18 @@ fn a_life_with_a_kinesis_that_limits_each_shard() {
 #[test]
 fn a_life_with_all_of_it() {
     let all = |lambda: LambdaBuilder| {
-        let lambda = lambda.keep_first_subscription().deadline_offset(-3_600_000).crash_without_runtime_done();
+        let lambda = lambda
+            .keep_first_subscription()
+            .deadline_offset(-3_600_000)
+            .crash_without_runtime_done();
         lambda.runtime_share_of_shutdown(ms(600)).poster_without_retry().suppressed_init_counts()
     };
-    lives(&Variant { lambda: all, kinesis: |kinesis| kinesis.shard_limit().idle_close(ms(50)), killed_in_a_crash: true, ..USUAL });
+    lives(&Variant {
+        lambda: all,
+        kinesis: |kinesis| kinesis.shard_limit().idle_close(ms(50)),
+        killed_in_a_crash: true,
+        ..USUAL
+    });
 }
 
 // --- the subscription ------------------------------------------------------------------------------------------------------------------
@@ -157,14 +200,21 @@ fn every_process_of_a_sandbox_subscribes_the_same_path() {
     lambda.invoke(Invocation::new().crashes()).unwrap();
     lambda.invoke(Invocation::new()).unwrap();
     assert!(lambda.shutdown("spindown").is_clean());
-    let paths: Vec<String> = lambda.calls().into_iter().filter(|call| call.path.ends_with("/telemetry")).map(|call| call.body).collect();
+    let paths: Vec<String> = lambda
+        .calls()
+        .into_iter()
+        .filter(|call| call.path.ends_with("/telemetry"))
+        .map(|call| call.body)
+        .collect();
     assert!(paths.len() == 2 && paths[0] == paths[1], "{paths:?}");
     // Not to be guessed, and not the same for another function in a copy of this machine.
     let other = extension(&kinesis).function("invoices", "7").start();
     other.init().unwrap();
     let (here, there) = (lambda.subscription().unwrap().path, other.subscription().unwrap().path);
     assert!(here.len() == 33 && here != there, "{here} {there}");
-    assert!(!here.contains(std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim()));
+    assert!(
+        !here.contains(std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim())
+    );
 }
 
 #[test]
@@ -174,7 +224,8 @@ fn without_the_path_one_wait_is_paid_and_said_and_then_all_arrives() {
     lambda.init().unwrap();
     let held: Vec<Duration> = (0..4)
         .map(|n| {
-            let report = lambda.invoke(Invocation::new().text(&format!("line {n}")).work(ms(20))).unwrap();
+            let report =
+                lambda.invoke(Invocation::new().text(&format!("line {n}")).work(ms(20))).unwrap();
             assert!(!report.deadline_exceeded);
             assert!(lambda.drain(ms(10_000)), "what was refused is posted again");
             report.held
@@ -202,12 +253,18 @@ fn without_the_path_a_sandbox_that_holds_nothing_finds_out_too() {
     assert!(lambda.shutdown("spindown").is_clean());
     kinesis.account().compare(&lambda.sent()).assert_clean();
     assert_eq!(kinesis.account().containing("line ").len(), 8);
-    assert!(lambda.stderr().iter().any(|line| line.contains("any path is taken")), "{:?}", lambda.stderr());
+    assert!(
+        lambda.stderr().iter().any(|line| line.contains("any path is taken")),
+        "{:?}",
+        lambda.stderr()
+    );
 }
 
 #[test]
 fn on_managed_instances_any_path_is_taken_only_until_the_right_one_is_seen() {
-    let body = |text: &str| format!(r#"[{{"time":"2026-11-23T09:15:45.012Z","type":"function","record":{{"message":"{text}"}}}}]"#).into_bytes();
+    let body = |text: &str| {
+        format!(r#"[{{"time":"2026-11-23T09:15:45.012Z","type":"function","record":{{"message":"{text}"}}}}]"#).into_bytes()
+    };
     let kinesis = Kinesis::start();
     let lambda = extension(&kinesis).managed_instances().drop_path().start();
     lambda.init().unwrap();
@@ -226,12 +283,21 @@ fn on_managed_instances_any_path_is_taken_only_until_the_right_one_is_seen() {
 
 #[test]
 fn shutdown_sends_what_waits_whatever_the_clock_says() {
-    for (offset, relative) in [(-3_600_000, false), (-1_999, false), (-1_750, false), (10_000, false), (3_600_000, false), (0, true)] {
+    for (offset, relative) in [
+        (-3_600_000, false),
+        (-1_999, false),
+        (-1_750, false),
+        (10_000, false),
+        (3_600_000, false),
+        (0, true),
+    ] {
         let kinesis = Kinesis::start();
         let builder = extension(&kinesis).setting("FLUSH", "next").deadline_offset(offset);
         let lambda = if relative { builder.relative_deadlines() } else { builder }.start();
         lambda.init().unwrap();
-        lambda.invoke(Invocation::new().lines((0..20).map(|n| format!("line {n}"))).work(ms(50))).unwrap();
+        lambda
+            .invoke(Invocation::new().lines((0..20).map(|n| format!("line {n}"))).work(ms(50)))
+            .unwrap();
         kinesis.fault(Fault::delay(ms(200)));
         let report = lambda.shutdown("spindown");
         assert!(report.is_clean(), "{offset}: {report:?} {:?}", lambda.stderr());
@@ -245,14 +311,24 @@ fn shutdown_ends_within_its_window_whatever_the_clock_says() {
     for offset in [-3_600_000, -1_999, 0, 10_000, 3_600_000] {
         for share in [ms(0), ms(600)] {
             let kinesis = Kinesis::start();
-            let lambda = extension(&kinesis).deadline_offset(offset).runtime_share_of_shutdown(share).start();
+            let lambda = extension(&kinesis)
+                .deadline_offset(offset)
+                .runtime_share_of_shutdown(share)
+                .start();
             lambda.init().unwrap();
             kinesis.fault(Fault::hang());
             let report = lambda.shutdown("spindown");
             assert!(report.is_clean(), "{offset} {share:?}: {report:?} {:?}", lambda.stderr());
             let lines = lambda.stderr();
-            assert!(lines.iter().any(|line| line.contains("events are lost")), "{offset} {share:?}: {lines:?}");
-            assert_eq!(lines.iter().any(|line| line.contains("cannot be right")), offset != 0, "{offset} {share:?}: {lines:?}");
+            assert!(
+                lines.iter().any(|line| line.contains("events are lost")),
+                "{offset} {share:?}: {lines:?}"
+            );
+            assert_eq!(
+                lines.iter().any(|line| line.contains("cannot be right")),
+                offset != 0,
+                "{offset} {share:?}: {lines:?}"
+            );
         }
     }
 }
@@ -261,11 +337,22 @@ fn shutdown_ends_within_its_window_whatever_the_clock_says() {
 fn a_reset_of_which_the_runtime_took_its_share_leaves_all_on_disk() {
     for offset in [0, -3_600_000] {
         let kinesis = Kinesis::start();
-        let builder = extension(&kinesis).setting("FLUSH", "next").deadline_offset(offset).runtime_share_of_shutdown(ms(600));
+        let builder = extension(&kinesis)
+            .setting("FLUSH", "next")
+            .deadline_offset(offset)
+            .runtime_share_of_shutdown(ms(600));
         let lambda = builder.start();
         lambda.init().unwrap();
         kinesis.fault(Fault::hang());
-        let reset = lambda.invoke(Invocation::new().lines((0..20).map(|n| format!("last words {n}."))).work(ms(60)).crashes()).unwrap().reset;
+        let reset = lambda
+            .invoke(
+                Invocation::new()
+                    .lines((0..20).map(|n| format!("last words {n}.")))
+                    .work(ms(60))
+                    .crashes(),
+            )
+            .unwrap()
+            .reset;
         assert!(reset.unwrap().is_clean(), "{offset}: {:?}", lambda.stderr());
         kinesis.clear_faults();
         lambda.invoke(Invocation::new().text("after").work(ms(300))).unwrap();
@@ -283,13 +370,26 @@ fn an_invocation_whose_deadline_cannot_be_right_is_held_as_usual() {
         let lambda = extension(&kinesis).deadline_offset(offset).start();
         lambda.init().unwrap();
         for n in 0..3 {
-            let report = lambda.invoke(Invocation::new().text(&format!("line {n}")).work(ms(30))).unwrap();
-            assert!(!report.deadline_exceeded && report.next.unwrap() >= report.done, "held to the function's own end: {report:?}");
-            assert_eq!(kinesis.account().containing(&format!("line {n}")).len(), 1, "{:?}", lambda.stderr());
+            let report =
+                lambda.invoke(Invocation::new().text(&format!("line {n}")).work(ms(30))).unwrap();
+            assert!(
+                !report.deadline_exceeded && report.next.unwrap() >= report.done,
+                "held to the function's own end: {report:?}"
+            );
+            assert_eq!(
+                kinesis.account().containing(&format!("line {n}")).len(),
+                1,
+                "{:?}",
+                lambda.stderr()
+            );
         }
         assert!(lambda.shutdown("spindown").is_clean());
         kinesis.account().compare(&lambda.sent()).assert_clean();
-        assert!(!lambda.stderr().iter().any(|line| line.contains("did not come")), "{:?}", lambda.stderr());
+        assert!(
+            !lambda.stderr().iter().any(|line| line.contains("did not come")),
+            "{:?}",
+            lambda.stderr()
+        );
     }
 }
 
@@ -299,13 +399,25 @@ fn an_invocation_whose_deadline_cannot_be_right_is_held_as_usual() {
 fn a_crash_that_nobody_reports_loses_nothing() {
     for mode in ["end", "adaptive"] {
         let kinesis = Kinesis::start();
-        let lambda = extension(&kinesis).setting("FLUSH", mode).crash_without_runtime_done().timeout(ms(20_000)).start();
+        let lambda = extension(&kinesis)
+            .setting("FLUSH", mode)
+            .crash_without_runtime_done()
+            .timeout(ms(20_000))
+            .start();
         lambda.init().unwrap();
         let lines = (0..20).map(|n| format!("last words {n}"));
-        let reset = lambda.invoke(Invocation::new().lines(lines).work(ms(30)).crashes()).unwrap().reset.unwrap();
+        let reset = lambda
+            .invoke(Invocation::new().lines(lines).work(ms(30)).crashes())
+            .unwrap()
+            .reset
+            .unwrap();
         assert!(!reset.deadline_met, "it waited for the end of the invocation: {reset:?}");
         kinesis.account().compare(&lambda.sent()).assert_clean();
-        assert_eq!(kinesis.account().containing("last words").len(), 20, "on the stream before the process was killed");
+        assert_eq!(
+            kinesis.account().containing("last words").len(),
+            20,
+            "on the stream before the process was killed"
+        );
         lambda.invoke(Invocation::new().text("after")).unwrap();
         assert!(lambda.shutdown("spindown").is_clean());
         kinesis.account().compare(&lambda.sent()).assert_clean();
@@ -319,7 +431,11 @@ fn a_crash_that_nobody_reports_while_kinesis_fails_leaves_all_on_disk() {
     lambda.init().unwrap();
     kinesis.fault(Fault::error(500, "InternalFailure"));
     let lines = (0..20).map(|n| format!("last words {n}"));
-    let reset = lambda.invoke(Invocation::new().lines(lines).work(ms(30)).crashes()).unwrap().reset.unwrap();
+    let reset = lambda
+        .invoke(Invocation::new().lines(lines).work(ms(30)).crashes())
+        .unwrap()
+        .reset
+        .unwrap();
     assert!(!reset.deadline_met, "{reset:?}");
     kinesis.clear_faults();
     lambda.invoke(Invocation::new().text("after")).unwrap();
@@ -338,7 +454,9 @@ fn what_waits_on_disk_in_a_long_invocation_is_sent_when_kinesis_is_back() {
     kinesis.fault(Fault::error(500, "InternalFailure"));
     let folder = lambda.tmp().join("kinesis-telemetry-extension");
     let invocation = Invocation::new().text("early").run(move |_| {
-        sandbox::wait_until(ms(10_000), "a file", || std::fs::read_dir(&folder).is_ok_and(|files| files.count() > 0));
+        sandbox::wait_until(ms(10_000), "a file", || {
+            std::fs::read_dir(&folder).is_ok_and(|files| files.count() > 0)
+        });
     });
     let invocation = invocation.text("late");
     let kinesis = std::sync::Arc::new(kinesis);
@@ -380,14 +498,23 @@ fn a_batch_that_lambda_does_not_post_again_is_reported_by_it_and_ends_the_wait()
 #[test]
 fn a_shard_that_is_full_delays_and_loses_nothing() {
     let kinesis = Kinesis::builder().shard_limit().shards(1).start();
-    let lambda = extension(&kinesis).timeout(ms(60_000)).setting("FLUSH_TIMEOUT_MS", "20000").start();
+    let lambda =
+        extension(&kinesis).timeout(ms(60_000)).setting("FLUSH_TIMEOUT_MS", "20000").start();
     lambda.init().unwrap();
-    lambda.invoke(Invocation::new().run(|lambda| assert_eq!(lambda.flood(10, 1000, 300).unwrap().refused, 0))).unwrap();
+    lambda
+        .invoke(
+            Invocation::new()
+                .run(|lambda| assert_eq!(lambda.flood(10, 1000, 300).unwrap().refused, 0)),
+        )
+        .unwrap();
     sandbox::wait_until(ms(60_000), "all of the flood", || {
         lambda.invoke(Invocation::new()).unwrap();
         kinesis.account().flooded() == 10_000
     });
     assert!(lambda.shutdown("spindown").is_clean());
     let ledger = ledger(&kinesis);
-    assert!(ledger["requestErrors"]["ProvisionedThroughputExceededException"].as_u64().unwrap() > 0, "{ledger}");
+    assert!(
+        ledger["requestErrors"]["ProvisionedThroughputExceededException"].as_u64().unwrap() > 0,
+        "{ledger}"
+    );
 }

@@ -11,7 +11,14 @@ fn a_cold_start_calls_lambda_in_order_and_nobody_else() {
     let init = lambda.init().unwrap();
 
     let calls: Vec<String> = init.calls.iter().map(|call| call.line()).collect();
-    assert_eq!(calls, ["POST /2020-01-01/extension/register", "PUT /2022-07-01/telemetry", "GET /2020-01-01/extension/event/next"]);
+    assert_eq!(
+        calls,
+        [
+            "POST /2020-01-01/extension/register",
+            "PUT /2022-07-01/telemetry",
+            "GET /2020-01-01/extension/event/next"
+        ]
+    );
     assert_eq!(init.calls[0].header("Lambda-Extension-Name"), Some("kinesis-telemetry-extension"));
     assert_eq!(kinesis.puts().len(), 0, "no call to AWS before the first /next");
     assert!(lambda.shutdown("spindown").is_clean());
@@ -31,7 +38,10 @@ fn the_subscription_asks_for_what_the_settings_say() {
     assert_eq!(body["schemaVersion"], "2025-01-29");
     // `platform` is asked for although it is not shipped: it tells when an invocation ends.
     assert_eq!(body["types"], serde_json::json!(["platform", "function", "extension"]));
-    assert_eq!(body["buffering"], serde_json::json!({"maxItems": 1000, "maxBytes": 262_144, "timeoutMs": 100}));
+    assert_eq!(
+        body["buffering"],
+        serde_json::json!({"maxItems": 1000, "maxBytes": 262_144, "timeoutMs": 100})
+    );
     lambda.invoke(Invocation::new().text("only this")).unwrap();
     assert!(lambda.shutdown("spindown").is_clean());
     let account = kinesis.account();
@@ -134,6 +144,11 @@ fn the_last_report_of_the_last_invocation_is_on_the_stream() {
     let report = lambda.invoke(Invocation::new()).unwrap();
     let shutdown = lambda.shutdown("spindown");
     assert!(shutdown.is_clean());
-    let reports: Vec<_> = kinesis.account().of_type("platform.report").iter().map(|e| e.json()["requestId"].clone()).collect();
+    let reports: Vec<_> = kinesis
+        .account()
+        .of_type("platform.report")
+        .iter()
+        .map(|e| e.json()["requestId"].clone())
+        .collect();
     assert_eq!(reports, [serde_json::json!(report.request_id)]);
 }

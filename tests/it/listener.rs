@@ -34,7 +34,10 @@ fn statuses(stream: &mut TcpStream, count: usize) -> Vec<u16> {
     let mut chunk = [0; 4096];
     loop {
         let text = String::from_utf8_lossy(&bytes);
-        let found: Vec<u16> = text.match_indices("HTTP/1.1 ").filter_map(|(at, _)| text.get(at + 9..at + 12)?.parse().ok()).collect();
+        let found: Vec<u16> = text
+            .match_indices("HTTP/1.1 ")
+            .filter_map(|(at, _)| text.get(at + 9..at + 12)?.parse().ok())
+            .collect();
         if found.len() >= count {
             return found;
         }
@@ -52,7 +55,9 @@ fn pipelined_posts_are_all_answered_and_all_arrive() {
     lambda.init().unwrap();
     for round in 0..20 {
         let mut stream = connect(&lambda);
-        let requests: String = (0..20).map(|n| post(&lambda, &body(&format!("pipelined {round:02}-{n:02}.")))).collect();
+        let requests: String = (0..20)
+            .map(|n| post(&lambda, &body(&format!("pipelined {round:02}-{n:02}."))))
+            .collect();
         stream.write_all(requests.as_bytes()).unwrap();
         assert_eq!(statuses(&mut stream, 20), [200; 20], "round {round}");
     }
@@ -74,7 +79,12 @@ fn a_client_that_reads_no_answer_stops_neither_others_nor_shutdown() {
         .map(|n| {
             let mut stream = connect(&lambda);
             let large = head(&lambda, "Content-Length: 5000");
-            stream.write_all(format!("{}{large}[{{", post(&lambda, &body(&format!("before {n}")))).as_bytes()).unwrap();
+            stream
+                .write_all(
+                    format!("{}{large}[{{", post(&lambda, &body(&format!("before {n}"))))
+                        .as_bytes(),
+                )
+                .unwrap();
             assert_eq!(statuses(&mut stream, 1), [200]);
             stream
         })
@@ -84,7 +94,10 @@ fn a_client_that_reads_no_answer_stops_neither_others_nor_shutdown() {
     assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
     drop(stalled);
     let account = kinesis.account();
-    assert_eq!((account.containing("meanwhile").len(), account.containing("before ").len()), (1, 5));
+    assert_eq!(
+        (account.containing("meanwhile").len(), account.containing("before ").len()),
+        (1, 5)
+    );
 }
 
 #[test]
@@ -99,7 +112,9 @@ fn a_post_that_is_answered_200_during_shutdown_is_sent_or_counted() {
         let posts = scope.spawn(|| {
             let post = |n: &usize| {
                 std::thread::sleep(ms(3));
-                let taken = lambda.post_raw(body(&format!("late {n}.")).as_bytes()).is_ok_and(|status| status == 200);
+                let taken = lambda
+                    .post_raw(body(&format!("late {n}.")).as_bytes())
+                    .is_ok_and(|status| status == 200);
                 begun.fetch_or(taken, Ordering::AcqRel);
                 taken
             };
@@ -110,8 +125,13 @@ fn a_post_that_is_answered_200_during_shutdown_is_sent_or_counted() {
         posts.join().unwrap()
     });
     let account = kinesis.account();
-    let missing: Vec<_> = taken.iter().filter(|n| account.containing(&format!("late {n}.")).is_empty()).collect();
-    assert!(!taken.is_empty() && missing.is_empty(), "{} were answered 200, but of these there are none: {missing:?}", taken.len());
+    let missing: Vec<_> =
+        taken.iter().filter(|n| account.containing(&format!("late {n}.")).is_empty()).collect();
+    assert!(
+        !taken.is_empty() && missing.is_empty(),
+        "{} were answered 200, but of these there are none: {missing:?}",
+        taken.len()
+    );
     ledger(&kinesis);
 }
 
@@ -140,7 +160,9 @@ fn a_body_that_is_cut_off_is_not_taken() {
     }
     // As Lambda does then: the same once more.
     let mut stream = connect(&lambda);
-    stream.write_all(format!("{chunked}{}{}0\r\n\r\n", chunk(half), chunk(&long[2000..])).as_bytes()).unwrap();
+    stream
+        .write_all(format!("{chunked}{}{}0\r\n\r\n", chunk(half), chunk(&long[2000..])).as_bytes())
+        .unwrap();
     assert_eq!(statuses(&mut stream, 1), [200]);
     lambda.invoke(Invocation::new().text("after")).unwrap();
     assert!(lambda.shutdown("spindown").is_clean());
@@ -156,7 +178,13 @@ fn a_body_over_the_limit_is_answered_200_counted_and_said_once() {
     lambda.init().unwrap();
     let large = " ".repeat(TOO_LARGE);
     let mut stream = connect(&lambda);
-    for request in [post(&lambda, &large), format!("{}{TOO_LARGE:x}\r\n{large}\r\n0\r\n\r\n", head(&lambda, "Transfer-Encoding: chunked"))] {
+    for request in [
+        post(&lambda, &large),
+        format!(
+            "{}{TOO_LARGE:x}\r\n{large}\r\n0\r\n\r\n",
+            head(&lambda, "Transfer-Encoding: chunked")
+        ),
+    ] {
         stream.write_all(request.as_bytes()).unwrap();
         assert_eq!(statuses(&mut stream, 1), [200]);
     }
@@ -181,7 +209,8 @@ fn a_length_that_nobody_could_send_reserves_nothing() {
     for path in [lambda.subscription().unwrap().path, "/elsewhere".to_owned()] {
         for length in [1_usize << 30, 1 << 50, usize::MAX >> 1, usize::MAX] {
             let mut stream = connect(&lambda);
-            let request = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n[");
+            let request =
+                format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n[");
             stream.write_all(request.as_bytes()).unwrap();
             drop(stream);
         }
@@ -189,7 +218,12 @@ fn a_length_that_nobody_could_send_reserves_nothing() {
     for n in 0..3 {
         lambda.invoke(Invocation::new().text(&format!("after {n}"))).unwrap();
     }
-    assert!(lambda.stats().peak_kib < before + 4096, "{} KiB, {} before", lambda.stats().peak_kib, before);
+    assert!(
+        lambda.stats().peak_kib < before + 4096,
+        "{} KiB, {} before",
+        lambda.stats().peak_kib,
+        before
+    );
     assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
     kinesis.account().compare(&lambda.sent()).assert_clean();
 }

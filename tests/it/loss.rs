@@ -7,7 +7,9 @@ use crate::{extension, ledger};
 /// Three invocations with ten lines each; their request ids.
 fn some_invocations(lambda: &Lambda) {
     for round in 0..3 {
-        let report = lambda.invoke(Invocation::new().lines((0..10).map(|n| format!("round {round} line {n}")))).unwrap();
+        let report = lambda
+            .invoke(Invocation::new().lines((0..10).map(|n| format!("round {round} line {n}"))))
+            .unwrap();
         assert!(!report.deadline_exceeded);
     }
 }
@@ -15,10 +17,13 @@ fn some_invocations(lambda: &Lambda) {
 #[test]
 fn only_the_records_that_were_throttled_go_again() {
     let kinesis = Kinesis::builder().shards(4).start();
-    let lambda = extension(&kinesis).setting("RECORD", "event").setting("PARTITION_KEY", "random").start();
+    let lambda =
+        extension(&kinesis).setting("RECORD", "event").setting("PARTITION_KEY", "random").start();
     lambda.init().unwrap();
     kinesis.fault(Fault::throttle(Which::Fraction(0.3)).times(2));
-    let report = lambda.invoke(Invocation::new().lines((0..200).map(|n| format!("line {n}"))).timeout(ms(10_000))).unwrap();
+    let report = lambda
+        .invoke(Invocation::new().lines((0..200).map(|n| format!("line {n}"))).timeout(ms(10_000)))
+        .unwrap();
     assert_eq!(report.in_flight_at_next, 0);
     assert!(lambda.shutdown("spindown").is_clean());
     kinesis.account().compare(&lambda.sent()).assert_clean();
@@ -29,7 +34,9 @@ fn only_the_records_that_were_throttled_go_again() {
     let ledger = ledger(&kinesis);
     assert_eq!(ledger["possibleDuplicates"], 0);
     assert_eq!(ledger["retried"].as_u64().unwrap() as usize, first.failed() + second.failed());
-    assert!(ledger["requestErrors"]["ProvisionedThroughputExceededException"].as_u64().unwrap() >= 2);
+    assert!(
+        ledger["requestErrors"]["ProvisionedThroughputExceededException"].as_u64().unwrap() >= 2
+    );
 }
 
 #[test]
@@ -39,7 +46,11 @@ fn all_records_throttled_for_a_while_are_delivered_then() {
         let lambda = extension(&kinesis).start();
         lambda.init().unwrap();
         let code = "ProvisionedThroughputExceededException";
-        kinesis.fault(if whole { Fault::error(400, code).times(3) } else { Fault::throttle(Which::All).times(3) });
+        kinesis.fault(if whole {
+            Fault::error(400, code).times(3)
+        } else {
+            Fault::throttle(Which::All).times(3)
+        });
         lambda.invoke(Invocation::new().lines(["one", "two"]).timeout(ms(10_000))).unwrap();
         assert!(lambda.shutdown("spindown").is_clean());
         kinesis.account().compare(&lambda.sent()).assert_clean();
@@ -113,7 +124,12 @@ fn permission_that_comes_later_delivers_what_waited() {
 
 #[test]
 fn an_answer_that_is_lost_may_repeat_events_and_says_so() {
-    for fault in [Fault::cut_after_store(), Fault::partial_answer(40), Fault::garbage("{\"Records\":[]}"), Fault::wrong_length(1)] {
+    for fault in [
+        Fault::cut_after_store(),
+        Fault::partial_answer(40),
+        Fault::garbage("{\"Records\":[]}"),
+        Fault::wrong_length(1),
+    ] {
         let kinesis = Kinesis::start();
         let lambda = extension(&kinesis).start();
         lambda.init().unwrap();
@@ -125,13 +141,22 @@ fn an_answer_that_is_lost_may_repeat_events_and_says_so() {
         let process = account.by_process().into_values().next().unwrap();
         let repeated: usize = process.repeats.iter().map(|(_, count)| count - 1).sum();
         assert!(repeated > 0 && process.gaps.is_empty(), "{fault:?}");
-        assert_eq!(ledger(&kinesis)["possibleDuplicates"].as_u64().unwrap() as usize, repeated, "{fault:?}");
+        assert_eq!(
+            ledger(&kinesis)["possibleDuplicates"].as_u64().unwrap() as usize,
+            repeated,
+            "{fault:?}"
+        );
     }
 }
 
 #[test]
 fn odd_but_good_answers_are_believed() {
-    for fault in [Fault::lying_count(7), Fault::null_error_codes(), Fault::dribble(3, ms(1)), Fault::close_after_answer()] {
+    for fault in [
+        Fault::lying_count(7),
+        Fault::null_error_codes(),
+        Fault::dribble(3, ms(1)),
+        Fault::close_after_answer(),
+    ] {
         let kinesis = Kinesis::start();
         let lambda = extension(&kinesis).start();
         lambda.init().unwrap();
@@ -149,13 +174,21 @@ fn one_poisonous_record_does_not_block_the_others() {
     let lambda = extension(&kinesis).setting("RECORD", "event").start();
     lambda.init().unwrap();
     kinesis.fault(Fault::poison("poison"));
-    lambda.invoke(Invocation::new().lines((0..50).map(|n| if n == 17 { "poison".to_owned() } else { format!("fine {n}") }))).unwrap();
+    lambda
+        .invoke(Invocation::new().lines(
+            (0..50).map(|n| if n == 17 { "poison".to_owned() } else { format!("fine {n}") }),
+        ))
+        .unwrap();
     assert!(lambda.shutdown("spindown").is_clean());
     let comparison = kinesis.account().compare(&lambda.sent());
     assert_eq!(comparison.lost.len(), 1, "{comparison}");
     assert!(comparison.repeated.is_empty(), "{comparison}");
     assert_eq!(ledger(&kinesis)["dropped"]["rejected"], 1);
-    assert!(lambda.stderr().iter().any(|line| line.contains("refuses a record")), "{:?}", lambda.stderr());
+    assert!(
+        lambda.stderr().iter().any(|line| line.contains("refuses a record")),
+        "{:?}",
+        lambda.stderr()
+    );
 }
 
 #[test]
@@ -168,17 +201,24 @@ fn a_skewed_clock_is_learnt_from_the_answer() {
         some_invocations(&lambda);
         assert!(lambda.shutdown("spindown").is_clean());
         kinesis.account().compare(&lambda.sent()).assert_clean();
-        assert_eq!(kinesis.puts().iter().filter(|put| put.status != Some(200)).count(), 1, "one refusal, then it is known");
+        assert_eq!(
+            kinesis.puts().iter().filter(|put| put.status != Some(200)).count(),
+            1,
+            "one refusal, then it is known"
+        );
     }
 }
 
 #[test]
 fn a_kinesis_that_hangs_costs_one_time_out_and_not_one_an_invocation() {
     let kinesis = Kinesis::start();
-    let lambda = extension(&kinesis).setting("FLUSH_TIMEOUT_MS", "1500").timeout(ms(20_000)).start();
+    let lambda =
+        extension(&kinesis).setting("FLUSH_TIMEOUT_MS", "1500").timeout(ms(20_000)).start();
     lambda.init().unwrap();
     kinesis.fault(Fault::hang());
-    let held: Vec<_> = (0..20).map(|n| lambda.invoke(Invocation::new().text(&format!("line {n}"))).unwrap().held).collect();
+    let held: Vec<_> = (0..20)
+        .map(|n| lambda.invoke(Invocation::new().text(&format!("line {n}"))).unwrap().held)
+        .collect();
     // The time-out is paid once, with room for a slow machine; after that there are only probes.
     assert!(held.iter().filter(|held| **held >= ms(1400)).count() <= 1, "{held:?}");
     assert!(held.iter().all(|held| *held < ms(5000)), "{held:?}");
@@ -217,5 +257,9 @@ fn a_post_on_a_wrong_path_is_refused_and_counted() {
     account.compare(&lambda.sent()).assert_clean();
     assert_eq!(ledger(&kinesis)["refusedPosts"], 3);
     assert_eq!(lambda.stderr().len(), 1, "{:?}", lambda.stderr());
-    assert!(lambda.stderr()[0].contains("404") && !lambda.stderr()[0].contains("0000"), "{:?}", lambda.stderr());
+    assert!(
+        lambda.stderr()[0].contains("404") && !lambda.stderr()[0].contains("0000"),
+        "{:?}",
+        lambda.stderr()
+    );
 }

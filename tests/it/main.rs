@@ -34,7 +34,10 @@ use sandbox::{Kinesis, Lambda, LambdaBuilder};
 
 /// The binary under test: the one that cargo built for these tests, or another one (a static build, another architecture).
 pub fn binary() -> PathBuf {
-    std::env::var_os("KTE_BINARY").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_kinesis-telemetry-extension")), PathBuf::from)
+    std::env::var_os("KTE_BINARY").map_or_else(
+        || PathBuf::from(env!("CARGO_BIN_EXE_kinesis-telemetry-extension")),
+        PathBuf::from,
+    )
 }
 
 /// A sandbox with the extension in it, writing to `kinesis` at the end of each invocation.
@@ -64,7 +67,10 @@ pub fn runner_command() -> std::process::Command {
 #[track_caller]
 pub fn ledger(kinesis: &Kinesis) -> serde_json::Value {
     let ledger = kinesis.account().ledgers().pop().expect("a ledger on the stream");
-    let dropped: u64 = ["queue", "rejected", "undelivered"].iter().map(|why| ledger["dropped"][why].as_u64().unwrap()).sum();
+    let dropped: u64 = ["queue", "rejected", "undelivered"]
+        .iter()
+        .map(|why| ledger["dropped"][why].as_u64().unwrap())
+        .sum();
     let number = |key: &str| ledger[key].as_u64().unwrap();
     assert_eq!(number("received"), number("delivered") + dropped + number("waiting"), "{ledger}");
     ledger

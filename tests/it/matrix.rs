@@ -5,7 +5,10 @@ use std::fmt::Write as _;
 use std::process::Command;
 use std::time::Duration;
 
-use sandbox::{Cut, CutForm, Delivery, Fault, Invocation, Kinesis, Lambda, LambdaBuilder, Which, ms, wait_until};
+use sandbox::{
+    Cut, CutForm, Delivery, Fault, Invocation, Kinesis, Lambda, LambdaBuilder, Which, ms,
+    wait_until,
+};
 
 use crate::extension;
 
@@ -43,18 +46,36 @@ const ROWS: [Row; 26] = [
     Row {
         name: "30 % of the records throttled",
         promise: Promise::Once,
-        run: || faulty(Fault::throttle(Which::Fraction(0.3)).times(5), |b| b.setting("RECORD", "event")),
+        run: || {
+            faulty(Fault::throttle(Which::Fraction(0.3)).times(5), |b| b.setting("RECORD", "event"))
+        },
     },
     Row { name: "one hot shard: a key throttled for 5 s", promise: Promise::Once, run: hot_shard },
-    Row { name: "one poison record, `RECORD=lines`", promise: Promise::CountedInPart, run: || poisoned("lines") },
-    Row { name: "one poison record, `RECORD=event`", promise: Promise::CountedInPart, run: || poisoned("event") },
-    Row { name: "one poison record, `RECORD=kpl`", promise: Promise::CountedInPart, run: || poisoned("kpl") },
+    Row {
+        name: "one poison record, `RECORD=lines`",
+        promise: Promise::CountedInPart,
+        run: || poisoned("lines"),
+    },
+    Row {
+        name: "one poison record, `RECORD=event`",
+        promise: Promise::CountedInPart,
+        run: || poisoned("event"),
+    },
+    Row {
+        name: "one poison record, `RECORD=kpl`",
+        promise: Promise::CountedInPart,
+        run: || poisoned("kpl"),
+    },
     Row {
         name: "every request refused as invalid for 5 s",
         promise: Promise::Once,
         run: || faulty(Fault::error(400, "InvalidArgumentException").lasting(ms(5000)), plain),
     },
-    Row { name: "all records throttled for 5 s", promise: Promise::Once, run: || faulty(Fault::throttle(Which::All).lasting(ms(5000)), plain) },
+    Row {
+        name: "all records throttled for 5 s",
+        promise: Promise::Once,
+        run: || faulty(Fault::throttle(Which::All).lasting(ms(5000)), plain),
+    },
     Row {
         name: "every request answered 500 for 5 s",
         promise: Promise::Once,
@@ -65,8 +86,16 @@ const ROWS: [Row; 26] = [
         promise: Promise::AtLeastOnce,
         run: || faulty(Fault::reset_before_answer().times(3), plain),
     },
-    Row { name: "connection cut after storing", promise: Promise::AtLeastOnce, run: || faulty(Fault::cut_after_store().times(2), plain) },
-    Row { name: "no answer for 5 s", promise: Promise::AtLeastOnce, run: || faulty(Fault::hang().lasting(ms(5000)), plain) },
+    Row {
+        name: "connection cut after storing",
+        promise: Promise::AtLeastOnce,
+        run: || faulty(Fault::cut_after_store().times(2), plain),
+    },
+    Row {
+        name: "no answer for 5 s",
+        promise: Promise::AtLeastOnce,
+        run: || faulty(Fault::hang().lasting(ms(5000)), plain),
+    },
     Row {
         name: "no answer, for good",
         promise: Promise::Counted,
@@ -81,7 +110,11 @@ const ROWS: [Row; 26] = [
     Row {
         name: "the host name does not resolve",
         promise: Promise::Counted,
-        run: || hopeless(|_, builder| builder.env("AWS_ENDPOINT_URL_KINESIS", "http://kinesis.invalid:1")),
+        run: || {
+            hopeless(|_, builder| {
+                builder.env("AWS_ENDPOINT_URL_KINESIS", "http://kinesis.invalid:1")
+            })
+        },
     },
     Row {
         name: "expired token for a while",
@@ -89,13 +122,37 @@ const ROWS: [Row; 26] = [
         run: || faulty(Fault::error(400, "ExpiredTokenException").lasting(ms(2000)), plain),
     },
     Row { name: "clock an hour off", promise: Promise::Once, run: skewed },
-    Row { name: "clock set back by an hour while Kinesis fails", promise: Promise::Once, run: set_back },
-    Row { name: "frozen in the middle of a request", promise: Promise::AtLeastOnce, run: frozen_in_a_request },
-    Row { name: "thawed with a dead connection, each time", promise: Promise::Once, run: dead_connections },
+    Row {
+        name: "clock set back by an hour while Kinesis fails",
+        promise: Promise::Once,
+        run: set_back,
+    },
+    Row {
+        name: "frozen in the middle of a request",
+        promise: Promise::AtLeastOnce,
+        run: frozen_in_a_request,
+    },
+    Row {
+        name: "thawed with a dead connection, each time",
+        promise: Promise::Once,
+        run: dead_connections,
+    },
     Row { name: "reset by a time-out while Kinesis fails", promise: Promise::Once, run: reset },
-    Row { name: "crash of the function while Kinesis hangs", promise: Promise::AtLeastOnce, run: crash_while_hanging },
-    Row { name: "reset with 20,000 lines queued", promise: Promise::AtLeastOnce, run: reset_with_a_large_queue },
-    Row { name: "reset with a full disk while Kinesis fails", promise: Promise::CountedInPart, run: reset_with_a_full_disk },
+    Row {
+        name: "crash of the function while Kinesis hangs",
+        promise: Promise::AtLeastOnce,
+        run: crash_while_hanging,
+    },
+    Row {
+        name: "reset with 20,000 lines queued",
+        promise: Promise::AtLeastOnce,
+        run: reset_with_a_large_queue,
+    },
+    Row {
+        name: "reset with a full disk while Kinesis fails",
+        promise: Promise::CountedInPart,
+        run: reset_with_a_full_disk,
+    },
     Row { name: "killed between invocations (out of memory)", promise: Promise::Once, run: killed },
     Row { name: "40,000 lines in one invocation", promise: Promise::Once, run: flood },
     Row { name: "records cut by Lambda", promise: Promise::Once, run: cut },
@@ -106,7 +163,9 @@ fn plain(builder: LambdaBuilder) -> LambdaBuilder {
 }
 
 fn invocation(n: usize) -> Invocation {
-    Invocation::new().lines((0..20).map(|line| format!("invocation {n} line {line}"))).timeout(ms(20_000))
+    Invocation::new()
+        .lines((0..20).map(|line| format!("invocation {n} line {line}")))
+        .timeout(ms(20_000))
 }
 
 fn observe(lambda: &Lambda, seen: &mut Seen, n: usize) {
@@ -124,19 +183,35 @@ fn settle(kinesis: &Kinesis, lambda: &Lambda, mut seen: Seen) -> Seen {
     seen.peak_kib = seen.peak_kib.max(report.stats.peak_kib);
     let account = kinesis.account();
     let comparison = account.compare(&lambda.sent());
-    assert!(comparison.changed.is_empty() && comparison.wrong_request_id.is_empty() && comparison.broken.is_empty(), "{comparison}");
+    assert!(
+        comparison.changed.is_empty()
+            && comparison.wrong_request_id.is_empty()
+            && comparison.broken.is_empty(),
+        "{comparison}"
+    );
     seen.lost = comparison.lost.len();
     seen.repeated = comparison.repeated.len();
-    let said = lambda.stderr().into_iter().filter_map(|line| serde_json::from_str(&line[line.find("{\"received")?..]).ok());
+    let said = lambda
+        .stderr()
+        .into_iter()
+        .filter_map(|line| serde_json::from_str(&line[line.find("{\"received")?..]).ok());
     let sent = account.ledgers();
     // What a process has lost is in its last ledger, and is printed as well: it counts once.
-    let same =
-        |a: &serde_json::Value, b: &serde_json::Value| ["received", "delivered", "dropped", "shutdownReason"].iter().all(|key| a[key] == b[key]);
+    let same = |a: &serde_json::Value, b: &serde_json::Value| {
+        ["received", "delivered", "dropped", "shutdownReason"].iter().all(|key| a[key] == b[key])
+    };
     let only_said: Vec<_> = said.filter(|said| !sent.iter().any(|sent| same(sent, said))).collect();
     for ledger in sent.iter().chain(&only_said) {
         let number = |key: &str| ledger[key].as_u64().unwrap();
-        let dropped: u64 = ["queue", "rejected", "undelivered"].iter().map(|why| ledger["dropped"][why].as_u64().unwrap()).sum();
-        assert_eq!(number("received"), number("delivered") + dropped + number("waiting"), "{ledger}");
+        let dropped: u64 = ["queue", "rejected", "undelivered"]
+            .iter()
+            .map(|why| ledger["dropped"][why].as_u64().unwrap())
+            .sum();
+        assert_eq!(
+            number("received"),
+            number("delivered") + dropped + number("waiting"),
+            "{ledger}"
+        );
         seen.counted += dropped;
         assert!(number("possibleDuplicates") >= comparison.repeated.len() as u64, "{ledger}");
     }
@@ -203,7 +278,9 @@ fn frozen_in_a_request() -> Seen {
     observe(&lambda, &mut seen, 0);
     // The answer comes into a frozen process, which thaws when its own time-out is over.
     kinesis.fault(Fault::delay(ms(500)).times(1));
-    let signal = |pid: i32, name: &str| assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
+    let signal = |pid: i32, name: &str| {
+        assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success())
+    };
     let freezing = invocation(1).pause(ms(400)).run(move |lambda| {
         let pid = lambda.pid().unwrap();
         signal(pid, "-STOP");
@@ -243,7 +320,8 @@ fn reset() -> Seen {
 
 fn hot_shard() -> Seen {
     let kinesis = Kinesis::builder().shards(4).start();
-    let lambda = extension(&kinesis).setting("RECORD", "event").setting("PARTITION_KEY", "request").start();
+    let lambda =
+        extension(&kinesis).setting("RECORD", "event").setting("PARTITION_KEY", "request").start();
     lambda.init().unwrap();
     let mut seen = Seen::default();
     observe(&lambda, &mut seen, 0);
@@ -255,7 +333,10 @@ fn hot_shard() -> Seen {
         observe(&lambda, &mut seen, n);
         let account = kinesis.account();
         // The others do not wait for it.
-        assert!(n < 3 || account.containing(&format!("invocation {n} ")).len() == 20, "invocation {n}");
+        assert!(
+            n < 3 || account.containing(&format!("invocation {n} ")).len() == 20,
+            "invocation {n}"
+        );
         n >= 10 && account.compare(&lambda.sent()).lost.is_empty()
     });
     settle(&kinesis, &lambda, seen)
@@ -314,7 +395,9 @@ fn reset_with_a_large_queue() -> Seen {
     lambda.init().unwrap();
     let mut seen = Seen::default();
     kinesis.fault(Fault::hang());
-    let crashing = invocation(0).run(|lambda| assert_eq!(lambda.flood(20, 1000, 300).unwrap().refused, 0)).crashes();
+    let crashing = invocation(0)
+        .run(|lambda| assert_eq!(lambda.flood(20, 1000, 300).unwrap().refused, 0))
+        .crashes();
     assert!(lambda.invoke(crashing).unwrap().reset.unwrap().is_clean());
     kinesis.clear_faults();
     wait_until(ms(60_000), "all to be delivered", || {
@@ -328,7 +411,9 @@ fn reset_with_a_full_disk() -> Seen {
     let kinesis = Kinesis::start();
     // No file may grow. A program of another architecture still has its emulator in front.
     let emulator = std::env::var("KTE_RUNNER").unwrap_or_default();
-    let limited = ["sh", "-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\""].into_iter().chain(emulator.split_whitespace());
+    let limited = ["sh", "-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\""]
+        .into_iter()
+        .chain(emulator.split_whitespace());
     let lambda = extension(&kinesis).runner(&limited.collect::<Vec<_>>()).start();
     lambda.init().unwrap();
     let mut seen = Seen::default();
@@ -358,13 +443,18 @@ fn flood() -> Seen {
     let lambda = extension(&kinesis).start();
     lambda.init().unwrap();
     let mut seen = Seen::default();
-    let report = lambda.invoke(invocation(0).run(|lambda| assert_eq!(lambda.flood(40, 1000, 300).unwrap().refused, 0))).unwrap();
+    let report = lambda
+        .invoke(
+            invocation(0).run(|lambda| assert_eq!(lambda.flood(40, 1000, 300).unwrap().refused, 0)),
+        )
+        .unwrap();
     seen.held = report.held;
     wait_until(ms(60_000), "all to be delivered", || {
         observe(&lambda, &mut seen, 1);
         kinesis.account().flooded() == 40_000
     });
-    let repeats: usize = kinesis.account().by_process().values().map(|process| process.repeats.len()).sum();
+    let repeats: usize =
+        kinesis.account().by_process().values().map(|process| process.repeats.len()).sum();
     let seen = settle(&kinesis, &lambda, seen);
     Seen { repeated: seen.repeated + repeats, ..seen }
 }
@@ -379,7 +469,9 @@ fn cut() -> Seen {
         if n == 2 {
             lambda.deliver(|way| *way = cut(CutForm::Across));
         }
-        lambda.invoke(invocation(n).json(&serde_json::json!({"message": "é\"日".repeat(100_000)}))).unwrap();
+        lambda
+            .invoke(invocation(n).json(&serde_json::json!({"message": "é\"日".repeat(100_000)})))
+            .unwrap();
     }
     observe(&lambda, &mut seen, 5);
     settle(&kinesis, &lambda, seen)
@@ -392,7 +484,9 @@ impl Row {
         match self.promise {
             Promise::Once => assert_eq!((seen.lost, seen.repeated), (0, 0), "{}", self.name),
             Promise::AtLeastOnce => assert_eq!(seen.lost, 0, "{}", self.name),
-            Promise::Counted | Promise::CountedInPart => assert_eq!((seen.lost as u64, seen.repeated), (seen.counted, 0), "{}", self.name),
+            Promise::Counted | Promise::CountedInPart => {
+                assert_eq!((seen.lost as u64, seen.repeated), (seen.counted, 0), "{}", self.name)
+            }
         }
     }
 
@@ -414,18 +508,30 @@ fn every_fault_comes_out_as_the_readme_says() {
     let (shown, after) = rest.split_once("<!-- /matrix -->\n").unwrap();
     // A thread a row: most of the time they wait.
     let seen: Vec<Seen> = std::thread::scope(|scope| {
-        ROWS.iter().map(|row| scope.spawn(row.run)).collect::<Vec<_>>().into_iter().map(|row| row.join().unwrap()).collect()
+        ROWS.iter()
+            .map(|row| scope.spawn(row.run))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .map(|row| row.join().unwrap())
+            .collect()
     });
-    let mut table = "| fault | lost | repeated | held at most | peak memory |\n|---|---|---|---|---|\n".to_owned();
+    let mut table =
+        "| fault | lost | repeated | held at most | peak memory |\n|---|---|---|---|---|\n"
+            .to_owned();
     for (row, seen) in ROWS.iter().zip(&seen) {
         row.check(seen);
         let [lost, repeated] = row.promised();
         let (seconds, mib) = (seen.held.as_secs_f64(), seen.peak_kib as f64 / 1024.0);
-        writeln!(table, "| {} | {lost} | {repeated} | {seconds:.1} s | {mib:.0} MiB |", row.name).unwrap();
+        writeln!(table, "| {} | {lost} | {repeated} | {seconds:.1} s | {mib:.0} MiB |", row.name)
+            .unwrap();
         let start = format!("| {} | {lost} | {repeated} |", row.name);
-        assert!(std::env::var_os("UPDATE_README").is_some() || shown.contains(&start), "README.md lacks {start}");
+        assert!(
+            std::env::var_os("UPDATE_README").is_some() || shown.contains(&start),
+            "README.md lacks {start}"
+        );
     }
     if std::env::var_os("UPDATE_README").is_some() {
-        std::fs::write(path, format!("{before}<!-- matrix -->\n{table}<!-- /matrix -->\n{after}")).unwrap();
+        std::fs::write(path, format!("{before}<!-- matrix -->\n{table}<!-- /matrix -->\n{after}"))
+            .unwrap();
     }
 }

@@ -10,7 +10,17 @@ fn binary_with_a_switch() -> PathBuf {
     let target = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/panic-switch");
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let built = Command::new(cargo)
-        .args(["build", "--quiet", "--locked", "--bin", "kinesis-telemetry-extension", "--features", "panic-switch", "--profile", "panic-switch"])
+        .args([
+            "build",
+            "--quiet",
+            "--locked",
+            "--bin",
+            "kinesis-telemetry-extension",
+            "--features",
+            "panic-switch",
+            "--profile",
+            "panic-switch",
+        ])
         .arg("--target-dir")
         .arg(&target)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
@@ -25,7 +35,12 @@ fn a_panic_in_any_thread_leaves_the_function_alone() {
     let binary = binary_with_a_switch();
     for place in ["listener", "dispatcher", "main"] {
         let kinesis = Kinesis::start();
-        let lambda = Lambda::builder(&binary).kinesis(&kinesis).tmp_in("TMPDIR").setting("FLUSH", "end").env("PANIC_SWITCH", place).start();
+        let lambda = Lambda::builder(&binary)
+            .kinesis(&kinesis)
+            .tmp_in("TMPDIR")
+            .setting("FLUSH", "end")
+            .env("PANIC_SWITCH", place)
+            .start();
         lambda.init().unwrap();
         for _ in 0..4 {
             let report = lambda.invoke(Invocation::new().text("hello").work(ms(60))).unwrap();
@@ -36,7 +51,14 @@ fn a_panic_in_any_thread_leaves_the_function_alone() {
         let shutdown = lambda.shutdown("spindown");
         assert!(shutdown.is_clean(), "{place}: {shutdown:?} {:?}", lambda.stderr());
         let lines = lambda.stderr();
-        assert!(lines.iter().filter(|line| line.contains(&format!("the {place} thread panicked"))).count() == 1, "{place}: {lines:?}");
+        assert!(
+            lines
+                .iter()
+                .filter(|line| line.contains(&format!("the {place} thread panicked")))
+                .count()
+                == 1,
+            "{place}: {lines:?}"
+        );
         assert!(lines.len() <= 2, "{place}: {lines:?}");
     }
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use sandbox::{Credentials, Failure, Fault, Identity, Invocation, Kinesis, LambdaBuilder, Proxy, ms};
+use sandbox::{
+    Credentials, Failure, Fault, Identity, Invocation, Kinesis, LambdaBuilder, Proxy, ms,
+};
 
 use crate::{extension, ledger};
 
@@ -55,7 +57,9 @@ fn a_token_file_wins_and_is_read_each_time() {
     let identity = Identity::start(&own, &own);
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "wrong").unwrap();
-    let lambda = snap_start(&kinesis, &identity).env("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", file.path().to_str().unwrap()).start();
+    let lambda = snap_start(&kinesis, &identity)
+        .env("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", file.path().to_str().unwrap())
+        .start();
     lambda.init().unwrap();
     lambda.invoke(Invocation::new().text("refused")).unwrap();
     assert_eq!(kinesis.puts().len(), 0);
@@ -149,7 +153,11 @@ fn a_role_that_may_not_be_assumed_is_told_in_one_line_and_recovers() {
     let (own, role) = (Credentials::default(), keys("DENIED"));
     let kinesis = Kinesis::builder().credentials(role.clone()).start();
     let identity = Identity::start(&role, &own);
-    identity.refuses(Some((403, "AccessDenied", "User: x is not authorized to perform: sts:AssumeRole on resource: y")));
+    identity.refuses(Some((
+        403,
+        "AccessDenied",
+        "User: x is not authorized to perform: sts:AssumeRole on resource: y",
+    )));
     let lambda = with_role(&kinesis, &identity).start();
     lambda.init().unwrap();
     for _ in 0..3 {
@@ -158,7 +166,12 @@ fn a_role_that_may_not_be_assumed_is_told_in_one_line_and_recovers() {
     }
     assert_eq!(lambda.stderr().len(), 1, "{:?}", lambda.stderr());
     let line = &lambda.stderr()[0];
-    assert!(line.contains("AssumeRole.AccessDenied") && line.contains("sts:AssumeRole") && !line.contains("User: x"), "{line}");
+    assert!(
+        line.contains("AssumeRole.AccessDenied")
+            && line.contains("sts:AssumeRole")
+            && !line.contains("User: x"),
+        "{line}"
+    );
     identity.refuses(None);
     assert!(lambda.shutdown("spindown").is_clean());
     kinesis.account().compare(&lambda.sent()).assert_clean();
@@ -176,7 +189,13 @@ fn a_wrong_clock_does_not_stop_a_role() {
     lambda.invoke(Invocation::new().text("hello")).unwrap();
     assert!(lambda.shutdown("spindown").is_clean());
     kinesis.account().compare(&lambda.sent()).assert_clean();
-    assert_eq!((identity.requests().len(), kinesis.puts().iter().filter(|put| put.status != Some(200)).count()), (2, 0));
+    assert_eq!(
+        (
+            identity.requests().len(),
+            kinesis.puts().iter().filter(|put| put.status != Some(200)).count()
+        ),
+        (2, 0)
+    );
 }
 
 // --- SnapStart -------------------------------------------------------------------------------------------------------------------------
@@ -191,7 +210,10 @@ fn after_a_restore_ids_connections_and_keys_are_fresh() {
         lambda.init().unwrap();
         let restored = |name: &'static str| {
             Invocation::new().run(move |lambda| {
-                lambda.emit("platform.restoreStart", r#"{"functionName":"orders","functionVersion":"7"}"#);
+                lambda.emit(
+                    "platform.restoreStart",
+                    r#"{"functionName":"orders","functionVersion":"7"}"#,
+                );
                 lambda.emit("platform.restoreRuntimeDone", r#"{"status":"success"}"#);
                 lambda.emit("function", format!("\"{name}\""));
             })
@@ -206,12 +228,20 @@ fn after_a_restore_ids_connections_and_keys_are_fresh() {
         // The init's ids stay, each restore has its own, and in none of them is a gap or a repeat.
         let processes = account.by_process();
         assert_eq!(processes.len(), 3, "{processes:?}");
-        assert!(processes.values().all(|process| process.gaps.is_empty() && process.repeats.is_empty()), "{processes:?}");
-        let id = |kind: &str, index: usize| account.of_type(kind)[index].id().map(|(id, number)| (id.to_owned(), number)).unwrap();
+        assert!(
+            processes.values().all(|process| process.gaps.is_empty() && process.repeats.is_empty()),
+            "{processes:?}"
+        );
+        let id = |kind: &str, index: usize| {
+            account.of_type(kind)[index].id().map(|(id, number)| (id.to_owned(), number)).unwrap()
+        };
         let (first, second) = (id("platform.restoreStart", 0), id("platform.restoreStart", 1));
         assert_eq!((first.1, second.1), (1, 1));
         assert!(id("platform.initStart", 0).0 != first.0 && first.0 != second.0);
-        assert_eq!(account.of_type("kinesis-telemetry.sandbox").len(), if envelope == "slim" { 3 } else { 0 });
+        assert_eq!(
+            account.of_type("kinesis-telemetry.sandbox").len(),
+            if envelope == "slim" { 3 } else { 0 }
+        );
         // A connection and keys from before a restore are not used after it.
         let puts = kinesis.puts();
         assert_ne!(puts[0].connection, puts.last().unwrap().connection);
@@ -225,9 +255,15 @@ fn after_a_restore_ids_connections_and_keys_are_fresh() {
 fn the_true_host_name_over_tls_through_a_proxy() {
     let kinesis = Kinesis::builder().tls().start();
     let proxy = Proxy::to(&kinesis);
-    for (variable, settings) in [("HTTPS_PROXY", None), ("https_proxy", Some(("AWS_USE_FIPS_ENDPOINT", "true")))] {
-        let lambda = extension(&kinesis).without_env("AWS_ENDPOINT_URL_KINESIS").env(variable, &proxy.url());
-        let lambda = settings.into_iter().fold(lambda, |lambda, (name, value)| lambda.env(name, value)).start();
+    for (variable, settings) in
+        [("HTTPS_PROXY", None), ("https_proxy", Some(("AWS_USE_FIPS_ENDPOINT", "true")))]
+    {
+        let lambda =
+            extension(&kinesis).without_env("AWS_ENDPOINT_URL_KINESIS").env(variable, &proxy.url());
+        let lambda = settings
+            .into_iter()
+            .fold(lambda, |lambda, (name, value)| lambda.env(name, value))
+            .start();
         kinesis.forget();
         lambda.init().unwrap();
         for _ in 0..3 {
@@ -235,12 +271,19 @@ fn the_true_host_name_over_tls_through_a_proxy() {
         }
         assert!(lambda.shutdown("spindown").is_clean());
         kinesis.account().compare(&lambda.sent()).assert_clean();
-        assert!(kinesis.puts().iter().all(|put| put.tls && put.status == Some(200)), "{:?}", kinesis.puts());
+        assert!(
+            kinesis.puts().iter().all(|put| put.tls && put.status == Some(200)),
+            "{:?}",
+            kinesis.puts()
+        );
         assert!(lambda.stderr().is_empty(), "{:?}", lambda.stderr());
     }
     assert_eq!(
         proxy.requests(),
-        ["CONNECT kinesis.us-east-1.amazonaws.com:443 HTTP/1.1", "CONNECT kinesis-fips.us-east-1.amazonaws.com:443 HTTP/1.1"],
+        [
+            "CONNECT kinesis.us-east-1.amazonaws.com:443 HTTP/1.1",
+            "CONNECT kinesis-fips.us-east-1.amazonaws.com:443 HTTP/1.1"
+        ],
         "one connection each, and nothing of Lambda's own"
     );
 }
@@ -253,7 +296,10 @@ fn no_proxy_for_loopback_lambda_and_keys() {
     // Nobody listens there.
     let dead = "http://127.0.0.1:9";
     let all = ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy", "http_proxy", "all_proxy"];
-    let lambda = all.iter().fold(snap_start(&kinesis, &identity), |lambda, name| lambda.env(name, dead)).start();
+    let lambda = all
+        .iter()
+        .fold(snap_start(&kinesis, &identity), |lambda, name| lambda.env(name, dead))
+        .start();
     lambda.init().unwrap();
     lambda.invoke(Invocation::new().text("hello")).unwrap();
     assert!(lambda.shutdown("spindown").is_clean());
@@ -266,13 +312,19 @@ fn a_proxy_that_refuses_is_told_without_its_password() {
     // It takes no CONNECT, and says so; its address stands for a proxy's.
     let refuses = Kinesis::start();
     let url = format!("http://user:secret@127.0.0.1:{}", refuses.port());
-    let lambda = extension(&kinesis).without_env("AWS_ENDPOINT_URL_KINESIS").env("HTTPS_PROXY", &url).start();
+    let lambda = extension(&kinesis)
+        .without_env("AWS_ENDPOINT_URL_KINESIS")
+        .env("HTTPS_PROXY", &url)
+        .start();
     lambda.init().unwrap();
     let report = lambda.invoke(Invocation::new().text("hello")).unwrap();
     assert!(report.held < ms(1000), "{:?}", report.held);
     assert!(lambda.shutdown("spindown").is_clean());
     let said = lambda.stderr().join("\n");
-    assert!(said.contains("ProxyRefused") && said.contains("HTTPS_PROXY") && !said.contains("secret"), "{said}");
+    assert!(
+        said.contains("ProxyRefused") && said.contains("HTTPS_PROXY") && !said.contains("secret"),
+        "{said}"
+    );
 }
 
 // --- Managed Instances -----------------------------------------------------------------------------------------------------------------
@@ -297,14 +349,20 @@ fn overlapping_invocations_keep_their_own_ids_and_no_other_is_guessed() {
         }
     });
     // Nothing tells of an end there: by age alone.
-    kinesis.wait_for(Duration::from_secs(3), "events without any signal", |account| account.of_type("platform.report").len() == 40);
+    kinesis.wait_for(Duration::from_secs(3), "events without any signal", |account| {
+        account.of_type("platform.report").len() == 40
+    });
     assert!(lambda.shutdown("spindown").is_clean());
     let account = kinesis.account();
     account.compare(&lambda.sent()).assert_clean();
     assert!(account.containing("no id").iter().all(|event| event.request_id.is_none()));
     assert_eq!(account.containing("\"message\":\"own\"").len(), 40);
     for kind in ["platform.start", "platform.report", "function"] {
-        let with_tenant = account.of_type(kind).iter().filter(|event| event.record_json().get("tenantId").is_some()).count();
+        let with_tenant = account
+            .of_type(kind)
+            .iter()
+            .filter(|event| event.record_json().get("tenantId").is_some())
+            .count();
         assert_eq!(with_tenant, 40, "{kind}");
     }
     assert!(lambda.calls().iter().any(|call| call.body.contains(r#"{"events":["SHUTDOWN"]}"#)));
@@ -319,16 +377,26 @@ fn thousands_of_events_a_second_on_managed_instances() {
         for _ in 0..4 {
             scope.spawn(|| {
                 for _ in 0..5 {
-                    lambda.invoke(Invocation::new().lines((0..500).map(|n| format!("line {n} {}", "x".repeat(100))))).unwrap();
+                    lambda
+                        .invoke(
+                            Invocation::new()
+                                .lines((0..500).map(|n| format!("line {n} {}", "x".repeat(100)))),
+                        )
+                        .unwrap();
                 }
             });
         }
     });
-    kinesis.wait_for(Duration::from_secs(30), "ten thousand lines", |account| account.of_type("function").len() >= 10_000);
+    kinesis.wait_for(Duration::from_secs(30), "ten thousand lines", |account| {
+        account.of_type("function").len() >= 10_000
+    });
     assert!(lambda.shutdown("spindown").is_clean());
     let comparison = kinesis.account().compare(&lambda.sent());
     assert!(comparison.is_lossless(), "{comparison}");
-    assert_eq!(ledger(&kinesis)["dropped"], serde_json::json!({"queue": 0, "rejected": 0, "undelivered": 0}));
+    assert_eq!(
+        ledger(&kinesis)["dropped"],
+        serde_json::json!({"queue": 0, "rejected": 0, "undelivered": 0})
+    );
 }
 
 #[test]
@@ -337,22 +405,36 @@ fn keys_that_expire_after_hours_are_told_kept_for_and_recovered_from() {
     let lambda = extension(&kinesis).managed_instances().setting("QUEUE_BYTES", "1048576").start();
     lambda.init().unwrap();
     lambda.invoke(Invocation::new().text("before")).unwrap();
-    kinesis.wait_for(Duration::from_secs(3), "the first events", |account| !account.containing("before").is_empty());
+    kinesis.wait_for(Duration::from_secs(3), "the first events", |account| {
+        !account.containing("before").is_empty()
+    });
     kinesis.fault(Fault::error(400, "ExpiredTokenException"));
     // More than memory holds: the rest goes to the spool.
     for _ in 0..8 {
-        lambda.invoke(Invocation::new().lines((0..400).map(|n| format!("expired {n} {}", "x".repeat(500))))).unwrap();
+        lambda
+            .invoke(
+                Invocation::new()
+                    .lines((0..400).map(|n| format!("expired {n} {}", "x".repeat(500)))),
+            )
+            .unwrap();
     }
     assert!(lambda.drain(Duration::from_secs(5)));
     std::thread::sleep(ms(1500));
-    let said: Vec<_> = lambda.stderr().into_iter().filter(|line| line.contains("ExpiredTokenException")).collect();
+    let said: Vec<_> =
+        lambda.stderr().into_iter().filter(|line| line.contains("ExpiredTokenException")).collect();
     assert!(said.len() == 1 && said[0].contains("cannot be renewed"), "{said:?}");
     kinesis.clear_faults();
-    kinesis.wait_for(Duration::from_secs(10), "what waited", |account| account.containing("expired").len() >= 3200);
+    kinesis.wait_for(Duration::from_secs(10), "what waited", |account| {
+        account.containing("expired").len() >= 3200
+    });
     assert!(lambda.shutdown("spindown").is_clean());
     kinesis.account().compare(&lambda.sent()).assert_clean();
     let ledger = ledger(&kinesis);
-    assert!(ledger["spooled"].as_u64().unwrap() > 0 && ledger["requestErrors"]["ExpiredTokenException"].as_u64().unwrap() > 0, "{ledger}");
+    assert!(
+        ledger["spooled"].as_u64().unwrap() > 0
+            && ledger["requestErrors"]["ExpiredTokenException"].as_u64().unwrap() > 0,
+        "{ledger}"
+    );
 }
 
 // --- other inits -----------------------------------------------------------------------------------------------------------------------
@@ -360,10 +442,17 @@ fn keys_that_expire_after_hours_are_told_kept_for_and_recovered_from() {
 #[test]
 fn provisioned_concurrency_waits_frozen_for_its_first_invocation() {
     let kinesis = Kinesis::start();
-    let lambda = extension(&kinesis).initialization_type("provisioned-concurrency").freeze_after_init().runtime_init(ms(30), &["made ahead"]).start();
+    let lambda = extension(&kinesis)
+        .initialization_type("provisioned-concurrency")
+        .freeze_after_init()
+        .runtime_init(ms(30), &["made ahead"])
+        .start();
     lambda.init().unwrap();
     std::thread::sleep(ms(1500));
-    assert!(lambda.is_frozen() && kinesis.puts().is_empty(), "nothing is sent before an invocation pays for it");
+    assert!(
+        lambda.is_frozen() && kinesis.puts().is_empty(),
+        "nothing is sent before an invocation pays for it"
+    );
     let report = lambda.invoke(Invocation::new().text("at last")).unwrap();
     assert!(!report.deadline_exceeded && report.held < ms(500), "{:?}", report.held);
     assert!(lambda.shutdown("spindown").is_clean());
@@ -375,7 +464,8 @@ fn provisioned_concurrency_waits_frozen_for_its_first_invocation() {
 #[test]
 fn a_shutdown_without_any_invocation_sends_the_inits_events() {
     let kinesis = Kinesis::start();
-    let lambda = extension(&kinesis).freeze_after_init().runtime_init(ms(5), &["only init"]).start();
+    let lambda =
+        extension(&kinesis).freeze_after_init().runtime_init(ms(5), &["only init"]).start();
     lambda.init().unwrap();
     let report = lambda.shutdown("spindown");
     assert!(report.is_clean() && report.took < ms(1000), "{:?}", report.took);
@@ -401,9 +491,16 @@ fn an_init_that_fails_is_begun_anew_with_the_invocation() {
     assert!(lambda.shutdown("spindown").is_clean());
     let account = kinesis.account();
     let comparison = account.compare(&lambda.sent());
-    assert!(comparison.lost.iter().all(|event| event.kind.starts_with("platform.")), "what the dead process had taken: {comparison}");
+    assert!(
+        comparison.lost.iter().all(|event| event.kind.starts_with("platform.")),
+        "what the dead process had taken: {comparison}"
+    );
     assert_eq!((account.containing("after the reset").len(), account.by_process().len()), (1, 1));
-    let phases: Vec<_> = account.of_type("platform.initStart").iter().map(|event| event.record_json()["phase"].clone()).collect();
+    let phases: Vec<_> = account
+        .of_type("platform.initStart")
+        .iter()
+        .map(|event| event.record_json()["phase"].clone())
+        .collect();
     assert!(phases.contains(&"invoke".into()), "{phases:?}");
 }
 
@@ -413,7 +510,8 @@ fn time_outs_reset_the_sandbox_and_lose_nothing() {
     let lambda = extension(&kinesis).timeout(ms(600)).start();
     lambda.init().unwrap();
     for n in 0..3 {
-        let report = lambda.invoke(Invocation::new().text(&format!("slow {n}")).times_out()).unwrap();
+        let report =
+            lambda.invoke(Invocation::new().text(&format!("slow {n}")).times_out()).unwrap();
         assert!(report.reset.unwrap().is_clean());
     }
     lambda.invoke(Invocation::new().text("quick")).unwrap();
@@ -435,7 +533,11 @@ fn a_tenants_id_stays_with_its_events() {
     let account = kinesis.account();
     account.compare(&lambda.sent()).assert_clean();
     for kind in ["platform.start", "platform.runtimeDone", "platform.report", "function"] {
-        let tenants: Vec<_> = account.of_type(kind).iter().map(|event| event.record_json()["tenantId"].clone()).collect();
+        let tenants: Vec<_> = account
+            .of_type(kind)
+            .iter()
+            .map(|event| event.record_json()["tenantId"].clone())
+            .collect();
         assert_eq!(tenants, ["blue", "green"], "{kind}");
     }
 }
@@ -444,7 +546,8 @@ fn a_tenants_id_stays_with_its_events() {
 fn emulators_without_a_telemetry_api_cost_one_line() {
     for status in [202, 404] {
         let kinesis = Kinesis::start();
-        let lambda = extension(&kinesis).subscribe_answers(status).setting("ON_ERROR", "fail").start();
+        let lambda =
+            extension(&kinesis).subscribe_answers(status).setting("ON_ERROR", "fail").start();
         lambda.init().unwrap();
         for _ in 0..3 {
             let report = lambda.invoke(Invocation::new().text("hello")).unwrap();

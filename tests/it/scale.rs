@@ -43,7 +43,8 @@ fn loads(partition_key: &str) -> Vec<f64> {
 
 /// The share of shards that get more than they take, in per cent, when the stream as a whole is used at `use_of_limit`.
 fn over(loads: &[f64], use_of_limit: f64) -> f64 {
-    loads.iter().filter(|load| **load * use_of_limit > 1.0).count() as f64 * 100.0 / loads.len() as f64
+    loads.iter().filter(|load| **load * use_of_limit > 1.0).count() as f64 * 100.0
+        / loads.len() as f64
 }
 
 /// With `UPDATE_README=1` the table is written instead of compared.
@@ -53,7 +54,9 @@ fn the_readme_shows_how_each_partition_key_spreads() {
     for key in ["sandbox", "random", "function", "request"] {
         let loads = loads(key);
         let busiest = loads.iter().copied().fold(0.0, f64::max);
-        let shares = [0.5, 0.7, 0.8, 0.9].map(|use_of_limit| format!("{:.0} %", over(&loads, use_of_limit))).join(" | ");
+        let shares = [0.5, 0.7, 0.8, 0.9]
+            .map(|use_of_limit| format!("{:.0} %", over(&loads, use_of_limit)))
+            .join(" | ");
         table += &format!("| `{key}` | {busiest:.2} times | {shares} |\n");
         match key {
             "function" => assert!(busiest > 63.9),
@@ -69,5 +72,8 @@ fn the_readme_shows_how_each_partition_key_spreads() {
     if std::env::var_os("UPDATE_README").is_some() {
         std::fs::write(path, &right).unwrap();
     }
-    assert!(std::fs::read_to_string(path).unwrap() == right, "UPDATE_README=1 cargo test --test it readme writes the table");
+    assert!(
+        std::fs::read_to_string(path).unwrap() == right,
+        "UPDATE_README=1 cargo test --test it readme writes the table"
+    );
 }

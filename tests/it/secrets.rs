@@ -10,7 +10,11 @@ const CANARY: &str = "CANARY5e1f";
 /// Runs a short life and looks everywhere: stderr, stdout, the stream with the ledger on it, and the files under `/tmp`.
 #[track_caller]
 fn assert_silent(kinesis: &Kinesis, what: &str, builder: LambdaBuilder) {
-    let lambda = builder.setting("LOG_LEVEL", "debug").setting("METRICS", "emf").setting("FLUSH_TIMEOUT_MS", "300").start();
+    let lambda = builder
+        .setting("LOG_LEVEL", "debug")
+        .setting("METRICS", "emf")
+        .setting("FLUSH_TIMEOUT_MS", "300")
+        .start();
     lambda.init().unwrap();
     for n in 0..2 {
         lambda.invoke(Invocation::new().text(&format!("line {n}"))).unwrap();
@@ -19,7 +23,10 @@ fn assert_silent(kinesis: &Kinesis, what: &str, builder: LambdaBuilder) {
     assert!(lambda.shutdown("timeout").is_clean(), "{what}");
     let said = [lambda.stderr(), lambda.stdout()].concat().join("\n");
     assert!(!said.contains(CANARY), "{what}: {said}");
-    let on_stream = kinesis.records().iter().any(|record| holds(&record.data) || record.partition_key.contains(CANARY));
+    let on_stream = kinesis
+        .records()
+        .iter()
+        .any(|record| holds(&record.data) || record.partition_key.contains(CANARY));
     assert!(!on_stream, "{what}: on the stream");
     let mut folders = vec![lambda.tmp()];
     while let Some(folder) = folders.pop() {
@@ -50,7 +57,11 @@ fn secrets_that_work_show_nowhere() {
         let kinesis = Kinesis::builder().credentials(role.clone()).start();
         let identity = Identity::start(&role, &keys);
         if refused {
-            kinesis.fault(Fault::error_text(400, "AccessDeniedException", &format!("User: {CANARY}")));
+            kinesis.fault(Fault::error_text(
+                400,
+                "AccessDeniedException",
+                &format!("User: {CANARY}"),
+            ));
         }
         let builder = extension(&kinesis)
             .env("AWS_ACCESS_KEY_ID", &keys.access_key_id)
@@ -105,7 +116,11 @@ fn secrets_that_are_not_well_formed_show_nowhere() {
         assert_silent(&kinesis, &format!("{name}={value:?}"), builder.env(name, value));
 
         let mut command = runner_command();
-        command.arg("--check").env_clear().env("AWS_REGION", "us-east-1").env("KINESIS_TELEMETRY_STREAM", "telemetry");
+        command
+            .arg("--check")
+            .env_clear()
+            .env("AWS_REGION", "us-east-1")
+            .env("KINESIS_TELEMETRY_STREAM", "telemetry");
         if !name.starts_with("AWS_CONTAINER") {
             command.env("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE").env("AWS_SECRET_ACCESS_KEY", "secret");
         }
@@ -118,6 +133,10 @@ fn secrets_that_are_not_well_formed_show_nowhere() {
         let output = command.env(name, value).output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{name}={value:?}");
         let said = [output.stdout, output.stderr].concat();
-        assert!(!holds(&said) && !said.contains(&0x1b), "{name}={value:?}: {}", String::from_utf8_lossy(&said));
+        assert!(
+            !holds(&said) && !said.contains(&0x1b),
+            "{name}={value:?}: {}",
+            String::from_utf8_lossy(&said)
+        );
     }
 }

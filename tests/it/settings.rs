@@ -15,7 +15,12 @@ fn run(arguments: &[&str]) -> Output {
 #[test]
 fn all_bad_settings_are_told_in_one_line_and_the_function_is_unharmed() {
     let kinesis = Kinesis::start();
-    let lambda = extension(&kinesis).setting("FLUSH", "banana").setting("PORT", "9001").setting("STREAM", "").setting("METRICS", "statsd").start();
+    let lambda = extension(&kinesis)
+        .setting("FLUSH", "banana")
+        .setting("PORT", "9001")
+        .setting("STREAM", "")
+        .setting("METRICS", "statsd")
+        .start();
     lambda.init().unwrap();
     for _ in 0..3 {
         let report = lambda.invoke(Invocation::new().text("hello")).unwrap();
@@ -25,9 +30,13 @@ fn all_bad_settings_are_told_in_one_line_and_the_function_is_unharmed() {
     assert!(lambda.shutdown("spindown").is_clean());
     let lines = lambda.stderr();
     assert_eq!(lines.len(), 1, "{lines:?}");
-    for part in
-        ["KINESIS_TELEMETRY_FLUSH=\"banana\"", "adaptive, end, next", "KINESIS_TELEMETRY_PORT=\"9001\"", "KINESIS_TELEMETRY_STREAM", "METRICS"]
-    {
+    for part in [
+        "KINESIS_TELEMETRY_FLUSH=\"banana\"",
+        "adaptive, end, next",
+        "KINESIS_TELEMETRY_PORT=\"9001\"",
+        "KINESIS_TELEMETRY_STREAM",
+        "METRICS",
+    ] {
         assert!(lines[0].contains(part), "{part} missing in {}", lines[0]);
     }
     assert_eq!(kinesis.puts().len(), 0);
@@ -40,7 +49,11 @@ fn a_missing_region_or_missing_credentials_leave_the_function_alone() {
     lambda.init().unwrap();
     lambda.invoke(Invocation::new().text("hello")).unwrap();
     assert!(lambda.shutdown("spindown").is_clean());
-    assert!(lambda.stderr().iter().any(|line| line.contains("AWS_ACCESS_KEY_ID")), "{:?}", lambda.stderr());
+    assert!(
+        lambda.stderr().iter().any(|line| line.contains("AWS_ACCESS_KEY_ID")),
+        "{:?}",
+        lambda.stderr()
+    );
 
     let lambda = extension(&kinesis).env("AWS_REGION", "").env("AWS_DEFAULT_REGION", "").start();
     lambda.init().unwrap();
@@ -52,9 +65,13 @@ fn a_missing_region_or_missing_credentials_leave_the_function_alone() {
 #[test]
 fn on_error_fail_fails_the_init() {
     let kinesis = Kinesis::start();
-    let lambda = extension(&kinesis).setting("RECORD", "banana").setting("ON_ERROR", "fail").start();
+    let lambda =
+        extension(&kinesis).setting("RECORD", "banana").setting("ON_ERROR", "fail").start();
     let error = lambda.init().unwrap_err();
-    assert!(matches!(&error.kind, Failure::Reported("Extension.InitError", reason, _) if reason == "Extension.BadSettings"), "{error}");
+    assert!(
+        matches!(&error.kind, Failure::Reported("Extension.InitError", reason, _) if reason == "Extension.BadSettings"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -66,7 +83,11 @@ fn a_port_that_is_taken_is_one_line_and_no_harm() {
     lambda.init().unwrap();
     lambda.invoke(Invocation::new().text("hello")).unwrap();
     assert!(lambda.shutdown("spindown").is_clean());
-    assert!(lambda.stderr()[0].contains(&format!("KINESIS_TELEMETRY_PORT={port}")), "{:?}", lambda.stderr());
+    assert!(
+        lambda.stderr()[0].contains(&format!("KINESIS_TELEMETRY_PORT={port}")),
+        "{:?}",
+        lambda.stderr()
+    );
 }
 
 #[test]
@@ -100,7 +121,10 @@ fn help_shows_every_setting_and_version_the_version() {
         assert!(help.contains(&setting.allowed.to_string()), "{}", setting.name);
     }
     let version = run(&["--version"]);
-    assert_eq!(String::from_utf8(version.stdout).unwrap(), format!("kinesis-telemetry-extension {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(
+        String::from_utf8(version.stdout).unwrap(),
+        format!("kinesis-telemetry-extension {}\n", env!("CARGO_PKG_VERSION"))
+    );
     let unknown = run(&["--banana"]);
     assert_eq!(unknown.status.code(), Some(2));
     assert!(String::from_utf8(unknown.stderr).unwrap().contains("--banana"));
@@ -113,9 +137,13 @@ fn the_readme_shows_the_same_table() {
     let readme = std::fs::read_to_string(path).unwrap();
     let (before, rest) = readme.split_once("<!-- settings -->\n").unwrap();
     let (_, after) = rest.split_once("<!-- /settings -->\n").unwrap();
-    let right = format!("{before}<!-- settings -->\n{}<!-- /settings -->\n{after}", config::markdown());
+    let right =
+        format!("{before}<!-- settings -->\n{}<!-- /settings -->\n{after}", config::markdown());
     if std::env::var_os("UPDATE_README").is_some() {
         std::fs::write(path, &right).unwrap();
     }
-    assert!(std::fs::read_to_string(path).unwrap() == right, "UPDATE_README=1 cargo test --test it readme writes the table");
+    assert!(
+        std::fs::read_to_string(path).unwrap() == right,
+        "UPDATE_README=1 cargo test --test it readme writes the table"
+    );
 }

@@ -45,7 +45,10 @@ fn shutdown_with_a_refused_connection_counts_what_is_lost() {
     let lines = lambda.stderr();
     let lost = lines.iter().find(|line| line.contains("events are lost")).unwrap();
     let record: serde_json::Value = serde_json::from_str(&lost[lost.find('{').unwrap()..]).unwrap();
-    assert_eq!(record["received"].as_u64().unwrap() as usize, lambda.sent().iter().filter(|event| event.handed > 0).count());
+    assert_eq!(
+        record["received"].as_u64().unwrap() as usize,
+        lambda.sent().iter().filter(|event| event.handed > 0).count()
+    );
     assert_eq!(record["dropped"]["undelivered"], record["received"]);
 }
 
@@ -55,7 +58,8 @@ fn a_time_out_resets_the_sandbox_and_the_next_process_goes_on() {
     let lambda = extension(&kinesis).start();
     lambda.init().unwrap();
     lambda.invoke(Invocation::new().text("fine")).unwrap();
-    let timed_out = lambda.invoke(Invocation::new().text("stuck").times_out().timeout(ms(1000))).unwrap();
+    let timed_out =
+        lambda.invoke(Invocation::new().text("stuck").times_out().timeout(ms(1000))).unwrap();
     assert!(timed_out.reset.unwrap().is_clean());
     let after = lambda.invoke(Invocation::new().text("after")).unwrap();
     assert_eq!(after.init.unwrap().phase, "invoke");
@@ -84,11 +88,15 @@ fn what_a_reset_would_lose_is_sent_by_the_next_process() {
     account.compare(&lambda.sent()).assert_clean();
     let processes = account.by_process();
     assert_eq!(processes.len(), 2);
-    assert!(processes.values().all(|process| process.gaps.is_empty() && process.repeats.is_empty()), "{processes:?}");
+    assert!(
+        processes.values().all(|process| process.gaps.is_empty() && process.repeats.is_empty()),
+        "{processes:?}"
+    );
     let ledger = ledger(&kinesis);
     assert!(ledger["adopted"].as_u64().unwrap() > 5, "{ledger}");
     // Delivered, so deleted.
-    let left = std::fs::read_dir(lambda.tmp().join("kinesis-telemetry-extension")).map_or(0, Iterator::count);
+    let left = std::fs::read_dir(lambda.tmp().join("kinesis-telemetry-extension"))
+        .map_or(0, Iterator::count);
     assert_eq!(left, 0);
 }
 
@@ -99,7 +107,11 @@ fn without_a_spool_a_reset_counts_its_losses() {
     lambda.init().unwrap();
     kinesis.fault(Fault::error(500, "InternalFailure"));
     lambda.invoke(Invocation::new().text("unsent").crashes()).unwrap();
-    assert!(lambda.stderr().iter().any(|line| line.contains("events are lost")), "{:?}", lambda.stderr());
+    assert!(
+        lambda.stderr().iter().any(|line| line.contains("events are lost")),
+        "{:?}",
+        lambda.stderr()
+    );
     assert!(!lambda.tmp().join("kinesis-telemetry-extension").exists());
 }
 
@@ -132,7 +144,12 @@ fn a_tmp_that_cannot_be_written_is_one_line_and_no_harm() {
     lambda.init().unwrap();
     kinesis.fault(Fault::error(500, "InternalFailure"));
     lambda.invoke(Invocation::new().text("unsent").crashes()).unwrap();
-    assert_eq!(lambda.stderr().iter().filter(|line| line.contains("/tmp")).count(), 1, "{:?}", lambda.stderr());
+    assert_eq!(
+        lambda.stderr().iter().filter(|line| line.contains("/tmp")).count(),
+        1,
+        "{:?}",
+        lambda.stderr()
+    );
     kinesis.clear_faults();
     lambda.invoke(Invocation::new().text("after")).unwrap();
     assert!(lambda.shutdown("spindown").is_clean());
@@ -148,7 +165,12 @@ fn events_lost_for_good_are_printed_if_asked_for() {
     lambda.invoke(Invocation::new().lines(["lost one", "lost two"])).unwrap();
     assert!(lambda.shutdown("spindown").is_clean());
     let lines = lambda.stdout();
-    let events: Vec<serde_json::Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let events: Vec<serde_json::Value> =
+        lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(events.len(), lambda.sent().iter().filter(|event| event.handed > 0).count());
-    assert!(events.iter().any(|event| event["record"] == "lost one" && event["functionName"] == "orders"));
+    assert!(
+        events
+            .iter()
+            .any(|event| event["record"] == "lost one" && event["functionName"] == "orders")
+    );
 }

@@ -13,7 +13,11 @@ const SLACK_KIB: u64 = 12 * 1024;
 #[test]
 fn memory_is_bounded_while_kinesis_hangs_and_a_million_events_arrive() {
     let kinesis = Kinesis::builder().count_only().start();
-    let lambda = extension(&kinesis).setting("SPOOL_BYTES", "16777216").setting("QUEUE_BYTES", "8388608").timeout(ms(60_000)).start();
+    let lambda = extension(&kinesis)
+        .setting("SPOOL_BYTES", "16777216")
+        .setting("QUEUE_BYTES", "8388608")
+        .timeout(ms(60_000))
+        .start();
     lambda.init().unwrap();
     kinesis.fault(Fault::hang());
     let invocation = Invocation::new().run(|lambda| {
@@ -29,8 +33,16 @@ fn memory_is_bounded_while_kinesis_hangs_and_a_million_events_arrive() {
     let lines = lambda.stderr();
     assert!(lines.iter().any(|line| line.contains("events are lost")), "{lines:?}");
     assert!(lines.len() <= 4, "{lines:?}");
-    let record = lines.iter().find_map(|line| serde_json::from_str::<serde_json::Value>(&line[line.find("{\"received")?..]).ok()).unwrap();
-    let dropped: u64 = ["queue", "rejected", "undelivered"].iter().map(|why| record["dropped"][why].as_u64().unwrap()).sum();
+    let record = lines
+        .iter()
+        .find_map(|line| {
+            serde_json::from_str::<serde_json::Value>(&line[line.find("{\"received")?..]).ok()
+        })
+        .unwrap();
+    let dropped: u64 = ["queue", "rejected", "undelivered"]
+        .iter()
+        .map(|why| record["dropped"][why].as_u64().unwrap())
+        .sum();
     assert_eq!(
         record["received"].as_u64().unwrap(),
         record["delivered"].as_u64().unwrap() + dropped + record["waiting"].as_u64().unwrap(),
@@ -44,7 +56,12 @@ fn a_flood_is_delivered_whole_when_kinesis_keeps_up() {
     let kinesis = Kinesis::start();
     let lambda = extension(&kinesis).timeout(ms(60_000)).setting("QUEUE_BYTES", "67108864").start();
     lambda.init().unwrap();
-    lambda.invoke(Invocation::new().run(|lambda| assert_eq!(lambda.flood(20, 1000, 300).unwrap().refused, 0))).unwrap();
+    lambda
+        .invoke(
+            Invocation::new()
+                .run(|lambda| assert_eq!(lambda.flood(20, 1000, 300).unwrap().refused, 0)),
+        )
+        .unwrap();
     lambda.invoke(Invocation::new()).unwrap();
     assert!(lambda.shutdown("spindown").is_clean());
     assert_eq!(kinesis.account().flooded(), 20_000);
@@ -54,10 +71,19 @@ fn a_flood_is_delivered_whole_when_kinesis_keeps_up() {
 #[test]
 fn what_memory_cannot_hold_is_delivered_from_the_spool() {
     let kinesis = Kinesis::start();
-    let lambda = extension(&kinesis).setting("QUEUE_BYTES", "1048576").setting("FLUSH_TIMEOUT_MS", "500").timeout(ms(60_000)).start();
+    let lambda = extension(&kinesis)
+        .setting("QUEUE_BYTES", "1048576")
+        .setting("FLUSH_TIMEOUT_MS", "500")
+        .timeout(ms(60_000))
+        .start();
     lambda.init().unwrap();
     kinesis.fault(Fault::hang());
-    lambda.invoke(Invocation::new().run(|lambda| assert_eq!(lambda.flood(30, 1000, 300).unwrap().refused, 0))).unwrap();
+    lambda
+        .invoke(
+            Invocation::new()
+                .run(|lambda| assert_eq!(lambda.flood(30, 1000, 300).unwrap().refused, 0)),
+        )
+        .unwrap();
     kinesis.clear_faults();
     wait_until(ms(60_000), "the spool to be empty", || {
         lambda.invoke(Invocation::new()).unwrap();
@@ -67,17 +93,32 @@ fn what_memory_cannot_hold_is_delivered_from_the_spool() {
     let ledger = ledger(&kinesis);
     assert!(ledger["spooled"].as_u64().unwrap() > 10_000, "{ledger}");
     assert_eq!(kinesis.account().flooded(), 30_000, "{ledger}");
-    assert_eq!(std::fs::read_dir(lambda.tmp().join("kinesis-telemetry-extension")).unwrap().count(), 0);
+    assert_eq!(
+        std::fs::read_dir(lambda.tmp().join("kinesis-telemetry-extension")).unwrap().count(),
+        0
+    );
 }
 
 #[test]
 fn a_spool_file_that_somebody_changed_is_counted_and_stops_nothing() {
     let kinesis = Kinesis::start();
-    let lambda = extension(&kinesis).setting("QUEUE_BYTES", "1048576").setting("FLUSH_TIMEOUT_MS", "500").timeout(ms(60_000)).start();
+    let lambda = extension(&kinesis)
+        .setting("QUEUE_BYTES", "1048576")
+        .setting("FLUSH_TIMEOUT_MS", "500")
+        .timeout(ms(60_000))
+        .start();
     lambda.init().unwrap();
     kinesis.fault(Fault::hang());
-    lambda.invoke(Invocation::new().run(|lambda| assert_eq!(lambda.flood(20, 1000, 300).unwrap().refused, 0))).unwrap();
-    let mut files: Vec<_> = std::fs::read_dir(lambda.tmp().join("kinesis-telemetry-extension")).unwrap().map(|file| file.unwrap().path()).collect();
+    lambda
+        .invoke(
+            Invocation::new()
+                .run(|lambda| assert_eq!(lambda.flood(20, 1000, 300).unwrap().refused, 0)),
+        )
+        .unwrap();
+    let mut files: Vec<_> = std::fs::read_dir(lambda.tmp().join("kinesis-telemetry-extension"))
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .collect();
     files.sort();
     let mut bytes = std::fs::read(&files[1]).unwrap();
     let middle = bytes.len() / 2;
@@ -93,7 +134,11 @@ fn a_spool_file_that_somebody_changed_is_counted_and_stops_nothing() {
     let lost = ledger["dropped"]["rejected"].as_u64().unwrap();
     assert!(lost > 0, "{ledger}");
     assert_eq!(kinesis.account().flooded() as u64 + lost, 20_000, "{ledger}");
-    assert!(lambda.stderr().iter().any(|line| line.contains("changed by somebody")), "{:?}", lambda.stderr());
+    assert!(
+        lambda.stderr().iter().any(|line| line.contains("changed by somebody")),
+        "{:?}",
+        lambda.stderr()
+    );
 }
 
 /// Opens connections to the listener and leaves them, each after this much of a request.
@@ -112,7 +157,8 @@ fn clients_that_stall_do_not_stop_the_listener() {
     let lambda = extension(&kinesis).start();
     lambda.init().unwrap();
     let path = lambda.subscription().unwrap().path;
-    let half = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n[{{\"time\"");
+    let half =
+        format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n[{{\"time\"");
     let port = lambda.listener_port();
     let open = [
         stalled(port, 5, &half),
@@ -137,7 +183,8 @@ fn a_thousand_connections_are_survived() {
     lambda.invoke(Invocation::new().text("in the crowd")).unwrap();
     let path = lambda.subscription().unwrap().path;
     let body = r#"[{"time":"t","type":"function","record":"from one of them"}]"#;
-    let request = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let request =
+        format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     open[999].write_all(request.as_bytes()).unwrap();
     let mut answer = [0; 12];
     open[999].read_exact(&mut answer).unwrap();
@@ -153,12 +200,17 @@ fn a_thousand_connections_are_survived() {
 fn running_out_of_file_descriptors_for_a_while_is_survived() {
     let kinesis = Kinesis::start();
     // The limit is set by a shell in front, which then becomes the extension.
-    let lambda = extension(&kinesis).runner(&["sh", "-c", "ulimit -n 24; exec \"$0\" \"$@\""]).without_freeze().start();
+    let lambda = extension(&kinesis)
+        .runner(&["sh", "-c", "ulimit -n 24; exec \"$0\" \"$@\""])
+        .without_freeze()
+        .start();
     lambda.init().unwrap();
     lambda.invoke(Invocation::new().text("before")).unwrap();
     let port = lambda.listener_port();
     let open = stalled(port, 40, "");
-    wait_until(ms(10_000), "the wall", || lambda.stderr().iter().any(|line| line.contains("accept")));
+    wait_until(ms(10_000), "the wall", || {
+        lambda.stderr().iter().any(|line| line.contains("accept"))
+    });
     drop(open);
     for n in 0..3 {
         lambda.invoke(Invocation::new().text(&format!("after {n}"))).unwrap();
@@ -172,10 +224,20 @@ fn big_bodies_are_taken() {
     let kinesis = Kinesis::start();
     let lambda = extension(&kinesis).setting("QUEUE_BYTES", "33554432").timeout(ms(20_000)).start();
     lambda.init().unwrap();
-    let line = |n: usize| format!("{{\"time\":\"t\",\"type\":\"function\",\"record\":\"body {n:02} {}\"}}", "big".repeat(100_000));
+    let line = |n: usize| {
+        format!(
+            "{{\"time\":\"t\",\"type\":\"function\",\"record\":\"body {n:02} {}\"}}",
+            "big".repeat(100_000)
+        )
+    };
     let body = format!("[{}]", (0..27).map(line).collect::<Vec<_>>().join(","));
     assert!(body.len() > 8_000_000 && body.len() < 8 * 1024 * 1024);
-    lambda.invoke(Invocation::new().run(move |lambda| assert_eq!(lambda.post_raw(body.as_bytes()).unwrap(), 200))).unwrap();
+    lambda
+        .invoke(
+            Invocation::new()
+                .run(move |lambda| assert_eq!(lambda.post_raw(body.as_bytes()).unwrap(), 200)),
+        )
+        .unwrap();
     wait_until(ms(60_000), "every one to arrive", || {
         lambda.invoke(Invocation::new()).unwrap();
         let account = kinesis.account();

@@ -15,7 +15,10 @@ use kinesis_telemetry_extension::kinesis::error::{Error, ErrorKind};
 use kinesis_telemetry_extension::kinesis::response::RecordOutcome;
 use kinesis_telemetry_extension::ledger::Ledger;
 use kinesis_telemetry_extension::sandbox::Sandbox;
-use sandbox::{Credentials, Fault, Identity, Invocation, Kinesis, Proxy, ProxyFault, SilentPort, ms, wait_until};
+use sandbox::{
+    Credentials, Fault, Identity, Invocation, Kinesis, Proxy, ProxyFault, SilentPort, ms,
+    wait_until,
+};
 
 use crate::{extension, ledger};
 
@@ -39,7 +42,13 @@ impl Bare {
             ("AWS_SECRET_ACCESS_KEY", &keys.secret_access_key),
             ("AWS_SESSION_TOKEN", keys.session_token.as_deref().unwrap_or_default()),
         ];
-        let read = |name: &str| variables.iter().chain(&base).find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
+        let read = |name: &str| {
+            variables
+                .iter()
+                .chain(&base)
+                .find(|(n, _)| *n == name)
+                .map(|(_, value)| (*value).to_owned())
+        };
         let config = config::read(read).1.unwrap();
         let sandbox = Arc::new(Sandbox::default());
         let packer = Packer::new(&config, Arc::clone(&sandbox), Arc::new(Ledger::default()));
@@ -48,7 +57,9 @@ impl Bare {
 
     fn to(kinesis: &Kinesis) -> Bare {
         match kinesis.ca_bundle() {
-            Some(bundle) => Bare::of(&kinesis.url(), &[("AWS_CA_BUNDLE", bundle.to_str().unwrap())]),
+            Some(bundle) => {
+                Bare::of(&kinesis.url(), &[("AWS_CA_BUNDLE", bundle.to_str().unwrap())])
+            }
             None => Bare::of(&kinesis.url(), &[]),
         }
     }
@@ -75,7 +86,10 @@ fn deadline(within: Duration) -> Deadline {
 }
 
 /// A server of one's own: `serve` gets each connection in turn, `connections` of them, and then it ends.
-fn server(connections: usize, serve: impl Fn(usize, TcpStream) + Send + 'static) -> (String, thread::JoinHandle<()>) {
+fn server(
+    connections: usize,
+    serve: impl Fn(usize, TcpStream) + Send + 'static,
+) -> (String, thread::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let serving = thread::spawn(move || {
@@ -95,7 +109,12 @@ fn read_request(stream: &mut TcpStream) {
         seen.extend_from_slice(&buffer[..count]);
         let Some(end) = seen.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
         let head = String::from_utf8_lossy(&seen[..end]).to_ascii_lowercase();
-        let length: usize = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap().parse().unwrap();
+        let length: usize = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "))
+            .unwrap()
+            .parse()
+            .unwrap();
         if seen.len() >= end + 4 + length {
             return;
         }
@@ -110,7 +129,9 @@ fn a_proxy_that_drips_holds_no_longer_than_the_setting() {
     let kinesis = Kinesis::builder().tls().start();
     let proxy = Proxy::to(&kinesis);
     proxy.fault(ProxyFault::Drip(ms(100)), u32::MAX);
-    let lambda = extension(&kinesis).without_env("AWS_ENDPOINT_URL_KINESIS").env("HTTPS_PROXY", &proxy.url());
+    let lambda = extension(&kinesis)
+        .without_env("AWS_ENDPOINT_URL_KINESIS")
+        .env("HTTPS_PROXY", &proxy.url());
     let lambda = lambda.setting("FLUSH_TIMEOUT_MS", "500").timeout(ms(20_000)).start();
     lambda.init().unwrap();
     let report = lambda.invoke(Invocation::new().text("hello")).unwrap();
@@ -127,7 +148,11 @@ fn an_answer_that_drips_is_cut_at_the_deadline() {
     let mut bare = Bare::to(&kinesis);
     kinesis.fault(Fault::dribble(1, ms(40)));
     let error = bare.put(ms(300)).unwrap_err();
-    assert_eq!((error.code.as_str(), error.kind, error.ambiguous, error.stale), ("Timeout", ErrorKind::Transient, true, false), "{error}");
+    assert_eq!(
+        (error.code.as_str(), error.kind, error.ambiguous, error.stale),
+        ("Timeout", ErrorKind::Transient, true, false),
+        "{error}"
+    );
     assert!(error.message.contains("KINESIS_TELEMETRY_FLUSH_TIMEOUT_MS"), "{error}");
 }
 
@@ -149,7 +174,8 @@ fn a_request_that_nobody_reads_is_cut_at_the_deadline() {
         let _ = wait.recv();
         drop(stream);
     });
-    let mut bare = Bare::of(&format!("http://{address}"), &[("KINESIS_TELEMETRY_RECORD_BYTES", "10485760")]);
+    let mut bare =
+        Bare::of(&format!("http://{address}"), &[("KINESIS_TELEMETRY_RECORD_BYTES", "10485760")]);
     let mut request = Request::new(bare.packer.limits());
     let huge = format!("{{\"x\":\"{}\"}}", "y".repeat(9_000_000));
     bare.packer.internal_event(&mut request, "test", &huge, "key", 1_795_425_345_000);
@@ -165,7 +191,11 @@ fn a_connection_that_never_comes_is_cut_at_the_deadline_or_by_an_interrupt() {
     let silent = SilentPort::start();
     let mut bare = Bare::of(&format!("http://{}", silent.address()), &[]);
     let error = bare.put(ms(300)).unwrap_err();
-    assert_eq!((error.code.as_str(), error.kind, error.ambiguous, error.stale), ("ConnectTimeout", ErrorKind::Transient, false, false), "{error}");
+    assert_eq!(
+        (error.code.as_str(), error.kind, error.ambiguous, error.stale),
+        ("ConnectTimeout", ErrorKind::Transient, false, false),
+        "{error}"
+    );
     let (handle, next) = (bare.client.interrupt_handle(), bare.client.generation() + 1);
     thread::scope(|scope| {
         scope.spawn(move || {
@@ -193,7 +223,11 @@ fn an_interrupt_ends_the_call_in_progress_and_no_later_one() {
                 handle.interrupt(handle.generation());
             });
             let error = bare.put(LONG).unwrap_err();
-            assert_eq!((error.code.as_str(), error.kind, error.ambiguous), ("Interrupted", ErrorKind::Interrupted, true), "{error}");
+            assert_eq!(
+                (error.code.as_str(), error.kind, error.ambiguous),
+                ("Interrupted", ErrorKind::Interrupted, true),
+                "{error}"
+            );
             assert!(!error.stale && !error.retry_now);
         });
         // A late one.
@@ -242,9 +276,16 @@ fn a_pooled_connection_that_is_silent_leaves_time_for_a_fresh_one() {
         let mut request = bare.request();
         let error = bare.client.put(&mut request, &within).unwrap_err();
         assert!(error.stale && error.ambiguous && error.code == "Timeout", "{error}");
-        assert_eq!(bare.client.put(&mut request, &within).unwrap(), [RecordOutcome::Taken], "in the time that is left");
+        assert_eq!(
+            bare.client.put(&mut request, &within).unwrap(),
+            [RecordOutcome::Taken],
+            "in the time that is left"
+        );
         let connections: Vec<u64> = kinesis.puts().iter().map(|put| put.connection).collect();
-        assert!(connections[0] == connections[1] && connections[1] != connections[2], "{connections:?}");
+        assert!(
+            connections[0] == connections[1] && connections[1] != connections[2],
+            "{connections:?}"
+        );
     }
 }
 
@@ -260,7 +301,11 @@ fn a_fresh_connection_that_is_silent_is_not_stale() {
     // Nor does a slow answer count as a dead connection, once it is known to be slow.
     kinesis.fault(Fault::delay(ms(400)));
     bare.put_well();
-    assert_eq!(bare.put(ms(1100)).unwrap(), [RecordOutcome::Taken], "a third of the time would be too little");
+    assert_eq!(
+        bare.put(ms(1100)).unwrap(),
+        [RecordOutcome::Taken],
+        "a third of the time would be too little"
+    );
 }
 
 #[test]
@@ -282,7 +327,11 @@ fn a_connection_is_made_ready_without_a_request_and_let_go_on_demand() {
         bare.client.prepare(&deadline(LONG)).unwrap();
         bare.put_well();
         let connections: Vec<u64> = kinesis.puts().iter().map(|put| put.connection).collect();
-        assert_eq!(connections, [1, 1, 1, 2, 3], "no connection was opened twice, and none before it was needed");
+        assert_eq!(
+            connections,
+            [1, 1, 1, 2, 3],
+            "no connection was opened twice, and none before it was needed"
+        );
         kinesis.refuse_connections();
         let error = bare.client.prepare(&deadline(LONG)).unwrap_err();
         assert_eq!((error.code.as_str(), error.ambiguous), ("ConnectionFailed", false));
@@ -294,7 +343,8 @@ fn a_connection_is_made_ready_through_a_proxy() {
     let kinesis = Kinesis::builder().tls().start();
     let proxy = Proxy::to(&kinesis);
     let (bundle, url) = (kinesis.ca_bundle().unwrap(), proxy.url());
-    let mut bare = Bare::of("", &[("AWS_CA_BUNDLE", bundle.to_str().unwrap()), ("HTTPS_PROXY", &url)]);
+    let mut bare =
+        Bare::of("", &[("AWS_CA_BUNDLE", bundle.to_str().unwrap()), ("HTTPS_PROXY", &url)]);
     bare.client.prepare(&deadline(LONG)).unwrap();
     bare.put_well();
     bare.put_well();
@@ -307,15 +357,28 @@ fn a_proxy_that_closes_without_an_answer_is_retried() {
         let kinesis = Kinesis::builder().tls().start();
         let proxy = Proxy::to(&kinesis);
         proxy.fault(fault, 3);
-        let lambda = extension(&kinesis).without_env("AWS_ENDPOINT_URL_KINESIS").env("HTTPS_PROXY", &proxy.url()).timeout(ms(20_000)).start();
+        let lambda = extension(&kinesis)
+            .without_env("AWS_ENDPOINT_URL_KINESIS")
+            .env("HTTPS_PROXY", &proxy.url())
+            .timeout(ms(20_000))
+            .start();
         lambda.init().unwrap();
         lambda.invoke(Invocation::new().text("hello")).unwrap();
-        assert_eq!(kinesis.account().containing("hello").len(), 1, "{fault:?} {:?}", lambda.stderr());
+        assert_eq!(
+            kinesis.account().containing("hello").len(),
+            1,
+            "{fault:?} {:?}",
+            lambda.stderr()
+        );
         assert!(lambda.shutdown("spindown").is_clean());
         kinesis.account().compare(&lambda.sent()).assert_clean();
         // A handshake that failed has stored nothing: 3 events counted as 39 possible duplicates.
         let ledger = ledger(&kinesis);
-        assert_eq!((&ledger["possibleDuplicates"], &ledger["requests"]), (&0.into(), &5.into()), "{fault:?} {ledger}");
+        assert_eq!(
+            (&ledger["possibleDuplicates"], &ledger["requests"]),
+            (&0.into(), &5.into()),
+            "{fault:?} {ledger}"
+        );
     }
 }
 
@@ -324,10 +387,20 @@ fn the_names_in_a_certificate_are_not_quoted() {
     let kinesis = Kinesis::builder().tls().start();
     let proxy = Proxy::to(&kinesis);
     let (bundle, url) = (kinesis.ca_bundle().unwrap(), proxy.url());
-    let mut bare = Bare::of("https://other.example/", &[("AWS_CA_BUNDLE", bundle.to_str().unwrap()), ("HTTPS_PROXY", &url)]);
+    let mut bare = Bare::of(
+        "https://other.example/",
+        &[("AWS_CA_BUNDLE", bundle.to_str().unwrap()), ("HTTPS_PROXY", &url)],
+    );
     let error = bare.put(LONG).unwrap_err();
-    assert_eq!((error.code.as_str(), error.kind, error.ambiguous), ("Tls", ErrorKind::Configuration, false), "{error}");
-    assert!(!error.message.contains("amazonaws") && !error.message.contains("localhost"), "{error}");
+    assert_eq!(
+        (error.code.as_str(), error.kind, error.ambiguous),
+        ("Tls", ErrorKind::Configuration, false),
+        "{error}"
+    );
+    assert!(
+        !error.message.contains("amazonaws") && !error.message.contains("localhost"),
+        "{error}"
+    );
 }
 
 // --- errors ----------------------------------------------------------------------------------------------------------------------------
@@ -365,11 +438,21 @@ fn an_expired_signature_is_made_anew_at_once_and_only_once() {
 /// A server whose `Date` alternates got 7,118 requests in one hold of 3 seconds; one with the year 9999 made the signer panic.
 #[test]
 fn a_clock_that_makes_no_sense_is_not_followed_for_ever() {
-    let dates = ["Wed, 25 Nov 2026 01:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 GMT", "Thu, 01 Jan 1970 00:00:00 GMT", "x"];
+    let dates = [
+        "Wed, 25 Nov 2026 01:00:00 GMT",
+        "Fri, 31 Dec 9999 23:59:59 GMT",
+        "Thu, 01 Jan 1970 00:00:00 GMT",
+        "x",
+    ];
     let (address, serving) = server(6, move |n, mut stream| {
         read_request(&mut stream);
-        let head = format!("HTTP/1.1 403 Forbidden\r\nDate: {}\r\nConnection: close\r\nContent-Length: 0\r\n", dates[n % dates.len()]);
-        stream.write_all(format!("{head}x-amzn-errortype: RequestTimeTooSkewed\r\n\r\n").as_bytes()).unwrap();
+        let head = format!(
+            "HTTP/1.1 403 Forbidden\r\nDate: {}\r\nConnection: close\r\nContent-Length: 0\r\n",
+            dates[n % dates.len()]
+        );
+        stream
+            .write_all(format!("{head}x-amzn-errortype: RequestTimeTooSkewed\r\n\r\n").as_bytes())
+            .unwrap();
     });
     let mut bare = Bare::of(&format!("http://{address}"), &[]);
     let errors = [(); 6].map(|()| bare.put(LONG).unwrap_err());
@@ -381,7 +464,10 @@ fn a_clock_that_makes_no_sense_is_not_followed_for_ever() {
 
 #[test]
 fn a_call_with_renewed_credentials_counts_as_two_requests_and_says_why() {
-    let keys = |name: &str| Credentials { access_key_id: format!("ASIA{name}EXAMPLE00001"), ..Credentials::default() };
+    let keys = |name: &str| Credentials {
+        access_key_id: format!("ASIA{name}EXAMPLE00001"),
+        ..Credentials::default()
+    };
     let (first, second) = (keys("FIRST"), keys("SECOND"));
     let kinesis = Kinesis::builder().credentials(first.clone()).start();
     let identity = Identity::start(&first, &first);
@@ -409,7 +495,11 @@ fn credentials_that_are_refused_after_renewal_are_not_renewed_at_once_again() {
     let kinesis = Kinesis::start();
     let identity = Identity::start(&own, &own);
     let (url, token) = (identity.container_url(), identity.token());
-    let container = [("AWS_CONTAINER_CREDENTIALS_FULL_URI", url.as_str()), ("AWS_CONTAINER_AUTHORIZATION_TOKEN", token), ("AWS_ACCESS_KEY_ID", "")];
+    let container = [
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", url.as_str()),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN", token),
+        ("AWS_ACCESS_KEY_ID", ""),
+    ];
     let mut bare = Bare::of(&kinesis.url(), &container);
     kinesis.fault(Fault::error(400, "ExpiredTokenException").times(3));
     assert_eq!([(); 3].map(|()| bare.put(LONG).unwrap_err().retry_now), [true, false, false]);
@@ -435,9 +525,19 @@ fn codes_of_any_size_and_kind_stay_short_and_clean() {
     assert!(lambda.shutdown("spindown").is_clean());
     kinesis.account().compare(&lambda.sent()).assert_clean();
     let lines = lambda.stderr();
-    assert!(lines.iter().all(|line| line.len() < 500 && !line.contains('\u{1b}') && !line.contains("FORGED line")), "{lines:?}");
-    let errors = ledger(&kinesis)["requestErrors"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
-    assert!(!errors.is_empty() && errors.iter().all(|code| code.len() <= 64 && code.starts_with("31mFORGEDline")), "{errors:?}");
+    assert!(
+        lines.iter().all(|line| line.len() < 500
+            && !line.contains('\u{1b}')
+            && !line.contains("FORGED line")),
+        "{lines:?}"
+    );
+    let errors =
+        ledger(&kinesis)["requestErrors"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert!(
+        !errors.is_empty()
+            && errors.iter().all(|code| code.len() <= 64 && code.starts_with("31mFORGEDline")),
+        "{errors:?}"
+    );
 }
 
 /// A full handshake sends the certificate; a resumed one does not. Without a shared TLS configuration each connection paid for a full one.
@@ -448,7 +548,8 @@ fn a_second_connection_resumes_the_tls_session() {
     let (count, counted) = std::sync::mpsc::channel();
     let (address, serving) = server(2, move |_, mut client| {
         let mut upstream = TcpStream::connect(("127.0.0.1", target)).unwrap();
-        let (mut from_client, mut to_server) = (client.try_clone().unwrap(), upstream.try_clone().unwrap());
+        let (mut from_client, mut to_server) =
+            (client.try_clone().unwrap(), upstream.try_clone().unwrap());
         let up = thread::spawn(move || {
             let _ = std::io::copy(&mut from_client, &mut to_server);
             let _ = to_server.shutdown(std::net::Shutdown::Both);
@@ -458,7 +559,10 @@ fn a_second_connection_resumes_the_tls_session() {
     });
     let port = address.rsplit(':').next().unwrap();
     let bundle = kinesis.ca_bundle().unwrap();
-    let mut bare = Bare::of(&format!("https://localhost:{port}"), &[("AWS_CA_BUNDLE", bundle.to_str().unwrap())]);
+    let mut bare = Bare::of(
+        &format!("https://localhost:{port}"),
+        &[("AWS_CA_BUNDLE", bundle.to_str().unwrap())],
+    );
     bare.put_well();
     bare.client.disconnect(Duration::ZERO);
     bare.put_well();

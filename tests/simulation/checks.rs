@@ -24,8 +24,14 @@ impl World {
         }
         let gauge = &self.process.gauge;
         // What is on its way: a request being sent or built, one read or divided, a batch on its way in; and what is set aside beyond a quarter.
-        let in_flight = 6 * self.limits.body_bytes() + self.limits.body_bytes().max(64 * 1024) + gauge.bound() / 4;
-        let gzip = if self.plan.setup.compression == Compression::Gzip { 2 * gzip::STATE_BYTES } else { 0 };
+        let in_flight = 6 * self.limits.body_bytes()
+            + self.limits.body_bytes().max(64 * 1024)
+            + gauge.bound() / 4;
+        let gzip = if self.plan.setup.compression == Compression::Gzip {
+            2 * gzip::STATE_BYTES
+        } else {
+            0
+        };
         if gauge.held() > gauge.bound() + in_flight + gzip {
             let (held, bound) = (gauge.held(), gauge.bound());
             self.fail("bounded memory", format!("{held} bytes are held, the bound is {bound}"));
@@ -35,16 +41,25 @@ impl World {
     /// The dispatcher goes to sleep.
     pub(crate) fn check_wait(&mut self, until: Option<Us>, view: View) {
         if until.is_some_and(|until| until <= self.now) {
-            self.fail("no busy loop", format!("a wait until {} that has passed", until.unwrap_or_default()));
+            self.fail(
+                "no busy loop",
+                format!("a wait until {} that has passed", until.unwrap_or_default()),
+            );
         }
         self.say(|_| format!("core: waits until {:?} ms, {view:?}", until.map(|until| until / MS)));
         let process = &self.process;
-        let awake = self.plan.setup.continuous || process.asking.as_ref().is_some_and(|asking| asking.handed_in) || process.is_running;
+        let awake = self.plan.setup.continuous
+            || process.asking.as_ref().is_some_and(|asking| asking.handed_in)
+            || process.is_running;
         let full = process.core.backlog().fresh_bytes() >= process.packer.request_bytes();
         let healthy = process.healthy_since.is_some_and(|since| since < self.now);
-        let time = process.asking.as_ref().is_none_or(|asking| asking.deadline > self.now + 30 * MS);
+        let time =
+            process.asking.as_ref().is_none_or(|asking| asking.deadline > self.now + 30 * MS);
         if awake && full && healthy && time && self.mode() == Mode::Ok {
-            let detail = format!("{} bytes wait, Kinesis took the last request, and nothing is sent", process.core.backlog().fresh_bytes());
+            let detail = format!(
+                "{} bytes wait, Kinesis took the last request, and nothing is sent",
+                process.core.backlog().fresh_bytes()
+            );
             self.fail("a full request is sent", detail);
         }
     }
@@ -53,20 +68,35 @@ impl World {
     pub(crate) fn check_send(&mut self, parcel: &Parcel, verdict: &Verdict) {
         let process = &self.process;
         let reset = self.ending.is_some_and(|(reason, ..)| reason != "spindown");
-        let spools = self.plan.setup.spool_bytes > 0 && !process.write_failed && self.plan.disk.is_empty();
-        if process.stop_failed && reset && spools && !(parcel.segment.is_some() && process.core.backlog().is_fresh_empty()) {
+        let spools =
+            self.plan.setup.spool_bytes > 0 && !process.write_failed && self.plan.disk.is_empty();
+        if process.stop_failed
+            && reset
+            && spools
+            && !(parcel.segment.is_some() && process.core.backlog().is_fresh_empty())
+        {
             let detail = "before a reset a request was sent after one had failed, with events that are in memory alone".to_owned();
             return self.fail("the disk comes first", detail);
         }
         let aside = process.core.backlog();
         let too_much = aside.aside().len() > 1 && aside.aside_bytes() > process.gauge.bound() / 4;
-        if !parcel.sent_before && parcel.segment.is_none() && too_much && aside.aside().iter().any(|parcel| parcel.tries > 0) {
-            let detail = format!("{} bytes are set aside while new events are sent", aside.aside_bytes());
+        if !parcel.sent_before
+            && parcel.segment.is_none()
+            && too_much
+            && aside.aside().iter().any(|parcel| parcel.tries > 0)
+        {
+            let detail =
+                format!("{} bytes are set aside while new events are sent", aside.aside_bytes());
             return self.fail("what is set aside is bounded", detail);
         }
-        let awake = self.plan.setup.continuous || process.asking.as_ref().is_some_and(|asking| asking.handed_in) || process.is_running;
+        let awake = self.plan.setup.continuous
+            || process.asking.as_ref().is_some_and(|asking| asking.handed_in)
+            || process.is_running;
         if !awake {
-            self.fail("no request across a freeze", "a request is sent although no function runs and nobody waits".to_owned());
+            self.fail(
+                "no request across a freeze",
+                "a request is sent although no function runs and nobody waits".to_owned(),
+            );
         }
         for event in verdict.events.iter().flatten() {
             let fate = &mut self.events[*event as usize];
@@ -74,7 +104,10 @@ impl World {
             let in_order = self.process.last_sent.is_none_or(|last| last < *event);
             if !fate.out_of_order && !in_order {
                 let last = self.process.last_sent;
-                self.fail("order", format!("event {event} is sent for the first time after {last:?}"));
+                self.fail(
+                    "order",
+                    format!("event {event} is sent for the first time after {last:?}"),
+                );
                 return;
             }
             if !fate.out_of_order {
@@ -90,7 +123,12 @@ impl World {
         fate.stored += 1;
         if fate.stored > fate.counted_twice + 1 {
             let (stored, counted) = (fate.stored, fate.counted_twice);
-            self.fail("repeats are counted", format!("event {event} is on the stream {stored} times, and was counted {counted} times"));
+            self.fail(
+                "repeats are counted",
+                format!(
+                    "event {event} is on the stream {stored} times, and was counted {counted} times"
+                ),
+            );
         }
     }
 
@@ -104,33 +142,53 @@ impl World {
         let fruitless = &mut self.process.fruitless;
         fruitless.push(began);
         if fruitless.len() > 10 && began - fruitless[fruitless.len() - 11] < 1_000_000 {
-            self.fail("no storm", "more than 10 requests within a second delivered nothing".to_owned());
+            self.fail(
+                "no storm",
+                "more than 10 requests within a second delivered nothing".to_owned(),
+            );
         }
     }
 
     /// An invocation is let go.
     pub(crate) fn check_hold(&mut self, asking: &Asking, id: &Arc<str>) {
-        let Some(running) = self.running.clone().filter(|running| running.id == *id) else { return };
+        let Some(running) = self.running.clone().filter(|running| running.id == *id) else {
+            return;
+        };
         let slack = SLACK + 2 * self.slowest_disk();
         let limit = asking.deadline + slack;
         if self.now > limit {
-            return self.fail("hold", format!("{} ms past the invocation's deadline", (self.now - asking.deadline) / MS));
+            return self.fail(
+                "hold",
+                format!("{} ms past the invocation's deadline", (self.now - asking.deadline) / MS),
+            );
         }
         self.holds_seen.push(running.ended.map(|ended| self.now - ended));
         let Some(ended) = running.ended else { return };
         let Some(heard) = running.heard else { return };
         let failed = running.what.end != End::Success;
-        let promised = if failed { self.plan.setup.flush_timeout.min(500) } else { self.plan.setup.flush_timeout } * MS;
+        let promised = if failed {
+            self.plan.setup.flush_timeout.min(500)
+        } else {
+            self.plan.setup.flush_timeout
+        } * MS;
         // Where the clock was set, or the event says no time, the end is taken for one of when it came.
         let exact = running.what.done.has_time && self.jumped_at.is_none();
         let from = if exact { ended } else { ended.max(heard) };
         // A request that began before anybody knew of the end may still take its time.
-        let request = if running.what.done.gap.is_some() { promised } else { promised.min(1000 * MS) };
+        let request =
+            if running.what.done.gap.is_some() { promised } else { promised.min(1000 * MS) };
         let late = if heard > ended + 200 * MS && !failed { heard + request } else { heard };
         let limit = (from + promised).max(late) + slack;
         if self.now > limit {
             let held = (self.now - ended) / MS;
-            self.fail("hold", format!("{id} is held for {held} ms after its end ({:?}), promised are {} ms", running.what.end, promised / MS));
+            self.fail(
+                "hold",
+                format!(
+                    "{id} is held for {held} ms after its end ({:?}), promised are {} ms",
+                    running.what.end,
+                    promised / MS
+                ),
+            );
         }
     }
 
@@ -142,10 +200,17 @@ impl World {
         }
         self.audit(true);
         let number = self.process.number;
-        let unanswered = self.events.iter().filter(|fate| fate.process == number && fate.received && !fate.answered).count() as u64;
+        let unanswered = self
+            .events
+            .iter()
+            .filter(|fate| fate.process == number && fate.received && !fate.answered)
+            .count() as u64;
         let waiting = self.process.ledger.waiting();
         if self.ending.is_some_and(|(reason, ..)| reason == "spindown") && waiting > unanswered {
-            self.fail("the ledger balances", format!("{waiting} events wait at the end, {unanswered} were not answered 200"));
+            self.fail(
+                "the ledger balances",
+                format!("{waiting} events wait at the end, {unanswered} were not answered 200"),
+            );
         }
         self.check_healed();
     }
@@ -154,12 +219,18 @@ impl World {
     pub(crate) fn note_healed(&mut self) {
         let ledger = &self.process.ledger;
         // What had no room is no matter of Kinesis.
-        self.process.healed = Some((ledger.dropped() - ledger.dropped_queue.get(), ledger.requests.get(), ledger.received.get()));
+        self.process.healed = Some((
+            ledger.dropped() - ledger.dropped_queue.get(),
+            ledger.requests.get(),
+            ledger.received.get(),
+        ));
     }
 
     fn check_healed(&mut self) {
         let Some((dropped, requests, received)) = self.process.healed else { return };
-        if self.ending.is_none_or(|(reason, ..)| reason != "spindown") || self.slowest_disk() > 5 * MS {
+        if self.ending.is_none_or(|(reason, ..)| reason != "spindown")
+            || self.slowest_disk() > 5 * MS
+        {
             return;
         }
         let ledger = &self.process.ledger;
@@ -172,13 +243,22 @@ impl World {
         // A segment is divided step by step: an event that is refused takes neighbours with it where time ends, but not many.
         if lost > 8 * poisoned + self.process.damaged {
             let json = ledger.json(None);
-            self.fail("everything deliverable is delivered", format!("{lost} events are lost, {poisoned} may be: {json}"));
+            self.fail(
+                "everything deliverable is delivered",
+                format!("{lost} events are lost, {poisoned} may be: {json}"),
+            );
             return;
         }
         let sent = ledger.requests.get() - requests;
-        let most = 60 + 25 * poisoned + 2 * (ledger.received.get() - received) + 3 * self.events.len() as u64;
+        let most = 60
+            + 25 * poisoned
+            + 2 * (ledger.received.get() - received)
+            + 3 * self.events.len() as u64;
         if sent > most {
-            self.fail("a bounded number of sends", format!("{sent} requests after Kinesis did well again, {most} are plenty"));
+            self.fail(
+                "a bounded number of sends",
+                format!("{sent} requests after Kinesis did well again, {most} are plenty"),
+            );
         }
     }
 
@@ -189,8 +269,13 @@ impl World {
         if let Busy::Send { verdict, .. } = std::mem::replace(&mut self.process.busy, Busy::Nothing)
             && self.rng.bool()
         {
-            let stored: Vec<u32> =
-                verdict.events.iter().zip(&verdict.stored).filter(|(_, stored)| **stored).flat_map(|(events, _)| events.clone()).collect();
+            let stored: Vec<u32> = verdict
+                .events
+                .iter()
+                .zip(&verdict.stored)
+                .filter(|(_, stored)| **stored)
+                .flat_map(|(events, _)| events.clone())
+                .collect();
             stored.into_iter().for_each(|event| self.store(event));
         }
         let number = self.process.number;
@@ -198,7 +283,9 @@ impl World {
         // counts them so. Its ledger counts them as received twice too, which this model of one fate for each event has no word for.
         let mut seen = std::collections::HashSet::new();
         self.files.retain(|_, file| file.events.iter().all(|event| seen.insert(*event)));
-        for fate in self.events.iter_mut().filter(|fate| fate.process == number && !fate.acknowledged) {
+        for fate in
+            self.events.iter_mut().filter(|fate| fate.process == number && !fate.acknowledged)
+        {
             fate.excused = true;
         }
     }
@@ -215,7 +302,8 @@ impl World {
         let number = self.process.number;
         let mut places = vec![0u8; self.events.len()];
         let mut on_disk = vec![false; self.events.len()];
-        let mut put = |events: Vec<u32>| events.iter().for_each(|event| places[*event as usize] += 1);
+        let mut put =
+            |events: Vec<u32>| events.iter().for_each(|event| places[*event as usize] += 1);
         let process = &self.process;
         for message in &process.channel {
             if let Message::Telemetry { load, .. } = message {
@@ -224,9 +312,16 @@ impl World {
         }
         process.core.backlog().fresh().for_each(|item| put(load_numbers(&item.load)));
         // At the end, what is as it is on disk stays there.
-        process.core.backlog().aside().iter().for_each(|parcel| put(request_numbers(&parcel.request)));
+        process
+            .core
+            .backlog()
+            .aside()
+            .iter()
+            .for_each(|parcel| put(request_numbers(&parcel.request)));
         match &process.busy {
-            Busy::Send { parcel, .. } | Busy::Spool { parcel, .. } => put(request_numbers(&parcel.request)),
+            Busy::Send { parcel, .. } | Busy::Spool { parcel, .. } => {
+                put(request_numbers(&parcel.request))
+            }
             _ => {}
         }
         let reading = process.reading.as_ref().map(|entry| entry.id);
@@ -236,7 +331,9 @@ impl World {
             if untaken && file.process == number {
                 put(file.events.clone());
             }
-            file.events.iter().for_each(|event| on_disk[*event as usize] |= file.process == number || process.read.contains(id));
+            file.events.iter().for_each(|event| {
+                on_disk[*event as usize] |= file.process == number || process.read.contains(id)
+            });
         }
         match &process.taking {
             Taking::Writing { events, rest, .. } => {
@@ -247,11 +344,17 @@ impl World {
         }
         let spindown = self.ending.is_none_or(|(reason, ..)| reason == "spindown");
         let (mut lost, mut lost_refused, mut waiting, mut kept, mut wrong) = (0, 0, 0, 0, None);
-        for (event, fate) in self.events.iter().enumerate().filter(|(_, fate)| fate.received && fate.process == number) {
+        for (event, fate) in self
+            .events
+            .iter()
+            .enumerate()
+            .filter(|(_, fate)| fate.received && fate.process == number)
+        {
             let place = places[event];
             if fate.acknowledged {
                 if place > 0 {
-                    wrong = Some(format!("event {event} is delivered, and waits in {place} places"));
+                    wrong =
+                        Some(format!("event {event} is delivered, and waits in {place} places"));
                 }
                 continue;
             }
@@ -266,7 +369,9 @@ impl World {
                 1 => {
                     waiting += 1;
                     if at_end && fate.answered && (spindown || !on_disk[event]) {
-                        wrong = Some(format!("event {event} was answered 200 and is in memory at the end"));
+                        wrong = Some(format!(
+                            "event {event} was answered 200 and is in memory at the end"
+                        ));
                     }
                 }
                 _ => wrong = Some(format!("event {event} is in {place} places")),
@@ -284,13 +389,24 @@ impl World {
                 .events
                 .iter()
                 .enumerate()
-                .filter(|(event, fate)| fate.received && fate.process == number && !fate.acknowledged && places[*event] == 0)
+                .filter(|(event, fate)| {
+                    fate.received
+                        && fate.process == number
+                        && !fate.acknowledged
+                        && places[*event] == 0
+                })
                 .map(|(event, _)| event)
                 .collect();
-            return self.fail("the ledger balances", format!("{lost} are in no place ({missing:?}), {waiting} wait: {json}"));
+            return self.fail(
+                "the ledger balances",
+                format!("{lost} are in no place ({missing:?}), {waiting} wait: {json}"),
+            );
         }
         if rejected > lost_refused + self.process.damaged {
-            self.fail("only what is refused is given up", format!("{rejected} rejected, {lost_refused} were refused three times"));
+            self.fail(
+                "only what is refused is given up",
+                format!("{rejected} rejected, {lost_refused} were refused three times"),
+            );
         }
     }
 }
@@ -298,7 +414,11 @@ impl World {
 fn load_numbers(load: &Load) -> Vec<u32> {
     match load {
         Load::Nothing => Vec::new(),
-        Load::Events(batch) => batch.remaining().iter().flat_map(|event| numbers(event.text.of(batch.bytes()))).collect(),
+        Load::Events(batch) => batch
+            .remaining()
+            .iter()
+            .flat_map(|event| numbers(event.text.of(batch.bytes())))
+            .collect(),
         Load::Packed(request) => request_numbers(request),
     }
 }

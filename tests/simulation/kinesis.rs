@@ -30,8 +30,16 @@ impl World {
         let records = events.len();
         let usual = self.between(2 * MS, 15 * MS);
         let all = |outcome: RecordOutcome| Ok(vec![outcome; records]);
-        let failed = |code: &str| RecordOutcome::Failed { code: code.to_owned(), kind: classify_record(code) };
-        let error = |code: &str, ambiguous: bool| Err((Error { ambiguous, ..Error::new(code, "simulated") }, "see the simulation".to_owned()));
+        let failed = |code: &str| RecordOutcome::Failed {
+            code: code.to_owned(),
+            kind: classify_record(code),
+        };
+        let error = |code: &str, ambiguous: bool| {
+            Err((
+                Error { ambiguous, ..Error::new(code, "simulated") },
+                "see the simulation".to_owned(),
+            ))
+        };
         let mut stored = vec![false; records];
         let mut connecting = false;
         let mode = self.mode();
@@ -65,20 +73,35 @@ impl World {
                 }
                 Mode::Configuration(code) | Mode::RefusesAll(code) => (usual, error(code, false)),
                 Mode::Throttles => (usual, error("ThrottlingException", false)),
-                Mode::ThrottlesRecords => (usual, all(failed("ProvisionedThroughputExceededException"))),
+                Mode::ThrottlesRecords => {
+                    (usual, all(failed("ProvisionedThroughputExceededException")))
+                }
                 Mode::Shard(shard) => {
                     let keys = keys(request.body());
                     // A fresh key each record is not the seed's.
                     let fresh = self.plan.setup.key == PartitionKey::Random;
-                    let first = |n: usize| events.get(n).and_then(|record| record.first()).map_or(0, |event| u64::from(*event) / 5);
+                    let first = |n: usize| {
+                        events
+                            .get(n)
+                            .and_then(|record| record.first())
+                            .map_or(0, |event| u64::from(*event) / 5)
+                    };
                     let throttled = |n: usize| {
                         if fresh {
                             first(n) % 4 == shard
                         } else {
-                            keys.get(n).is_some_and(|key| key.bytes().fold(0, |sum, byte| sum + u64::from(byte)) % 4 == shard)
+                            keys.get(n).is_some_and(|key| {
+                                key.bytes().fold(0, |sum, byte| sum + u64::from(byte)) % 4 == shard
+                            })
                         }
                     };
-                    let outcome = |n| if throttled(n) { failed("ProvisionedThroughputExceededException") } else { RecordOutcome::Taken };
+                    let outcome = |n| {
+                        if throttled(n) {
+                            failed("ProvisionedThroughputExceededException")
+                        } else {
+                            RecordOutcome::Taken
+                        }
+                    };
                     (usual, Ok((0..records).map(outcome).collect()))
                 }
                 Mode::Flaky(one_in, code) => {
@@ -94,19 +117,35 @@ impl World {
         };
         let mut sent = sent;
         if let (Ok(outcomes), Some(poison), false) = (&mut sent, self.plan.poison, is_ledger) {
-            let poisoned: Vec<bool> = events.iter().map(|record| record.iter().any(|event| self.is_poison(*event))).collect();
+            let poisoned: Vec<bool> = events
+                .iter()
+                .map(|record| record.iter().any(|event| self.is_poison(*event)))
+                .collect();
             if poison.whole && poisoned.contains(&true) {
                 sent = error(poison.code, false);
             } else if !poison.whole {
-                outcomes.iter_mut().zip(&poisoned).filter(|(_, poisoned)| **poisoned).for_each(|(outcome, _)| *outcome = failed(poison.code));
+                outcomes
+                    .iter_mut()
+                    .zip(&poisoned)
+                    .filter(|(_, poisoned)| **poisoned)
+                    .for_each(|(outcome, _)| *outcome = failed(poison.code));
             }
         }
         if let Ok(outcomes) = &sent {
             stored = outcomes.iter().map(|outcome| *outcome == RecordOutcome::Taken).collect();
         }
         if self.timeline.is_some() && !is_ledger {
-            let is_ledger = |lines: &[u8]| lines.windows(24).any(|window| window == b"kinesis-telemetry.ledger");
-            self.ledger_events += u32::try_from(request.data().zip(&stored).filter(|(lines, stored)| **stored && is_ledger(lines)).count()).unwrap();
+            let is_ledger = |lines: &[u8]| {
+                lines.windows(24).any(|window| window == b"kinesis-telemetry.ledger")
+            };
+            self.ledger_events += u32::try_from(
+                request
+                    .data()
+                    .zip(&stored)
+                    .filter(|(lines, stored)| **stored && is_ledger(lines))
+                    .count(),
+            )
+            .unwrap();
         }
         if takes > left {
             // Over at the deadline, whether Kinesis has stored it or not.
@@ -131,5 +170,8 @@ pub(crate) fn interrupted(ambiguous: bool) -> Sent {
 /// The partition key of each record in a body.
 fn keys(body: &[u8]) -> Vec<String> {
     let body = String::from_utf8_lossy(body);
-    body.split("\"PartitionKey\":\"").skip(1).filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())).collect()
+    body.split("\"PartitionKey\":\"")
+        .skip(1)
+        .filter_map(|rest| Some(rest.split_once('"')?.0.to_owned()))
+        .collect()
 }

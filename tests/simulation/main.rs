@@ -25,7 +25,9 @@ use world::{Life, World};
 const LIVES: u64 = 2000;
 
 fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
+    std::env::var(name)
+        .ok()
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
 }
 
 fn live(seed: u64, timeline: bool) -> Life {
@@ -36,7 +38,9 @@ fn live(seed: u64, timeline: bool) -> Life {
 fn fault(seed: u64) -> Result<Life, String> {
     let replay = format!("replay: scripts/simulate --seed {seed}");
     match catch_unwind(AssertUnwindSafe(|| live(seed, false))) {
-        Ok(Life { violation: Some(violation), .. }) => Err(format!("seed {seed}: {}: {}; {replay}", violation.invariant, violation.detail)),
+        Ok(Life { violation: Some(violation), .. }) => {
+            Err(format!("seed {seed}: {}: {}; {replay}", violation.invariant, violation.detail))
+        }
         Ok(life) => Ok(life),
         Err(_) => Err(format!("seed {seed}: a panic; {replay}")),
     }
@@ -47,7 +51,10 @@ fn random_lives() {
     if let Some(seed) = number("SIMULATION_SEED") {
         let plan = Plan::random(seed);
         println!("{:#?}", plan.setup);
-        println!("kinesis {:?}, disk {:?}, poison {:?}, stale {}, damage {}", plan.kinesis, plan.disk, plan.poison, plan.stale, plan.damage);
+        println!(
+            "kinesis {:?}, disk {:?}, poison {:?}, stale {}, damage {}",
+            plan.kinesis, plan.disk, plan.poison, plan.stale, plan.damage
+        );
         let life = live(seed, true);
         life.timeline.iter().for_each(|line| println!("{line}"));
         println!("{} steps, {} requests, {} events", life.steps, life.sends, life.events.len());
@@ -57,7 +64,8 @@ fn random_lives() {
     let from = number("SIMULATION_FROM").unwrap_or(1);
     let lives = number("SIMULATION_SEEDS").unwrap_or(LIVES);
     let most = number("SIMULATION_FAULTS").unwrap_or(1);
-    let (next, steps, sends, events) = (AtomicU64::new(from), AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let (next, steps, sends, events) =
+        (AtomicU64::new(from), AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let faults = Mutex::new(Vec::new());
     let began = Instant::now();
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
@@ -102,6 +110,10 @@ fn random_lives() {
 fn a_seed_gives_the_same_steps_again() {
     for seed in 1..200 {
         let (first, second) = (live(seed, false), live(seed, true));
-        assert_eq!((first.steps, first.digest, first.sends), (second.steps, second.digest, second.sends), "seed {seed}");
+        assert_eq!(
+            (first.steps, first.digest, first.sends),
+            (second.steps, second.digest, second.sends),
+            "seed {seed}"
+        );
     }
 }

@@ -1,6 +1,8 @@
 //! What happens in a life: settings, what Lambda does, how Kinesis and the disk behave. Plain data, made by hand or from a seed.
 
-use kinesis_telemetry_extension::config::{Compression, Envelope, FlushMode, PartitionKey, RecordFormat};
+use kinesis_telemetry_extension::config::{
+    Compression, Envelope, FlushMode, PartitionKey, RecordFormat,
+};
 
 /// Milliseconds.
 pub(crate) type Ms = u64;
@@ -166,8 +168,14 @@ pub(crate) struct Plan {
     pub(crate) damage: u32,
 }
 
-const RECORD_CODES: [&str; 4] = ["InternalFailure", "SomethingNew", "KMSThrottlingException", "ProvisionedThroughputExceededException"];
-const POISON_CODES: [&str; 4] = ["InvalidArgumentException", "ValidationException", "SerializationException", "Http413"];
+const RECORD_CODES: [&str; 4] = [
+    "InternalFailure",
+    "SomethingNew",
+    "KMSThrottlingException",
+    "ProvisionedThroughputExceededException",
+];
+const POISON_CODES: [&str; 4] =
+    ["InvalidArgumentException", "ValidationException", "SerializationException", "Http413"];
 
 impl Plan {
     /// A quiet one, to be changed by hand.
@@ -201,7 +209,8 @@ impl Plan {
         let rng = &mut fastrand::Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5eed);
         let setup = setup(rng);
         let loud = rng.u32(0..4) == 0;
-        let acts = if setup.continuous { managed_instances(rng, loud) } else { ordinary(rng, loud) };
+        let acts =
+            if setup.continuous { managed_instances(rng, loud) } else { ordinary(rng, loud) };
         let poison = (rng.u32(0..4) == 0).then(|| {
             let every = pick(rng, &[7, 20, 50, 200]);
             let whole = rng.u32(0..3) == 0;
@@ -233,7 +242,10 @@ pub(crate) fn pick<T: Copy>(rng: &mut fastrand::Rng, from: &[T]) -> T {
 
 fn setup(rng: &mut fastrand::Rng) -> Setup {
     let continuous = rng.u32(0..10) == 0;
-    let record = pick(rng, &[RecordFormat::Lines, RecordFormat::Lines, RecordFormat::Event, RecordFormat::Kpl]);
+    let record = pick(
+        rng,
+        &[RecordFormat::Lines, RecordFormat::Lines, RecordFormat::Event, RecordFormat::Kpl],
+    );
     Setup {
         mode: pick(rng, &[FlushMode::Adaptive, FlushMode::End, FlushMode::End, FlushMode::Next]),
         continuous,
@@ -242,7 +254,16 @@ fn setup(rng: &mut fastrand::Rng) -> Setup {
         spool_bytes: pick(rng, &[0, 16 * 1024, 64 * 1024, 256 * 1024, 256 * 1024]),
         envelope: pick(rng, &[Envelope::Slim, Envelope::Slim, Envelope::Full]),
         record,
-        key: pick(rng, &[PartitionKey::Sandbox, PartitionKey::Random, PartitionKey::Request, PartitionKey::Request, PartitionKey::Function]),
+        key: pick(
+            rng,
+            &[
+                PartitionKey::Sandbox,
+                PartitionKey::Random,
+                PartitionKey::Request,
+                PartitionKey::Request,
+                PartitionKey::Function,
+            ],
+        ),
         compression: if rng.u32(0..20) == 0 { Compression::Gzip } else { Compression::None },
         record_bytes: pick(rng, &[1024, 2048, 4096]),
         request_bytes: pick(rng, &[2048, 4096, 8192]),
@@ -289,7 +310,15 @@ fn invocation(rng: &mut fastrand::Rng, loud: bool) -> Invocation {
         gap: (rng.u32(0..20) == 0).then(|| rng.u64(0..=runs)),
     };
     let window = pick(rng, &[1400, 2000, 2000]);
-    Invocation { runs, limit, posts: posts(rng, runs, loud), end, done, report_delay: rng.u64(0..60), window }
+    Invocation {
+        runs,
+        limit,
+        posts: posts(rng, runs, loud),
+        end,
+        done,
+        report_delay: rng.u64(0..60),
+        window,
+    }
 }
 
 fn ordinary(rng: &mut fastrand::Rng, loud: bool) -> Vec<Act> {
@@ -321,7 +350,15 @@ fn ordinary(rng: &mut fastrand::Rng, loud: bool) -> Vec<Act> {
         let runs = rng.u64(300..1500);
         let done = Done { delay: 5, lost: false, has_time: true, again: None, gap: None };
         let quiet = Post { after: 1, events: 1, text: 20, weight: 300 };
-        acts.push(Act::Invoke(Invocation { runs, limit: 30_000, posts: vec![quiet], end: End::Success, done, report_delay: 5, window: 2000 }));
+        acts.push(Act::Invoke(Invocation {
+            runs,
+            limit: 30_000,
+            posts: vec![quiet],
+            end: End::Success,
+            done,
+            report_delay: 5,
+            window: 2000,
+        }));
     }
     acts.push(Act::Stop { window: 2000 });
     acts
@@ -337,7 +374,10 @@ fn managed_instances(rng: &mut fastrand::Rng, loud: bool) -> Vec<Act> {
     let mut acts: Vec<Act> = (0..rng.usize(1..8)).map(|_| traffic(rng, loud)).collect();
     if rng.bool() {
         acts.push(Act::Heal);
-        acts.push(Act::Traffic { lasts: 60_000, posts: vec![Post { after: 40_000, events: 1, text: 20, weight: 300 }] });
+        acts.push(Act::Traffic {
+            lasts: 60_000,
+            posts: vec![Post { after: 40_000, events: 1, text: 20, weight: 300 }],
+        });
     }
     acts.push(Act::Stop { window: 2000 });
     acts
@@ -363,7 +403,15 @@ fn mode(rng: &mut fastrand::Rng) -> Mode {
         3 | 4 => Mode::Hangs,
         5 => Mode::Cuts,
         6 => Mode::Garbles,
-        7 => Mode::Configuration(pick(rng, &["AccessDeniedException", "ResourceNotFoundException", "ExpiredTokenException", "NeverSeen"])),
+        7 => Mode::Configuration(pick(
+            rng,
+            &[
+                "AccessDeniedException",
+                "ResourceNotFoundException",
+                "ExpiredTokenException",
+                "NeverSeen",
+            ],
+        )),
         8 => Mode::RefusesAll(pick(rng, &POISON_CODES)),
         9 => Mode::Throttles,
         10 => Mode::ThrottlesRecords,

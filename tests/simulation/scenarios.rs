@@ -8,7 +8,15 @@ use crate::world::{Life, MS, Us, World};
 const DONE: Done = Done { delay: 5, lost: false, has_time: true, again: None, gap: None };
 
 fn invocation(runs: Ms, posts: Vec<Post>) -> Invocation {
-    Invocation { runs, limit: 30_000, posts, end: End::Success, done: DONE, report_delay: 5, window: 2000 }
+    Invocation {
+        runs,
+        limit: 30_000,
+        posts,
+        end: End::Success,
+        done: DONE,
+        report_delay: 5,
+        window: 2000,
+    }
 }
 
 fn post(after: Ms, events: u32) -> Post {
@@ -36,7 +44,13 @@ fn stored(life: &Life) -> usize {
 
 /// Everything that came is on the stream.
 fn all_delivered(life: &Life) {
-    let missing: Vec<usize> = life.events.iter().enumerate().filter(|(_, event)| event.stored == 0).map(|(event, _)| event).collect();
+    let missing: Vec<usize> = life
+        .events
+        .iter()
+        .enumerate()
+        .filter(|(_, event)| event.stored == 0)
+        .map(|(event, _)| event)
+        .collect();
     assert!(missing.is_empty(), "{missing:?}\n{}", life.timeline.join("\n"));
 }
 
@@ -46,10 +60,18 @@ fn held(life: &Life) -> Vec<Us> {
 
 #[test]
 fn a_request_refused_for_a_while_loses_no_event() {
-    for code in ["InvalidArgumentException", "ValidationException", "SerializationException", "Http413"] {
+    for code in
+        ["InvalidArgumentException", "ValidationException", "SerializationException", "Http413"]
+    {
         for record in [RecordFormat::Lines, RecordFormat::Event, RecordFormat::Kpl] {
-            let mut plan = Plan::quiet(vec![Act::Invoke(invocation(500, vec![loud(1), loud(2)])), freeze(60_000)]);
-            plan.acts.extend((0..4).flat_map(|_| [Act::Invoke(invocation(100, vec![post(1, 2)])), freeze(60_000)]));
+            let mut plan = Plan::quiet(vec![
+                Act::Invoke(invocation(500, vec![loud(1), loud(2)])),
+                freeze(60_000),
+            ]);
+            plan.acts
+                .extend((0..4).flat_map(|_| {
+                    [Act::Invoke(invocation(100, vec![post(1, 2)])), freeze(60_000)]
+                }));
             plan.acts.push(Act::Stop { window: 2000 });
             plan.setup.record = record;
             plan.kinesis = vec![(0, Mode::RefusesAll(code)), (9000, Mode::Ok)];
@@ -60,7 +82,8 @@ fn a_request_refused_for_a_while_loses_no_event() {
 
 #[test]
 fn a_throttled_shard_blocks_no_other_one() {
-    let mut acts: Vec<Act> = (0..8).map(|_| Act::Invoke(invocation(50, vec![post(1, 3)]))).collect();
+    let mut acts: Vec<Act> =
+        (0..8).map(|_| Act::Invoke(invocation(50, vec![post(1, 3)]))).collect();
     acts.push(Act::Stop { window: 2000 });
     let mut plan = Plan::quiet(acts);
     plan.setup.key = PartitionKey::Request;
@@ -68,7 +91,11 @@ fn a_throttled_shard_blocks_no_other_one() {
     let life = live(&plan);
     // Of the keys r1 to r8, r2 and r6 fall on that shard: six events each, with the last report that comes in the invocation after that.
     assert_eq!(stored(&life), life.events.len() - 12);
-    assert!(held(&life).iter().filter(|hold| **hold > 50 * MS).count() <= 4, "no flush that holds none of them: {:?}", life.holds);
+    assert!(
+        held(&life).iter().filter(|hold| **hold > 50 * MS).count() <= 4,
+        "no flush that holds none of them: {:?}",
+        life.holds
+    );
 }
 
 #[test]
@@ -76,12 +103,22 @@ fn a_refused_event_takes_no_other_with_it() {
     for record in [RecordFormat::Lines, RecordFormat::Event, RecordFormat::Kpl] {
         for whole in [false, true] {
             let mut plan = Plan::quiet(vec![Act::Invoke(invocation(500, vec![post(1, 20)]))]);
-            plan.acts.extend((0..8).flat_map(|_| [freeze(40_000), Act::Invoke(invocation(500, vec![post(1, 2)]))]));
+            plan.acts
+                .extend((0..8).flat_map(|_| {
+                    [freeze(40_000), Act::Invoke(invocation(500, vec![post(1, 2)]))]
+                }));
             plan.acts.push(Act::Stop { window: 2000 });
             plan.setup.record = record;
-            plan.poison = Some(Poison { every: 1000, rest: 10, code: "InvalidArgumentException", whole });
+            plan.poison =
+                Some(Poison { every: 1000, rest: 10, code: "InvalidArgumentException", whole });
             let life = live(&plan);
-            let missing: Vec<usize> = life.events.iter().enumerate().filter(|(_, event)| event.stored == 0).map(|(event, _)| event).collect();
+            let missing: Vec<usize> = life
+                .events
+                .iter()
+                .enumerate()
+                .filter(|(_, event)| event.stored == 0)
+                .map(|(event, _)| event)
+                .collect();
             assert_eq!(missing, [10], "{record:?} {whole}");
             assert_eq!(life.ledger.dropped_rejected.get(), 1);
         }
@@ -91,7 +128,10 @@ fn a_refused_event_takes_no_other_with_it() {
 #[test]
 fn a_code_that_never_goes_away_is_no_storm() {
     for code in ["InternalFailure", "SomethingNew"] {
-        let mut plan = Plan::quiet(vec![Act::Invoke(invocation(50, vec![post(1, 5)])), Act::Stop { window: 2000 }]);
+        let mut plan = Plan::quiet(vec![
+            Act::Invoke(invocation(50, vec![post(1, 5)])),
+            Act::Stop { window: 2000 },
+        ]);
         plan.kinesis = vec![(0, Mode::Flaky(1, code))];
         let life = live(&plan);
         assert!((2..30).contains(&life.sends), "{} requests", life.sends);
@@ -101,16 +141,27 @@ fn a_code_that_never_goes_away_is_no_storm() {
 
 #[test]
 fn the_last_ledger_is_tried_a_few_times() {
-    let mut plan = Plan::quiet(vec![Act::Invoke(invocation(50, vec![post(1, 5)])), freeze(20_000), Act::Stop { window: 2000 }]);
+    let mut plan = Plan::quiet(vec![
+        Act::Invoke(invocation(50, vec![post(1, 5)])),
+        freeze(20_000),
+        Act::Stop { window: 2000 },
+    ]);
     plan.kinesis = vec![(15_000, Mode::Throttles)];
     assert!((1..=5).contains(&live(&plan).last_ledgers));
 }
 
 #[test]
 fn a_crash_while_kinesis_hangs_costs_no_event() {
-    for (mode, window) in [(FlushMode::End, 2000), (FlushMode::Adaptive, 2000), (FlushMode::Next, 2000), (FlushMode::End, 1400)] {
-        let crash = Invocation { end: End::Crash, window, ..invocation(700, vec![post(1, 5), loud(600)]) };
-        let acts = vec![Act::Invoke(invocation(50, vec![post(1, 5)])), Act::Invoke(crash), Act::Heal];
+    for (mode, window) in [
+        (FlushMode::End, 2000),
+        (FlushMode::Adaptive, 2000),
+        (FlushMode::Next, 2000),
+        (FlushMode::End, 1400),
+    ] {
+        let crash =
+            Invocation { end: End::Crash, window, ..invocation(700, vec![post(1, 5), loud(600)]) };
+        let acts =
+            vec![Act::Invoke(invocation(50, vec![post(1, 5)])), Act::Invoke(crash), Act::Heal];
         let mut plan = Plan::quiet(acts);
         plan.acts.extend((0..3).map(|_| Act::Invoke(invocation(300, vec![post(1, 1)]))));
         plan.acts.push(Act::Stop { window: 2000 });
@@ -140,7 +191,11 @@ fn a_reset_with_a_large_queue_costs_no_event() {
 #[test]
 fn an_order_to_stop_is_not_lost_while_kinesis_hangs() {
     for wait in [0, 100, 400, 900] {
-        let mut plan = Plan::quiet(vec![Act::Invoke(invocation(300, vec![loud(1), loud(100)])), freeze(wait), Act::Stop { window: 2000 }]);
+        let mut plan = Plan::quiet(vec![
+            Act::Invoke(invocation(300, vec![loud(1), loud(100)])),
+            freeze(wait),
+            Act::Stop { window: 2000 },
+        ]);
         plan.setup.mode = FlushMode::Next;
         plan.kinesis = vec![(0, Mode::Hangs)];
         let life = live(&plan);
@@ -158,7 +213,12 @@ fn a_reset_with_a_full_disk_counts_what_is_lost_and_keeps_what_is_there() {
     plan.kinesis = vec![(0, Mode::Hangs)];
     plan.disk = vec![(2500, Disk::Full)];
     let life = live(&plan);
-    assert!(life.events.iter().filter(|event| event.process == 3 || event.process == 1).all(|event| event.stored > 0));
+    assert!(
+        life.events
+            .iter()
+            .filter(|event| event.process == 3 || event.process == 1)
+            .all(|event| event.stored > 0)
+    );
     assert!(life.events.iter().all(|event| !event.excused));
 }
 
@@ -183,7 +243,10 @@ fn a_kill_with_a_segment_on_its_way_counts_the_repeats() {
 fn a_long_loud_invocation_is_sent_while_it_runs() {
     // The first flush ends at its limit with full requests still queued.
     let posts = (0..200).map(|n| loud(n * 50)).collect();
-    let mut plan = Plan::quiet(vec![Act::Invoke(invocation(20, vec![loud(1), loud(2)])), Act::Invoke(invocation(10_500, posts))]);
+    let mut plan = Plan::quiet(vec![
+        Act::Invoke(invocation(20, vec![loud(1), loud(2)])),
+        Act::Invoke(invocation(10_500, posts)),
+    ]);
     plan.acts.push(Act::Stop { window: 2000 });
     plan.setup.mode = FlushMode::Next;
     plan.setup.flush_timeout = 100;
@@ -200,7 +263,10 @@ fn a_repeated_older_end_holds_no_invocation() {
     let again = Done { again: Some(60), ..DONE };
     let acts = vec![
         Act::Invoke(Invocation { done: again, ..invocation(20, vec![post(1, 1)]) }),
-        Act::Invoke(Invocation { done: Done { delay: 1, ..DONE }, ..invocation(30, vec![post(1, 1)]) }),
+        Act::Invoke(Invocation {
+            done: Done { delay: 1, ..DONE },
+            ..invocation(30, vec![post(1, 1)])
+        }),
         Act::Invoke(invocation(30, vec![post(1, 1)])),
         Act::Stop { window: 2000 },
     ];
@@ -222,13 +288,19 @@ fn lost_logs_end_the_wait_of_their_own_invocation_only() {
     ];
     let life = live(&Plan::quiet(acts));
     assert!(life.holds[0].is_none_or(|hold| hold < 200 * MS), "{:?}", life.holds);
-    assert!(life.holds[1].is_some() && life.holds[2].is_some(), "the others wait for their own end: {:?}", life.holds);
+    assert!(
+        life.holds[1].is_some() && life.holds[2].is_some(),
+        "the others wait for their own end: {:?}",
+        life.holds
+    );
 }
 
 #[test]
 fn a_flush_without_time_is_no_failure_of_kinesis() {
     let late = Done { delay: 80, ..DONE };
-    let mut acts: Vec<Act> = (0..6).map(|_| Act::Invoke(Invocation { done: late, ..invocation(30, vec![post(1, 1)]) })).collect();
+    let mut acts: Vec<Act> = (0..6)
+        .map(|_| Act::Invoke(Invocation { done: late, ..invocation(30, vec![post(1, 1)]) }))
+        .collect();
     acts.push(Act::Invoke(invocation(30, vec![post(1, 1)])));
     acts.push(Act::Stop { window: 2000 });
     let mut plan = Plan::quiet(acts);
@@ -270,8 +342,12 @@ fn a_hold_is_counted_whole_whenever_its_end_is_known() {
         plan.setup.mode = mode;
         plan.kinesis = vec![(0, Mode::Slow(300))];
         let life = live(&plan);
-        let (seen, counted) = (held(&life).iter().sum::<Us>() / MS, life.ledger.hold_ms_total.get());
-        assert!(seen > 50 && counted.abs_diff(seen) <= 10, "{mode:?} {delay}: held for {seen} ms, counted are {counted}");
+        let (seen, counted) =
+            (held(&life).iter().sum::<Us>() / MS, life.ledger.hold_ms_total.get());
+        assert!(
+            seen > 50 && counted.abs_diff(seen) <= 10,
+            "{mode:?} {delay}: held for {seen} ms, counted are {counted}"
+        );
     }
 }
 
@@ -299,7 +375,11 @@ fn a_clock_that_is_set_back_stops_no_age() {
     plan.kinesis = vec![(5000, Mode::Refuses)];
     let life = live(&plan);
     // The end and the last report come in the outage.
-    assert!(life.events.iter().rev().skip(2).all(|event| event.stored > 0), "{}", life.timeline.join("\n"));
+    assert!(
+        life.events.iter().rev().skip(2).all(|event| event.stored > 0),
+        "{}",
+        life.timeline.join("\n")
+    );
 }
 
 /// A segment was read just when the flush ended, and then what had come after it was sent before it.
@@ -314,21 +394,37 @@ fn a_segment_that_was_read_too_late_keeps_its_place() {
 fn a_request_that_always_fails_makes_way_and_is_divided() {
     for record in [RecordFormat::Lines, RecordFormat::Event, RecordFormat::Kpl] {
         let mut plan = Plan::quiet(vec![Act::Invoke(invocation(500, vec![post(1, 20)]))]);
-        plan.acts.extend((0..20).flat_map(|_| [freeze(40_000), Act::Invoke(invocation(1000, vec![post(1, 2)]))]));
+        plan.acts.extend(
+            (0..20).flat_map(|_| [freeze(40_000), Act::Invoke(invocation(1000, vec![post(1, 2)]))]),
+        );
         plan.acts.push(Act::Stop { window: 2000 });
         plan.setup.record = record;
         plan.poison = Some(Poison { every: 1000, rest: 10, code: "InternalFailure", whole: true });
         let life = live(&plan);
-        let missing: Vec<usize> = life.events.iter().enumerate().filter(|(_, event)| event.stored == 0).map(|(event, _)| event).collect();
+        let missing: Vec<usize> = life
+            .events
+            .iter()
+            .enumerate()
+            .filter(|(_, event)| event.stored == 0)
+            .map(|(event, _)| event)
+            .collect();
         assert_eq!(missing, [10], "{record:?}\n{}", life.timeline.join("\n"));
-        assert_eq!((life.ledger.dropped_rejected.get(), life.ledger.dropped_undelivered.get()), (0, 1), "it may pass, so it is never given up");
+        assert_eq!(
+            (life.ledger.dropped_rejected.get(), life.ledger.dropped_undelivered.get()),
+            (0, 1),
+            "it may pass, so it is never given up"
+        );
     }
 }
 
 #[test]
 fn an_end_that_never_comes_costs_one_wait() {
     let lost = Done { lost: true, ..DONE };
-    let mut acts: Vec<Act> = (0..8).map(|_| Act::Invoke(Invocation { done: lost, limit: 3000, ..invocation(50, vec![post(1, 2)]) })).collect();
+    let mut acts: Vec<Act> = (0..8)
+        .map(|_| {
+            Act::Invoke(Invocation { done: lost, limit: 3000, ..invocation(50, vec![post(1, 2)]) })
+        })
+        .collect();
     acts.push(Act::Stop { window: 2000 });
     let life = live(&Plan::quiet(acts));
     assert_eq!(held(&life).iter().filter(|hold| **hold > 1000 * MS).count(), 1, "{:?}", life.holds);

@@ -113,7 +113,9 @@ impl World {
                 }
             }
             Message::Invoked { ticket, .. } | Message::Stop { ticket, .. } => {
-                if let Some(asking) = self.process.asking.as_mut().filter(|asking| asking.ticket == *ticket) {
+                if let Some(asking) =
+                    self.process.asking.as_mut().filter(|asking| asking.ticket == *ticket)
+                {
                     asking.handed_in = true;
                 }
             }
@@ -137,8 +139,17 @@ impl World {
             }
             Step::Remove(segment) => {
                 self.say(|_| format!("core: segment {segment} is settled"));
-                if self.process.core.backlog().aside().iter().any(|parcel| parcel.segment == Some(segment)) {
-                    let detail = format!("segment {segment} is deleted, and a part of it is still in memory");
+                if self
+                    .process
+                    .core
+                    .backlog()
+                    .aside()
+                    .iter()
+                    .any(|parcel| parcel.segment == Some(segment))
+                {
+                    let detail = format!(
+                        "segment {segment} is deleted, and a part of it is still in memory"
+                    );
                     self.fail("a segment stays until all of it is settled", detail);
                 }
                 self.remove(segment);
@@ -200,7 +211,8 @@ impl World {
 
     fn begin_send(&mut self, mut parcel: Box<Parcel>, left: Us) -> Us {
         if let Some(segment) = parcel.segment
-            && let Some(file) = self.process.files.get(&segment).and_then(|file| self.files.get_mut(file))
+            && let Some(file) =
+                self.process.files.get(&segment).and_then(|file| self.files.get_mut(file))
         {
             file.doubt = true;
         }
@@ -209,7 +221,11 @@ impl World {
         self.check_send(&parcel, &verdict);
         self.say(|_| {
             let (tries, records, segment) = (parcel.tries, verdict.events.len(), parcel.segment);
-            format!("core: sends {records} records (tries {tries}, segment {segment:?}, {:?}): {}", verdict.events, outcome_text(&verdict))
+            format!(
+                "core: sends {records} records (tries {tries}, segment {segment:?}, {:?}): {}",
+                verdict.events,
+                outcome_text(&verdict)
+            )
         });
         let takes = verdict.takes;
         self.process.busy = Busy::Send { parcel, verdict, began: self.now };
@@ -224,7 +240,9 @@ impl World {
                 self.events[*event as usize].out_of_order = true;
             }
         }
-        self.say(|_| format!("core: spools {} events, apart {apart}, as {id:?}", parcel.request.events()));
+        self.say(|_| {
+            format!("core: spools {} events, apart {apart}, as {id:?}", parcel.request.events())
+        });
         self.process.busy = Busy::Spool { parcel, id, file };
         self.disk_time()
     }
@@ -291,9 +309,14 @@ impl World {
             }
         }
         let mut delivered = false;
-        let told = self.process.asking.as_ref().is_some_and(|asking| asking.handed_in && matches!(asking.ask, Ask::Stop));
+        let told = self
+            .process
+            .asking
+            .as_ref()
+            .is_some_and(|asking| asking.handed_in && matches!(asking.ask, Ask::Stop));
         if let (Err((error, _)), true) = (&verdict.sent, told) {
-            self.process.stop_failed |= !error.stale && !error.retry_now && error.kind != ErrorKind::Interrupted;
+            self.process.stop_failed |=
+                !error.stale && !error.retry_now && error.kind != ErrorKind::Interrupted;
         }
         match &verdict.sent {
             Ok(outcomes) => {
@@ -302,7 +325,9 @@ impl World {
                         let fate = &mut self.events[*event as usize];
                         match outcome {
                             RecordOutcome::Taken => fate.acknowledged = true,
-                            RecordOutcome::Failed { kind, .. } => fate.refused += u16::from(is_content(*kind)),
+                            RecordOutcome::Failed { kind, .. } => {
+                                fate.refused += u16::from(is_content(*kind))
+                            }
                         }
                     }
                     delivered |= *outcome == RecordOutcome::Taken;
@@ -421,8 +446,14 @@ impl World {
             overflow: self.process.index.view().overflow != Oldest::Empty,
         };
         let decided = place(&circumstances);
-        let charge = if decided == Place::Disk { None } else { self.process.gauge.try_charge(cost) };
-        self.say(|_| format!("listener: {} events {all:?}, {cost} bytes, {signals:?}: {decided:?}", all.len()));
+        let charge =
+            if decided == Place::Disk { None } else { self.process.gauge.try_charge(cost) };
+        self.say(|_| {
+            format!(
+                "listener: {} events {all:?}, {cost} bytes, {signals:?}: {decided:?}",
+                all.len()
+            )
+        });
         match charge {
             None => {
                 if self.plan.setup.spool_bytes == 0 {
@@ -441,7 +472,11 @@ impl World {
                 let mut signals = Some(signals);
                 while let Some(request) = requests.pop_front() {
                     let charge = self.process.gauge.charge(request.cost());
-                    let with = if requests.is_empty() { signals.take().unwrap_or_default() } else { Vec::new() };
+                    let with = if requests.is_empty() {
+                        signals.take().unwrap_or_default()
+                    } else {
+                        Vec::new()
+                    };
                     self.send_message(with, Load::Packed(Box::new(request)), Some(charge));
                 }
                 self.answer(all);
@@ -467,7 +502,13 @@ impl World {
         packed
     }
 
-    fn write(&mut self, mut request: Request, rest: VecDeque<Request>, all: Vec<u32>, signals: Vec<Signal>) {
+    fn write(
+        &mut self,
+        mut request: Request,
+        rest: VecDeque<Request>,
+        all: Vec<u32>,
+        signals: Vec<Signal>,
+    ) {
         let (id, file) = self.reserve(&mut request, false, false);
         let events = request.data().flat_map(|lines| numbers(&lines)).collect();
         self.process.taking = Taking::Writing { id, file, events, rest, all, signals };
@@ -484,7 +525,12 @@ impl World {
         self.answer(all);
     }
 
-    fn send_message(&mut self, signals: Vec<Signal>, load: Load, charge: Option<kinesis_telemetry_extension::dispatch::charge::Charge>) {
+    fn send_message(
+        &mut self,
+        signals: Vec<Signal>,
+        load: Load,
+        charge: Option<kinesis_telemetry_extension::dispatch::charge::Charge>,
+    ) {
         let at = self.instant(self.now);
         self.process.channel.push_back(Message::Telemetry { at, signals, load, charge });
         self.notify();
@@ -499,18 +545,36 @@ impl World {
 
     // --- the disk ----------------------------------------------------------------------------------------------------------------------
 
-    fn reserve(&mut self, request: &mut Request, ambiguous: bool, apart: bool) -> (Option<SegmentId>, Option<SpoolFile>) {
+    fn reserve(
+        &mut self,
+        request: &mut Request,
+        ambiguous: bool,
+        apart: bool,
+    ) -> (Option<SegmentId>, Option<SpoolFile>) {
         let hash = request.finish(&self.stream);
         let (body, index) = (request.body().to_vec(), request.index());
         let events: Vec<u32> = request.data().flat_map(|lines| numbers(&lines)).collect();
         let bytes = (body.len() + 200 + 32 * index.len()) as u64;
-        let Some((id, evicted)) = self.process.index.reserve(bytes, request.events(), apart) else { return (None, None) };
+        let Some((id, evicted)) = self.process.index.reserve(bytes, request.events(), apart) else {
+            return (None, None);
+        };
         for entry in &evicted {
             self.drop_entry(entry, false);
         }
         let damage = self.plan.damage;
         let damaged = !self.healed && self.chance(damage);
-        (Some(id), Some(SpoolFile { process: self.process.number, body, index, hash, doubt: ambiguous, damaged, events }))
+        (
+            Some(id),
+            Some(SpoolFile {
+                process: self.process.number,
+                body,
+                index,
+                hash,
+                doubt: ambiguous,
+                damaged,
+                events,
+            }),
+        )
     }
 
     fn commit(&mut self, id: Option<SegmentId>, file: Option<SpoolFile>) -> bool {
@@ -535,7 +599,11 @@ impl World {
     }
 
     fn drop_entry(&mut self, entry: &Entry, undelivered: bool) {
-        let Some(file) = self.process.files.remove(&entry.id).and_then(|file| self.files.remove(&file)) else { return };
+        let Some(file) =
+            self.process.files.remove(&entry.id).and_then(|file| self.files.remove(&file))
+        else {
+            return;
+        };
         let events = file.events.len() as u64;
         self.say(|_| format!("disk: segment {} is deleted with {:?}", entry.id, file.events));
         if entry.left_behind.is_some() && !self.process.read.contains(&entry.id) {
@@ -551,14 +619,19 @@ impl World {
         self.process.ledger.adopted.add(events.len() as u64);
         for event in events {
             let fate = &mut self.events[*event as usize];
-            (fate.process, fate.received, fate.acknowledged, fate.out_of_order) = (number, true, false, true);
+            (fate.process, fate.received, fate.acknowledged, fate.out_of_order) =
+                (number, true, false, true);
         }
     }
 
     fn recover(&mut self) {
         let number = self.process.number;
-        let left: Vec<(u64, u64)> =
-            self.files.iter().filter(|(_, file)| file.process != number).map(|(id, file)| (*id, file.body.len() as u64)).collect();
+        let left: Vec<(u64, u64)> = self
+            .files
+            .iter()
+            .filter(|(_, file)| file.process != number)
+            .map(|(id, file)| (*id, file.body.len() as u64))
+            .collect();
         self.say(|_| format!("core: takes over {} files", left.len()));
         for (file, bytes) in left {
             let id = self.process.index.left_behind(PathBuf::from(file.to_string()), bytes);
@@ -567,7 +640,9 @@ impl World {
     }
 
     fn read(&mut self, segment: SegmentId) -> Outcome {
-        let Some(entry) = self.process.reading.take() else { return Outcome::Read(segment, Err(0)) };
+        let Some(entry) = self.process.reading.take() else {
+            return Outcome::Read(segment, Err(0));
+        };
         let found = self.process.files.get(&segment).and_then(|file| self.files.get(file)).cloned();
         let Some(file) = found else { return Outcome::Read(segment, Err(0)) };
         if file.damaged {
@@ -621,14 +696,23 @@ impl World {
         };
         self.digest = (self.digest ^ kind ^ (self.now << 4)).wrapping_mul(0x0100_0000_01b3);
         if too_many {
-            self.fail("no busy loop", format!("more than 2000 steps at one moment, the last one {step:?}"));
+            self.fail(
+                "no busy loop",
+                format!("more than 2000 steps at one moment, the last one {step:?}"),
+            );
         }
     }
 }
 
 /// Whether it may be for what the records hold.
 fn is_content(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::InvalidRequest | ErrorKind::Configuration | ErrorKind::Transient | ErrorKind::Credentials)
+    matches!(
+        kind,
+        ErrorKind::InvalidRequest
+            | ErrorKind::Configuration
+            | ErrorKind::Transient
+            | ErrorKind::Credentials
+    )
 }
 
 fn outcome_text(verdict: &Verdict) -> String {
@@ -638,7 +722,9 @@ fn outcome_text(verdict: &Verdict) -> String {
             let taken = outcomes.iter().filter(|outcome| **outcome == RecordOutcome::Taken).count();
             format!("{taken} of {} taken", outcomes.len())
         }
-        Err((error, _)) => format!("{}{}", error.code, if error.ambiguous { ", ambiguous" } else { "" }),
+        Err((error, _)) => {
+            format!("{}{}", error.code, if error.ambiguous { ", ambiguous" } else { "" })
+        }
     };
     format!("{answer}, {kept} stored, after {} ms", verdict.takes / MS)
 }

@@ -372,7 +372,10 @@ impl World {
 
     /// As the sandbox sees it.
     pub(crate) fn clock(&self) -> Now {
-        Now { mono: self.instant(self.now), wall: self.true_wall().saturating_add_signed(self.jump) }
+        Now {
+            mono: self.instant(self.now),
+            wall: self.true_wall().saturating_add_signed(self.jump),
+        }
     }
 
     /// As Lambda sees it.
@@ -400,7 +403,12 @@ impl World {
 
     pub(crate) fn say(&mut self, line: impl FnOnce(&World) -> String) {
         if self.timeline.is_some() {
-            let line = format!("{:>12.3} ms  p{}  {}", self.now as f64 / 1000.0, self.process.number, line(self));
+            let line = format!(
+                "{:>12.3} ms  p{}  {}",
+                self.now as f64 / 1000.0,
+                self.process.number,
+                line(self)
+            );
             if let Some(lines) = &mut self.timeline {
                 lines.push(line);
             }
@@ -422,14 +430,24 @@ impl World {
         if self.healed {
             return Mode::Ok;
         }
-        self.plan.kinesis.iter().rev().find(|(at, _)| at * MS <= self.now).map_or(Mode::Ok, |(_, mode)| *mode)
+        self.plan
+            .kinesis
+            .iter()
+            .rev()
+            .find(|(at, _)| at * MS <= self.now)
+            .map_or(Mode::Ok, |(_, mode)| *mode)
     }
 
     pub(crate) fn disk(&self) -> Disk {
         if self.healed {
             return Disk::Ok;
         }
-        self.plan.disk.iter().rev().find(|(at, _)| at * MS <= self.now).map_or(Disk::Ok, |(_, disk)| *disk)
+        self.plan
+            .disk
+            .iter()
+            .rev()
+            .find(|(at, _)| at * MS <= self.now)
+            .map_or(Disk::Ok, |(_, disk)| *disk)
     }
 
     /// How long one operation of the disk takes, and the most that any takes in this life.
@@ -441,7 +459,12 @@ impl World {
     }
 
     pub(crate) fn slowest_disk(&self) -> Us {
-        self.plan.disk.iter().map(|(_, disk)| if let Disk::Slow(ms) = disk { ms * MS } else { 0 }).max().unwrap_or(0)
+        self.plan
+            .disk
+            .iter()
+            .map(|(_, disk)| if let Disk::Slow(ms) = disk { ms * MS } else { 0 })
+            .max()
+            .unwrap_or(0)
     }
 
     // --- who runs ----------------------------------------------------------------------------------------------------------------------
@@ -458,12 +481,28 @@ impl World {
             Wake::Kill(number) if alive(number, &self.process) => self.killed(),
             Wake::Shutdown(number) if alive(number, &self.process) => self.shutdown(),
             Wake::MainNext(number) if alive(number, &self.process) => self.main_next(),
-            Wake::MainGivesUp(number, ticket) if alive(number, &self.process) => self.main_gives_up(ticket),
+            Wake::MainGivesUp(number, ticket) if alive(number, &self.process) => {
+                self.main_gives_up(ticket)
+            }
             Wake::Watch(number, ticket) if alive(number, &self.process) => self.watch(ticket),
             Wake::Listener(number) if alive(number, &self.process) => self.listener(),
-            Wake::Drain(number, token) if alive(number, &self.process) && token == self.process.token => self.turn(),
-            Wake::WaitOver(number, token) if alive(number, &self.process) && token == self.process.token && self.process.waits => self.look(),
-            Wake::StepDone(number, token) if alive(number, &self.process) && token == self.process.token => self.step_done(),
+            Wake::Drain(number, token)
+                if alive(number, &self.process) && token == self.process.token =>
+            {
+                self.turn()
+            }
+            Wake::WaitOver(number, token)
+                if alive(number, &self.process)
+                    && token == self.process.token
+                    && self.process.waits =>
+            {
+                self.look()
+            }
+            Wake::StepDone(number, token)
+                if alive(number, &self.process) && token == self.process.token =>
+            {
+                self.step_done()
+            }
             _ => {}
         }
     }
@@ -492,12 +531,22 @@ impl World {
                 let id: Arc<str> = format!("r{}", self.invocations).into();
                 self.say(|_| format!("Lambda: invocation {id} begins: {what:?}"));
                 let began = self.now;
-                self.running = Some(Running { id, what, began, ended: None, wall_ended: 0, next_called: false, heard: None });
+                self.running = Some(Running {
+                    id,
+                    what,
+                    began,
+                    ended: None,
+                    wall_ended: 0,
+                    next_called: false,
+                    heard: None,
+                });
                 let delay = self.between(100, 2 * MS);
                 self.after(delay, Wake::Invoke);
             }
             Act::Freeze { wall, mono } => {
-                self.say(|_| format!("Lambda: frozen for {wall} ms, the monotonic clock for {mono}"));
+                self.say(|_| {
+                    format!("Lambda: frozen for {wall} ms, the monotonic clock for {mono}")
+                });
                 self.now += mono * MS;
                 self.wall_ahead += wall - mono;
                 let delay = self.between(10, 500);
@@ -527,8 +576,21 @@ impl World {
         }
     }
 
-    fn deliver(&mut self, post: Post, request_id: Option<Arc<str>>, signals: Vec<Signal>, after: Us) {
-        let body = Body { events: post.events, text: post.text, weight: post.weight, request_id, signals, tries: 0 };
+    fn deliver(
+        &mut self,
+        post: Post,
+        request_id: Option<Arc<str>>,
+        signals: Vec<Signal>,
+        after: Us,
+    ) {
+        let body = Body {
+            events: post.events,
+            text: post.text,
+            weight: post.weight,
+            request_id,
+            signals,
+            tries: 0,
+        };
         self.after(after, Wake::Post(body));
     }
 
@@ -537,15 +599,29 @@ impl World {
         let what = &running.what;
         // `platform.start` and the logs, each held back for a while.
         let hold_back = self.between(5 * MS, 30 * MS);
-        let start = Body { events: 1, text: 30, weight: 300, request_id: Some(Arc::clone(&running.id)), ..Body::default() };
+        let start = Body {
+            events: 1,
+            text: 30,
+            weight: 300,
+            request_id: Some(Arc::clone(&running.id)),
+            ..Body::default()
+        };
         let start_at = running.began + hold_back;
-        self.at(start_at, Wake::Post(Body { signals: vec![Signal::Started(Arc::clone(&running.id))], ..start }));
+        self.at(
+            start_at,
+            Wake::Post(Body { signals: vec![Signal::Started(Arc::clone(&running.id))], ..start }),
+        );
         for post in &what.posts {
-            let time = (running.began + post.after * MS + hold_back).max(start_at).saturating_sub(self.now);
+            let time = (running.began + post.after * MS + hold_back)
+                .max(start_at)
+                .saturating_sub(self.now);
             self.deliver(*post, Some(Arc::clone(&running.id)), Vec::new(), time);
         }
         if let Some(gap) = what.done.gap {
-            self.at(running.began + gap * MS, Wake::Post(Body { signals: vec![Signal::Gap], ..Body::default() }));
+            self.at(
+                running.began + gap * MS,
+                Wake::Post(Body { signals: vec![Signal::Gap], ..Body::default() }),
+            );
         }
         self.at(running.began + what.runs * MS, Wake::FunctionEnd);
         self.process.in_next = false;
@@ -629,9 +705,16 @@ impl World {
                 self.fail("exit in time", "killed although the order to stop came early".to_owned())
             }
             None if self.slowest_disk() == 0
-                && self.running.as_ref().and_then(|running| running.heard).is_some_and(|heard| self.now - heard > 900 * MS) =>
+                && self
+                    .running
+                    .as_ref()
+                    .and_then(|running| running.heard)
+                    .is_some_and(|heard| self.now - heard > 900 * MS) =>
             {
-                self.fail("hold", "killed in a hold although the function's end was known".to_owned());
+                self.fail(
+                    "hold",
+                    "killed in a hold although the function's end was known".to_owned(),
+                );
             }
             _ => {}
         }
@@ -673,20 +756,36 @@ impl World {
         let at = self.instant(deadline);
         let message = match &ask {
             Ask::Invocation(request_id) => {
-                let deadline = Deadline::after(self.instant(self.now), at.saturating_duration_since(self.instant(self.now)), Limit::Invocation);
-                Message::Invoked { at: self.instant(self.now), ticket, request_id: Arc::clone(request_id), deadline }
+                let deadline = Deadline::after(
+                    self.instant(self.now),
+                    at.saturating_duration_since(self.instant(self.now)),
+                    Limit::Invocation,
+                );
+                Message::Invoked {
+                    at: self.instant(self.now),
+                    ticket,
+                    request_id: Arc::clone(request_id),
+                    deadline,
+                }
             }
             Ask::Stop => {
                 let now = self.instant(self.now);
-                let deadline = Deadline::after(now, at.saturating_duration_since(now), Limit::Shutdown);
+                let deadline =
+                    Deadline::after(now, at.saturating_duration_since(now), Limit::Shutdown);
                 let reason = self.ending.map_or("spindown", |(reason, ..)| reason).into();
-                Message::Stop { ticket, deadline, report_until: at.min(now + Duration::from_millis(300)), reason }
+                Message::Stop {
+                    ticket,
+                    deadline,
+                    report_until: at.min(now + Duration::from_millis(300)),
+                    reason,
+                }
             }
         };
         let question = if matches!(ask, Ask::Stop) { Question::Stop } else { Question::Invoked };
         let watchdog = Watchdog::new(question, self.instant(self.now));
         self.say(|_| format!("main: asks {ask:?}, ticket {ticket}, deadline {} ms", deadline / MS));
-        self.process.asking = Some(Asking { ticket, ask, at: self.now, deadline, handed_in: false, watchdog });
+        self.process.asking =
+            Some(Asking { ticket, ask, at: self.now, deadline, handed_in: false, watchdog });
         self.process.channel.push_back(message);
         let grace = self.between(0, 2 * MS);
         self.at(deadline + 50 * MS + grace, Wake::MainGivesUp(number, ticket));
@@ -717,7 +816,10 @@ impl World {
     }
 
     fn main_gives_up(&mut self, ticket: Ticket) {
-        let Some(asking) = self.process.asking.clone().filter(|asking| asking.ticket == ticket) else { return };
+        let Some(asking) = self.process.asking.clone().filter(|asking| asking.ticket == ticket)
+        else {
+            return;
+        };
         let slow = self.slowest_disk() > 20 * MS;
         match asking.ask {
             Ask::Invocation(_) => {
@@ -729,7 +831,13 @@ impl World {
             }
             Ask::Stop => {
                 if !slow {
-                    self.fail("exit in time", format!("no answer to the order to stop by its deadline, asked at {} ms", asking.at / MS));
+                    self.fail(
+                        "exit in time",
+                        format!(
+                            "no answer to the order to stop by its deadline, asked at {} ms",
+                            asking.at / MS
+                        ),
+                    );
                 }
                 self.abrupt_end();
                 self.process_gone();
@@ -744,7 +852,10 @@ impl World {
             return self.fail("tickets", format!("ticket {ticket} is answered twice"));
         }
         self.process.answered.push(ticket);
-        let Some(asking) = self.process.asking.clone().filter(|asking| asking.ticket == ticket) else { return };
+        let Some(asking) = self.process.asking.clone().filter(|asking| asking.ticket == ticket)
+        else {
+            return;
+        };
         self.process.asking = None;
         match &asking.ask {
             Ask::Invocation(id) => {
@@ -761,7 +872,10 @@ impl World {
 
     /// As main does while it waits.
     fn watch(&mut self, ticket: Ticket) {
-        let Some(asking) = self.process.asking.as_mut().filter(|asking| asking.ticket == ticket) else { return };
+        let Some(asking) = self.process.asking.as_mut().filter(|asking| asking.ticket == ticket)
+        else {
+            return;
+        };
         let seen = asking.handed_in;
         let now = self.base + Duration::from_micros(self.now);
         let interrupts = asking.watchdog.interrupts(now, seen);
@@ -772,7 +886,11 @@ impl World {
     }
 
     fn watch_next(&mut self) {
-        let Some((ticket, Some(next))) = self.process.asking.as_ref().map(|asking| (asking.ticket, asking.watchdog.next())) else { return };
+        let Some((ticket, Some(next))) =
+            self.process.asking.as_ref().map(|asking| (asking.ticket, asking.watchdog.next()))
+        else {
+            return;
+        };
         let (number, next) = (self.process.number, self.micros(next));
         self.at(next, Wake::Watch(number, ticket));
     }
@@ -780,7 +898,9 @@ impl World {
     /// The listener has read the end of a function that failed.
     pub(crate) fn heard_end(&mut self, id: &Arc<str>, failed: bool) {
         let now = self.now;
-        let Some(running) = self.running.as_mut().filter(|running| running.id == *id) else { return };
+        let Some(running) = self.running.as_mut().filter(|running| running.id == *id) else {
+            return;
+        };
         running.heard.get_or_insert(now);
         let ended = running.ended.filter(|_| running.what.done.has_time).unwrap_or(now);
         let ended = self.base + Duration::from_micros(ended);
@@ -794,7 +914,8 @@ impl World {
 impl Process {
     fn new(plan: &Plan, config: &Config, number: u16) -> Process {
         let ledger = Arc::new(Ledger::default());
-        let sandbox = Arc::new(Sandbox::with_id(format!("{:08x}{number:08x}", plan.seed & 0xffff_ffff)));
+        let sandbox =
+            Arc::new(Sandbox::with_id(format!("{:08x}{number:08x}", plan.seed & 0xffff_ffff)));
         let gauge = Gauge::new(plan.setup.bound);
         let spares = Arc::new(Spares::new(Arc::clone(&gauge)));
         let packer = || Packer::new(config, Arc::clone(&sandbox), Arc::clone(&ledger));
@@ -811,7 +932,13 @@ impl Process {
         Process {
             number,
             alive: true,
-            core: Core::new(settings, packer(), Arc::clone(&gauge), Arc::clone(&spares), Arc::clone(&ledger)),
+            core: Core::new(
+                settings,
+                packer(),
+                Arc::clone(&gauge),
+                Arc::clone(&spares),
+                Arc::clone(&ledger),
+            ),
             packer: packer(),
             gauge,
             spares,

@@ -74,7 +74,11 @@ fn read_run(mut arguments: impl Iterator<Item = String>) -> Result<Plan, String>
             "--valgrind" => plan.valgrind = Some(value()?.into()),
             "--also" => {
                 let (file, title) = pair(&value()?)?;
-                plan.contestants.push(contestant::also(&title, file.into(), plan.contestants.len())?);
+                plan.contestants.push(contestant::also(
+                    &title,
+                    file.into(),
+                    plan.contestants.len(),
+                )?);
             }
             "--version" => plan.versions.push(pair(&value()?)?),
             "--remark" => plan.remarks.push(value()?),
@@ -85,7 +89,9 @@ fn read_run(mut arguments: impl Iterator<Item = String>) -> Result<Plan, String>
             }
         }
     }
-    if let Some(unknown) = plan.only.iter().find(|name| scenario::ALL.iter().all(|scenario| scenario.name != **name)) {
+    if let Some(unknown) =
+        plan.only.iter().find(|name| scenario::ALL.iter().all(|scenario| scenario.name != **name))
+    {
         return Err(format!("{unknown}: no such scenario"));
     }
     if plan.contestants.is_empty() {

@@ -47,7 +47,12 @@ pub(crate) fn start(binary: &Path, valgrind: &Path) -> Result<f64> {
 }
 
 /// Of each event of a flood, the hash left out: the difference between a long and a short one, so that nothing else counts.
-pub(crate) fn event(binary: &Path, valgrind: &Path, envelope: &str, batches: (usize, usize)) -> Result<f64> {
+pub(crate) fn event(
+    binary: &Path,
+    valgrind: &Path,
+    envelope: &str,
+    batches: (usize, usize),
+) -> Result<f64> {
     let short = flood(binary, valgrind, envelope, batches.0)?;
     let long = flood(binary, valgrind, envelope, batches.1)?;
     Ok((long - short) / ((batches.1 - batches.0) * 1000) as f64)
@@ -56,7 +61,12 @@ pub(crate) fn event(binary: &Path, valgrind: &Path, envelope: &str, batches: (us
 fn flood(binary: &Path, valgrind: &Path, envelope: &str, batches: usize) -> Result<f64> {
     let kinesis = Kinesis::builder().count_only().start();
     // Room for all of it: what would be spooled depends on how fast the stream is, and that on the machine.
-    let setup = |builder: LambdaBuilder| builder.setting("ENVELOPE", envelope).setting("FLUSH", "end").setting("QUEUE_BYTES", "268435456");
+    let setup = |builder: LambdaBuilder| {
+        builder
+            .setting("ENVELOPE", envelope)
+            .setting("FLUSH", "end")
+            .setting("QUEUE_BYTES", "268435456")
+    };
     let (cost, bytes) = counted(binary, valgrind, &kinesis, setup, |lambda| {
         let (tell, told) = std::sync::mpsc::channel();
         lambda.invoke(Invocation::new().run(move |lambda| {
@@ -94,12 +104,15 @@ fn counted(
     let option = format!("--callgrind-out-file={}", output.display());
     let valgrind = valgrind.to_string_lossy();
     let runner = [valgrind.as_ref(), "--tool=callgrind", option.as_str(), "--quiet"];
-    let lambda = setup(sandbox(binary, kinesis).runner(&runner).without_freeze()).timeout(ms(300_000)).start();
+    let lambda = setup(sandbox(binary, kinesis).runner(&runner).without_freeze())
+        .timeout(ms(300_000))
+        .start();
     lambda.init()?;
     lambda.drain(ms(5000));
     run(&lambda)?;
     let bytes = kinesis.counted().bytes;
-    let text = std::fs::read_to_string(&output).map_err(|error| format!("callgrind wrote nothing: {error}"))?;
+    let text = std::fs::read_to_string(&output)
+        .map_err(|error| format!("callgrind wrote nothing: {error}"))?;
     Ok((cost(&text), bytes))
 }
 
@@ -113,7 +126,8 @@ fn cost(text: &str) -> Cost {
         } else if line.starts_with("calls=") {
             foreign = true;
         } else if line.starts_with(|first: char| first.is_ascii_digit() || "+-*".contains(first)) {
-            let own = line.split(' ').nth(1).and_then(|number| number.parse::<u64>().ok()).unwrap_or(0);
+            let own =
+                line.split(' ').nth(1).and_then(|number| number.parse::<u64>().ok()).unwrap_or(0);
             if !std::mem::take(&mut foreign) {
                 *functions.entry(function).or_default() += own;
             }

@@ -42,7 +42,12 @@ pub(crate) fn draw(report: &Report<'_>) -> String {
         panel(&mut svg, report, measure, x, y);
     }
     for (index, line) in footer.iter().enumerate() {
-        let _ = writeln!(svg, r#"<text class="small" x="12" y="{:.0}">{}</text>"#, 2.0 * height + 16.0 + 16.0 * index as f64, escape(line));
+        let _ = writeln!(
+            svg,
+            r#"<text class="small" x="12" y="{:.0}">{}</text>"#,
+            2.0 * height + 16.0 + 16.0 * index as f64,
+            escape(line)
+        );
     }
     svg.push_str("</svg>\n");
     svg
@@ -66,37 +71,75 @@ fn footer(report: &Report<'_>) -> Vec<String> {
 }
 
 fn panel(svg: &mut String, report: &Report<'_>, measure: &Measure, x: f64, y: f64) {
-    let better = if matches!(measure.bound, Some(Bound::AtLeast(_))) { "more is better" } else { "less is better" };
+    let better = if matches!(measure.bound, Some(Bound::AtLeast(_))) {
+        "more is better"
+    } else {
+        "less is better"
+    };
     let _ = writeln!(svg, r#"<g transform="translate({x} {y})">"#);
     let _ = writeln!(
         svg,
         r#"<text class="title" x="12" y="20">{}</text><text class="small" x="438" y="20" text-anchor="end">{better}</text>"#,
         escape(&measure.whole_title())
     );
-    let values: Vec<(&Contestant, f64)> =
-        report.plan.contestants.iter().filter_map(|contestant| Some((contestant, report.results.of(measure.id, contestant.id)?.median()))).collect();
+    let values: Vec<(&Contestant, f64)> = report
+        .plan
+        .contestants
+        .iter()
+        .filter_map(|contestant| {
+            Some((contestant, report.results.of(measure.id, contestant.id)?.median()))
+        })
+        .collect();
     let least = values.iter().map(|(_, value)| *value).fold(f64::INFINITY, f64::min);
     let most = values.iter().map(|(_, value)| *value).fold(0.0, f64::max);
     let span = (most / least).ln().max(0.7);
-    let place = |value: f64| DOTS.0 + (DOTS.1 - DOTS.0) * ((value / least).ln() / span).clamp(0.0, 1.0);
+    let place =
+        |value: f64| DOTS.0 + (DOTS.1 - DOTS.0) * ((value / least).ln() / span).clamp(0.0, 1.0);
     for (row, contestant) in report.plan.contestants.iter().enumerate() {
         let middle = HEAD + ROW * row as f64 + ROW / 2.0;
-        let _ = writeln!(svg, r#"<text x="{NAMES}" y="{:.0}" text-anchor="end">{}</text>"#, middle + 4.0, escape(contestant.title));
-        let _ = writeln!(svg, r#"<line class="line" x1="{}" x2="{}" y1="{middle:.0}" y2="{middle:.0}"/>"#, DOTS.0, DOTS.1);
-        let Some((_, value)) = values.iter().find(|(other, _)| other.id == contestant.id) else { continue };
+        let _ = writeln!(
+            svg,
+            r#"<text x="{NAMES}" y="{:.0}" text-anchor="end">{}</text>"#,
+            middle + 4.0,
+            escape(contestant.title)
+        );
+        let _ = writeln!(
+            svg,
+            r#"<line class="line" x1="{}" x2="{}" y1="{middle:.0}" y2="{middle:.0}"/>"#,
+            DOTS.0, DOTS.1
+        );
+        let Some((_, value)) = values.iter().find(|(other, _)| other.id == contestant.id) else {
+            continue;
+        };
         if let Some(limit) = bound(report, measure, contestant) {
             let at = place(limit);
-            let _ = writeln!(svg, r#"<line class="bound" x1="{at:.1}" x2="{at:.1}" y1="{:.0}" y2="{:.0}"/>"#, middle - 7.0, middle + 7.0);
+            let _ = writeln!(
+                svg,
+                r#"<line class="bound" x1="{at:.1}" x2="{at:.1}" y1="{:.0}" y2="{:.0}"/>"#,
+                middle - 7.0,
+                middle + 7.0
+            );
         }
         let class = match contestant.kind {
             Kind::Floor => "floor",
             Kind::Extension => "extension",
             Kind::Peer => "peer",
         };
-        let _ = writeln!(svg, r#"<circle class="{class}" cx="{:.1}" cy="{middle:.0}" r="5"/>"#, place(*value));
-        let ratio = report.results.ratio(measure, contestant).filter(|_| contestant.kind != Kind::Floor);
+        let _ = writeln!(
+            svg,
+            r#"<circle class="{class}" cx="{:.1}" cy="{middle:.0}" r="5"/>"#,
+            place(*value)
+        );
+        let ratio =
+            report.results.ratio(measure, contestant).filter(|_| contestant.kind != Kind::Floor);
         let ratio = ratio.map_or(String::new(), |ratio| format!(" ({}×)", short(ratio)));
-        let _ = writeln!(svg, r#"<text x="{}" y="{:.0}">{}{ratio}</text>"#, DOTS.1 + 12.0, middle + 4.0, measure.unit.show(*value));
+        let _ = writeln!(
+            svg,
+            r#"<text x="{}" y="{:.0}">{}{ratio}</text>"#,
+            DOTS.1 + 12.0,
+            middle + 4.0,
+            measure.unit.show(*value)
+        );
     }
     svg.push_str("</g>\n");
 }

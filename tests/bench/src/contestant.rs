@@ -39,11 +39,21 @@ pub(crate) fn also(title: &str, file: PathBuf, place: usize) -> Result<Contestan
     }
     // For as long as the process lives, like all others.
     let title: &'static str = title.to_owned().leak();
-    Ok(Contestant { id: title, title, kind: Kind::Extension, floor: "floor-static", place: ALL.len() + place, file })
+    Ok(Contestant {
+        id: title,
+        title,
+        kind: Kind::Extension,
+        floor: "floor-static",
+        place: ALL.len() + place,
+        file,
+    })
 }
 
 pub(crate) fn of(id: &str, file: PathBuf) -> Result<Contestant, String> {
-    let place = ALL.iter().position(|(known, ..)| *known == id).ok_or_else(|| format!("{id}: no such contestant"))?;
+    let place = ALL
+        .iter()
+        .position(|(known, ..)| *known == id)
+        .ok_or_else(|| format!("{id}: no such contestant"))?;
     if !file.is_file() {
         return Err(format!("{}: no such file", file.display()));
     }
@@ -70,8 +80,15 @@ impl Contestant {
 
 /// See [`Contestant::sandbox`].
 pub(crate) fn sandbox(file: &Path, kinesis: &Kinesis) -> LambdaBuilder {
-    let mut builder = Lambda::builder(file).kinesis(kinesis).tmp_in("TMPDIR").without_feedback().timeout(ms(120_000));
-    builder = builder.init_limit(ms(60_000)).shutdown_limit(ms(30_000)).setting("FLUSH_TIMEOUT_MS", "60000");
+    let mut builder = Lambda::builder(file)
+        .kinesis(kinesis)
+        .tmp_in("TMPDIR")
+        .without_feedback()
+        .timeout(ms(120_000));
+    builder = builder
+        .init_limit(ms(60_000))
+        .shutdown_limit(ms(30_000))
+        .setting("FLUSH_TIMEOUT_MS", "60000");
     if let Some(bundle) = kinesis.ca_bundle() {
         // The same authority by the names that the SDKs' libraries know.
         let bundle = bundle.to_string_lossy().into_owned();

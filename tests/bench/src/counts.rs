@@ -37,12 +37,16 @@ pub(crate) fn run(counting: &Counting) -> Result<bool> {
     let record = std::fs::read_to_string(&counting.record)?;
     let mut good = true;
     for (name, count) in &counts {
-        let known = record.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
-        let known = known.ok_or_else(|| format!("{} does not know {name}", counting.record.display()))?;
+        let known =
+            record.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<f64>().ok());
+        let known =
+            known.ok_or_else(|| format!("{} does not know {name}", counting.record.display()))?;
         let ratio = count / known;
         let verdict = match ratio {
             _ if ratio > GROWTH => "MORE THAN A QUARTER OVER THE RECORD",
-            _ if ratio < 1.0 / GROWTH => "less than the record: worth recording anew, so that it stays so",
+            _ if ratio < 1.0 / GROWTH => {
+                "less than the record: worth recording anew, so that it stays so"
+            }
             _ => "as recorded",
         };
         println!("{name:<12} {count:>9.0} instructions, {ratio:.2} of the record: {verdict}");
@@ -61,18 +65,33 @@ fn count(binary: &Path) -> Result<Vec<(&'static str, f64)>> {
 }
 
 /// Adds the counts of a contestant to its other results.
-pub(crate) fn add(contestant: &Contestant, valgrind: &Path, quick: bool, results: &mut Results) -> Result<()> {
+pub(crate) fn add(
+    contestant: &Contestant,
+    valgrind: &Path,
+    quick: bool,
+    results: &mut Results,
+) -> Result<()> {
     progress(&format!("instructions, {}", contestant.title));
     let batches = if quick { BATCHES } else { (20, 60) };
     results.add("start-instructions", contestant, callgrind::start(&contestant.file, valgrind)?);
-    results.add("flood-instructions", contestant, callgrind::event(&contestant.file, valgrind, "slim", batches)?);
+    results.add(
+        "flood-instructions",
+        contestant,
+        callgrind::event(&contestant.file, valgrind, "slim", batches)?,
+    );
     if contestant.kind == Kind::Extension {
-        results.add("flood-instructions-full", contestant, callgrind::event(&contestant.file, valgrind, "full", batches)?);
+        results.add(
+            "flood-instructions-full",
+            contestant,
+            callgrind::event(&contestant.file, valgrind, "full", batches)?,
+        );
     }
     progress("");
     Ok(())
 }
 
 fn valgrind() -> Option<PathBuf> {
-    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join("valgrind")).find(|file| file.is_file())
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|folder| folder.join("valgrind"))
+        .find(|file| file.is_file())
 }

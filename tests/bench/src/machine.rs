@@ -4,9 +4,12 @@ use std::fs::read_to_string;
 
 /// Processor, cores, memory, kernel.
 pub(crate) fn describe() -> String {
-    let cpu = value("/proc/cpuinfo", "model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned());
+    let cpu =
+        value("/proc/cpuinfo", "model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned());
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let kib: u64 = value("/proc/meminfo", "MemTotal").and_then(|text| text.split(' ').next()?.parse().ok()).unwrap_or(0);
+    let kib: u64 = value("/proc/meminfo", "MemTotal")
+        .and_then(|text| text.split(' ').next()?.parse().ok())
+        .unwrap_or(0);
     let kernel = read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     format!("{cpu}, {cores} cores, {} GiB, Linux {}", kib.div_ceil(1 << 20), kernel.trim())
 }

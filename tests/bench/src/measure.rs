@@ -78,9 +78,15 @@ impl Measure {
         let title = self.title.trim();
         match self.id {
             "growth-peak" => "10 times the flood: peak memory (slim)".to_owned(),
-            id if id.starts_with("flood-") && !title.starts_with("flood") => format!("flood: {title}"),
-            id if id.starts_with("invocations-added") => format!("time added to a small invocation (`adaptive`), Kinesis {}", latency(id)),
-            id if id.starts_with("end-added") => format!("the same with `FLUSH=end`, Kinesis {}", latency(id)),
+            id if id.starts_with("flood-") && !title.starts_with("flood") => {
+                format!("flood: {title}")
+            }
+            id if id.starts_with("invocations-added") => {
+                format!("time added to a small invocation (`adaptive`), Kinesis {}", latency(id))
+            }
+            id if id.starts_with("end-added") => {
+                format!("the same with `FLUSH=end`, Kinesis {}", latency(id))
+            }
             "tls-first" => "CPU of the first flush, with TLS".to_owned(),
             "tls-each" => "CPU of each later flush, with TLS".to_owned(),
             "tls-connections" => "connections for 80 flushes with TLS".to_owned(),
@@ -97,7 +103,13 @@ fn latency(id: &str) -> &'static str {
     }
 }
 
-const fn row(id: &'static str, scenario: &'static str, title: &'static str, unit: Unit, yardstick: Yardstick) -> Measure {
+const fn row(
+    id: &'static str,
+    scenario: &'static str,
+    title: &'static str,
+    unit: Unit,
+    yardstick: Yardstick,
+) -> Measure {
     Measure { id, scenario, title, unit, yardstick, bound: None }
 }
 
@@ -117,27 +129,72 @@ pub(crate) const ALL: [Measure; 38] = [
     held(row("idle", "start", "resident memory, idle", Kib, GlibcFloor), Bound::AtMost(2.0)),
     row("threads", "start", "  threads", Count, Yardstick::None),
     row("size", "start", "binary", Kib, Yardstick::None),
-    held(row("flood-cpu", "flood", "flood: CPU per event (slim)", Us, OwnFloor), Bound::AtMost(1.5)),
-    held(row("flood-cpu-full", "flood", "  CPU per event (full)", Us, OwnFloors("flood-cpu")), Bound::AtMost(2.0)),
-    row("flood-instructions", "flood", "  instructions per event, hash left out (slim)", Count, OwnFloor),
-    row("flood-instructions-full", "flood", "  the same (full)", Count, OwnFloors("flood-instructions")),
-    held(row("flood-rate", "flood", "  events delivered (slim)", PerSecond, OwnFloor), Bound::AtLeast(0.6)),
-    row("flood-rate-full", "flood", "  events delivered (full)", PerSecond, OwnFloors("flood-rate")),
+    held(
+        row("flood-cpu", "flood", "flood: CPU per event (slim)", Us, OwnFloor),
+        Bound::AtMost(1.5),
+    ),
+    held(
+        row("flood-cpu-full", "flood", "  CPU per event (full)", Us, OwnFloors("flood-cpu")),
+        Bound::AtMost(2.0),
+    ),
+    row(
+        "flood-instructions",
+        "flood",
+        "  instructions per event, hash left out (slim)",
+        Count,
+        OwnFloor,
+    ),
+    row(
+        "flood-instructions-full",
+        "flood",
+        "  the same (full)",
+        Count,
+        OwnFloors("flood-instructions"),
+    ),
+    held(
+        row("flood-rate", "flood", "  events delivered (slim)", PerSecond, OwnFloor),
+        Bound::AtLeast(0.6),
+    ),
+    row(
+        "flood-rate-full",
+        "flood",
+        "  events delivered (full)",
+        PerSecond,
+        OwnFloors("flood-rate"),
+    ),
     row("flood-taken", "flood", "  events taken (slim)", PerSecond, OwnFloor),
     row("flood-peak", "flood", "  peak memory (slim)", Kib, OwnFloor),
     row("flood-requests", "flood", "  requests (slim)", Count, Yardstick::None),
     row("growth-cpu", "growth", "10 times the flood: CPU per event (slim)", Us, Self_("flood-cpu")),
     row("growth-peak", "growth", "  peak memory (slim)", Kib, Self_("flood-peak")),
-    row("invocations-cpu-0", "invocations", "small invocations: CPU each, Kinesis at once", Us, OwnFloor),
+    row(
+        "invocations-cpu-0",
+        "invocations",
+        "small invocations: CPU each, Kinesis at once",
+        Us,
+        OwnFloor,
+    ),
     row("invocations-cpu-5", "invocations", "  Kinesis in 5 ms", Us, OwnFloor),
     row("invocations-cpu-20", "invocations", "  Kinesis in 20 ms", Us, OwnFloor),
-    row("invocations-added-0", "invocations", "  time added to each, Kinesis at once", Ms, Yardstick::None),
+    row(
+        "invocations-added-0",
+        "invocations",
+        "  time added to each, Kinesis at once",
+        Ms,
+        Yardstick::None,
+    ),
     row("invocations-added-5", "invocations", "  Kinesis in 5 ms", Ms, Yardstick::None),
     row("invocations-added-20", "invocations", "  Kinesis in 20 ms", Ms, Yardstick::None),
     row("end-added-0", "invocations", "  with FLUSH=end, Kinesis at once", Ms, Yardstick::None),
     row("end-added-5", "invocations", "  Kinesis in 5 ms", Ms, Yardstick::None),
     row("end-added-20", "invocations", "  Kinesis in 20 ms", Ms, Yardstick::None),
-    row("form-lines", "forms", "a quarter of the flood: CPU per event, lines (full)", Us, Yardstick::None),
+    row(
+        "form-lines",
+        "forms",
+        "a quarter of the flood: CPU per event, lines (full)",
+        Us,
+        Yardstick::None,
+    ),
     row("form-lines-gzip", "forms", "  with gzip", Us, Self_("form-lines")),
     row("form-kpl", "forms", "  kpl", Us, Self_("form-lines")),
     row("form-kpl-gzip", "forms", "  kpl with gzip", Us, Self_("form-lines")),
@@ -187,13 +244,20 @@ impl Results {
     /// Of machine code; a script's own size says nothing.
     pub(crate) fn note_size(&mut self, contestant: &Contestant) -> Result<()> {
         if contestant.id != "peer-node" {
-            self.add("size", contestant, std::fs::metadata(&contestant.file)?.len() as f64 / 1024.0);
+            self.add(
+                "size",
+                contestant,
+                std::fs::metadata(&contestant.file)?.len() as f64 / 1024.0,
+            );
         }
         Ok(())
     }
 
     pub(crate) fn of(&self, measure: &str, contestant: &str) -> Option<&Samples> {
-        self.samples.iter().find(|((m, c), _)| *m == measure && *c == contestant).map(|(_, samples)| samples)
+        self.samples
+            .iter()
+            .find(|((m, c), _)| *m == measure && *c == contestant)
+            .map(|(_, samples)| samples)
     }
 
     /// The ratio of the medians to the yardstick.

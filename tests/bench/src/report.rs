@@ -19,12 +19,27 @@ pub(crate) struct Report<'a> {
 impl Report<'_> {
     /// Measures that any contestant has a value of.
     fn rows(&self) -> impl Iterator<Item = &'static Measure> {
-        ALL.iter().filter(|measure| self.plan.contestants.iter().any(|contestant| self.results.of(measure.id, contestant.id).is_some()))
+        ALL.iter().filter(|measure| {
+            self.plan
+                .contestants
+                .iter()
+                .any(|contestant| self.results.of(measure.id, contestant.id).is_some())
+        })
     }
 
     pub(crate) fn where_and_what(&self) -> Vec<String> {
-        let mut lines = vec![machine::describe(), format!("load {:.1} before, {:.1} after", self.load.0, self.load.1)];
-        lines.push(self.plan.versions.iter().map(|(name, version)| format!("{name} {version}")).collect::<Vec<_>>().join(", "));
+        let mut lines = vec![
+            machine::describe(),
+            format!("load {:.1} before, {:.1} after", self.load.0, self.load.1),
+        ];
+        lines.push(
+            self.plan
+                .versions
+                .iter()
+                .map(|(name, version)| format!("{name} {version}"))
+                .collect::<Vec<_>>()
+                .join(", "),
+        );
         lines
     }
 
@@ -63,7 +78,9 @@ impl Report<'_> {
     }
 
     fn cell(&self, measure: &Measure, contestant: &Contestant) -> String {
-        let Some(samples) = self.results.of(measure.id, contestant.id) else { return "-".to_owned() };
+        let Some(samples) = self.results.of(measure.id, contestant.id) else {
+            return "-".to_owned();
+        };
         let value = measure.unit.show(samples.median());
         match self.results.ratio(measure, contestant) {
             Some(ratio) => format!("{value} {:>6}", format!("{}x", short(ratio))),
@@ -73,13 +90,19 @@ impl Report<'_> {
 
     /// One line for each static build: what became of it from step to step.
     fn steps(&self) -> String {
-        let measures: Vec<&Measure> = self.rows().filter(|measure| STEPS.contains(&measure.id)).collect();
-        let titles: String = measures.iter().map(|measure| format!(" {} |", measure.whole_title())).collect();
+        let measures: Vec<&Measure> =
+            self.rows().filter(|measure| STEPS.contains(&measure.id)).collect();
+        let titles: String =
+            measures.iter().map(|measure| format!(" {} |", measure.whole_title())).collect();
         let mut text = format!("| build |{titles}\n|{}\n", "---|".repeat(measures.len() + 1));
         for contestant in &self.plan.contestants {
             let _ = write!(text, "| {} |", contestant.title);
             for measure in &measures {
-                let value = self.results.of(measure.id, contestant.id).map(|samples| measure.unit.show(samples.median())).unwrap_or_default();
+                let value = self
+                    .results
+                    .of(measure.id, contestant.id)
+                    .map(|samples| measure.unit.show(samples.median()))
+                    .unwrap_or_default();
                 let _ = write!(text, " {value} |");
             }
             text.push('\n');
@@ -93,14 +116,27 @@ impl Report<'_> {
         if contestants.iter().any(Contestant::is_another_build) {
             return self.steps();
         }
-        let titles: String = contestants.iter().map(|contestant| format!(" {} |", contestant.title)).collect();
-        let mut text = format!("| median |{titles} bound |\n|{}\n", "---|".repeat(contestants.len() + 2));
+        let titles: String =
+            contestants.iter().map(|contestant| format!(" {} |", contestant.title)).collect();
+        let mut text =
+            format!("| median |{titles} bound |\n|{}\n", "---|".repeat(contestants.len() + 2));
         for measure in self.rows().filter(|measure| README.contains(&measure.id)) {
             let _ = write!(text, "| {} |", measure.whole_title());
             for contestant in contestants {
-                let value = self.results.of(measure.id, contestant.id).map(|samples| measure.unit.show(samples.median())).unwrap_or_default();
-                let ratio = self.results.ratio(measure, contestant).filter(|_| !value.is_empty() && contestant.kind != Kind::Floor);
-                let _ = write!(text, " {value}{} |", ratio.map_or(String::new(), |ratio| format!(" ({}x)", short(ratio))));
+                let value = self
+                    .results
+                    .of(measure.id, contestant.id)
+                    .map(|samples| measure.unit.show(samples.median()))
+                    .unwrap_or_default();
+                let ratio = self
+                    .results
+                    .ratio(measure, contestant)
+                    .filter(|_| !value.is_empty() && contestant.kind != Kind::Floor);
+                let _ = write!(
+                    text,
+                    " {value}{} |",
+                    ratio.map_or(String::new(), |ratio| format!(" ({}x)", short(ratio)))
+                );
             }
             let bound = match measure.bound {
                 Some(Bound::AtMost(limit)) => format!("at most {limit}x"),
@@ -118,7 +154,9 @@ impl Report<'_> {
     fn bounds(&self, text: &mut String) {
         text.push('\n');
         for (measure, bound) in self.rows().filter_map(|measure| Some((measure, measure.bound?))) {
-            for contestant in self.plan.contestants.iter().filter(|contestant| contestant.kind == Kind::Extension) {
+            for contestant in
+                self.plan.contestants.iter().filter(|contestant| contestant.kind == Kind::Extension)
+            {
                 let Some(ratio) = self.results.ratio(measure, contestant) else { continue };
                 let (good, word, limit) = match bound {
                     Bound::AtMost(limit) => (ratio <= limit, "at most", limit),
@@ -126,14 +164,25 @@ impl Report<'_> {
                 };
                 let verdict = if good { "met   " } else { "MISSED" };
                 let title = measure.title.trim();
-                let _ = writeln!(text, "{verdict} {title}, {}: {}x, bound {word} {limit}x", contestant.title, short(ratio));
+                let _ = writeln!(
+                    text,
+                    "{verdict} {title}, {}: {}x, bound {word} {limit}x",
+                    contestant.title,
+                    short(ratio)
+                );
             }
         }
     }
 
     pub(crate) fn json(&self) -> Value {
-        let measures: Map<String, Value> = self.rows().map(|measure| (measure.id.to_owned(), self.measure(measure))).collect();
-        let versions: Map<String, Value> = self.plan.versions.iter().map(|(name, version)| (name.clone(), json!(version))).collect();
+        let measures: Map<String, Value> =
+            self.rows().map(|measure| (measure.id.to_owned(), self.measure(measure))).collect();
+        let versions: Map<String, Value> = self
+            .plan
+            .versions
+            .iter()
+            .map(|(name, version)| (name.clone(), json!(version)))
+            .collect();
         json!({
             "machine": machine::describe(),
             "load": [self.load.0, self.load.1],
@@ -162,7 +211,9 @@ impl Report<'_> {
         }
         value["ratioTo"] = match measure.yardstick {
             Yardstick::OwnFloor => json!("the floor built the same way"),
-            Yardstick::OwnFloors(other) => json!(format!("{other} of the floor built the same way")),
+            Yardstick::OwnFloors(other) => {
+                json!(format!("{other} of the floor built the same way"))
+            }
             Yardstick::GlibcFloor => json!("floor-glibc"),
             Yardstick::Self_(other) => json!(other),
             Yardstick::None => Value::Null,
@@ -196,7 +247,8 @@ const README: [&str; 21] = [
     "tls-connections",
 ];
 
-const STEPS: [&str; 6] = ["start", "size", "flood-cpu", "flood-cpu-full", "flood-rate", "flood-peak"];
+const STEPS: [&str; 6] =
+    ["start", "size", "flood-cpu", "flood-cpu-full", "flood-rate", "flood-peak"];
 
 /// A ratio with as many digits as mean something.
 pub(crate) fn short(ratio: f64) -> String {

@@ -44,8 +44,12 @@ pub(crate) fn run(scenario: &Scenario, plan: &Plan, results: &mut Results) -> Re
     let rounds = if plan.quick { scenario.rounds.1 } else { scenario.rounds.0 };
     for round in 1..=rounds {
         for contestant in &plan.contestants {
-            progress(&format!("{}: round {round} of {rounds}, {}", scenario.name, contestant.title));
-            (scenario.turn)(contestant, plan, results).map_err(|error| format!("{}, {}: {error}", scenario.name, contestant.title))?;
+            progress(&format!(
+                "{}: round {round} of {rounds}, {}",
+                scenario.name, contestant.title
+            ));
+            (scenario.turn)(contestant, plan, results)
+                .map_err(|error| format!("{}, {}: {error}", scenario.name, contestant.title))?;
         }
     }
     progress("");
@@ -87,13 +91,25 @@ struct Flooded {
 }
 
 /// As many events as the simulator can post, inside one invocation, until the last of them is on the stream. No freeze.
-fn pour(contestant: &Contestant, batches: usize, envelope: &str, results: &mut Results) -> Result<Flooded> {
+fn pour(
+    contestant: &Contestant,
+    batches: usize,
+    envelope: &str,
+    results: &mut Results,
+) -> Result<Flooded> {
     pour_with(contestant, batches, &[("ENVELOPE", envelope)], results)
 }
 
-fn pour_with(contestant: &Contestant, batches: usize, settings: &[(&str, &str)], results: &mut Results) -> Result<Flooded> {
+fn pour_with(
+    contestant: &Contestant,
+    batches: usize,
+    settings: &[(&str, &str)],
+    results: &mut Results,
+) -> Result<Flooded> {
     let kinesis = Kinesis::builder().count_only().start();
-    let builder = settings.iter().fold(contestant.sandbox(&kinesis), |builder, (name, value)| builder.setting(name, value));
+    let builder = settings
+        .iter()
+        .fold(contestant.sandbox(&kinesis), |builder, (name, value)| builder.setting(name, value));
     let lambda = builder.setting("FLUSH", "end").without_freeze().start();
     lambda.init()?;
     lambda.drain(ms(2000));
@@ -115,7 +131,10 @@ fn pour_with(contestant: &Contestant, batches: usize, settings: &[(&str, &str)],
     let counted = kinesis.counted();
     let shutdown = lambda.shutdown("spindown");
     if counted.events < wanted {
-        results.remarks.push(format!("{}: {} of {wanted} events arrived in a flood", contestant.title, counted.events));
+        results.remarks.push(format!(
+            "{}: {} of {wanted} events arrived in a flood",
+            contestant.title, counted.events
+        ));
     }
     Ok(Flooded {
         cpu_us: cpu.as_secs_f64() * 1e6 / counted.events.max(1) as f64,
@@ -134,7 +153,8 @@ fn last_arrival(kinesis: &Kinesis, wanted: u64) -> Instant {
         if events > seen {
             (last, seen) = (Instant::now(), events);
         }
-        if seen >= wanted || (seen > 0 && last.elapsed() > SILENCE) || last.elapsed() > SILENCE * 12 {
+        if seen >= wanted || (seen > 0 && last.elapsed() > SILENCE) || last.elapsed() > SILENCE * 12
+        {
             return last;
         }
         thread::sleep(Duration::from_millis(1));
@@ -173,10 +193,19 @@ fn forms(contestant: &Contestant, _: &Plan, results: &mut Results) -> Result<()>
     if contestant.kind != Kind::Extension {
         return Ok(());
     }
-    let forms =
-        [("form-lines", "lines", "none"), ("form-lines-gzip", "lines", "gzip"), ("form-kpl", "kpl", "none"), ("form-kpl-gzip", "kpl", "gzip")];
+    let forms = [
+        ("form-lines", "lines", "none"),
+        ("form-lines-gzip", "lines", "gzip"),
+        ("form-kpl", "kpl", "none"),
+        ("form-kpl-gzip", "kpl", "gzip"),
+    ];
     for (row, record, compression) in forms {
-        let flooded = pour_with(contestant, FLOOD / 4, &[("RECORD", record), ("COMPRESSION", compression)], results)?;
+        let flooded = pour_with(
+            contestant,
+            FLOOD / 4,
+            &[("RECORD", record), ("COMPRESSION", compression)],
+            results,
+        )?;
         results.add(row, contestant, flooded.cpu_us);
     }
     Ok(())
@@ -203,7 +232,12 @@ fn invocations(contestant: &Contestant, plan: &Plan, results: &mut Results) -> R
 }
 
 /// CPU in us and time added in ms, both on average: what is billed is the sum.
-fn invoke_many(contestant: &Contestant, latency: u64, count: usize, flush: &str) -> Result<(f64, f64)> {
+fn invoke_many(
+    contestant: &Contestant,
+    latency: u64,
+    count: usize,
+    flush: &str,
+) -> Result<(f64, f64)> {
     let kinesis = Kinesis::builder().count_only().start();
     if latency > 0 {
         kinesis.fault(Fault::delay(ms(latency)));
@@ -228,7 +262,9 @@ fn tls(contestant: &Contestant, plan: &Plan, results: &mut Results) -> Result<()
         return Ok(());
     }
     let count = if plan.quick { 20 } else { 80 };
-    for (secure, first_row, each_row) in [(false, "plain-first", "plain-each"), (true, "tls-first", "tls-each")] {
+    for (secure, first_row, each_row) in
+        [(false, "plain-first", "plain-each"), (true, "tls-first", "tls-each")]
+    {
         let kinesis = Kinesis::builder().count_only();
         let kinesis = if secure { kinesis.tls().start() } else { kinesis.start() };
         let lambda = contestant.sandbox(&kinesis).setting("FLUSH", "end").start();
@@ -242,9 +278,14 @@ fn tls(contestant: &Contestant, plan: &Plan, results: &mut Results) -> Result<()
         }
         let end = process::cpu(&lambda)?;
         results.add(first_row, contestant, first.saturating_sub(start).as_secs_f64() * 1e6);
-        results.add(each_row, contestant, end.saturating_sub(first).as_secs_f64() * 1e6 / (count - 1) as f64);
+        results.add(
+            each_row,
+            contestant,
+            end.saturating_sub(first).as_secs_f64() * 1e6 / (count - 1) as f64,
+        );
         if secure {
-            let mut connections: Vec<u64> = kinesis.puts().iter().map(|put| put.connection).collect();
+            let mut connections: Vec<u64> =
+                kinesis.puts().iter().map(|put| put.connection).collect();
             connections.sort_unstable();
             connections.dedup();
             results.add("tls-connections", contestant, connections.len() as f64);

@@ -9,7 +9,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub fn iso_millis(time: SystemTime) -> String {
     let millis = unix_millis(time);
     let (year, month, day, hour, minute, second) = civil(millis.div_euclid(1000));
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", millis.rem_euclid(1000))
+    format!(
+        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z",
+        millis.rem_euclid(1000)
+    )
 }
 
 /// `time` as a signature carries it: `20261123T091545Z`.
@@ -85,7 +88,8 @@ mod tests {
 
     #[test]
     fn leap_days_and_year_ends() {
-        for text in ["20240229T235959Z", "20231231T000000Z", "20000301T120000Z", "21000228T010203Z"] {
+        for text in ["20240229T235959Z", "20231231T000000Z", "20000301T120000Z", "21000228T010203Z"]
+        {
             assert_eq!(amz_date(parse_amz_date(text).unwrap()), text);
         }
     }

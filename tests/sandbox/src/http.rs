@@ -79,7 +79,11 @@ impl<S: Read + Write> Wire<S> {
     }
 
     /// The next request; `begun` runs when its first byte is there.
-    pub(crate) fn request(&mut self, limit: usize, begun: impl FnOnce()) -> Result<Request, ReadError> {
+    pub(crate) fn request(
+        &mut self,
+        limit: usize,
+        begun: impl FnOnce(),
+    ) -> Result<Request, ReadError> {
         if self.ahead.is_empty() && self.fill()? == 0 {
             return Err(ReadError::Closed);
         }
@@ -99,7 +103,8 @@ impl<S: Read + Write> Wire<S> {
             }
         };
         self.ahead.drain(..length);
-        if find(&headers, "expect").is_some_and(|value| value.eq_ignore_ascii_case("100-continue")) {
+        if find(&headers, "expect").is_some_and(|value| value.eq_ignore_ascii_case("100-continue"))
+        {
             self.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
             self.stream.flush()?;
         }
@@ -128,7 +133,9 @@ impl<S: Read + Write> Wire<S> {
     }
 
     fn body(&mut self, headers: &[(String, String)], limit: usize) -> Result<Vec<u8>, ReadError> {
-        if find(headers, "transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {
+        if find(headers, "transfer-encoding")
+            .is_some_and(|value| value.eq_ignore_ascii_case("chunked"))
+        {
             return self.chunked(limit);
         }
         let length = find(headers, "content-length").map_or(Ok(0), str::parse::<usize>);
@@ -140,7 +147,11 @@ impl<S: Read + Write> Wire<S> {
     }
 
     fn exactly(&mut self, length: usize) -> Result<Vec<u8>, ReadError> {
-        let mut body = if self.ahead.len() <= length { std::mem::take(&mut self.ahead) } else { self.ahead.drain(..length).collect() };
+        let mut body = if self.ahead.len() <= length {
+            std::mem::take(&mut self.ahead)
+        } else {
+            self.ahead.drain(..length).collect()
+        };
         let have = body.len();
         body.resize(length, 0);
         self.stream.read_exact(&mut body[have..])?;
@@ -152,7 +163,9 @@ impl<S: Read + Write> Wire<S> {
         loop {
             let line = self.line()?;
             let size = line.split(|byte| *byte == b';').next().unwrap_or_default();
-            let size = std::str::from_utf8(size).ok().and_then(|text| usize::from_str_radix(text.trim(), 16).ok());
+            let size = std::str::from_utf8(size)
+                .ok()
+                .and_then(|text| usize::from_str_radix(text.trim(), 16).ok());
             let size = size.ok_or_else(|| ReadError::Malformed("chunk size".to_owned()))?;
             if body.len() + size > limit {
                 return Err(ReadError::TooLarge);
@@ -256,7 +269,9 @@ mod tests {
 
     #[test]
     fn two_requests_on_one_connection() {
-        let mut wire = wire("POST /a HTTP/1.1\r\nContent-Length: 3\r\n\r\nabcGET /b HTTP/1.1\r\nHost: x\r\n\r\n");
+        let mut wire = wire(
+            "POST /a HTTP/1.1\r\nContent-Length: 3\r\n\r\nabcGET /b HTTP/1.1\r\nHost: x\r\n\r\n",
+        );
         let first = wire.request(10, || ()).unwrap();
         assert_eq!((first.target.as_str(), first.body.as_slice()), ("/a", &b"abc"[..]));
         let second = wire.request(10, || ()).unwrap();
@@ -266,13 +281,18 @@ mod tests {
 
     #[test]
     fn chunks_and_expectations() {
-        let mut wire = wire("POST / HTTP/1.1\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n");
+        let mut wire = wire(
+            "POST / HTTP/1.1\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n",
+        );
         assert_eq!(wire.request(10, || ()).unwrap().body, b"abcde");
         assert!(wire.stream.1.starts_with(b"HTTP/1.1 100"));
     }
 
     #[test]
     fn a_body_over_the_limit_is_refused() {
-        assert!(matches!(wire("POST / HTTP/1.1\r\nContent-Length: 11\r\n\r\n").request(10, || ()), Err(ReadError::TooLarge)));
+        assert!(matches!(
+            wire("POST / HTTP/1.1\r\nContent-Length: 11\r\n\r\n").request(10, || ()),
+            Err(ReadError::TooLarge)
+        ));
     }
 }

@@ -83,7 +83,8 @@ impl Identity {
 
     /// From now on it refuses, with this status and STS's error of that name and text; `None` ends that.
     pub fn refuses(&self, refusal: Option<(u16, &str, &str)>) {
-        lock(&self.desk.counter).refusal = refusal.map(|(status, code, text)| (status, code.to_owned(), text.to_owned()));
+        lock(&self.desk.counter).refusal =
+            refusal.map(|(status, code, text)| (status, code.to_owned(), text.to_owned()));
     }
 
     /// Moves its clock, against which signatures are checked.
@@ -122,7 +123,11 @@ impl Desk {
         let mut counter = lock(&self.counter);
         counter.requests.push(request.clone());
         let now = shifted(SystemTime::now(), counter.clock_ms);
-        let (status, body) = if request.method == "GET" { counter.container(request, now) } else { counter.sts(request, now) };
+        let (status, body) = if request.method == "GET" {
+            counter.container(request, now)
+        } else {
+            counter.sts(request, now)
+        };
         answer(status, &[("Date", &httpdate::fmt_http_date(now))], body.as_bytes())
     }
 }
@@ -147,15 +152,27 @@ impl Counter {
 
     fn sts(&self, request: &Request, now: SystemTime) -> (u16, String) {
         let refused = |status: u16, code: &str, text: &str| {
-            let error = format!("<Error><Type>Sender</Type><Code>{code}</Code><Message>{text}</Message></Error>");
-            (status, format!("<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">{error}<RequestId>r-1</RequestId></ErrorResponse>"))
+            let error = format!(
+                "<Error><Type>Sender</Type><Code>{code}</Code><Message>{text}</Message></Error>"
+            );
+            (
+                status,
+                format!(
+                    "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">{error}<RequestId>r-1</RequestId></ErrorResponse>"
+                ),
+            )
         };
         if let Some((status, code, text)) = &self.refusal {
             return refused(*status, code, text);
         }
-        let verifier = Verifier { credentials: &self.caller, region: "us-east-1", service: "sts", now };
+        let verifier =
+            Verifier { credentials: &self.caller, region: "us-east-1", service: "sts", now };
         if let Err(refusal) = verifier.check(request) {
-            let code = if refusal.code == "InvalidSignatureException" { "SignatureDoesNotMatch" } else { refusal.code };
+            let code = if refusal.code == "InvalidSignatureException" {
+                "SignatureDoesNotMatch"
+            } else {
+                refusal.code
+            };
             return refused(403, code, &refusal.message);
         }
         let body = String::from_utf8_lossy(&request.body);
@@ -169,6 +186,11 @@ impl Counter {
             session_token.as_deref().unwrap_or_default(),
             iso_millis(now + self.valid),
         );
-        (200, format!("<AssumeRoleResponse><AssumeRoleResult><Credentials>{keys}</Credentials></AssumeRoleResult></AssumeRoleResponse>"))
+        (
+            200,
+            format!(
+                "<AssumeRoleResponse><AssumeRoleResult><Credentials>{keys}</Credentials></AssumeRoleResult></AssumeRoleResponse>"
+            ),
+        )
     }
 }

@@ -44,7 +44,8 @@ impl Proxy {
     #[must_use]
     pub fn to(kinesis: &Kinesis) -> Self {
         let target = SocketAddr::from((Ipv4Addr::LOCALHOST, kinesis.port()));
-        let tunnels = Arc::new(Tunnels { target, requests: Mutex::default(), faults: Mutex::default() });
+        let tunnels =
+            Arc::new(Tunnels { target, requests: Mutex::default(), faults: Mutex::default() });
         let server = Server::start(Arc::clone(&tunnels) as _).expect("a port of 127.0.0.1 is free");
         Self { server, tunnels }
     }
@@ -96,12 +97,15 @@ impl Tunnels {
         let connect = line.starts_with("CONNECT ");
         lock(&self.requests).push(line);
         if !connect {
-            return client.write_all(b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n");
+            return client
+                .write_all(b"HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n");
         }
         if let Some(fault) = self.fault() {
             let pause = match fault {
                 ProxyFault::Close => return Ok(()),
-                ProxyFault::CutTunnel => return client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n"),
+                ProxyFault::CutTunnel => {
+                    return client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n");
+                }
                 ProxyFault::Drip(pause) => pause,
             };
             client.write_all(b"HTTP/1.1 200 ")?;

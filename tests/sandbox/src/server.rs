@@ -91,8 +91,11 @@ impl Server {
         }
         let listener = TcpListener::bind(self.address())?;
         let stop = Stop::default();
-        let (shared, service, halt) = (Arc::clone(&self.shared), Arc::clone(&self.service), stop.clone());
-        let thread = std::thread::Builder::new().name("sandbox-accept".to_owned()).spawn(move || accept(&listener, &shared, &service, &halt))?;
+        let (shared, service, halt) =
+            (Arc::clone(&self.shared), Arc::clone(&self.service), stop.clone());
+        let thread = std::thread::Builder::new()
+            .name("sandbox-accept".to_owned())
+            .spawn(move || accept(&listener, &shared, &service, &halt))?;
         *accepting = Some((stop, thread));
         Ok(())
     }
@@ -162,11 +165,12 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>, service: &Arc<dyn Serve>
             lock(&shared.live).insert(id);
         }
         let (service, registry) = (Arc::clone(service), Arc::clone(shared));
-        let thread = std::thread::Builder::new().name(format!("sandbox-connection-{id}")).spawn(move || {
-            service.serve(id, stream);
-            lock(&registry.open).remove(&id);
-            lock(&registry.live).remove(&id);
-        });
+        let thread =
+            std::thread::Builder::new().name(format!("sandbox-connection-{id}")).spawn(move || {
+                service.serve(id, stream);
+                lock(&registry.open).remove(&id);
+                lock(&registry.live).remove(&id);
+            });
         let mut threads = lock(&shared.threads);
         threads.retain(|thread| !thread.is_finished());
         threads.extend(thread);

@@ -21,7 +21,11 @@ impl SilentPort {
     #[must_use]
     pub fn start() -> Self {
         let listener = listener().expect("a port of 127.0.0.1 is free");
-        let address = listener.local_addr().ok().and_then(|address| address.as_socket()).expect("it is bound");
+        let address = listener
+            .local_addr()
+            .ok()
+            .and_then(|address| address.as_socket())
+            .expect("it is bound");
         let mut waiting = Vec::new();
         while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
             waiting.push(stream);

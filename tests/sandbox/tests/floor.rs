@@ -20,9 +20,17 @@ fn a_whole_life() {
     let lambda = floor(&kinesis).runtime_init(ms(10), &["loading"]).start();
     let init = lambda.init().unwrap();
     let calls: Vec<String> = init.calls.iter().map(sandbox::ApiCall::line).collect();
-    assert_eq!(calls, ["POST /2020-01-01/extension/register", "PUT /2022-07-01/telemetry", "GET /2020-01-01/extension/event/next"]);
+    assert_eq!(
+        calls,
+        [
+            "POST /2020-01-01/extension/register",
+            "PUT /2022-07-01/telemetry",
+            "GET /2020-01-01/extension/event/next"
+        ]
+    );
     for number in 0..3 {
-        let report = lambda.invoke(Invocation::new().text(&format!("line {number}")).work(ms(40))).unwrap();
+        let report =
+            lambda.invoke(Invocation::new().text(&format!("line {number}")).work(ms(40))).unwrap();
         assert!(!report.deadline_exceeded && lambda.is_frozen());
     }
     let end = lambda.shutdown("spindown");
@@ -66,7 +74,8 @@ fn a_report_is_handed_over_after_the_thaw() {
 fn a_time_out_resets_and_the_next_invocation_starts_another_process() {
     let kinesis = Kinesis::builder().unsigned().start();
     let lambda = floor(&kinesis).start();
-    let report = lambda.invoke(Invocation::new().text("slow").timeout(ms(100)).times_out()).unwrap();
+    let report =
+        lambda.invoke(Invocation::new().text("slow").timeout(ms(100)).times_out()).unwrap();
     assert!(report.reset.unwrap().is_clean());
     let report = lambda.invoke(Invocation::new().text("again").work(ms(40))).unwrap();
     assert_eq!(report.init.unwrap().phase, "invoke");
@@ -77,7 +86,9 @@ fn a_time_out_resets_and_the_next_invocation_starts_another_process() {
         .filter(|event| event.kind == "platform.telemetrySubscription")
         .map(|event| String::from_utf8(event.record).unwrap())
         .collect();
-    assert!(states[0].contains(r#""state":"Subscribed""#) && states[1].contains("Already subscribed"));
+    assert!(
+        states[0].contains(r#""state":"Subscribed""#) && states[1].contains("Already subscribed")
+    );
     assert_all_there(&lambda, &kinesis);
 }
 
@@ -105,7 +116,12 @@ fn unsigned_requests_are_refused_unless_asked_for() {
     let lambda = floor(&kinesis).start();
     lambda.init().unwrap();
     lambda.shutdown("spindown");
-    assert!(kinesis.puts().iter().all(|put| put.error.as_deref() == Some("IncompleteSignatureException")));
+    assert!(
+        kinesis
+            .puts()
+            .iter()
+            .all(|put| put.error.as_deref() == Some("IncompleteSignatureException"))
+    );
     assert!(kinesis.records().is_empty());
 }
 
@@ -114,7 +130,10 @@ fn what_a_test_posts_itself_can_be_accounted_for() {
     let kinesis = Kinesis::builder().unsigned().start();
     let lambda = floor(&kinesis).start();
     lambda.init().unwrap();
-    assert_eq!(lambda.post_raw(br#"[{"time":"t","type":"function","record":"by hand"}]"#).unwrap(), 200);
+    assert_eq!(
+        lambda.post_raw(br#"[{"time":"t","type":"function","record":"by hand"}]"#).unwrap(),
+        200
+    );
     lambda.expect("t", "function", r#""by hand""#, Expected::Absent);
     assert!(lambda.shutdown("spindown").is_clean());
     assert_all_there(&lambda, &kinesis);
@@ -130,5 +149,8 @@ fn a_flood_is_counted() {
     assert_eq!((report.events, report.refused), (20_000, 0));
     wait_until(ms(20_000), "the whole flood", || kinesis.counted().events >= 20_000);
     assert!(lambda.shutdown("spindown").is_clean());
-    assert_eq!(kinesis.counted().events as usize, 20_000 + lambda.sent().iter().filter(|event| event.handed > 0).count());
+    assert_eq!(
+        kinesis.counted().events as usize,
+        20_000 + lambda.sent().iter().filter(|event| event.handed > 0).count()
+    );
 }

@@ -68,13 +68,25 @@ fn one_connection_carries_many_requests() {
     let kinesis = unsigned().shards(4).start();
     let mut stream = connect(&kinesis);
     let (head, answer) = put(&mut stream, &["a", "b"]).unwrap();
-    assert!(head.starts_with("HTTP/1.1 200") && head.contains("x-amzn-RequestId: ") && head.contains("Date: "));
-    let numbers: Vec<&str> = answer["Records"].as_array().unwrap().iter().map(|entry| entry["SequenceNumber"].as_str().unwrap()).collect();
+    assert!(
+        head.starts_with("HTTP/1.1 200")
+            && head.contains("x-amzn-RequestId: ")
+            && head.contains("Date: ")
+    );
+    let numbers: Vec<&str> = answer["Records"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["SequenceNumber"].as_str().unwrap())
+        .collect();
     assert!(numbers[0].len() == 56 && numbers[0] < numbers[1]);
     put(&mut stream, &["c"]).unwrap();
     assert_eq!(stored(&kinesis), ["a", "b", "c"]);
     let puts = kinesis.puts();
-    assert_eq!((puts[0].connection, puts[0].records, puts[0].decoded_bytes), (puts[1].connection, 2, 4));
+    assert_eq!(
+        (puts[0].connection, puts[0].records, puts[0].decoded_bytes),
+        (puts[1].connection, 2, 4)
+    );
     assert_eq!(kinesis.in_flight(), 0);
 }
 
@@ -132,11 +144,20 @@ fn answers_that_are_lies() {
 fn connections_that_die() {
     let kinesis = unsigned().start();
     kinesis.fault(Fault::reset_before_answer().times(1));
-    assert_eq!(put(&mut connect(&kinesis), &["lost"]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(
+        put(&mut connect(&kinesis), &["lost"]).unwrap_err().kind(),
+        ErrorKind::ConnectionReset
+    );
     kinesis.fault(Fault::cut_after_store().times(1));
-    assert_eq!(put(&mut connect(&kinesis), &["stored"]).unwrap_err().kind(), ErrorKind::UnexpectedEof);
+    assert_eq!(
+        put(&mut connect(&kinesis), &["stored"]).unwrap_err().kind(),
+        ErrorKind::UnexpectedEof
+    );
     kinesis.fault(Fault::partial_answer(20).times(1));
-    assert_eq!(put(&mut connect(&kinesis), &["also stored"]).unwrap_err().kind(), ErrorKind::UnexpectedEof);
+    assert_eq!(
+        put(&mut connect(&kinesis), &["also stored"]).unwrap_err().kind(),
+        ErrorKind::UnexpectedEof
+    );
     assert_eq!(stored(&kinesis), ["stored", "also stored"]);
     let answered: Vec<Answered> = kinesis.puts().iter().map(|put| put.answered).collect();
     assert_eq!(answered, [Answered::Reset, Answered::Cut, Answered::Partial]);
@@ -178,7 +199,10 @@ fn counting_alone_fails_on_demand_too() {
     let mut stream = connect(&kinesis);
     assert!(put(&mut stream, &["x"]).unwrap().0.starts_with("HTTP/1.1 500"));
     let event = r#"{"time":"t","type":"function","record":1}"#;
-    assert_eq!(put(&mut stream, &[event, event]).unwrap().1["Records"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        put(&mut stream, &[event, event]).unwrap().1["Records"].as_array().unwrap().len(),
+        2
+    );
     let counted = kinesis.counted();
     assert_eq!((counted.requests, counted.records, counted.events), (1, 2, 2));
     kinesis.fault(Fault::hang());
@@ -201,7 +225,9 @@ fn a_moved_clock_shows_in_the_date() {
     kinesis.move_clock(-3600);
     let (head, _) = put(&mut connect(&kinesis), &["a"]).unwrap();
     let date = head.lines().find_map(|line| line.strip_prefix("Date: ")).unwrap();
-    let behind = std::time::SystemTime::now().duration_since(httpdate::parse_http_date(date).unwrap()).unwrap();
+    let behind = std::time::SystemTime::now()
+        .duration_since(httpdate::parse_http_date(date).unwrap())
+        .unwrap();
     assert!((3590..3610).contains(&behind.as_secs()));
 }
 
@@ -209,7 +235,10 @@ fn a_moved_clock_shows_in_the_date() {
 fn wrong_content_types_and_unsigned_requests_are_refused() {
     let kinesis = Kinesis::start();
     let mut stream = connect(&kinesis);
-    assert_eq!(put(&mut stream, &["a"]).unwrap().1["__type"], "MissingAuthenticationTokenException");
+    assert_eq!(
+        put(&mut stream, &["a"]).unwrap().1["__type"],
+        "MissingAuthenticationTokenException"
+    );
     let plain = String::from_utf8(request(&["a"])).unwrap().replace("x-amz-json-1.1", "json");
     stream.write_all(plain.as_bytes()).unwrap();
     assert!(read(&mut stream).unwrap().0.starts_with("HTTP/1.1 404"));
@@ -221,12 +250,19 @@ fn trusting(kinesis: &Kinesis) -> Arc<rustls::ClientConfig> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(&pem).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let versions = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let versions = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap();
     Arc::new(versions.with_root_certificates(roots).with_no_client_auth())
 }
 
-fn secure(config: &Arc<rustls::ClientConfig>, name: &'static str, stream: TcpStream) -> impl Read + Write {
-    let session = rustls::ClientConnection::new(Arc::clone(config), name.try_into().unwrap()).unwrap();
+fn secure(
+    config: &Arc<rustls::ClientConfig>,
+    name: &'static str,
+    stream: TcpStream,
+) -> impl Read + Write {
+    let session =
+        rustls::ClientConnection::new(Arc::clone(config), name.try_into().unwrap()).unwrap();
     rustls::StreamOwned::new(session, stream)
 }
 
@@ -235,7 +271,12 @@ fn tls_under_its_own_authority() {
     let kinesis = unsigned().tls().start();
     assert!(kinesis.url().starts_with("https://localhost:"));
     let config = trusting(&kinesis);
-    for name in ["localhost", "127.0.0.1", "kinesis.us-east-1.amazonaws.com", "123456789012.data-kinesis.us-east-1.amazonaws.com"] {
+    for name in [
+        "localhost",
+        "127.0.0.1",
+        "kinesis.us-east-1.amazonaws.com",
+        "123456789012.data-kinesis.us-east-1.amazonaws.com",
+    ] {
         put(&mut secure(&config, name, connect(&kinesis)), &[name]).unwrap();
     }
     assert_eq!(stored(&kinesis).len(), 4);
@@ -252,7 +293,11 @@ fn a_tunnel_to_the_real_name() {
     let mut answer = [0; 39];
     stream.read_exact(&mut answer).unwrap();
     assert!(answer.starts_with(b"HTTP/1.1 200 "));
-    put(&mut secure(&trusting(&kinesis), "kinesis.us-east-1.amazonaws.com", stream), &["tunnelled"]).unwrap();
+    put(
+        &mut secure(&trusting(&kinesis), "kinesis.us-east-1.amazonaws.com", stream),
+        &["tunnelled"],
+    )
+    .unwrap();
     assert_eq!(stored(&kinesis), ["tunnelled"]);
     assert_eq!(proxy.requests(), ["CONNECT kinesis.us-east-1.amazonaws.com:443 HTTP/1.1"]);
 }
@@ -283,8 +328,16 @@ fn an_idle_connection_is_closed() {
         put(&mut stream, &["x"]).unwrap();
         let read = stream.read(&mut [0]);
         // The client's own time-out is longer.
-        assert!(matches!(read, Ok(0)) || matches!(&read, Err(error) if error.kind() == ErrorKind::WouldBlock), "{read:?}");
-        assert_eq!(matches!(read, Ok(0)), format!("{builder:?}").contains("idle_close: Some"), "{read:?}");
+        assert!(
+            matches!(read, Ok(0))
+                || matches!(&read, Err(error) if error.kind() == ErrorKind::WouldBlock),
+            "{read:?}"
+        );
+        assert_eq!(
+            matches!(read, Ok(0)),
+            format!("{builder:?}").contains("idle_close: Some"),
+            "{read:?}"
+        );
     }
 }
 
@@ -293,12 +346,22 @@ fn a_shard_takes_so_many_records_a_second() {
     let kinesis = unsigned().shard_limit().shards(1).start();
     let mut stream = connect(&kinesis);
     let many = vec!["x"; 500];
-    let failed: Vec<u64> = (0..4).map(|_| put(&mut stream, &many).unwrap().1["FailedRecordCount"].as_u64().unwrap()).collect();
+    let failed: Vec<u64> = (0..4)
+        .map(|_| put(&mut stream, &many).unwrap().1["FailedRecordCount"].as_u64().unwrap())
+        .collect();
     assert_eq!(failed[..2], [0, 0]);
     assert!(failed[3] > 0, "{failed:?}");
     let (_, answer) = put(&mut stream, &many).unwrap();
     let last = answer["Records"].as_array().unwrap().last().unwrap();
     assert_eq!(last["ErrorCode"], "ProvisionedThroughputExceededException");
-    assert!(last["ErrorMessage"].as_str().unwrap().starts_with("Rate exceeded for shard shardId-000000000000"));
-    assert_eq!(kinesis.records().len() as u64, 2500 - failed.iter().sum::<u64>() - answer["FailedRecordCount"].as_u64().unwrap());
+    assert!(
+        last["ErrorMessage"]
+            .as_str()
+            .unwrap()
+            .starts_with("Rate exceeded for shard shardId-000000000000")
+    );
+    assert_eq!(
+        kinesis.records().len() as u64,
+        2500 - failed.iter().sum::<u64>() - answer["FailedRecordCount"].as_u64().unwrap()
+    );
 }

@@ -4,7 +4,10 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use sandbox::{Cut, CutForm, Delivery, Expected, Failure, Invocation, Kinesis, Lambda, LambdaBuilder, ms, wait_until};
+use sandbox::{
+    Cut, CutForm, Delivery, Expected, Failure, Invocation, Kinesis, Lambda, LambdaBuilder, ms,
+    wait_until,
+};
 use tempfile::TempDir;
 
 /// Calls of the APIs from a shell: `call METHOD PATH BODY HEADERS...` prints the whole answer.
@@ -58,7 +61,11 @@ fn floor(kinesis: &Kinesis) -> LambdaBuilder {
 }
 
 fn ids_ignored(lambda: &Lambda) -> Vec<sandbox::SentEvent> {
-    lambda.sent().into_iter().map(|event| sandbox::SentEvent { request_id: Expected::Any, ..event }).collect()
+    lambda
+        .sent()
+        .into_iter()
+        .map(|event| sandbox::SentEvent { request_id: Expected::Any, ..event })
+        .collect()
 }
 
 fn failure(lambda: &Lambda) -> Failure {
@@ -77,7 +84,9 @@ fn an_extension_that_exits_fails_init_whatever_its_code() {
 #[test]
 fn an_extension_that_never_asks_for_an_event_times_out() {
     let script = Script::new("register; read -t 60 < <(sleep 60)");
-    assert!(matches!(failure(&script.lambda().init_limit(ms(400)).start()), Failure::InitTimeout(calls) if calls.len() == 1));
+    assert!(
+        matches!(failure(&script.lambda().init_limit(ms(400)).start()), Failure::InitTimeout(calls) if calls.len() == 1)
+    );
 }
 
 #[test]
@@ -87,31 +96,48 @@ fn a_missing_binary_is_a_launch_error() {
 
 #[test]
 fn init_error_is_passed_on() {
-    let script = Script::new(r#"register; call POST $api/init/error '' "$id" 'Lambda-Extension-Function-Error-Type: Extension.NoStream'; exit 1"#);
+    let script = Script::new(
+        r#"register; call POST $api/init/error '' "$id" 'Lambda-Extension-Function-Error-Type: Extension.NoStream'; exit 1"#,
+    );
     let lambda = script.lambda().start();
     let Failure::Reported(kind, reason, exit) = failure(&lambda) else { panic!("not reported") };
-    assert_eq!((kind, reason.as_str(), exit.unwrap().code), ("Extension.InitError", "Extension.NoStream", Some(1)));
+    assert_eq!(
+        (kind, reason.as_str(), exit.unwrap().code),
+        ("Extension.InitError", "Extension.NoStream", Some(1))
+    );
     assert!(lambda.stdout().iter().any(|line| line == r#"{"status":"OK"}"#));
 }
 
 #[test]
 fn the_environment_is_lambdas_and_no_more() {
-    let script = Script::new("register; while read -r line; do echo \"$line\"; done < <(compgen -e); next");
+    let script =
+        Script::new("register; while read -r line; do echo \"$line\"; done < <(compgen -e); next");
     let kinesis = Kinesis::start();
-    let lambda = script.lambda().kinesis(&kinesis).setting("FLUSH", "end").named("renamed.sh").start();
+    let lambda =
+        script.lambda().kinesis(&kinesis).setting("FLUSH", "end").named("renamed.sh").start();
     lambda.init().unwrap();
     let names = lambda.stdout();
-    for name in ["AWS_LAMBDA_RUNTIME_API", "AWS_SESSION_TOKEN", "AWS_REGION", "TZ", "KINESIS_TELEMETRY_PORT", "KINESIS_TELEMETRY_FLUSH"] {
+    for name in [
+        "AWS_LAMBDA_RUNTIME_API",
+        "AWS_SESSION_TOKEN",
+        "AWS_REGION",
+        "TZ",
+        "KINESIS_TELEMETRY_PORT",
+        "KINESIS_TELEMETRY_FLUSH",
+    ] {
         assert!(names.iter().any(|line| line == name), "{name} of {names:?}");
     }
-    assert!(!names.iter().any(|line| line.starts_with("CARGO") || line == "HOME" || line == "AWS_LAMBDA_LOG_GROUP_NAME"));
+    assert!(!names.iter().any(|line| line.starts_with("CARGO")
+        || line == "HOME"
+        || line == "AWS_LAMBDA_LOG_GROUP_NAME"));
     assert!(names[0].starts_with("HTTP/1.1 200"), "registered under the file's name");
 }
 
 #[test]
 fn refusals_in_aws_words() {
-    let script =
-        Script::new(r#"register; call PUT /2022-07-01/telemetry '{}' "$id"; call GET $api/event/next '' 'X: y'; call GET $api/nowhere ''; next"#);
+    let script = Script::new(
+        r#"register; call PUT /2022-07-01/telemetry '{}' "$id"; call GET $api/event/next '' 'X: y'; call GET $api/nowhere ''; next"#,
+    );
     let lambda = script.lambda().start();
     lambda.init().unwrap();
     let printed = lambda.stdout().join("\n");
@@ -128,7 +154,9 @@ fn refusals_in_aws_words() {
 
 #[test]
 fn answers_that_a_test_asks_for() {
-    let script = Script::new(r#"register; call PUT /2022-07-01/telemetry '{"schemaVersion": "2025-01-29"}' "$id"; next; next"#);
+    let script = Script::new(
+        r#"register; call PUT /2022-07-01/telemetry '{"schemaVersion": "2025-01-29"}' "$id"; next; next"#,
+    );
     let lambda = script.lambda().subscribe_answers(202).next_answers(1, 500).start();
     lambda.init().unwrap();
     let statuses: Vec<u16> = lambda.calls().iter().map(|call| call.status).collect();
@@ -168,12 +196,15 @@ fn an_extension_that_holds_an_invocation_past_its_deadline_is_reset() {
     let script = Script::new("register; next; read -t 60 < <(sleep 60)");
     let lambda = script.lambda().timeout(ms(100)).shutdown_limit(ms(100)).start();
     let report = lambda.invoke(Invocation::new()).unwrap();
-    assert!(report.deadline_exceeded && report.next.is_none() && !report.reset.unwrap().deadline_met);
+    assert!(
+        report.deadline_exceeded && report.next.is_none() && !report.reset.unwrap().deadline_met
+    );
 }
 
 #[test]
 fn frozen_means_that_nothing_runs() {
-    let ticking = Script::new("(while :; do echo tick; sleep 0.01; done) & register; next; next; next");
+    let ticking =
+        Script::new("(while :; do echo tick; sleep 0.01; done) & register; next; next; next");
     let lambda = ticking.lambda().env("PATH", "/usr/bin:/bin").start();
     lambda.init().unwrap();
     lambda.invoke(Invocation::new().work(ms(30))).unwrap();
@@ -200,7 +231,10 @@ fn crashes_and_kills_leave_telemetry_to_the_next_process() {
     assert!(matches!(error.kind, Failure::Crash(exit) if exit.signal == Some(9)), "{error}");
     lambda.invoke(Invocation::new().text("four").work(ms(60))).unwrap();
     assert!(lambda.shutdown("spindown").is_clean());
-    assert!(lambda.sent().iter().all(|event| event.handed > 0), "what a process did not take, the next one does");
+    assert!(
+        lambda.sent().iter().all(|event| event.handed > 0),
+        "what a process did not take, the next one does"
+    );
     assert!(lambda.init().is_err_and(|error| error.kind == Failure::Ended));
 }
 
@@ -239,12 +273,22 @@ fn a_batch_twice_and_a_record_in_pieces() {
     assert_eq!((twice.offered, twice.handed), (2, 2));
     kinesis.wait_for(ms(500), "both", |account| account.containing("twice").len() == 2);
 
-    lambda.deliver(|delivery| *delivery = Delivery { cut: Some(Cut { over: 64, form: CutForm::Across }), ..Delivery::default() });
+    lambda.deliver(|delivery| {
+        *delivery =
+            Delivery { cut: Some(Cut { over: 64, form: CutForm::Across }), ..Delivery::default() }
+    });
     let posts = lambda.posts().len();
-    lambda.invoke(Invocation::new().json(&serde_json::json!({"message": "A".repeat(150)})).work(ms(80))).unwrap();
+    lambda
+        .invoke(
+            Invocation::new().json(&serde_json::json!({"message": "A".repeat(150)})).work(ms(80)),
+        )
+        .unwrap();
     assert!(lambda.posts().len() >= posts + 3);
     let records = kinesis.records();
-    let first = records.iter().find(|record| record.data.ends_with(b"AAAA}]")).expect("a piece that is no JSON");
+    let first = records
+        .iter()
+        .find(|record| record.data.ends_with(b"AAAA}]"))
+        .expect("a piece that is no JSON");
     assert!(serde_json::from_slice::<serde_json::Value>(&first.data).is_err());
 }
 
@@ -261,8 +305,11 @@ fn a_listener_that_is_late_is_tried_again() {
     assert!(lambda.posts()[0].result.as_ref().is_err_and(|error| error.contains("refused")));
     let listener = std::net::TcpListener::bind(("127.0.0.1", lambda.listener_port())).unwrap();
     let (mut stream, _) = listener.accept().unwrap();
-    std::io::Write::write_all(&mut stream, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
-    wait_until(ms(1500), "an event that is handed over", || lambda.sent().iter().any(|event| event.handed > 0));
+    std::io::Write::write_all(&mut stream, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        .unwrap();
+    wait_until(ms(1500), "an event that is handed over", || {
+        lambda.sent().iter().any(|event| event.handed > 0)
+    });
     assert!(lambda.sent()[0].offered > 1 && lambda.sent()[0].handed == 1);
 }
 
@@ -289,7 +336,13 @@ fn managed_instances_overlap_and_never_freeze() {
     assert!(lambda.stdout().iter().any(|line| line.contains("INVOKE: ErrorInvalidEventType")));
     std::thread::scope(|scope| {
         for _ in 0..3 {
-            scope.spawn(|| lambda.invoke(Invocation::new().json(&serde_json::json!({"message": "x"})).work(ms(30))).unwrap());
+            scope.spawn(|| {
+                lambda
+                    .invoke(
+                        Invocation::new().json(&serde_json::json!({"message": "x"})).work(ms(30)),
+                    )
+                    .unwrap()
+            });
         }
     });
     assert!(!lambda.is_frozen());
@@ -331,7 +384,12 @@ fn the_first_subscription_stays_in_force_if_asked_for() {
         assert!(lambda.invoke(Invocation::new().crashes()).unwrap().reset.unwrap().is_clean());
         lambda.init().unwrap();
         assert_eq!(lambda.subscription().unwrap() == first, keeps);
-        let statuses: Vec<u16> = lambda.calls().iter().filter(|call| call.path.ends_with("/telemetry")).map(|call| call.status).collect();
+        let statuses: Vec<u16> = lambda
+            .calls()
+            .iter()
+            .filter(|call| call.path.ends_with("/telemetry"))
+            .map(|call| call.status)
+            .collect();
         assert_eq!(statuses, [200, 200]);
     }
 }
@@ -361,7 +419,11 @@ fn a_poster_that_does_not_try_again_drops_and_says_so() {
     wait_until(ms(2000), "nothing left to post", || lambda.dropped() >= 2 && lambda.drain(ms(0)));
     let sent = lambda.sent();
     assert!(sent.iter().all(|event| event.offered == 1 && event.handed == 0), "{sent:?}");
-    assert_eq!(sent.iter().filter(|event| event.kind == "platform.logsDropped").count(), 1, "the report of a report is left out");
+    assert_eq!(
+        sent.iter().filter(|event| event.kind == "platform.logsDropped").count(),
+        1,
+        "the report of a report is left out"
+    );
 }
 
 #[test]
@@ -382,7 +444,12 @@ fn deadlines_are_moved_or_relative_if_asked_for() {
     let lambda = script.lambda().deadline_offset(-3_600_000).timeout(ms(900)).start();
     lambda.invoke(Invocation::new()).unwrap();
     assert!((now() + 899 - 3_610_000..=now() + 900 - 3_600_000).contains(&deadline(&lambda)));
-    let lambda = script.lambda().relative_deadlines().runtime_share_of_shutdown(ms(600)).timeout(ms(900)).start();
+    let lambda = script
+        .lambda()
+        .relative_deadlines()
+        .runtime_share_of_shutdown(ms(600))
+        .timeout(ms(900))
+        .start();
     lambda.invoke(Invocation::new()).unwrap();
     assert_eq!(deadline(&lambda), 900);
     let begun = std::time::Instant::now();
@@ -397,11 +464,15 @@ fn a_crash_is_reported_at_once_late_or_never() {
     let end = |builder: LambdaBuilder| {
         let lambda = builder.start();
         lambda.invoke(Invocation::new().crashes()).unwrap();
-        let kinds: Vec<String> = lambda.sent().into_iter().map(|event| event.kind.replace("platform.", "")).collect();
+        let kinds: Vec<String> =
+            lambda.sent().into_iter().map(|event| event.kind.replace("platform.", "")).collect();
         kinds[kinds.iter().position(|kind| kind == "start").unwrap()..].join(" ")
     };
     assert_eq!(end(script.lambda()), "start runtimeDone report");
-    assert_eq!(end(script.lambda().crash_with_late_runtime_done(ms(100))), "start report runtimeDone");
+    assert_eq!(
+        end(script.lambda().crash_with_late_runtime_done(ms(100))),
+        "start report runtimeDone"
+    );
     assert_eq!(end(script.lambda().crash_without_runtime_done()), "start report");
 }
 
@@ -417,11 +488,28 @@ fn memory_that_runs_out_kills_the_runtime_alone_if_asked_for() {
 #[test]
 fn an_init_after_a_reset_uses_up_the_time_out_if_asked_for() {
     let script = Script::new("register; next; next");
-    let lambda = script.lambda().suppressed_init_counts().relative_deadlines().runtime_init(ms(100), &[]).timeout(ms(5000)).start();
+    let lambda = script
+        .lambda()
+        .suppressed_init_counts()
+        .relative_deadlines()
+        .runtime_init(ms(100), &[])
+        .timeout(ms(5000))
+        .start();
     assert!(lambda.invoke(Invocation::new().crashes()).unwrap().reset.unwrap().is_clean());
     lambda.invoke(Invocation::new()).unwrap();
     assert!(deadline(&lambda) <= 4900, "{}", deadline(&lambda));
-    let lambda = script.lambda().suppressed_init_counts().runtime_init(ms(300), &[]).timeout(ms(200)).start();
-    assert!(lambda.invoke(Invocation::new().crashes()).unwrap().reset.unwrap().is_clean(), "the first init does not count");
-    assert!(lambda.invoke(Invocation::new()).unwrap().reset.is_some(), "the second leaves nothing of the time-out");
+    let lambda = script
+        .lambda()
+        .suppressed_init_counts()
+        .runtime_init(ms(300), &[])
+        .timeout(ms(200))
+        .start();
+    assert!(
+        lambda.invoke(Invocation::new().crashes()).unwrap().reset.unwrap().is_clean(),
+        "the first init does not count"
+    );
+    assert!(
+        lambda.invoke(Invocation::new()).unwrap().reset.is_some(),
+        "the second leaves nothing of the time-out"
+    );
 }

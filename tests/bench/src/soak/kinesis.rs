@@ -74,8 +74,13 @@ fn serve(stream: TcpStream, arrived: &Mutex<Arrived>) -> Result<()> {
             arrived.requests += 1;
             for data in Data::of(connection.body(&message)) {
                 decoded.clear();
-                base64_simd::STANDARD.decode_append(data, &mut decoded).map_err(|error| format!("base64: {error}"))?;
-                decoded.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).try_for_each(|line| arrived.note(line))?;
+                base64_simd::STANDARD
+                    .decode_append(data, &mut decoded)
+                    .map_err(|error| format!("base64: {error}"))?;
+                decoded
+                    .split(|byte| *byte == b'\n')
+                    .filter(|line| !line.is_empty())
+                    .try_for_each(|line| arrived.note(line))?;
                 records += 1;
             }
         }
@@ -86,7 +91,11 @@ fn serve(stream: TcpStream, arrived: &Mutex<Arrived>) -> Result<()> {
             answer.push_str(r#"{"SequenceNumber":"49590338271490256608559692538361571095921575989136588898","ShardId":"shardId-000000000000"}"#);
         }
         answer.push_str("]}");
-        connection.write("HTTP/1.1 200 OK", "Content-Type: application/x-amz-json-1.1\r\n", answer.as_bytes())?;
+        connection.write(
+            "HTTP/1.1 200 OK",
+            "Content-Type: application/x-amz-json-1.1\r\n",
+            answer.as_bytes(),
+        )?;
     }
     Ok(())
 }
@@ -118,8 +127,11 @@ impl Arrived {
     fn note(&mut self, line: &[u8]) -> Result<()> {
         let kind = value(line, br#""type":""#).ok_or("an event without a type")?;
         if kind == b"function" {
-            let number = value(line, br#""record":""#).and_then(|record| record.strip_prefix(MARK.as_bytes())?.get(..DIGITS));
-            let number: usize = number.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok()).ok_or("a log without a number")?;
+            let number = value(line, br#""record":""#)
+                .and_then(|record| record.strip_prefix(MARK.as_bytes())?.get(..DIGITS));
+            let number: usize = number
+                .and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok())
+                .ok_or("a log without a number")?;
             let (word, bit) = (number / 64, 1 << (number % 64));
             if self.logs.len() <= word {
                 self.logs.resize(word + 1, 0);

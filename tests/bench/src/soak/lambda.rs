@@ -88,8 +88,10 @@ pub(crate) fn live(load: &Load) -> Result<Life> {
     ]);
     command.envs(load.flush.map(|flush| ("KINESIS_TELEMETRY_FLUSH", flush)));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(std::fs::File::create(&log)?);
-    let mut process = Process(command.spawn().map_err(|error| format!("{}: {error}", load.program.display()))?);
-    let life = Lambda::start(load, &api, port.number, &mut process).and_then(|lambda| lambda.run(&kinesis, &mut process));
+    let mut process =
+        Process(command.spawn().map_err(|error| format!("{}: {error}", load.program.display()))?);
+    let life = Lambda::start(load, &api, port.number, &mut process)
+        .and_then(|lambda| lambda.run(&kinesis, &mut process));
     let lines = std::fs::read_to_string(&log)?;
     match life {
         Ok(life) if lines.is_empty() => Ok(life),
@@ -140,7 +142,12 @@ struct Lambda<'a> {
 
 impl<'a> Lambda<'a> {
     /// Registration and subscription, up to the first `/next`.
-    fn start(load: &'a Load, listener: &TcpListener, port: u16, process: &mut Process) -> Result<Lambda<'a>> {
+    fn start(
+        load: &'a Load,
+        listener: &TcpListener,
+        port: u16,
+        process: &mut Process,
+    ) -> Result<Lambda<'a>> {
         let mut api = Connection::new(accept(listener, process)?)?;
         answer(
             &mut api,
@@ -148,7 +155,11 @@ impl<'a> Lambda<'a> {
             r#"{"functionName":"orders","functionVersion":"$LATEST","accountId":"123456789012"}"#,
         )?;
         let subscription = answer(&mut api, "PUT /2022-07-01/telemetry", "\"OK\"")?;
-        let uri = subscription.get("destination").and_then(|it| it.get("URI")).and_then(Value::as_str).ok_or("a subscription without a URI")?;
+        let uri = subscription
+            .get("destination")
+            .and_then(|it| it.get("URI"))
+            .and_then(Value::as_str)
+            .ok_or("a subscription without a URI")?;
         let path = uri.splitn(4, '/').nth(3).unwrap_or_default();
         next(&mut api)?;
         Ok(Lambda {
@@ -213,10 +224,20 @@ impl<'a> Lambda<'a> {
         let managed = self.load.flush.is_none();
         if !managed {
             let deadline = unix_millis(now + TIMEOUT);
-            let event = format!(r#"{{"eventType":"INVOKE","deadlineMs":{deadline},"requestId":"{id}","invokedFunctionArn":"{ARN}"}}"#);
-            self.api.write("HTTP/1.1 200 OK", "Content-Type: application/json\r\n", event.as_bytes())?;
+            let event = format!(
+                r#"{{"eventType":"INVOKE","deadlineMs":{deadline},"requestId":"{id}","invokedFunctionArn":"{ARN}"}}"#
+            );
+            self.api.write(
+                "HTTP/1.1 200 OK",
+                "Content-Type: application/json\r\n",
+                event.as_bytes(),
+            )?;
         }
-        self.add("platform.start", &time, &format!(r#"{{"requestId":"{id}","functionArn":"{ARN}","version":"$LATEST"}}"#));
+        self.add(
+            "platform.start",
+            &time,
+            &format!(r#"{{"requestId":"{id}","functionArn":"{ARN}","version":"$LATEST"}}"#),
+        );
         for _ in 0..self.load.logs {
             let record = format!("\"{MARK}{:09} {}\"", self.log, self.filling);
             self.log += 1;
@@ -225,12 +246,20 @@ impl<'a> Lambda<'a> {
         self.send()?;
         if !managed {
             let metrics = r#""metrics":{"durationMs":11.185,"producedBytes":40}"#;
-            self.add("platform.runtimeDone", &time, &format!(r#"{{"requestId":"{id}","status":"success",{metrics}}}"#));
+            self.add(
+                "platform.runtimeDone",
+                &time,
+                &format!(r#"{{"requestId":"{id}","status":"success",{metrics}}}"#),
+            );
             self.send()?;
             next(&mut self.api)?;
         }
         let metrics = r#""metrics":{"durationMs":11.185,"billedDurationMs":12,"memorySizeMB":128,"maxMemoryUsedMB":67}"#;
-        self.add("platform.report", &time, &format!(r#"{{"requestId":"{id}",{metrics},"status":"success"}}"#));
+        self.add(
+            "platform.report",
+            &time,
+            &format!(r#"{{"requestId":"{id}",{metrics},"status":"success"}}"#),
+        );
         Ok(())
     }
 
@@ -245,18 +274,32 @@ impl<'a> Lambda<'a> {
 
     fn send(&mut self) -> Result<()> {
         self.body.push(']');
-        self.telemetry.write(&self.post, "Host: sandbox.localdomain\r\nContent-Type: application/json\r\n", self.body.as_bytes())?;
+        self.telemetry.write(
+            &self.post,
+            "Host: sandbox.localdomain\r\nContent-Type: application/json\r\n",
+            self.body.as_bytes(),
+        )?;
         self.body.clear();
         let message = self.telemetry.read()?.ok_or("the listener hung up")?;
         let head = self.telemetry.head(&message);
-        if head.starts_with(b"HTTP/1.1 200") { Ok(()) } else { Err(format!("a POST was answered {}", String::from_utf8_lossy(head)).into()) }
+        if head.starts_with(b"HTTP/1.1 200") {
+            Ok(())
+        } else {
+            Err(format!("a POST was answered {}", String::from_utf8_lossy(head)).into())
+        }
     }
 
     fn shut_down(&mut self, process: &mut Process) -> Result<()> {
         let deadline = unix_millis(SystemTime::now() + WINDOW);
         // The call to `/next` that this answers has been taken: the first on a Managed Instance, else that behind the last invocation.
-        let event = format!(r#"{{"eventType":"SHUTDOWN","deadlineMs":{deadline},"shutdownReason":"spindown"}}"#);
-        self.api.write("HTTP/1.1 200 OK", "Content-Type: application/json\r\n", event.as_bytes())?;
+        let event = format!(
+            r#"{{"eventType":"SHUTDOWN","deadlineMs":{deadline},"shutdownReason":"spindown"}}"#
+        );
+        self.api.write(
+            "HTTP/1.1 200 OK",
+            "Content-Type: application/json\r\n",
+            event.as_bytes(),
+        )?;
         if !self.body.is_empty() {
             self.send()?;
         }
@@ -265,7 +308,9 @@ impl<'a> Lambda<'a> {
             match process.0.try_wait()? {
                 Some(status) if status.success() => return Ok(()),
                 Some(status) => return Err(format!("the extension ended with {status}").into()),
-                None if Instant::now() > end => return Err("the extension did not end after SHUTDOWN".into()),
+                None if Instant::now() > end => {
+                    return Err("the extension did not end after SHUTDOWN".into());
+                }
                 None => std::thread::sleep(Duration::from_millis(1)),
             }
         }
@@ -298,7 +343,11 @@ fn answer(api: &mut Connection, call: &str, body: &str) -> Result<Value> {
     let message = api.read()?.ok_or("the extension hung up")?;
     expect(api.head(&message), call)?;
     let asked = serde_json::from_slice(api.body(&message))?;
-    api.write("HTTP/1.1 200 OK", "Lambda-Extension-Identifier: 6d68ca91-49c9-448d-89b8-7ca3e6dc66aa\r\n", body.as_bytes())?;
+    api.write(
+        "HTTP/1.1 200 OK",
+        "Lambda-Extension-Identifier: 6d68ca91-49c9-448d-89b8-7ca3e6dc66aa\r\n",
+        body.as_bytes(),
+    )?;
     Ok(asked)
 }
 
@@ -309,7 +358,11 @@ fn next(api: &mut Connection) -> Result<()> {
 }
 
 fn expect(head: &[u8], call: &str) -> Result<()> {
-    if head.starts_with(call.as_bytes()) { Ok(()) } else { Err(format!("{call} was expected, not {}", String::from_utf8_lossy(head)).into()) }
+    if head.starts_with(call.as_bytes()) {
+        Ok(())
+    } else {
+        Err(format!("{call} was expected, not {}", String::from_utf8_lossy(head)).into())
+    }
 }
 
 /// Every event arrived once, and the last ledger says so.
@@ -320,16 +373,29 @@ fn account(sent: &HashMap<Vec<u8>, u64>, arrived: &Arrived) -> Result<()> {
     for (kind, count) in sent {
         let found = arrived.by_type.get(kind).copied().unwrap_or(0);
         if found != *count {
-            return Err(format!("{found} of {count} events of type {} arrived", String::from_utf8_lossy(kind)).into());
+            return Err(format!(
+                "{found} of {count} events of type {} arrived",
+                String::from_utf8_lossy(kind)
+            )
+            .into());
         }
     }
     if arrived.repeated > 0 {
         return Err(format!("{} logs arrived twice, and as many never", arrived.repeated).into());
     }
-    let ledger = |key: &str| arrived.ledger.pointer(key).and_then(Value::as_u64).ok_or_else(|| format!("no {key} in the ledger {}", arrived.ledger));
+    let ledger = |key: &str| {
+        arrived
+            .ledger
+            .pointer(key)
+            .and_then(Value::as_u64)
+            .ok_or_else(|| format!("no {key} in the ledger {}", arrived.ledger))
+    };
     let all: u64 = sent.values().sum();
-    let dropped = ledger("/dropped/queue")? + ledger("/dropped/rejected")? + ledger("/dropped/undelivered")?;
-    if (ledger("/received")?, ledger("/delivered")?, ledger("/waiting")?, dropped) == (all, all, 0, 0) {
+    let dropped =
+        ledger("/dropped/queue")? + ledger("/dropped/rejected")? + ledger("/dropped/undelivered")?;
+    if (ledger("/received")?, ledger("/delivered")?, ledger("/waiting")?, dropped)
+        == (all, all, 0, 0)
+    {
         Ok(())
     } else {
         Err(format!("{all} events were sent, and the ledger says {}", arrived.ledger).into())

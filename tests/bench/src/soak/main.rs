@@ -103,14 +103,17 @@ fn read(mut arguments: impl Iterator<Item = String>) -> Parsed<Option<Plan>> {
         logs: 5,
         log_bytes: 200,
     };
-    let (mut modes, mut rate, mut programs) = (vec![Some("end"), Some("next"), Some("adaptive")], None, Vec::new());
+    let (mut modes, mut rate, mut programs) =
+        (vec![Some("end"), Some("next"), Some("adaptive")], None, Vec::new());
     let (mut bounds, mut together, mut svg) = (Bounds::All, false, None);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value"));
         match argument.as_str() {
             "--help" | "-h" => return Ok(None),
             "--invocations" => load.length = Length::Invocations(number(&value()?)?),
-            "--minutes" => load.length = Length::Time(Duration::from_secs(60 * number::<u64>(&value()?)?)),
+            "--minutes" => {
+                load.length = Length::Time(Duration::from_secs(60 * number::<u64>(&value()?)?))
+            }
             "--flush" => modes = value()?.split(',').map(flush).collect::<Parsed<_>>()?,
             "--managed" => modes = vec![None],
             "--rate" => rate = Some(number(&value()?)?),
@@ -131,7 +134,9 @@ fn read(mut arguments: impl Iterator<Item = String>) -> Parsed<Option<Plan>> {
     load.rate = rate.unwrap_or(if modes == [None] { MANAGED_RATE } else { 0 });
     let lives = programs.iter().flat_map(|(name, program)| {
         let load = &load;
-        modes.iter().map(move |flush| (name.clone(), Load { program: program.clone(), flush: *flush, ..load.clone() }))
+        modes.iter().map(move |flush| {
+            (name.clone(), Load { program: program.clone(), flush: *flush, ..load.clone() })
+        })
     });
     Ok(Some(Plan { lives: lives.collect(), bounds, together, svg }))
 }
@@ -154,12 +159,17 @@ fn number<T: std::str::FromStr>(text: &str) -> Parsed<T> {
 /// Hexadecimal, as in `/proc/PID/maps`.
 fn addresses(text: &str) -> Parsed<Range<u64>> {
     let (start, end) = text.split_once('-').ok_or_else(|| format!("{text}: not START-END"))?;
-    let address = |text| u64::from_str_radix(text, 16).map_err(|_| format!("{text}: not an address"));
+    let address =
+        |text| u64::from_str_radix(text, 16).map_err(|_| format!("{text}: not an address"));
     Ok(address(start)?..address(end)?)
 }
 
 fn flush(mode: &str) -> Parsed<Option<&'static str>> {
-    ["end", "next", "adaptive"].into_iter().find(|known| *known == mode).map(Some).ok_or_else(|| format!("{mode}: no such mode"))
+    ["end", "next", "adaptive"]
+        .into_iter()
+        .find(|known| *known == mode)
+        .map(Some)
+        .ok_or_else(|| format!("{mode}: no such mode"))
 }
 
 /// A program, perhaps with a name of its own in the table.
@@ -177,8 +187,12 @@ fn run(plan: &Plan) -> Result<Vec<String>> {
     );
     let soaked: Vec<Soaked> = if plan.together {
         std::thread::scope(|scope| {
-            let lives: Vec<_> = plan.lives.iter().map(|(name, load)| scope.spawn(|| soak(name, load))).collect();
-            lives.into_iter().map(|life| life.join().map_err(|_| "a thread panicked")?).collect::<Result<_>>()
+            let lives: Vec<_> =
+                plan.lives.iter().map(|(name, load)| scope.spawn(|| soak(name, load))).collect();
+            lives
+                .into_iter()
+                .map(|life| life.join().map_err(|_| "a thread panicked")?)
+                .collect::<Result<_>>()
         })?
     } else {
         plan.lives.iter().map(|(name, load)| soak(name, load)).collect::<Result<_>>()?
@@ -212,11 +226,17 @@ fn over(soaked: &Soaked, bounds: Bounds) -> Vec<String> {
     let Soaked { program, mode, life } = soaked;
     let mut problems = Vec::new();
     if bounds == Bounds::All && life.curve.peak_kib > PEAK_KIB {
-        problems.push(format!("{program}, {mode}: {} KiB resident at the most, the bound is {PEAK_KIB}", life.curve.peak_kib));
+        problems.push(format!(
+            "{program}, {mode}: {} KiB resident at the most, the bound is {PEAK_KIB}",
+            life.curve.peak_kib
+        ));
     }
     if bounds != Bounds::None && life.curve.peak_kib * 100 > life.curve.half_kib * (100 + GROWTH) {
         let Life { curve, .. } = life;
-        problems.push(format!("{program}, {mode}: {} KiB at half of the way, {} at the end: it grows", curve.half_kib, curve.peak_kib));
+        problems.push(format!(
+            "{program}, {mode}: {} KiB at half of the way, {} at the end: it grows",
+            curve.half_kib, curve.peak_kib
+        ));
     }
     problems
 }
@@ -228,7 +248,8 @@ mod tests {
 
     fn soaked(half_kib: u64, peak_kib: u64) -> Soaked {
         let curve = Curve { half_kib, peak_kib, ..Curve::new(1000) };
-        let life = Life { curve, invocations: 2, events: 2, cpu: Duration::ZERO, took: Duration::ZERO };
+        let life =
+            Life { curve, invocations: 2, events: 2, cpu: Duration::ZERO, took: Duration::ZERO };
         Soaked { program: "p".to_owned(), mode: "end", life }
     }
 
@@ -246,6 +267,8 @@ mod tests {
     fn the_curve_of_each_life_is_in_the_picture() {
         let svg = chart::draw(&[soaked(2000, 2048), soaked(2000, 3072)], PEAK_KIB);
         assert_eq!(svg.matches("<polyline").count(), 2);
-        assert!(svg.contains("p end (2.0)") && svg.contains("p end (3.0)") && svg.ends_with("</svg>\n"));
+        assert!(
+            svg.contains("p end (2.0)") && svg.contains("p end (3.0)") && svg.ends_with("</svg>\n")
+        );
     }
 }

@@ -29,7 +29,12 @@ impl Curve {
     }
 
     /// Takes a point when one is due. `progress` is 1 at the end.
-    pub(crate) fn sample(&mut self, process: &Process, progress: f64, invocations: u64) -> Result<()> {
+    pub(crate) fn sample(
+        &mut self,
+        process: &Process,
+        progress: f64,
+        invocations: u64,
+    ) -> Result<()> {
         let due = progress * POINTS >= self.points.len() as f64;
         let half = self.half_kib == 0 && progress >= 0.5;
         if due || half || progress >= 1.0 {

@@ -39,10 +39,16 @@ impl Connection {
                 break end + 4;
             }
             if self.fill()? == 0 {
-                return if self.filled == 0 { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+                return if self.filled == 0 {
+                    Ok(None)
+                } else {
+                    Err(io::ErrorKind::UnexpectedEof.into())
+                };
             }
         };
-        let length = header(&self.buffer[..head], "content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+        let length = header(&self.buffer[..head], "content-length")
+            .and_then(|length| length.parse().ok())
+            .unwrap_or(0);
         let end = head + length;
         while self.filled < end {
             if self.buffer.len() < end {

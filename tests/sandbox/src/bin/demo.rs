@@ -1,5 +1,9 @@
 //! The demo: a sample function's life in the simulator, and what arrives on the stream while it lives it.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program whose output is its purpose")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program whose output is its purpose"
+)]
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -11,8 +15,8 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use sandbox::{
-    Comparison, Fault, Invocation, InvokeReport, Kinesis, Lambda, LambdaError, SETTING_PREFIX, ShutdownReport, Stats, StoredEvent, StoredRecord,
-    Which, ms,
+    Comparison, Fault, Invocation, InvokeReport, Kinesis, Lambda, LambdaError, SETTING_PREFIX,
+    ShutdownReport, Stats, StoredEvent, StoredRecord, Which, ms,
 };
 use serde_json::{Value, json};
 
@@ -76,7 +80,8 @@ fn arguments(mut given: impl Iterator<Item = String>) -> Result<Option<Arguments
 
 /// The whole story; whether nothing was lost.
 fn run(arguments: &Arguments) -> Result<bool, LambdaError> {
-    let kinesis = if arguments.plain { Kinesis::builder().unsigned() } else { Kinesis::builder().tls() };
+    let kinesis =
+        if arguments.plain { Kinesis::builder().unsigned() } else { Kinesis::builder().tls() };
     let kinesis = kinesis.stream("orders-telemetry").start();
     let mut lambda = Lambda::builder(&arguments.binary)
         .kinesis(&kinesis)
@@ -102,7 +107,9 @@ fn run(arguments: &Arguments) -> Result<bool, LambdaError> {
         }
     };
     let until = std::time::Instant::now() + DRAW_LIMIT;
-    while drawn.load(Ordering::Acquire) < kinesis.records().len() && std::time::Instant::now() < until {
+    while drawn.load(Ordering::Acquire) < kinesis.records().len()
+        && std::time::Instant::now() < until
+    {
         std::thread::sleep(ms(5));
     }
     let comparison = kinesis.account().compare(&lambda.sent());
@@ -126,12 +133,20 @@ fn tell(screen: &Screen, lambda: &Lambda, kinesis: &Kinesis) -> Result<Told, Lam
         std::thread::sleep(ms(80));
         Ok(())
     };
-    let order = Invocation::new().text("order 4711 received").pause(ms(15)).text("order 4711 stored").work(ms(20));
+    let order = Invocation::new()
+        .text("order 4711 received")
+        .pause(ms(15))
+        .text("order 4711 stored")
+        .work(ms(20));
     invoke("cold", order)?;
     screen.chapter("warm invocations: text and JSON logs; frozen in between");
     for number in 4712..4715 {
         let stored = json!({"level": "INFO", "message": "stored", "order": number, "total": 49.90});
-        let order = Invocation::new().text(&format!("order {number} received")).pause(ms(15)).json(&stored).work(ms(20));
+        let order = Invocation::new()
+            .text(&format!("order {number} received"))
+            .pause(ms(15))
+            .json(&stored)
+            .work(ms(20));
         invoke("warm", order)?;
     }
     screen.chapter("the stream throttles everything in one request; what failed is sent again");
@@ -181,7 +196,8 @@ impl Summary<'_> {
         let comparison = &self.comparison;
         let held: Vec<Value> =
             self.held.iter().map(|(name, report)| json!({ "name": name, "requestId": report.request_id, "heldMs": millis(report.held) })).collect();
-        let init: BTreeMap<_, _> = self.init.iter().map(|(name, time)| (*name, millis(*time))).collect();
+        let init: BTreeMap<_, _> =
+            self.init.iter().map(|(name, time)| (*name, millis(*time))).collect();
         let puts = self.kinesis.puts();
         json!({
             "sent": comparison.handed,
@@ -226,8 +242,11 @@ impl Screen {
     fn new(json: bool) -> Self {
         let terminal = std::io::stdout().is_terminal();
         let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let colour = terminal && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-        let width = std::env::var("COLUMNS").ok().and_then(|width| width.parse().ok()).unwrap_or(160);
+        let colour = terminal
+            && !set("NO_COLOR")
+            && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+        let width =
+            std::env::var("COLUMNS").ok().and_then(|width| width.parse().ok()).unwrap_or(160);
         Self { json, colour, width }
     }
 
@@ -237,7 +256,10 @@ impl Screen {
 
     fn columns(self) {
         if !self.json {
-            let head = format!("{:12}  {:8}  {:30}  {}", "time", "request", "type", "what arrived on the stream");
+            let head = format!(
+                "{:12}  {:8}  {:30}  {}",
+                "time", "request", "type", "what arrived on the stream"
+            );
             println!("{}", self.paint(BOLD, &head));
         }
     }
@@ -251,7 +273,12 @@ impl Screen {
     fn event(self, event: &StoredEvent, record: &StoredRecord) {
         if self.json {
             // The line as it is on the stream, with its keys in their order.
-            println!(r#"{{"shard":{},"request":{},"event":{}}}"#, record.shard, record.put, event.text());
+            println!(
+                r#"{{"shard":{},"request":{},"event":{}}}"#,
+                record.shard,
+                record.put,
+                event.text()
+            );
             return;
         }
         let time = event.time.get(11..23).unwrap_or(&event.time);
@@ -281,7 +308,8 @@ impl Screen {
         let comparison = &summary.comparison;
         self.chapter("summary");
         let line = |name: &str, value: String| println!("{name:24}{value}");
-        let judged = |count: usize| self.paint(if count == 0 { GREEN } else { RED }, &count.to_string());
+        let judged =
+            |count: usize| self.paint(if count == 0 { GREEN } else { RED }, &count.to_string());
         line("events sent", comparison.handed.to_string());
         line("events delivered", comparison.delivered.to_string());
         line("events lost", judged(comparison.lost.len()));
@@ -294,13 +322,25 @@ impl Screen {
         for (name, report) in &summary.held {
             let note = if report.reset.is_some() { ", ended in a reset" } else { "" };
             let id = report.request_id.get(..8).unwrap_or_default();
-            line("held after the function", format!("{:.1} ms ({name}, {id}{note})", millis(report.held)));
+            line(
+                "held after the function",
+                format!("{:.1} ms ({name}, {id}{note})", millis(report.held)),
+            );
         }
         let puts = summary.kinesis.puts();
         let failed: usize = puts.iter().map(sandbox::Put::failed).sum();
         let records = summary.kinesis.records().len();
-        line("requests to Kinesis", format!("{}, {records} records stored, {failed} throttled", puts.len()));
-        line("memory at most", format!("{:.1} MiB", f64::from(u32::try_from(summary.peak().peak_kib).unwrap_or(u32::MAX)) / 1024.0));
+        line(
+            "requests to Kinesis",
+            format!("{}, {records} records stored, {failed} throttled", puts.len()),
+        );
+        line(
+            "memory at most",
+            format!(
+                "{:.1} MiB",
+                f64::from(u32::try_from(summary.peak().peak_kib).unwrap_or(u32::MAX)) / 1024.0
+            ),
+        );
         line("shutdown", format!("{:.1} ms, {}", millis(summary.end.took), summary.end.exit));
         let printed = summary.lambda.stderr();
         if !printed.is_empty() {
@@ -322,17 +362,27 @@ fn gist(event: &StoredEvent) -> String {
     if let Some(text) = record.as_str() {
         // A managed runtime's line begins with time and request id, which stand in columns of their own.
         let parts: Vec<&str> = text.trim_end().splitn(3, '\t').collect();
-        let rest = if parts.len() == 3 && parts.get(1).is_some_and(|id| id.len() == 36) { parts.last() } else { None };
+        let rest = if parts.len() == 3 && parts.get(1).is_some_and(|id| id.len() == 36) {
+            parts.last()
+        } else {
+            None
+        };
         return rest.copied().unwrap_or(text.trim_end()).replace(['\n', '\t'], " ");
     }
     if let (true, Some(ledger)) = (event.is_own(), record.as_object()) {
-        let numbers = ledger.iter().filter(|(_, value)| value.as_u64().is_some_and(|number| number > 0));
-        return numbers.map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ");
+        let numbers =
+            ledger.iter().filter(|(_, value)| value.as_u64().is_some_and(|number| number > 0));
+        return numbers
+            .map(|(name, value)| format!("{name} {value}"))
+            .collect::<Vec<_>>()
+            .join(", ");
     }
     if !event.kind.starts_with("platform.") {
         return String::from_utf8_lossy(&event.record).into_owned();
     }
-    let field = |pointer: &str| record.pointer(pointer).map(|value| value.as_str().map_or(value.to_string(), str::to_owned));
+    let field = |pointer: &str| {
+        record.pointer(pointer).map(|value| value.as_str().map_or(value.to_string(), str::to_owned))
+    };
     let parts = [
         field("/status"),
         field("/errorType"),

@@ -82,7 +82,8 @@ impl Account {
     /// Events whose line contains `text`.
     #[must_use]
     pub fn containing(&self, text: &str) -> Vec<&StoredEvent> {
-        let holds = |event: &&StoredEvent| memchr::memmem::find(&event.line, text.as_bytes()).is_some();
+        let holds =
+            |event: &&StoredEvent| memchr::memmem::find(&event.line, text.as_bytes()).is_some();
         self.events.iter().filter(holds).collect()
     }
 
@@ -124,7 +125,11 @@ impl Account {
         let mut ledger = Ledger::of(sent);
         let mut result = Comparison { broken: self.broken.clone(), ..Comparison::default() };
         let mut strangers = Vec::new();
-        for event in self.events.iter().filter(|event| !event.is_own() && flood_number(&event.record).is_none()) {
+        for event in self
+            .events
+            .iter()
+            .filter(|event| !event.is_own() && flood_number(&event.record).is_none())
+        {
             if !event.well_formed {
                 result.misshapen.push(event.clone());
             }
@@ -158,7 +163,8 @@ fn pair(lost: &[SentEvent], stored: StoredEvent) -> Change {
 
 /// The number in a flood line.
 fn flood_number(record: &[u8]) -> Option<u64> {
-    let start = memchr::memmem::find(&record[..record.len().min(64)], FLOOD_MARK.as_bytes())? + FLOOD_MARK.len();
+    let start = memchr::memmem::find(&record[..record.len().min(64)], FLOOD_MARK.as_bytes())?
+        + FLOOD_MARK.len();
     let digits = record[start..].split(|byte| !byte.is_ascii_digit()).next()?;
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
@@ -200,14 +206,17 @@ impl<'a> Ledger<'a> {
         if slot.stored > posted.max(slot.sent.len()) {
             return Some(Taken::Again);
         }
-        let right = slot.sent.iter().any(|sent| sent.request_id.allows(event.request_id.as_deref()));
+        let right =
+            slot.sent.iter().any(|sent| sent.request_id.allows(event.request_id.as_deref()));
         Some(if right { Taken::Once } else { Taken::WrongId })
     }
 
     /// An event whose record was cut: its text is the beginning of one that was sent.
     fn take_cut(&mut self, event: &StoredEvent) {
         let Ok(text) = serde_json::from_slice::<String>(&event.record) else { return };
-        let fits = |(key, slot): &(&Key, &mut Slot<'_>)| key.0 == event.time && key.1 == event.kind && slot.stored == 0 && begins(&key.2, &text);
+        let fits = |(key, slot): &(&Key, &mut Slot<'_>)| {
+            key.0 == event.time && key.1 == event.kind && slot.stored == 0 && begins(&key.2, &text)
+        };
         if let Some((_, slot)) = self.slots.iter_mut().find(fits) {
             slot.stored += 1;
         }
@@ -241,13 +250,20 @@ impl Comparison {
     /// Whether each event is there once, unchanged, with the right `requestId`.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.is_lossless() && self.repeated.is_empty() && self.truncated.is_empty() && self.unparsed.is_empty()
+        self.is_lossless()
+            && self.repeated.is_empty()
+            && self.truncated.is_empty()
+            && self.unparsed.is_empty()
     }
 
     /// Whether each event is there at least once, unchanged, with the right `requestId`.
     #[must_use]
     pub fn is_lossless(&self) -> bool {
-        self.lost.is_empty() && self.changed.is_empty() && self.wrong_request_id.is_empty() && self.misshapen.is_empty() && self.broken.is_empty()
+        self.lost.is_empty()
+            && self.changed.is_empty()
+            && self.wrong_request_id.is_empty()
+            && self.misshapen.is_empty()
+            && self.broken.is_empty()
     }
 
     /// # Panics
@@ -333,11 +349,19 @@ mod tests {
 
     fn sent(number: usize, record: &str, id: Expected) -> SentEvent {
         let time = format!("2026-11-23T09:15:45.{number:03}Z");
-        SentEvent { number, offered: 1, handed: 1, ..SentEvent::new("function".to_owned(), record.into(), id, time) }
+        SentEvent {
+            number,
+            offered: 1,
+            handed: 1,
+            ..SentEvent::new("function".to_owned(), record.into(), id, time)
+        }
     }
 
     fn line(event: &SentEvent, record: &str, rest: &str) -> String {
-        format!("{{\"time\":\"{}\",\"type\":\"{}\",\"record\":{record}{rest}}}\n", event.time, event.kind)
+        format!(
+            "{{\"time\":\"{}\",\"type\":\"{}\",\"record\":{record}{rest}}}\n",
+            event.time, event.kind
+        )
     }
 
     fn account(lines: &[String]) -> Account {
@@ -349,8 +373,14 @@ mod tests {
 
     #[test]
     fn whole_and_unchanged() {
-        let events = [sent(0, r#""a""#, Expected::Is("x".to_owned())), sent(1, "{\"b\":\n1.0}", Expected::Absent)];
-        let lines = [line(&events[0], r#""a""#, r#","requestId":"x""#), line(&events[1], r#"{"b": 1.0}"#, "")];
+        let events = [
+            sent(0, r#""a""#, Expected::Is("x".to_owned())),
+            sent(1, "{\"b\":\n1.0}", Expected::Absent),
+        ];
+        let lines = [
+            line(&events[0], r#""a""#, r#","requestId":"x""#),
+            line(&events[1], r#"{"b": 1.0}"#, ""),
+        ];
         let compared = account(&lines).compare(&events);
         compared.assert_clean();
         assert_eq!((compared.handed, compared.delivered), (2, 2));
@@ -359,8 +389,12 @@ mod tests {
     #[test]
     fn lost_repeated_changed_and_wrong() {
         let is = |id: &str| Expected::Is(id.to_owned());
-        let events =
-            [sent(0, r#""lost""#, is("x")), sent(1, r#""twice""#, is("x")), sent(2, r#"{"a":1.0}"#, Expected::Absent), sent(3, r#""id""#, is("x"))];
+        let events = [
+            sent(0, r#""lost""#, is("x")),
+            sent(1, r#""twice""#, is("x")),
+            sent(2, r#"{"a":1.0}"#, Expected::Absent),
+            sent(3, r#""id""#, is("x")),
+        ];
         let lines = [
             line(&events[1], r#""twice""#, r#","requestId":"x""#),
             line(&events[1], r#""twice""#, r#","requestId":"x""#),
@@ -371,7 +405,10 @@ mod tests {
         let compared = account(&lines).compare(&events);
         let lost: Vec<usize> = compared.lost.iter().map(|event| event.number).collect();
         assert_eq!(lost, [0, 2]);
-        assert_eq!((compared.repeated.len(), compared.broken.len(), compared.wrong_request_id.len()), (1, 1, 1));
+        assert_eq!(
+            (compared.repeated.len(), compared.broken.len(), compared.wrong_request_id.len()),
+            (1, 1, 1)
+        );
         assert_eq!(compared.changed[0].sent.as_ref().unwrap().number, 2);
         assert!(!compared.is_lossless() && compared.to_string().contains("lost: #0"));
     }
@@ -392,29 +429,35 @@ mod tests {
     fn equal_events_are_counted() {
         let events = [sent(0, "1", Expected::Any), sent(0, "1", Expected::Any)];
         assert_eq!(account(&[line(&events[0], "1", "")]).compare(&events).lost.len(), 1);
-        account(&[line(&events[0], "1", ""), line(&events[0], "1", "")]).compare(&events).assert_clean();
+        account(&[line(&events[0], "1", ""), line(&events[0], "1", "")])
+            .compare(&events)
+            .assert_clean();
     }
 
     #[test]
     fn cut_events_are_found_by_their_beginning() {
         let event = sent(0, r#""abcdefgh""#, Expected::Any);
-        let compared = account(&[line(&event, r#""abcd""#, r#","truncatedBytes":4"#)]).compare(&[event]);
+        let compared =
+            account(&[line(&event, r#""abcd""#, r#","truncatedBytes":4"#)]).compare(&[event]);
         assert_eq!((compared.lost.len(), compared.truncated.len()), (0, 1));
     }
 
     #[test]
     fn numbers_have_gaps_and_repeats() {
         let event = sent(0, "1", Expected::Any);
-        let numbered = |number: u64| line(&event, "1", &format!(r#","eventId":"00000000000000aa-{number}""#));
+        let numbered =
+            |number: u64| line(&event, "1", &format!(r#","eventId":"00000000000000aa-{number}""#));
         let processes = account(&[numbered(1), numbered(3), numbered(3)]).by_process();
-        let expected = ProcessAccount { stored: 3, highest: 3, gaps: vec![2], repeats: vec![(3, 2)] };
+        let expected =
+            ProcessAccount { stored: 3, highest: 3, gaps: vec![2], repeats: vec![(3, 2)] };
         assert_eq!(processes["00000000000000aa"], expected);
     }
 
     #[test]
     fn flood_lines_are_counted_apart() {
         let event = sent(0, "1", Expected::Any);
-        let flood = |number: u64| line(&event, &format!(r#""{FLOOD_MARK}{number:09} the quick""#), "");
+        let flood =
+            |number: u64| line(&event, &format!(r#""{FLOOD_MARK}{number:09} the quick""#), "");
         let account = account(&[flood(0), flood(1), flood(1)]);
         assert_eq!(account.flooded(), 2);
         account.compare(&[]).assert_clean();

@@ -64,7 +64,9 @@ impl Fault {
     #[must_use]
     pub fn records(which: Which, code: &str) -> Self {
         let message = match code {
-            "ProvisionedThroughputExceededException" => "Rate exceeded for shard shardId-000000000000 in stream under account.",
+            "ProvisionedThroughputExceededException" => {
+                "Rate exceeded for shard shardId-000000000000 in stream under account."
+            }
             _ => "Internal Service Failure",
         };
         Self::new(Kind::Records(which, code.to_owned(), message.to_owned()))
@@ -93,7 +95,9 @@ impl Fault {
     /// The whole request is refused with a load balancer's HTML.
     #[must_use]
     pub fn html(status: u16) -> Self {
-        let page = format!("<html><head><title>{status}</title></head><body><h1>{status}</h1></body></html>\r\n");
+        let page = format!(
+            "<html><head><title>{status}</title></head><body><h1>{status}</h1></body></html>\r\n"
+        );
         Self::body(status, "text/html", None, page.into_bytes())
     }
 
@@ -104,7 +108,12 @@ impl Fault {
     }
 
     fn body(status: u16, content_type: &'static str, code: Option<&str>, body: Vec<u8>) -> Self {
-        Self::new(Kind::Refuse(Refuse { status, content_type, code: code.map(str::to_owned), body }))
+        Self::new(Kind::Refuse(Refuse {
+            status,
+            content_type,
+            code: code.map(str::to_owned),
+            body,
+        }))
     }
 
     /// The connection is reset when the request has been read; nothing is stored.
@@ -288,7 +297,10 @@ impl Faults {
 }
 
 fn over(fault: &Fault, now: Instant) -> bool {
-    fault.lasting.zip(fault.since).is_some_and(|(window, since)| now.saturating_duration_since(since) >= window)
+    fault
+        .lasting
+        .zip(fault.since)
+        .is_some_and(|(window, since)| now.saturating_duration_since(since) >= window)
 }
 
 fn apply(kind: &Kind, plan: &mut Plan) {
@@ -299,7 +311,9 @@ fn apply(kind: &Kind, plan: &mut Plan) {
         Kind::CutAfterStore => plan.cut = true,
         Kind::Partial(bytes) => plan.partial = Some(*bytes),
         Kind::Hang { store } => plan.hang = Some(*store),
-        Kind::Records(which, code, message) => plan.records.push((which.clone(), code.clone(), message.clone())),
+        Kind::Records(which, code, message) => {
+            plan.records.push((which.clone(), code.clone(), message.clone()))
+        }
         Kind::Lengthen(by) => plan.lengthen = *by,
         Kind::CountLie(count) => plan.count_lie = Some(*count),
         Kind::NullErrors => plan.null_errors = true,
@@ -308,7 +322,8 @@ fn apply(kind: &Kind, plan: &mut Plan) {
         Kind::Close => plan.close = true,
         Kind::Poison(_) => {
             let text = "1 validation error detected: a record was refused.";
-            let body = serde_json::json!({ "__type": "InvalidArgumentException", "message": text }).to_string();
+            let body = serde_json::json!({ "__type": "InvalidArgumentException", "message": text })
+                .to_string();
             plan.refuse = Some(Refuse {
                 status: 400,
                 content_type: "application/x-amz-json-1.1",
@@ -346,7 +361,8 @@ mod tests {
         let now = Instant::now();
         let mut faults = Faults::default();
         faults.set(Fault::error(500, "InternalFailure").times(2).after(1), now);
-        let refused: Vec<bool> = (0..5).map(|_| faults.plan(now, |_| false).refuse.is_some()).collect();
+        let refused: Vec<bool> =
+            (0..5).map(|_| faults.plan(now, |_| false).refuse.is_some()).collect();
         assert_eq!(refused, [false, true, true, false, false]);
 
         faults.set(Fault::hang().lasting(Duration::from_secs(5)), now);
@@ -361,7 +377,9 @@ mod tests {
         faults.set(Fault::error(400, "AccessDeniedException").times(1), now);
         faults.set(Fault::empty(503).times(1), now);
         faults.set(Fault::delay(Duration::from_millis(3)), now);
-        let statuses: Vec<Option<u16>> = (0..3).map(|_| faults.plan(now, |_| false).refuse.map(|refuse| refuse.status)).collect();
+        let statuses: Vec<Option<u16>> = (0..3)
+            .map(|_| faults.plan(now, |_| false).refuse.map(|refuse| refuse.status))
+            .collect();
         assert_eq!(statuses, [Some(400), Some(503), None]);
     }
 
@@ -376,7 +394,9 @@ mod tests {
 
     #[test]
     fn a_fraction_is_about_that_and_always_the_same() {
-        let hit = |request| (0..500).filter(|index| hits(&Which::Fraction(0.3), request, *index, b"")).count();
+        let hit = |request| {
+            (0..500).filter(|index| hits(&Which::Fraction(0.3), request, *index, b"")).count()
+        };
         let total: usize = (0..20).map(hit).sum();
         assert!((2700..3300).contains(&total), "{total}");
         assert_eq!(hit(7), hit(7));

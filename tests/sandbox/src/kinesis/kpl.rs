@@ -79,7 +79,9 @@ mod tests {
 
     #[test]
     fn an_aggregate_comes_apart_and_a_broken_one_does_not() {
-        let message = [b"\x0a\x01k".as_slice(), b"\x1a\x06\x08\x00\x1a\x02hi", b"\x1a\x06\x08\x00\x1a\x02yo"].concat();
+        let message =
+            [b"\x0a\x01k".as_slice(), b"\x1a\x06\x08\x00\x1a\x02hi", b"\x1a\x06\x08\x00\x1a\x02yo"]
+                .concat();
         let mut data = [&MAGIC[..], &message, Md5::digest(&message).as_slice()].concat();
         let expected = [("k".to_owned(), b"hi".to_vec()), ("k".to_owned(), b"yo".to_vec())];
         assert_eq!(disaggregate(&data).unwrap(), expected);

@@ -144,7 +144,9 @@ impl KinesisBuilder {
     /// When the machine has no port, no thread or no temporary directory left.
     #[must_use]
     pub fn start(self) -> Kinesis {
-        let authority = self.tls.then(|| Authority::create(&self.region).expect("a certificate authority is made"));
+        let authority = self
+            .tls
+            .then(|| Authority::create(&self.region).expect("a certificate authority is made"));
         let setup = Setup {
             arn: format!("arn:aws:kinesis:{}:{}:stream/{}", self.region, self.account, self.stream),
             stream: self.stream,
@@ -211,7 +213,11 @@ impl Kinesis {
     #[must_use]
     pub fn url(&self) -> String {
         let port = self.port();
-        if self.authority.is_some() { format!("https://localhost:{port}") } else { format!("http://127.0.0.1:{port}") }
+        if self.authority.is_some() {
+            format!("https://localhost:{port}")
+        } else {
+            format!("http://127.0.0.1:{port}")
+        }
     }
 
     /// The port on 127.0.0.1.
@@ -349,7 +355,12 @@ impl Kinesis {
     /// # Panics
     /// When they do not within `limit`.
     #[track_caller]
-    pub fn wait_for(&self, limit: Duration, what: &str, mut enough: impl FnMut(&Account) -> bool) -> Account {
+    pub fn wait_for(
+        &self,
+        limit: Duration,
+        what: &str,
+        mut enough: impl FnMut(&Account) -> bool,
+    ) -> Account {
         let mut account = self.account();
         let mut seen = self.records().len();
         let mut met = enough(&account);

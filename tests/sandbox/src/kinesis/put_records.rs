@@ -68,12 +68,21 @@ pub(crate) struct Stream<'a> {
 }
 
 /// Reads a body and holds it against every limit.
-pub(crate) fn parse(body: &[u8], stream: &Stream<'_>, limits: &Limits) -> Result<Vec<Record>, Refusal> {
-    let body: Body<'_> = serde_json::from_slice(body).map_err(|_| ("SerializationException", String::new()))?;
+pub(crate) fn parse(
+    body: &[u8],
+    stream: &Stream<'_>,
+    limits: &Limits,
+) -> Result<Vec<Record>, Refusal> {
+    let body: Body<'_> =
+        serde_json::from_slice(body).map_err(|_| ("SerializationException", String::new()))?;
     let entries = body.records.unwrap_or_default();
     addressed(body.stream_name.as_deref(), body.stream_arn.as_deref(), stream)?;
     if entries.is_empty() || entries.len() > MAX_RECORDS {
-        let bound = if entries.is_empty() { "greater than or equal to 1" } else { "less than or equal to 500" };
+        let bound = if entries.is_empty() {
+            "greater than or equal to 1"
+        } else {
+            "less than or equal to 500"
+        };
         return Err(validation("records", &format!("Member must have length {bound}")));
     }
     let mut records = Vec::with_capacity(entries.len());
@@ -88,13 +97,18 @@ pub(crate) fn parse(body: &[u8], stream: &Stream<'_>, limits: &Limits) -> Result
 }
 
 fn validation(member: &str, constraint: &str) -> Refusal {
-    let text = format!("1 validation error detected: Value at '{member}' failed to satisfy constraint: {constraint}");
+    let text = format!(
+        "1 validation error detected: Value at '{member}' failed to satisfy constraint: {constraint}"
+    );
     ("ValidationException", text)
 }
 
 fn addressed(name: Option<&str>, arn: Option<&str>, stream: &Stream<'_>) -> Result<(), Refusal> {
     if name.is_none() && arn.is_none() {
-        return Err(("InvalidArgumentException", "Either StreamName or StreamARN must be provided".to_owned()));
+        return Err((
+            "InvalidArgumentException",
+            "Either StreamName or StreamARN must be provided".to_owned(),
+        ));
     }
     if name.is_some_and(|name| name != stream.name) || arn.is_some_and(|arn| arn != stream.arn) {
         let sought = name.or(arn).unwrap_or_default();
@@ -104,7 +118,12 @@ fn addressed(name: Option<&str>, arn: Option<&str>, stream: &Stream<'_>) -> Resu
     Ok(())
 }
 
-fn record(index: usize, entry: &Entry<'_>, shards: usize, limits: &Limits) -> Result<Record, Refusal> {
+fn record(
+    index: usize,
+    entry: &Entry<'_>,
+    shards: usize,
+    limits: &Limits,
+) -> Result<Record, Refusal> {
     let member = |name: &str| format!("records.{}.member.{name}", index + 1);
     let Ok(data) = base64::engine::general_purpose::STANDARD.decode(entry.data.as_bytes()) else {
         return Err(("SerializationException", String::new()));
@@ -114,11 +133,19 @@ fn record(index: usize, entry: &Entry<'_>, shards: usize, limits: &Limits) -> Re
     };
     let characters = key.chars().count();
     if characters == 0 || characters > MAX_KEY_CHARS {
-        let bound = if characters == 0 { "greater than or equal to 1" } else { "less than or equal to 256" };
-        return Err(validation(&member("partitionKey"), &format!("Member must have length {bound}")));
+        let bound = if characters == 0 {
+            "greater than or equal to 1"
+        } else {
+            "less than or equal to 256"
+        };
+        return Err(validation(
+            &member("partitionKey"),
+            &format!("Member must have length {bound}"),
+        ));
     }
     if data.len() + key.len() > limits.record_bytes {
-        let bound = format!("Member must have length less than or equal to {}", limits.record_bytes);
+        let bound =
+            format!("Member must have length less than or equal to {}", limits.record_bytes);
         return Err(validation(&member("data"), &bound));
     }
     let hash = match &entry.explicit_hash_key {
@@ -155,11 +182,19 @@ pub enum RecordOutcome {
 const THROTTLED: &str = "ProvisionedThroughputExceededException";
 
 /// One outcome per record; `sequence` makes the number of a record that is stored, unless its shard has taken enough.
-pub(crate) fn outcomes(records: &[Record], plan: &Plan, request: u64, mut sequence: impl FnMut(&Record) -> Option<String>) -> Vec<RecordOutcome> {
-    let failure = |index: usize, record: &Record| plan.records.iter().find(|(which, ..)| hits(which, request, index, &record.data));
+pub(crate) fn outcomes(
+    records: &[Record],
+    plan: &Plan,
+    request: u64,
+    mut sequence: impl FnMut(&Record) -> Option<String>,
+) -> Vec<RecordOutcome> {
+    let failure = |index: usize, record: &Record| {
+        plan.records.iter().find(|(which, ..)| hits(which, request, index, &record.data))
+    };
     let outcome = |(index, record): (usize, &Record)| match failure(index, record) {
         Some((_, code, _)) => RecordOutcome::Failed(code.clone()),
-        None => sequence(record).map_or_else(|| RecordOutcome::Failed(THROTTLED.to_owned()), RecordOutcome::Stored),
+        None => sequence(record)
+            .map_or_else(|| RecordOutcome::Failed(THROTTLED.to_owned()), RecordOutcome::Stored),
     };
     records.iter().enumerate().map(outcome).collect()
 }
@@ -169,8 +204,11 @@ pub(crate) fn answer(records: &[Record], outcomes: &[RecordOutcome], plan: &Plan
     if let Some(body) = &plan.replace {
         return body.clone();
     }
-    let failed = outcomes.iter().filter(|outcome| matches!(outcome, RecordOutcome::Failed(_))).count() as u64;
-    let mut body = format!(r#"{{"FailedRecordCount":{},"Records":["#, plan.count_lie.unwrap_or(failed));
+    let failed =
+        outcomes.iter().filter(|outcome| matches!(outcome, RecordOutcome::Failed(_))).count()
+            as u64;
+    let mut body =
+        format!(r#"{{"FailedRecordCount":{},"Records":["#, plan.count_lie.unwrap_or(failed));
     let count = outcomes.len().saturating_add_signed(plan.lengthen);
     for index in 0..count {
         if index > 0 {
@@ -187,12 +225,26 @@ pub(crate) fn answer(records: &[Record], outcomes: &[RecordOutcome], plan: &Plan
 fn entry(body: &mut String, record: &Record, outcome: &RecordOutcome, plan: &Plan) {
     let _ = match outcome {
         RecordOutcome::Stored(number) => {
-            let nulls = if plan.null_errors { r#","ErrorCode":null,"ErrorMessage":null"# } else { "" };
-            write!(body, r#"{{"SequenceNumber":"{number}","ShardId":"shardId-{:012}"{nulls}}}"#, record.shard)
+            let nulls =
+                if plan.null_errors { r#","ErrorCode":null,"ErrorMessage":null"# } else { "" };
+            write!(
+                body,
+                r#"{{"SequenceNumber":"{number}","ShardId":"shardId-{:012}"{nulls}}}"#,
+                record.shard
+            )
         }
         RecordOutcome::Failed(code) => {
-            let scripted = plan.records.iter().find(|(_, name, _)| name == code).map(|(.., text)| text.clone());
-            let message = scripted.unwrap_or_else(|| format!("Rate exceeded for shard shardId-{:012} in stream under account.", record.shard));
+            let scripted = plan
+                .records
+                .iter()
+                .find(|(_, name, _)| name == code)
+                .map(|(.., text)| text.clone());
+            let message = scripted.unwrap_or_else(|| {
+                format!(
+                    "Rate exceeded for shard shardId-{:012} in stream under account.",
+                    record.shard
+                )
+            });
             write!(body, r#"{{"ErrorCode":"{code}","ErrorMessage":"{message}"}}"#)
         }
     };
@@ -203,8 +255,12 @@ mod tests {
     use super::super::faults::{Fault, Faults, Which};
     use super::*;
 
-    const STREAM: Stream<'_> =
-        Stream { name: "telemetry", arn: "arn:aws:kinesis:us-east-1:123456789012:stream/telemetry", account: "123456789012", shards: 4 };
+    const STREAM: Stream<'_> = Stream {
+        name: "telemetry",
+        arn: "arn:aws:kinesis:us-east-1:123456789012:stream/telemetry",
+        account: "123456789012",
+        shards: 4,
+    };
     const LIMITS: Limits = Limits { request_bytes: 5 * 1_048_576, record_bytes: 1_048_576 };
 
     fn body(records: &[(usize, &str)]) -> Vec<u8> {
@@ -213,7 +269,9 @@ mod tests {
             serde_json::json!({ "Data": data, "PartitionKey": key })
         };
         let records: Vec<_> = records.iter().map(entry).collect();
-        serde_json::json!({ "StreamName": "telemetry", "Records": records }).to_string().into_bytes()
+        serde_json::json!({ "StreamName": "telemetry", "Records": records })
+            .to_string()
+            .into_bytes()
     }
 
     fn refusal(records: &[(usize, &str)]) -> &'static str {
@@ -241,7 +299,10 @@ mod tests {
             parse(body.as_bytes(), &STREAM, &LIMITS).map(|_| "").unwrap_or_else(|(code, _)| code)
         };
         assert_eq!(put(r#""StreamName":"telemetry","#), "");
-        assert_eq!(put(r#""StreamARN":"arn:aws:kinesis:us-east-1:123456789012:stream/telemetry","#), "");
+        assert_eq!(
+            put(r#""StreamARN":"arn:aws:kinesis:us-east-1:123456789012:stream/telemetry","#),
+            ""
+        );
         assert_eq!(put(r#""StreamName":"other","#), "ResourceNotFoundException");
         assert_eq!(put(""), "InvalidArgumentException");
     }
@@ -265,7 +326,8 @@ mod tests {
         faults.set(Fault::throttle(Which::Indices(vec![1])), now);
         let plan = faults.plan(now, |_| false);
         let outcomes = outcomes(&records, &plan, 1, |record| Some(format!("49{}", record.shard)));
-        let answer: serde_json::Value = serde_json::from_slice(&answer(&records, &outcomes, &plan)).unwrap();
+        let answer: serde_json::Value =
+            serde_json::from_slice(&answer(&records, &outcomes, &plan)).unwrap();
         assert_eq!(answer["FailedRecordCount"], 1);
         assert_eq!(answer["Records"][1]["ErrorCode"], "ProvisionedThroughputExceededException");
         assert_eq!(answer["Records"][0]["SequenceNumber"], "490");

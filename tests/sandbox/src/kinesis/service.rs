@@ -130,7 +130,11 @@ impl Connection<'_> {
         let _ = self.socket.set_read_timeout(setup.idle_close);
         let idle_since = Instant::now();
         match wire.request(BODY_LIMIT, begun) {
-            Ok(request) if setup.black_hole.is_some_and(|idle| request.started.saturating_duration_since(idle_since) >= idle) => {
+            Ok(request)
+                if setup.black_hole.is_some_and(|idle| {
+                    request.started.saturating_duration_since(idle_since) >= idle
+                }) =>
+            {
                 let mut put = Put::of(&request, self.id, setup.tls.is_some(), &[]);
                 put.answered = Answered::Never;
                 lock(&self.service.store).log(put);
@@ -149,7 +153,9 @@ impl Connection<'_> {
         let service = self.service;
         let parsed = if service.setup.count_only { Ok(Vec::new()) } else { service.parse(request) };
         let records: &[Record] = parsed.as_deref().unwrap_or_default();
-        let plan = lock(&service.faults).plan(Instant::now(), |bytes| records.iter().any(|record| contains(&record.data, bytes)));
+        let plan = lock(&service.faults).plan(Instant::now(), |bytes| {
+            records.iter().any(|record| contains(&record.data, bytes))
+        });
         let mut put = Put::of(request, self.id, service.setup.tls.is_some(), records);
         if service.stop.sleep(plan.delay) {
             return false;
@@ -232,20 +238,39 @@ impl Service {
 
     fn parse(&self, request: &Request) -> Result<Vec<Record>, (&'static str, String)> {
         let setup = &self.setup;
-        let stream = Stream { name: &setup.stream, arn: &setup.arn, account: &setup.account, shards: setup.shards };
+        let stream = Stream {
+            name: &setup.stream,
+            arn: &setup.arn,
+            account: &setup.account,
+            shards: setup.shards,
+        };
         put_records::parse(&request.body, &stream, &setup.limits)
     }
 
-    fn decide(&self, request: &Request, parsed: &Result<Vec<Record>, (&'static str, String)>, plan: &Plan, put: &mut Put) -> Reply {
+    fn decide(
+        &self,
+        request: &Request,
+        parsed: &Result<Vec<Record>, (&'static str, String)>,
+        plan: &Plan,
+        put: &mut Put,
+    ) -> Reply {
         if let Some(refuse) = &plan.refuse {
             let (status, content_type) = (refuse.status, refuse.content_type);
-            return Reply { status, content_type, code: refuse.code.clone(), body: refuse.body.clone() };
+            return Reply {
+                status,
+                content_type,
+                code: refuse.code.clone(),
+                body: refuse.body.clone(),
+            };
         }
         if self.setup.count_only {
             let body = lock(&self.store).count(&request.body);
             return Reply { status: 200, content_type: CONTENT_TYPE, code: None, body };
         }
-        if request.method != "POST" || request.target != "/" || request.header("content-type") != Some(CONTENT_TYPE) {
+        if request.method != "POST"
+            || request.target != "/"
+            || request.header("content-type") != Some(CONTENT_TYPE)
+        {
             let body = b"<UnknownOperationException/>\n".to_vec();
             let code = Some("UnknownOperationException".to_owned());
             return Reply { status: 404, content_type: "application/xml", code, body };
@@ -256,11 +281,21 @@ impl Service {
         if self.setup.check_signature {
             let setup = &self.setup;
             let rotated = lock(&self.rotated).clone();
-            let (credentials, region) = (rotated.as_ref().unwrap_or(&setup.credentials), setup.region.as_str());
+            let (credentials, region) =
+                (rotated.as_ref().unwrap_or(&setup.credentials), setup.region.as_str());
             let verifier = Verifier { credentials, region, service: "kinesis", now: self.now() };
-            let former = request.header("authorization").is_some_and(|header| header.contains(&setup.credentials.access_key_id));
-            if rotated.as_ref().is_some_and(|keys| keys.access_key_id != setup.credentials.access_key_id) && former {
-                return refused("ExpiredTokenException", "The security token included in the request is expired");
+            let former = request
+                .header("authorization")
+                .is_some_and(|header| header.contains(&setup.credentials.access_key_id));
+            if rotated
+                .as_ref()
+                .is_some_and(|keys| keys.access_key_id != setup.credentials.access_key_id)
+                && former
+            {
+                return refused(
+                    "ExpiredTokenException",
+                    "The security token included in the request is expired",
+                );
             }
             if let Err(refusal) = verifier.check(request) {
                 return refused(refusal.code, &refusal.message);
@@ -278,8 +313,12 @@ impl Service {
         let date = httpdate::fmt_http_date(self.now());
         let id = uuid::Uuid::new_v4().to_string();
         let second = uuid::Uuid::new_v4().simple().to_string();
-        let headers =
-            [("x-amzn-RequestId", id.as_str()), ("x-amz-id-2", second.as_str()), ("Date", date.as_str()), ("Content-Type", reply.content_type)];
+        let headers = [
+            ("x-amzn-RequestId", id.as_str()),
+            ("x-amz-id-2", second.as_str()),
+            ("Date", date.as_str()),
+            ("Content-Type", reply.content_type),
+        ];
         answer(reply.status, &headers, &reply.body)
     }
 }

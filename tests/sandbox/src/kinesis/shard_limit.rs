@@ -20,7 +20,11 @@ struct Bucket {
 impl ShardLimit {
     /// Whether the shard takes a record of `size` bytes at `now`. One that is larger than the bucket is lent what is missing.
     pub(crate) fn takes(&mut self, shard: usize, size: usize, now: Instant) -> bool {
-        let bucket = self.0.entry(shard).or_insert(Bucket { bytes: BYTES_A_SECOND, records: RECORDS_A_SECOND, at: now });
+        let bucket = self.0.entry(shard).or_insert(Bucket {
+            bytes: BYTES_A_SECOND,
+            records: RECORDS_A_SECOND,
+            at: now,
+        });
         let passed = now.saturating_duration_since(bucket.at).as_secs_f64();
         bucket.at = now;
         bucket.bytes = (bucket.bytes + passed * BYTES_A_SECOND).min(BYTES_A_SECOND);
@@ -44,7 +48,9 @@ mod tests {
     #[test]
     fn a_second_s_worth_at_once_and_then_as_it_refills() {
         let (mut limit, now) = (ShardLimit::default(), Instant::now());
-        let taken = |limit: &mut ShardLimit, shard, size, now| (0..3000).filter(|_| limit.takes(shard, size, now)).count();
+        let taken = |limit: &mut ShardLimit, shard, size, now| {
+            (0..3000).filter(|_| limit.takes(shard, size, now)).count()
+        };
         assert_eq!(taken(&mut limit, 0, 100, now), 1000);
         assert_eq!(taken(&mut limit, 0, 100, now + Duration::from_millis(500)), 500);
         assert_eq!(taken(&mut limit, 1, 10_486, now), 99, "bytes, and by shard");

@@ -30,7 +30,9 @@ impl Default for Credentials {
         Self {
             access_key_id: "ASIASANDBOXEXAMPLE01".to_owned(),
             secret_access_key: "sandbox/EXAMPLE+secret/key/of/forty/characters".to_owned(),
-            session_token: Some("sandboxEXAMPLEsessionToken//////////wEaCXVzLWVhc3QtMSJHMEUCIQ==".to_owned()),
+            session_token: Some(
+                "sandboxEXAMPLEsessionToken//////////wEaCXVzLWVhc3QtMSJHMEUCIQ==".to_owned(),
+            ),
         }
     }
 }
@@ -64,7 +66,9 @@ struct Authorization<'a> {
 impl Verifier<'_> {
     pub(crate) fn check(&self, request: &Request) -> Result<(), Refusal> {
         let header = request.header("authorization");
-        let header = header.ok_or_else(|| refusal("MissingAuthenticationTokenException", "Missing Authentication Token"))?;
+        let header = header.ok_or_else(|| {
+            refusal("MissingAuthenticationTokenException", "Missing Authentication Token")
+        })?;
         let authorization = parse(header)?;
         let date = request.header("x-amz-date").ok_or_else(|| {
             refusal("IncompleteSignatureException", "Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header.")
@@ -85,12 +89,21 @@ impl Verifier<'_> {
         ))
     }
 
-    fn identity(&self, request: &Request, authorization: &Authorization<'_>) -> Result<(), Refusal> {
+    fn identity(
+        &self,
+        request: &Request,
+        authorization: &Authorization<'_>,
+    ) -> Result<(), Refusal> {
         let token = request.header("x-amz-security-token");
-        if authorization.key_id == self.credentials.access_key_id && token == self.credentials.session_token.as_deref() {
+        if authorization.key_id == self.credentials.access_key_id
+            && token == self.credentials.session_token.as_deref()
+        {
             return Ok(());
         }
-        Err(refusal("UnrecognizedClientException", "The security token included in the request is invalid."))
+        Err(refusal(
+            "UnrecognizedClientException",
+            "The security token included in the request is invalid.",
+        ))
     }
 
     fn scope(&self, authorization: &Authorization<'_>, date: &str) -> Result<(), Refusal> {
@@ -100,9 +113,13 @@ impl Verifier<'_> {
         } else if service != self.service {
             format!("Credential should be scoped to correct service: '{}'. ", self.service)
         } else if terminator != "aws4_request" {
-            format!("Credential should be scoped with a valid terminator: 'aws4_request', not '{terminator}'. ")
+            format!(
+                "Credential should be scoped with a valid terminator: 'aws4_request', not '{terminator}'. "
+            )
         } else if !date.starts_with(day) {
-            format!("Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: '{day}' != '{date}'. ")
+            format!(
+                "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: '{day}' != '{date}'. "
+            )
         } else {
             return Ok(());
         };
@@ -117,19 +134,31 @@ impl Verifier<'_> {
         let now = amz_date(self.now);
         let (earliest, latest) = (self.now - WINDOW, self.now + WINDOW);
         let text = if amz_date(signed) < amz_date(earliest) {
-            format!("Signature expired: {date} is now earlier than {} ({now} - 5 min.)", amz_date(earliest))
+            format!(
+                "Signature expired: {date} is now earlier than {} ({now} - 5 min.)",
+                amz_date(earliest)
+            )
         } else if amz_date(signed) > amz_date(latest) {
-            format!("Signature not yet current: {date} is still later than {} ({now} + 5 min.)", amz_date(latest))
+            format!(
+                "Signature not yet current: {date} is still later than {} ({now} + 5 min.)",
+                amz_date(latest)
+            )
         } else {
             return Ok(());
         };
         Err(refusal("InvalidSignatureException", text))
     }
 
-    fn signature(&self, request: &Request, authorization: &Authorization<'_>, date: &str) -> String {
+    fn signature(
+        &self,
+        request: &Request,
+        authorization: &Authorization<'_>,
+        date: &str,
+    ) -> String {
         let canonical = canonical_request(request, &authorization.signed);
         let scope = authorization.scope.join("/");
-        let to_sign = format!("AWS4-HMAC-SHA256\n{date}\n{scope}\n{}", sha256(canonical.as_bytes()));
+        let to_sign =
+            format!("AWS4-HMAC-SHA256\n{date}\n{scope}\n{}", sha256(canonical.as_bytes()));
         let mut key = format!("AWS4{}", self.credentials.secret_access_key).into_bytes();
         for part in authorization.scope {
             key = sign(&key, part.as_bytes());
@@ -140,7 +169,8 @@ impl Verifier<'_> {
 
 fn parse(header: &str) -> Result<Authorization<'_>, Refusal> {
     let incomplete = |what: &str| {
-        let text = format!("Authorization header requires '{what}' parameter. Authorization={header}");
+        let text =
+            format!("Authorization header requires '{what}' parameter. Authorization={header}");
         refusal("IncompleteSignatureException", text)
     };
     let Some(rest) = header.strip_prefix("AWS4-HMAC-SHA256 ") else {
@@ -166,7 +196,10 @@ fn all_signed(request: &Request, signed: &[&str]) -> Result<(), Refusal> {
     let must = must.filter(|name| name == "host" || name.starts_with("x-amz-"));
     let unsigned: Vec<String> = must.filter(|name| !signed.contains(&name.as_str())).collect();
     if !unsigned.is_empty() {
-        let text = format!("'{}' must be a 'SignedHeader' in the AWS Authorization.", unsigned.join("', '"));
+        let text = format!(
+            "'{}' must be a 'SignedHeader' in the AWS Authorization.",
+            unsigned.join("', '")
+        );
         return Err(refusal("InvalidSignatureException", text));
     }
     if let Some(absent) = signed.iter().find(|name| request.header(name).is_none()) {
@@ -179,9 +212,10 @@ fn all_signed(request: &Request, signed: &[&str]) -> Result<(), Refusal> {
 /// `x-amz-content-sha256` is optional, but when it is there it must be the body's.
 fn true_hash(request: &Request) -> Result<(), Refusal> {
     match request.header("x-amz-content-sha256") {
-        Some(claimed) if claimed != sha256(&request.body) => {
-            Err(refusal("InvalidSignatureException", "The provided 'x-amz-content-sha256' header does not match what was computed."))
-        }
+        Some(claimed) if claimed != sha256(&request.body) => Err(refusal(
+            "InvalidSignatureException",
+            "The provided 'x-amz-content-sha256' header does not match what was computed.",
+        )),
         _ => Ok(()),
     }
 }
@@ -249,10 +283,12 @@ mod tests {
 
     /// One of AWS's published test vectors: everything but the signature is put together here.
     fn vector(method: &str, target: &str, headers: &[(&str, &str)], signature: &str) -> Request {
-        let mut names: Vec<String> = headers.iter().map(|(name, _)| name.to_ascii_lowercase()).collect();
+        let mut names: Vec<String> =
+            headers.iter().map(|(name, _)| name.to_ascii_lowercase()).collect();
         names.push("x-amz-date".to_owned());
         names.sort();
-        let mut headers: Vec<(String, String)> = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let mut headers: Vec<(String, String)> =
+            headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         headers.push(("X-Amz-Date".to_owned(), "20150830T123600Z".to_owned()));
         let authorization = format!(
             "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/service/aws4_request, SignedHeaders={}, Signature={signature}",
@@ -274,7 +310,8 @@ mod tests {
     fn check_at(request: &Request, token: Option<&str>, now: &str) -> Result<(), Refusal> {
         let credentials = credentials(token);
         let now = parse_amz_date(now).unwrap();
-        Verifier { credentials: &credentials, region: "us-east-1", service: "service", now }.check(request)
+        Verifier { credentials: &credentials, region: "us-east-1", service: "service", now }
+            .check(request)
     }
 
     fn check(request: &Request, token: Option<&str>) -> Result<(), Refusal> {
@@ -304,14 +341,22 @@ mod tests {
     #[test]
     fn session_token_as_published() {
         check(&with_token(), Some(TOKEN)).unwrap();
-        assert_eq!(check(&with_token(), Some("other")).unwrap_err().code, "UnrecognizedClientException");
+        assert_eq!(
+            check(&with_token(), Some("other")).unwrap_err().code,
+            "UnrecognizedClientException"
+        );
     }
 
     #[test]
     fn body_and_content_hash_as_published() {
         let hash = "9095672bbd1f56dfc5b65f3e153adc8731a4a654192329106275f4c7b24d0b6e";
         let kind = "application/x-www-form-urlencoded";
-        let headers = [("Content-Type", kind), HOST, ("Content-Length", "13"), ("x-amz-content-sha256", hash)];
+        let headers = [
+            ("Content-Type", kind),
+            HOST,
+            ("Content-Length", "13"),
+            ("x-amz-content-sha256", hash),
+        ];
         let signature = "d3875051da38690788ef43de4db0d8f280229d82040bfac253562e56c3f20e0b";
         let mut request = vector("POST", "/", &headers, signature);
         request.body = b"Param1=value1".to_vec();
@@ -323,27 +368,46 @@ mod tests {
     #[test]
     fn what_is_refused_and_why() {
         let mut unsigned = with_token();
-        unsigned.headers.push(("X-Amz-Target".to_owned(), "Kinesis_20131202.PutRecords".to_owned()));
-        assert!(check(&unsigned, Some(TOKEN)).unwrap_err().message.contains("'x-amz-target' must be"));
+        unsigned
+            .headers
+            .push(("X-Amz-Target".to_owned(), "Kinesis_20131202.PutRecords".to_owned()));
+        assert!(
+            check(&unsigned, Some(TOKEN)).unwrap_err().message.contains("'x-amz-target' must be")
+        );
 
         let mut anonymous = with_token();
         anonymous.headers.retain(|(name, _)| name != "Authorization");
-        assert_eq!(check(&anonymous, Some(TOKEN)).unwrap_err().code, "MissingAuthenticationTokenException");
+        assert_eq!(
+            check(&anonymous, Some(TOKEN)).unwrap_err().code,
+            "MissingAuthenticationTokenException"
+        );
 
         let early = check_at(&with_token(), Some(TOKEN), "20150830T123059Z").unwrap_err();
-        assert!(early.message.starts_with("Signature not yet current: 20150830T123600Z is still later than"));
+        assert!(
+            early
+                .message
+                .starts_with("Signature not yet current: 20150830T123600Z is still later than")
+        );
         let late = check_at(&with_token(), Some(TOKEN), "20150830T124101Z").unwrap_err();
-        assert_eq!(late.message, "Signature expired: 20150830T123600Z is now earlier than 20150830T123601Z (20150830T124101Z - 5 min.)");
+        assert_eq!(
+            late.message,
+            "Signature expired: 20150830T123600Z is now earlier than 20150830T123601Z (20150830T124101Z - 5 min.)"
+        );
     }
 
     #[test]
     fn a_wrong_region_or_service_is_named() {
         let credentials = credentials(Some(TOKEN));
         let now = parse_amz_date("20150830T123600Z").unwrap();
-        let elsewhere = Verifier { credentials: &credentials, region: "eu-west-1", service: "service", now };
+        let elsewhere =
+            Verifier { credentials: &credentials, region: "eu-west-1", service: "service", now };
         let refused = elsewhere.check(&with_token()).unwrap_err();
-        assert_eq!(refused.message, "Credential should be scoped to a valid region, not 'us-east-1'. ");
-        let other = Verifier { credentials: &credentials, region: "us-east-1", service: "kinesis", now };
+        assert_eq!(
+            refused.message,
+            "Credential should be scoped to a valid region, not 'us-east-1'. "
+        );
+        let other =
+            Verifier { credentials: &credentials, region: "us-east-1", service: "kinesis", now };
         let refused = other.check(&with_token()).unwrap_err();
         assert_eq!(refused.message, "Credential should be scoped to correct service: 'kinesis'. ");
     }

@@ -72,7 +72,10 @@ impl Put {
             headers: request.headers.clone(),
             body_bytes: request.body.len(),
             records: records.len(),
-            lines: records.iter().map(|record| memchr::memchr_iter(b'\n', &record.data).count()).sum(),
+            lines: records
+                .iter()
+                .map(|record| memchr::memchr_iter(b'\n', &record.data).count())
+                .sum(),
             decoded_bytes: records.iter().map(Record::size).sum(),
             largest_record: records.iter().map(Record::size).max().unwrap_or(0),
             status: None,
@@ -153,7 +156,15 @@ pub(crate) struct Store {
 impl Store {
     pub(crate) fn new(shard_limit: Option<ShardLimit>) -> Self {
         let (puts, records, watchers) = (Vec::new(), Vec::new(), Vec::new());
-        Self { puts, records, counted: Counted::default(), watchers, started: 0, sequence: 0, shard_limit }
+        Self {
+            puts,
+            records,
+            counted: Counted::default(),
+            watchers,
+            started: 0,
+            sequence: 0,
+            shard_limit,
+        }
     }
 
     /// Whoever holds the receiver sees every record that is stored from now on.
@@ -216,7 +227,8 @@ impl Store {
                 if matches!(data.first(), Some(0x1f | 0xf3)) {
                     data = super::unpack::text(&data);
                 }
-                self.counted.events += memchr::memmem::find_iter(&data, br#"{"time":""#).count() as u64;
+                self.counted.events +=
+                    memchr::memmem::find_iter(&data, br#"{"time":""#).count() as u64;
             }
         }
         self.counted.requests += 1;

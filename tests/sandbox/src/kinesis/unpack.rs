@@ -55,7 +55,10 @@ pub struct StoredEvent {
 impl StoredEvent {
     fn parse(line: &[u8]) -> Option<Self> {
         let parsed: Line<'_> = serde_json::from_slice(line).ok()?;
-        let head = format!(r#"{{"time":"{}","type":"{}","record":{}"#, parsed.time, parsed.r#type, parsed.record);
+        let head = format!(
+            r#"{{"time":"{}","type":"{}","record":{}"#,
+            parsed.time, parsed.r#type, parsed.record
+        );
         Some(Self {
             record_index: 0,
             put: 0,
@@ -112,7 +115,9 @@ pub(super) fn unpack(records: &[StoredRecord]) -> (Vec<StoredEvent>, Vec<Vec<u8>
     let mut broken = Vec::new();
     for (index, record) in records.iter().enumerate() {
         // Consumers throw an aggregate away whose inner keys belong elsewhere: it counts as broken.
-        if disaggregate(&record.data).is_some_and(|inner| inner.iter().any(|(key, _)| *key != record.partition_key)) {
+        if disaggregate(&record.data)
+            .is_some_and(|inner| inner.iter().any(|(key, _)| *key != record.partition_key))
+        {
             broken.push(record.data.clone());
             continue;
         }
@@ -180,7 +185,8 @@ mod tests {
         }
     }
 
-    const LINE: &str = r#"{"time":"t","type":"function","record":{"a": 1.50},"eventId":"00000000000000aa-7"}"#;
+    const LINE: &str =
+        r#"{"time":"t","type":"function","record":{"a": 1.50},"eventId":"00000000000000aa-7"}"#;
 
     #[test]
     fn lines_gzip_and_arrays() {

@@ -57,7 +57,8 @@ impl Serve for Api {
         let mut wire = Wire::new(stream);
         while let Ok(request) = wire.request(BODY_LIMIT, || ()) {
             let Some(reply) = self.handle(&request) else { return };
-            let headers: Vec<(&str, &str)> = reply.1.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            let headers: Vec<(&str, &str)> =
+                reply.1.iter().map(|(name, value)| (*name, value.as_str())).collect();
             let bytes = answer(reply.0, &headers, reply.2.as_bytes());
             if std::io::Write::write_all(&mut wire.stream, &bytes).is_err() {
                 return;
@@ -101,22 +102,36 @@ impl Api {
     fn register(&self, request: &Request) -> Reply {
         let setup = &self.0.setup;
         match setup.faults.register {
-            Some(403) => return Reply::error(403, "Extension.RegistrationClosed", "Extension registration closed already"),
+            Some(403) => {
+                return Reply::error(
+                    403,
+                    "Extension.RegistrationClosed",
+                    "Extension registration closed already",
+                );
+            }
             Some(_) => return Reply::internal(),
             None => {}
         }
         let id = uuid::Uuid::new_v4().to_string();
         let name = request.header("lambda-extension-name");
-        let result = self.0.change(|world| world.registry.register(name, &request.body, id.clone()).map(|_| ()));
+        let result = self
+            .0
+            .change(|world| world.registry.register(name, &request.body, id.clone()).map(|_| ()));
         if let Err(refused) = result {
             return refused.into();
         }
         let features = request.header("lambda-extension-accept-feature").unwrap_or_default();
         let wants_account = features.split(',').any(|feature| feature.trim() == "accountId");
-        let account = if wants_account && !setup.account.is_empty() { format!(r#""accountId":{},"#, go(&setup.account)) } else { String::new() };
+        let account = if wants_account && !setup.account.is_empty() {
+            format!(r#""accountId":{},"#, go(&setup.account))
+        } else {
+            String::new()
+        };
         let (function, version) = (go(&setup.identity.function), go(&setup.identity.version));
         let handler = go(&setup.handler);
-        let body = format!("{{{account}\"functionName\":{function},\"functionVersion\":{version},\"handler\":{handler}}}\n");
+        let body = format!(
+            "{{{account}\"functionName\":{function},\"functionVersion\":{version},\"handler\":{handler}}}\n"
+        );
         let mut reply = Reply::json(200, body);
         reply.1.push(("Lambda-Extension-Identifier", id));
         reply
@@ -125,7 +140,8 @@ impl Api {
     fn next(&self, request: &Request, id: Option<&str>) -> Option<Reply> {
         let shared = &self.0;
         let in_flight = shared.setup.in_flight.as_ref().map_or(0, |probe| probe());
-        let nth = shared.look().calls.iter().filter(|call| call.path.ends_with("/event/next")).count();
+        let nth =
+            shared.look().calls.iter().filter(|call| call.path.ends_with("/event/next")).count();
         match shared.setup.faults.next.iter().find(|(number, _)| *number == nth) {
             Some((_, 403)) => {
                 let text = "State transition from Ready to Ready failed. Error: State transition is not allowed";
@@ -134,10 +150,11 @@ impl Api {
             Some(_) => return Some(Reply::internal()),
             None => {}
         }
-        let (generation, external) = match shared.change(|world| take_next(world, id, request.started, in_flight)) {
-            Ok(taken) => taken,
-            Err(refused) => return Some(refused.into()),
-        };
+        let (generation, external) =
+            match shared.change(|world| take_next(world, id, request.started, in_flight)) {
+                Ok(taken) => taken,
+                Err(refused) => return Some(refused.into()),
+            };
         // The event that was handed out, or that the caller's process is gone.
         let (kind, event) = shared
             .wait(None, |world| match &world.outbox {
@@ -177,13 +194,29 @@ impl Api {
 
     fn subscribe(&self, request: &Request, id: Option<&str>) -> Reply {
         let setup = &self.0.setup;
-        let schema = format!(r#""schemaVersion":"{}""#, setup.faults.refused_schema.as_deref().unwrap_or("-"));
+        let schema = format!(
+            r#""schemaVersion":"{}""#,
+            setup.faults.refused_schema.as_deref().unwrap_or("-")
+        );
         let body = String::from_utf8_lossy(&request.body).replace(' ', "");
         match setup.faults.subscribe {
-            Some(202) => return Reply::error(202, "Telemetry.NotSupported", "Telemetry API is not supported").bare(),
+            Some(202) => {
+                return Reply::error(
+                    202,
+                    "Telemetry.NotSupported",
+                    "Telemetry API is not supported",
+                )
+                .bare();
+            }
             Some(400) => return invalid("types should not be empty"),
             Some(403) => return closed(setup.identity.managed),
-            Some(404) => return Reply(404, vec![(TEXT.0, TEXT.1.to_owned())], "404 page not found\n".to_owned()),
+            Some(404) => {
+                return Reply(
+                    404,
+                    vec![(TEXT.0, TEXT.1.to_owned())],
+                    "404 page not found\n".to_owned(),
+                );
+            }
             Some(_) => return Reply::internal(),
             None if body.contains(&schema) => return invalid("schemaVersion is not supported"),
             None => {}
@@ -220,15 +253,27 @@ impl Reply {
 }
 
 fn invalid(problems: &str) -> Reply {
-    Reply::json(400, format!(r#"{{"errorType":"ValidationError","errorMessage":{}}}"#, go(problems)))
+    Reply::json(
+        400,
+        format!(r#"{{"errorType":"ValidationError","errorMessage":{}}}"#, go(problems)),
+    )
 }
 
 fn closed(managed: bool) -> Reply {
-    let text = if managed { "Telemetry API subscription is closed" } else { "Telemetry API subscription is closed already" };
+    let text = if managed {
+        "Telemetry API subscription is closed"
+    } else {
+        "Telemetry API subscription is closed already"
+    };
     Reply::error(403, "Telemetry.SubscriptionClosed", text)
 }
 
-fn take_next(world: &mut World, id: Option<&str>, at: Instant, in_flight: usize) -> Result<(u32, bool), Refused> {
+fn take_next(
+    world: &mut World,
+    id: Option<&str>,
+    at: Instant,
+    in_flight: usize,
+) -> Result<(u32, bool), Refused> {
     let external = world.registry.next(id)?;
     let generation = world.generation;
     if external {

@@ -54,7 +54,10 @@ pub(crate) fn bodies(events: &[Envelope<'_>], cut: Option<Cut>) -> Vec<Body> {
             open.bytes.extend(enclose(event.time, event.kind, piece));
             if number < last && cut.is_some_and(|cut| cut.form == CutForm::Across) {
                 open.bytes.push(b']');
-                done.push(std::mem::replace(&mut open, Body { bytes: Vec::new(), completes: Vec::new() }));
+                done.push(std::mem::replace(
+                    &mut open,
+                    Body { bytes: Vec::new(), completes: Vec::new() },
+                ));
             }
         }
         open.completes.push(event.index);
@@ -66,7 +69,9 @@ pub(crate) fn bodies(events: &[Envelope<'_>], cut: Option<Cut>) -> Vec<Body> {
 
 fn pieces<'a>(event: &Envelope<'a>, cut: Option<Cut>) -> Vec<&'a [u8]> {
     match cut {
-        Some(cut) if event.record.len() > cut.over && matches!(event.kind, "function" | "extension") => {
+        Some(cut)
+            if event.record.len() > cut.over && matches!(event.kind, "function" | "extension") =>
+        {
             event.record.chunks(cut.over.max(1)).collect()
         }
         _ => vec![event.record],
@@ -78,18 +83,32 @@ mod tests {
     use super::*;
 
     fn events() -> Vec<Envelope<'static>> {
-        let event = |index, kind, record: &'static str| Envelope { index, time: "T", kind, record: record.as_bytes() };
-        vec![event(0, "function", r#"{"message":"AAAABBBB"}"#), event(1, "platform.runtimeDone", r#"{"requestId":"x"}"#)]
+        let event = |index, kind, record: &'static str| Envelope {
+            index,
+            time: "T",
+            kind,
+            record: record.as_bytes(),
+        };
+        vec![
+            event(0, "function", r#"{"message":"AAAABBBB"}"#),
+            event(1, "platform.runtimeDone", r#"{"requestId":"x"}"#),
+        ]
     }
 
     fn texts(cut: Option<Cut>) -> Vec<String> {
-        bodies(&events(), cut).into_iter().map(|body| String::from_utf8(body.bytes).unwrap()).collect()
+        bodies(&events(), cut)
+            .into_iter()
+            .map(|body| String::from_utf8(body.bytes).unwrap())
+            .collect()
     }
 
     #[test]
     fn whole_events_are_one_array() {
         let body = &texts(None)[0];
-        assert_eq!(serde_json::from_str::<serde_json::Value>(body).unwrap().as_array().unwrap().len(), 2);
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(body).unwrap().as_array().unwrap().len(),
+            2
+        );
     }
 
     #[test]
@@ -117,7 +136,8 @@ mod tests {
                 )
             ]
         );
-        let completes: Vec<_> = bodies(&events(), cut).into_iter().map(|body| body.completes).collect();
+        let completes: Vec<_> =
+            bodies(&events(), cut).into_iter().map(|body| body.completes).collect();
         assert_eq!(completes, [vec![], vec![0, 1]]);
     }
 }

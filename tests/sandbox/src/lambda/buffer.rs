@@ -44,7 +44,13 @@ pub(crate) enum Due {
 
 impl Buffer {
     pub(crate) fn new(room: usize) -> Self {
-        Self { waiting: VecDeque::new(), bytes: 0, room, urgent: false, dropped: Dropped::default() }
+        Self {
+            waiting: VecDeque::new(),
+            bytes: 0,
+            room,
+            urgent: false,
+            dropped: Dropped::default(),
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -102,7 +108,8 @@ impl Buffer {
 mod tests {
     use super::*;
 
-    const TRIGGERS: Triggers = Triggers { items: 3, bytes: 100, timeout: Duration::from_millis(25) };
+    const TRIGGERS: Triggers =
+        Triggers { items: 3, bytes: 100, timeout: Duration::from_millis(25) };
 
     fn filled(sizes: &[usize], now: Instant) -> Buffer {
         let mut buffer = Buffer::new(1000);

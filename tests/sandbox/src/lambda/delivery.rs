@@ -20,10 +20,12 @@ pub(crate) fn run(shared: &Arc<Shared>) {
     while let Some(batch) = shared.batch() {
         let (delivery, events) = {
             let world = shared.look();
-            let events: Vec<SentEvent> = batch.iter().map(|index| world.telemetry.events[*index].clone()).collect();
+            let events: Vec<SentEvent> =
+                batch.iter().map(|index| world.telemetry.events[*index].clone()).collect();
             (world.delivery.clone(), events)
         };
-        let kept = |event: &&SentEvent| delivery.lost_type.as_ref().is_none_or(|lost| *lost != event.kind);
+        let kept =
+            |event: &&SentEvent| delivery.lost_type.as_ref().is_none_or(|lost| *lost != event.kind);
         let envelopes: Vec<Envelope<'_>> = events.iter().filter(kept).map(envelope).collect();
         if envelopes.is_empty() {
             shared.change(|world| world.telemetry.posting = false);
@@ -53,13 +55,19 @@ fn deliver(shared: &Shared, client: &mut Client, body: &Body) -> bool {
         }
         let (delivery, target, generation) = {
             let world = shared.look();
-            let target = world.telemetry.subscription.as_ref().map(|taken| (taken.port, taken.path.clone()));
+            let target =
+                world.telemetry.subscription.as_ref().map(|taken| (taken.port, taken.path.clone()));
             (world.delivery.clone(), target, world.generation)
         };
         let Some((port, path)) = target else { return false };
-        shared.change(|world| body.completes.iter().for_each(|index| world.telemetry.events[*index].offered += 1));
+        shared.change(|world| {
+            body.completes.iter().for_each(|index| world.telemetry.events[*index].offered += 1)
+        });
         let path = delivery.path.clone().unwrap_or(path);
-        let taken = matches!(client.post(port, &path, &body.bytes, body.completes.len(), &delivery), Ok(200..=299));
+        let taken = matches!(
+            client.post(port, &path, &body.bytes, body.completes.len(), &delivery),
+            Ok(200..=299)
+        );
         if taken {
             let now = Instant::now();
             shared.change(|world| {
@@ -103,7 +111,14 @@ impl Client {
     }
 
     /// One POST and its status.
-    pub(crate) fn post(&mut self, port: u16, path: &str, body: &[u8], events: usize, delivery: &Delivery) -> io::Result<u16> {
+    pub(crate) fn post(
+        &mut self,
+        port: u16,
+        path: &str,
+        body: &[u8],
+        events: usize,
+        delivery: &Delivery,
+    ) -> io::Result<u16> {
         let at = Instant::now();
         if port != self.port {
             self.connections.clear();
@@ -115,11 +130,19 @@ impl Client {
         let result = self.attempt(kept, path, body, delivery);
         let took = at.elapsed();
         let outcome = result.as_ref().map(|status| *status).map_err(ToString::to_string);
-        self.shared.change(|world| world.posts.push(Post { at, took, bytes: body.len(), events, result: outcome }));
+        self.shared.change(|world| {
+            world.posts.push(Post { at, took, bytes: body.len(), events, result: outcome })
+        });
         result
     }
 
-    fn attempt(&mut self, kept: Option<Wire<Patient>>, path: &str, body: &[u8], delivery: &Delivery) -> io::Result<u16> {
+    fn attempt(
+        &mut self,
+        kept: Option<Wire<Patient>>,
+        path: &str,
+        body: &[u8],
+        delivery: &Delivery,
+    ) -> io::Result<u16> {
         // A connection that the listener has closed meanwhile is not tried.
         let mut wire = match kept.filter(|wire| !hung_up(&wire.stream.socket, Duration::ZERO)) {
             Some(wire) => wire,
@@ -154,7 +177,8 @@ impl Client {
             None => send(&mut wire, body, delivery)?,
             Some(size) => {
                 for chunk in body.chunks(size.max(1)) {
-                    let framed = [format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat();
+                    let framed =
+                        [format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat();
                     send(&mut wire, &framed, delivery)?;
                 }
                 send(&mut wire, b"0\r\n\r\n", delivery)?;
@@ -212,7 +236,12 @@ impl Patient {
         loop {
             let begun = Instant::now();
             match attempt(&self.socket) {
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+                    ) =>
+                {
                     let (frozen, stopped) = {
                         let world = self.shared.look();
                         (world.frozen, world.stopped)

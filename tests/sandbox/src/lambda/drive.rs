@@ -7,7 +7,10 @@ use super::events::{self, Call, Ending, quoted};
 use super::invocation::{Outcome, Record, Step};
 use super::process::{Process, Stats};
 use super::registry::Registry;
-use super::{Exit, Expected, Failure, InitReport, Invocation, InvokeReport, Lambda, LambdaError, ShutdownReport};
+use super::{
+    Exit, Expected, Failure, InitReport, Invocation, InvokeReport, Lambda, LambdaError,
+    ShutdownReport,
+};
 use crate::clock::iso_millis;
 use crate::wait::lock;
 
@@ -61,7 +64,8 @@ impl Lambda {
     }
 
     fn error(&self, kind: Failure) -> LambdaError {
-        let mut output: Vec<String> = self.output().into_iter().rev().take(20).map(|line| line.text).collect();
+        let mut output: Vec<String> =
+            self.output().into_iter().rev().take(20).map(|line| line.text).collect();
         output.reverse();
         LambdaError { kind, output }
     }
@@ -98,7 +102,8 @@ impl Lambda {
         self.shared.emit("platform.initStart", identity.init_start(phase), Expected::Absent);
         let begun = Instant::now();
         let until = begun + self.init_limit(phase);
-        let process = Process::start(&self.shared, self.directory.path(), &self.extra_environment());
+        let process =
+            Process::start(&self.shared, self.directory.path(), &self.extra_environment());
         let process = process.map_err(|error| self.error(Failure::Launch(error.to_string())))?;
         {
             let mut driver = self.driver();
@@ -107,7 +112,9 @@ impl Lambda {
         }
         // The runtime is not even started before every extension has registered.
         self.await_init(until, phase, |world| world.registry.external().is_some())?;
-        self.shared.wait(Some((Instant::now() + setup.init_work).min(until)), |world| world.exit.map(|_| ()));
+        self.shared.wait(Some((Instant::now() + setup.init_work).min(until)), |world| {
+            world.exit.map(|_| ())
+        });
         let lines = setup.init_lines.iter().map(|line| Record::Text(line.clone()));
         lines.for_each(|line| self.print("function", line, None));
         if identity.managed {
@@ -121,8 +128,14 @@ impl Lambda {
         self.finish_init(phase, begun.elapsed());
         let stats = self.driver().measure();
         let world = self.shared.look();
-        let calls: Vec<_> = world.calls.iter().filter(|call| call.generation == generation).cloned().collect();
-        let at = |path: &str| calls.iter().find(|call| call.path.ends_with(path)).map_or(Duration::ZERO, |call| call.at);
+        let calls: Vec<_> =
+            world.calls.iter().filter(|call| call.generation == generation).cloned().collect();
+        let at = |path: &str| {
+            calls
+                .iter()
+                .find(|call| call.path.ends_with(path))
+                .map_or(Duration::ZERO, |call| call.at)
+        };
         let (first_next, registered) = (at("/event/next"), at("/register"));
         Ok(InitReport { first_next, registered, calls, stats, phase })
     }
@@ -130,7 +143,11 @@ impl Lambda {
     /// A suppressed init may have to be done within the function's time-out.
     fn init_limit(&self, phase: &str) -> Duration {
         let setup = &self.shared.setup;
-        if phase == "invoke" && setup.leeway.suppressed_init_counts { setup.init_limit.min(setup.timeout) } else { setup.init_limit }
+        if phase == "invoke" && setup.leeway.suppressed_init_counts {
+            setup.init_limit.min(setup.timeout)
+        } else {
+            setup.init_limit
+        }
     }
 
     fn emit_init_done(&self, phase: &str, ending: &Ending) {
@@ -157,7 +174,12 @@ impl Lambda {
     }
 
     /// Waits for a step of init.
-    fn await_init(&self, until: Instant, phase: &str, reached: impl Fn(&super::world::World) -> bool) -> Result<(), LambdaError> {
+    fn await_init(
+        &self,
+        until: Instant,
+        phase: &str,
+        reached: impl Fn(&super::world::World) -> bool,
+    ) -> Result<(), LambdaError> {
         let result = self.shared.wait(Some(until), |world| match (&world.failure, world.exit) {
             (Some((kind, reason)), _) => Some(Err(Failure::Reported(kind, reason.clone(), None))),
             (None, Some(exit)) => Some(Err(Failure::Crash(exit))),
@@ -165,14 +187,18 @@ impl Lambda {
         });
         let failure = match result {
             Some(Ok(())) => return Ok(()),
-            Some(Err(Failure::Reported(kind, reason, _))) => Failure::Reported(kind, reason, self.await_exit(GRACE)),
+            Some(Err(Failure::Reported(kind, reason, _))) => {
+                Failure::Reported(kind, reason, self.await_exit(GRACE))
+            }
             Some(Err(failure)) => failure,
             None => {
                 let ending = Ending { status: "timeout", error_type: None };
                 let identity = &self.shared.setup.identity;
                 let record = identity.init_report(phase, &ending, self.init_limit(phase));
                 self.shared.emit("platform.initReport", record, Expected::Absent);
-                Failure::InitTimeout(self.shared.look().calls.iter().map(super::ApiCall::line).collect())
+                Failure::InitTimeout(
+                    self.shared.look().calls.iter().map(super::ApiCall::line).collect(),
+                )
             }
         };
         Err(self.error(failure))
@@ -223,7 +249,8 @@ impl Lambda {
         let _turn = lock(&self.turn);
         let begun = Instant::now();
         let init = if self.driver().process.is_none() { Some(self.init_in_turn()?) } else { None };
-        let counts = self.shared.setup.leeway.suppressed_init_counts && init.as_ref().is_some_and(|init| init.phase == "invoke");
+        let counts = self.shared.setup.leeway.suppressed_init_counts
+            && init.as_ref().is_some_and(|init| init.phase == "invoke");
         let used = if counts { begun.elapsed() } else { Duration::ZERO };
         let exit = self.shared.look().exit;
         if let Some(exit) = exit {
@@ -246,15 +273,24 @@ impl Lambda {
     }
 
     /// `used` is what an init before it has taken of its time-out.
-    fn invoke_in_turn(&self, invocation: Invocation, used: Duration) -> Result<InvokeReport, LambdaError> {
+    fn invoke_in_turn(
+        &self,
+        invocation: Invocation,
+        used: Duration,
+    ) -> Result<InvokeReport, LambdaError> {
         let setup = &self.shared.setup;
-        let call = Call { request_id: invocation.request_id.clone(), tracing: invocation.tracing.clone(), tenant: invocation.tenant.clone() };
+        let call = Call {
+            request_id: invocation.request_id.clone(),
+            tracing: invocation.tracing.clone(),
+            tenant: invocation.tenant.clone(),
+        };
         let own = Expected::Is(call.request_id.clone());
         let started = Instant::now();
         let limit = invocation.timeout.unwrap_or(setup.timeout).saturating_sub(used);
         let deadline = started + limit;
         let deadline_ms = setup.leeway.deadline_ms(limit);
-        let start_time = self.shared.emit("platform.start", call.start(&setup.identity), own.clone());
+        let start_time =
+            self.shared.emit("platform.start", call.start(&setup.identity), own.clone());
         let before = self.shared.change(|world| {
             world.current = Some(call.request_id.clone());
             if world.registry.wants("INVOKE") {
@@ -275,12 +311,18 @@ impl Lambda {
         let done = Instant::now();
         let record = call.runtime_done(&ending, &start_time, done - started);
         let mut late = Vec::new();
-        match setup.leeway.runtime_done_of_crash.filter(|_| matches!(outcome, Outcome::Crash | Outcome::OutOfMemory)) {
+        match setup
+            .leeway
+            .runtime_done_of_crash
+            .filter(|_| matches!(outcome, Outcome::Crash | Outcome::OutOfMemory))
+        {
             None => {
                 self.shared.emit("platform.runtimeDone", record, own.clone());
             }
             Some(None) => {}
-            Some(Some(after)) => late.push(Late { after, kind: "platform.runtimeDone", record, own: own.clone() }),
+            Some(Some(after)) => {
+                late.push(Late { after, kind: "platform.runtimeDone", record, own: own.clone() })
+            }
         }
         self.shared.change(|world| world.current = None);
         let mut report = InvokeReport {
@@ -306,13 +348,20 @@ impl Lambda {
     }
 
     /// Waits for the extension's `next`, if it is asked to call it.
-    fn await_next(&self, report: &mut InvokeReport, before: usize, deadline: Instant) -> Result<(), LambdaError> {
+    fn await_next(
+        &self,
+        report: &mut InvokeReport,
+        before: usize,
+        deadline: Instant,
+    ) -> Result<(), LambdaError> {
         if !self.shared.look().registry.wants("INVOKE") {
             return Ok(());
         }
         let found = self.shared.wait(Some(deadline), |world| match world.exit {
             Some(exit) => Some(Err(exit)),
-            None => world.nexts.get(before).filter(|_| world.outbox.is_none()).map(|next| Ok(*next)),
+            None => {
+                world.nexts.get(before).filter(|_| world.outbox.is_none()).map(|next| Ok(*next))
+            }
         });
         match found {
             Some(Ok(next)) => {
@@ -386,13 +435,16 @@ impl Lambda {
             }
         });
         for event in late {
-            self.shared.wait(Some((begun + event.after).min(until)), |world| world.exit.map(|_| ()));
+            self.shared
+                .wait(Some((begun + event.after).min(until)), |world| world.exit.map(|_| ()));
             self.shared.emit(event.kind, event.record, event.own);
         }
         let mut exit = None;
         while exit.is_none() && Instant::now() < until {
             self.driver().measure();
-            exit = self.await_exit(Duration::from_millis(20).min(until.saturating_duration_since(Instant::now())));
+            exit = self.await_exit(
+                Duration::from_millis(20).min(until.saturating_duration_since(Instant::now())),
+            );
         }
         let deadline_met = exit.is_some();
         if exit.is_none() {
@@ -463,7 +515,8 @@ impl Lambda {
             Record::Raw(bytes) => bytes,
             Record::Text(line) if setup.json_logs => {
                 let time = iso_millis(SystemTime::now());
-                format!(r#"{{"timestamp":"{time}","level":"INFO","message":{}}}"#, quoted(&line)).into_bytes()
+                format!(r#"{{"timestamp":"{time}","level":"INFO","message":{}}}"#, quoted(&line))
+                    .into_bytes()
             }
             Record::Text(line) => quoted(&line).into_bytes(),
         };
@@ -480,7 +533,8 @@ impl Lambda {
             if absent { Some(self.init_in_turn()?) } else { None }
         };
         let setup = &self.shared.setup;
-        let (request_id, tracing, tenant) = (invocation.request_id.clone(), invocation.tracing.clone(), invocation.tenant.clone());
+        let (request_id, tracing, tenant) =
+            (invocation.request_id.clone(), invocation.tracing.clone(), invocation.tenant.clone());
         let call = Call { request_id: request_id.clone(), tracing, tenant };
         let own = Expected::Is(request_id.clone());
         let started = Instant::now();
@@ -492,7 +546,8 @@ impl Lambda {
             (Worked::Done, outcome) => ending(outcome),
         };
         let done = Instant::now();
-        let record = call.report(&setup.identity, &ending, &time, done - started, Duration::ZERO, None);
+        let record =
+            call.report(&setup.identity, &ending, &time, done - started, Duration::ZERO, None);
         self.shared.emit("platform.report", record, own);
         Ok(InvokeReport {
             request_id,
@@ -524,7 +579,11 @@ fn ending(outcome: Outcome) -> Ending {
 pub(super) fn expected(kind: &str, record: &[u8], running: Option<&str>) -> Expected {
     let own = serde_json::from_slice::<serde_json::Value>(record).ok();
     let is_log = matches!(kind, "function" | "extension");
-    if let Some(id) = own.as_ref().and_then(|record| record.get("requestId")).filter(|_| !is_log || running.is_none()) {
+    if let Some(id) = own
+        .as_ref()
+        .and_then(|record| record.get("requestId"))
+        .filter(|_| !is_log || running.is_none())
+    {
         return id.as_str().map_or(Expected::Any, |id| Expected::Is(id.to_owned()));
     }
     match running {

@@ -55,7 +55,11 @@ impl Call {
     fn tail(&self) -> String {
         let mut tail = String::new();
         if let Some(value) = &self.tracing {
-            let _ = write!(tail, r#","tracing":{{"spanId":"54565fb41ac79632","type":"X-Amzn-Trace-Id","value":{}}}"#, quoted(value));
+            let _ = write!(
+                tail,
+                r#","tracing":{{"spanId":"54565fb41ac79632","type":"X-Amzn-Trace-Id","value":{}}}"#,
+                quoted(value)
+            );
         }
         if let Some(tenant) = &self.tenant {
             let _ = write!(tail, r#","tenantId":{}"#, quoted(tenant));
@@ -71,7 +75,11 @@ impl Call {
             quoted(arn)
         );
         if let Some(value) = &self.tracing {
-            let _ = write!(event, r#","tracing":{{"type":"X-Amzn-Trace-Id","value":{}}}"#, quoted(value));
+            let _ = write!(
+                event,
+                r#","tracing":{{"type":"X-Amzn-Trace-Id","value":{}}}"#,
+                quoted(value)
+            );
         }
         event + "}"
     }
@@ -128,7 +136,8 @@ impl Call {
         }
         let billed = (took + init.unwrap_or_default()).as_micros().div_ceil(1000);
         let memory = identity.memory_mb;
-        let init = init.map_or(String::new(), |init| format!(r#","initDurationMs":{}"#, millis(init)));
+        let init =
+            init.map_or(String::new(), |init| format!(r#","initDurationMs":{}"#, millis(init)));
         format!(
             r#"{{"requestId":{id},"metrics":{{"durationMs":{},"billedDurationMs":{billed},"memorySizeMB":{memory},"maxMemoryUsedMB":67{init}}},"spans":[{{"name":"extensionOverhead","start":"{start}","durationMs":{}}}],{}{tail}}}"#,
             millis(took),
@@ -151,7 +160,11 @@ impl Identity {
     }
 
     pub(crate) fn init_runtime_done(&self, phase: &str, ending: &Ending) -> String {
-        format!(r#"{{"initializationType":"{}","phase":"{phase}",{}}}"#, self.initialization, ending.json())
+        format!(
+            r#"{{"initializationType":"{}","phase":"{phase}",{}}}"#,
+            self.initialization,
+            ending.json()
+        )
     }
 
     pub(crate) fn init_report(&self, phase: &str, ending: &Ending, took: Duration) -> String {
@@ -164,15 +177,25 @@ impl Identity {
     }
 }
 
-pub(crate) fn extension(name: &str, state: &str, events: &[String], error_type: Option<&str>) -> String {
+pub(crate) fn extension(
+    name: &str,
+    state: &str,
+    events: &[String],
+    error_type: Option<&str>,
+) -> String {
     let events = serde_json::Value::from(events.to_vec());
-    let error = error_type.map_or(String::new(), |kind| format!(r#","errorType":{}"#, quoted(kind)));
+    let error =
+        error_type.map_or(String::new(), |kind| format!(r#","errorType":{}"#, quoted(kind)));
     format!(r#"{{"name":{},"state":"{state}","events":{events}{error}}}"#, quoted(name))
 }
 
 pub(crate) fn subscribed(name: &str, again: bool, types: &[String]) -> String {
     let state = if again { "Already subscribed" } else { "Subscribed" };
-    format!(r#"{{"name":{},"state":"{state}","types":{}}}"#, quoted(name), serde_json::Value::from(types.to_vec()))
+    format!(
+        r#"{{"name":{},"state":"{state}","types":{}}}"#,
+        quoted(name),
+        serde_json::Value::from(types.to_vec())
+    )
 }
 
 pub(crate) fn logs_dropped(records: usize, bytes: usize) -> String {
@@ -183,7 +206,10 @@ pub(crate) fn logs_dropped(records: usize, bytes: usize) -> String {
 
 /// The answer to `next` at the end.
 pub(crate) fn shutdown(reason: &str, deadline_ms: i64) -> String {
-    format!(r#"{{"eventType":"SHUTDOWN","deadlineMs":{deadline_ms},"shutdownReason":{}}}"#, quoted(reason))
+    format!(
+        r#"{{"eventType":"SHUTDOWN","deadlineMs":{deadline_ms},"shutdownReason":{}}}"#,
+        quoted(reason)
+    )
 }
 
 #[cfg(test)]
@@ -208,7 +234,10 @@ mod tests {
     fn every_shape_is_json() {
         let call = Call {
             request_id: "6d68ca91-49c9-448d-89b8-7ca3e6dc66aa".to_owned(),
-            tracing: Some("Root=1-62e900b2-710d76f009d6e7785905449a;Parent=0efbd19962d95b05;Sampled=1".to_owned()),
+            tracing: Some(
+                "Root=1-62e900b2-710d76f009d6e7785905449a;Parent=0efbd19962d95b05;Sampled=1"
+                    .to_owned(),
+            ),
             tenant: Some("blue".to_owned()),
         };
         let here = identity(false);
@@ -230,7 +259,8 @@ mod tests {
             call.report(&here, &Ending::SUCCESS, "T", took, took, Some(took)),
             call.report(&identity(true), &Ending::SUCCESS, "T", took, took, None),
         ];
-        let read: Vec<Value> = texts.iter().map(|text| serde_json::from_str(text).expect(text)).collect();
+        let read: Vec<Value> =
+            texts.iter().map(|text| serde_json::from_str(text).expect(text)).collect();
         assert_eq!(read[10]["metrics"]["durationMs"], 11.185);
         assert_eq!(read[12]["metrics"]["billedDurationMs"], 23);
         assert_eq!(read[13]["metrics"].as_object().unwrap().len(), 1);

@@ -36,24 +36,38 @@ impl Lambda {
     ///
     /// # Errors
     /// When there is no subscription, or a POST fails.
-    pub fn flood(&self, batches: usize, events: usize, event_bytes: usize) -> io::Result<FloodReport> {
+    pub fn flood(
+        &self,
+        batches: usize,
+        events: usize,
+        event_bytes: usize,
+    ) -> io::Result<FloodReport> {
         let subscription = self.subscription().ok_or_else(|| io::Error::other("not subscribed"))?;
         let mut client = Client::new(Arc::clone(&self.shared));
         let (mut body, places) = template(events, event_bytes);
         let delivery = Delivery::default();
         let cpu = self.stats().cpu;
         let begun = Instant::now();
-        let mut report = FloodReport { events: 0, bytes: 0, took: Duration::ZERO, slowest: Duration::ZERO, refused: 0, cpu: Duration::ZERO };
+        let mut report = FloodReport {
+            events: 0,
+            bytes: 0,
+            took: Duration::ZERO,
+            slowest: Duration::ZERO,
+            refused: 0,
+            cpu: Duration::ZERO,
+        };
         for _ in 0..batches {
             let first = self.shared.change(|world| {
                 world.flooded += events;
                 world.flooded - events
             });
             for (index, place) in places.iter().enumerate() {
-                body[*place..*place + DIGITS].copy_from_slice(format!("{:0DIGITS$}", first + index).as_bytes());
+                body[*place..*place + DIGITS]
+                    .copy_from_slice(format!("{:0DIGITS$}", first + index).as_bytes());
             }
             let asked = Instant::now();
-            let status = client.post(subscription.port, &subscription.path, &body, events, &delivery)?;
+            let status =
+                client.post(subscription.port, &subscription.path, &body, events, &delivery)?;
             report.slowest = report.slowest.max(asked.elapsed());
             report.bytes += body.len();
             if status == 200 { report.events += events } else { report.refused += 1 }

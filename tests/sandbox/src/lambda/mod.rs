@@ -32,7 +32,8 @@ pub use process::Stats;
 pub use setup::{LambdaBuilder, SETTING_PREFIX};
 pub use subscription::Subscription;
 pub use types::{
-    ApiCall, Delivery, Exit, Expected, Failure, InitReport, InvokeReport, LambdaError, NextCall, OutputLine, Post, SentEvent, ShutdownReport,
+    ApiCall, Delivery, Exit, Expected, Failure, InitReport, InvokeReport, LambdaError, NextCall,
+    OutputLine, Post, SentEvent, ShutdownReport,
 };
 
 use crate::server::{Port, Server};
@@ -64,7 +65,8 @@ impl Lambda {
 
     fn from_setup(setup: Setup) -> Self {
         let shared = Shared::new(setup);
-        let server = Server::start(Arc::new(Api(Arc::clone(&shared)))).expect("a port of 127.0.0.1 is free");
+        let server =
+            Server::start(Arc::new(Api(Arc::clone(&shared)))).expect("a port of 127.0.0.1 is free");
         let directory = TempDir::new().expect("a temporary directory can be made");
         std::fs::create_dir(directory.path().join("tmp")).expect("a fresh directory is empty");
         let telemetry = Arc::clone(&shared);
@@ -85,11 +87,20 @@ impl Lambda {
 
     /// Variables that depend on what the machine had free; what the caller set wins.
     fn extra_environment(&self) -> Vec<(String, String)> {
-        let api = self.server.as_ref().map(|server| server.address().to_string()).unwrap_or_default();
+        let api =
+            self.server.as_ref().map(|server| server.address().to_string()).unwrap_or_default();
         let port = format!("{SETTING_PREFIX}PORT");
         let known = |name: &str| self.shared.setup.environment.iter().any(|(key, _)| key == name);
-        let tmp = self.shared.setup.tmp_variable.clone().map(|name| (name, self.tmp().to_string_lossy().into_owned()));
-        let all = [("AWS_LAMBDA_RUNTIME_API".to_owned(), api), (port, self.listener.number.to_string())].into_iter().chain(tmp);
+        let tmp = self
+            .shared
+            .setup
+            .tmp_variable
+            .clone()
+            .map(|name| (name, self.tmp().to_string_lossy().into_owned()));
+        let all =
+            [("AWS_LAMBDA_RUNTIME_API".to_owned(), api), (port, self.listener.number.to_string())]
+                .into_iter()
+                .chain(tmp);
         all.filter(|(name, _)| !known(name)).collect()
     }
 
@@ -105,13 +116,20 @@ impl Lambda {
         };
         if !running {
             let exit = Exit { at: Instant::now(), code: Some(0), signal: None };
-            return ShutdownReport { exit, took: Duration::ZERO, deadline_met: true, stats: Stats::default() };
+            return ShutdownReport {
+                exit,
+                took: Duration::ZERO,
+                deadline_met: true,
+                stats: Stats::default(),
+            };
         }
         if self.shared.setup.identity.managed {
             // There, what is buffered goes out before the extensions are told.
             self.shared.change(|world| world.telemetry.flush());
             let until = Instant::now() + Duration::from_secs(1);
-            self.shared.wait(Some(until), |world| (world.telemetry.idle() || world.exit.is_some()).then_some(()));
+            self.shared.wait(Some(until), |world| {
+                (world.telemetry.idle() || world.exit.is_some()).then_some(())
+            });
         }
         self.end_process(reason, Vec::new())
     }
@@ -132,7 +150,9 @@ impl Lambda {
 
     /// Waits until all telemetry generated so far has been handed over, or the limit is over; says which.
     pub fn drain(&self, limit: Duration) -> bool {
-        self.shared.wait(Some(Instant::now() + limit), |world| world.telemetry.idle().then_some(())).is_some()
+        self.shared
+            .wait(Some(Instant::now() + limit), |world| world.telemetry.idle().then_some(()))
+            .is_some()
     }
 
     /// Every event generated for the subscriber so far. Those with `handed > 0` are the extension's to deliver.

@@ -79,7 +79,9 @@ fn keep(shared: &Shared, line: &[u8], stderr: bool, generation: u32) {
 
 fn printed(world: &mut World, setup: &Setup, line: OutputLine) {
     let wanted = world.telemetry.subscription.as_ref();
-    if setup.feed_back && wanted.is_some_and(|wanted| wanted.types.iter().any(|name| name == "extension")) {
+    if setup.feed_back
+        && wanted.is_some_and(|wanted| wanted.types.iter().any(|name| name == "extension"))
+    {
         let time = iso_millis(SystemTime::now());
         world.emit("extension", events::quoted(&line.text).into_bytes(), Expected::Any, time);
     }

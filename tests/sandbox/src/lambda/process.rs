@@ -39,10 +39,16 @@ impl Stats {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         let number = |key: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(key));
-            line.and_then(|rest| rest.trim_matches([':', ' ', '\t', 'k', 'B']).parse().ok()).unwrap_or(0)
+            line.and_then(|rest| rest.trim_matches([':', ' ', '\t', 'k', 'B']).parse().ok())
+                .unwrap_or(0)
         };
         let cpu = cpu(pid).unwrap_or_default();
-        Self { resident_kib: number("VmRSS"), peak_kib: number("VmHWM"), threads: number("Threads"), cpu }
+        Self {
+            resident_kib: number("VmRSS"),
+            peak_kib: number("VmHWM"),
+            threads: number("Threads"),
+            cpu,
+        }
     }
 
     /// This, with what only an earlier look could see: a process that has ended has no memory any more.
@@ -70,7 +76,11 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts the extension of this generation; `directory` holds `extensions/`.
-    pub(crate) fn start(shared: &Arc<Shared>, directory: &Path, extra: &[(String, String)]) -> io::Result<Self> {
+    pub(crate) fn start(
+        shared: &Arc<Shared>,
+        directory: &Path,
+        extra: &[(String, String)],
+    ) -> io::Result<Self> {
         let setup = &shared.setup;
         let file = install(setup, directory)?;
         let (generation, mut child) = {
@@ -83,7 +93,10 @@ impl Process {
         };
         let pid = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
         let mut threads = Vec::new();
-        let ends = [(false, child.stdout.take().map(OwnedFd::from)), (true, child.stderr.take().map(OwnedFd::from))];
+        let ends = [
+            (false, child.stdout.take().map(OwnedFd::from)),
+            (true, child.stderr.take().map(OwnedFd::from)),
+        ];
         let mut pipes = Vec::new();
         for (stderr, end) in ends {
             let Some(pipe) = end.map(Pipe::new) else { continue };
@@ -220,7 +233,8 @@ fn spawn(command: &mut Command) -> io::Result<Child> {
 /// Notes the end of the process, and leaves it to be reaped.
 fn watch(shared: &Shared, pid: Pid, generation: u32) {
     let exit = loop {
-        let (code, signal) = match waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) {
+        let (code, signal) = match waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)
+        {
             Ok(WaitStatus::Exited(_, code)) => (Some(code), None),
             Ok(WaitStatus::Signaled(_, signal, _)) => (None, Some(signal as i32)),
             Ok(_) | Err(nix::errno::Errno::EINTR) => continue,

@@ -78,10 +78,17 @@ impl Registry {
         self.external().is_some_and(|extension| extension.events.iter().any(|name| name == event))
     }
 
-    pub(crate) fn register(&mut self, name: Option<&str>, body: &[u8], id: String) -> Result<&Extension, Refused> {
+    pub(crate) fn register(
+        &mut self,
+        name: Option<&str>,
+        body: &[u8],
+        id: String,
+    ) -> Result<&Extension, Refused> {
         let name = name.filter(|name| !name.is_empty());
-        let name = name.ok_or_else(|| refused("Extension.InvalidExtensionName", "Empty extension name"))?;
-        let body: Body = serde_json::from_slice(body).map_err(|_| refused("InvalidRequestFormat", "unexpected end of JSON input"))?;
+        let name =
+            name.ok_or_else(|| refused("Extension.InvalidExtensionName", "Empty extension name"))?;
+        let body: Body = serde_json::from_slice(body)
+            .map_err(|_| refused("InvalidRequestFormat", "unexpected end of JSON input"))?;
         if body.keys.is_some_and(|keys| !keys.is_empty()) {
             let text = "configurationKeys are deprecated; use environment variables instead";
             return Err(refused("InvalidRequestFormat", text));
@@ -90,12 +97,17 @@ impl Registry {
         let events = body.events.unwrap_or_default();
         self.allowed(external, &events)?;
         if let Some(known) = self.extensions.iter().find(|extension| extension.name == name) {
-            let text =
-                format!("State transition from {:?} to Registered failed for extension {name}. Error: State transition is not allowed", known.state);
+            let text = format!(
+                "State transition from {:?} to Registered failed for extension {name}. Error: State transition is not allowed",
+                known.state
+            );
             return Err(refused("Extension.InvalidExtensionState", text));
         }
         if self.closed {
-            return Err(refused("Extension.RegistrationClosed", "Extension registration closed already"));
+            return Err(refused(
+                "Extension.RegistrationClosed",
+                "Extension registration closed already",
+            ));
         }
         if self.extensions.len() >= EXTENSION_LIMIT {
             return Err(refused("Extension.TooManyExtensions", "Extension limit (10) reached"));
@@ -108,8 +120,12 @@ impl Registry {
     fn allowed(&self, external: bool, events: &[String]) -> Result<(), Refused> {
         for event in events {
             let problem = match event.as_str() {
-                _ if self.managed && !external => "No events allowed for internal extensions".to_owned(),
-                "SHUTDOWN" if !external => format!("{event}: ShutdownEventNotSupportedForInternalExtension"),
+                _ if self.managed && !external => {
+                    "No events allowed for internal extensions".to_owned()
+                }
+                "SHUTDOWN" if !external => {
+                    format!("{event}: ShutdownEventNotSupportedForInternalExtension")
+                }
                 "SHUTDOWN" => continue,
                 "INVOKE" if !self.managed => continue,
                 _ => format!("{event}: ErrorInvalidEventType"),
@@ -120,15 +136,26 @@ impl Registry {
     }
 
     /// Checks the identifier header of every other call. `unknown` begins the text for an id nobody has.
-    pub(crate) fn identify(&mut self, id: Option<&str>, short: bool) -> Result<&mut Extension, Refused> {
+    pub(crate) fn identify(
+        &mut self,
+        id: Option<&str>,
+        short: bool,
+    ) -> Result<&mut Extension, Refused> {
         let Some(id) = id.filter(|id| !id.is_empty()) else {
             let text = "Missing Lambda-Extension-Identifier header";
             return Err(refused("Extension.MissingExtensionIdentifier", text));
         };
         if uuid::Uuid::parse_str(id).is_err() {
-            return Err(refused("Extension.InvalidExtensionIdentifier", "Invalid Lambda-Extension-Identifier"));
+            return Err(refused(
+                "Extension.InvalidExtensionIdentifier",
+                "Invalid Lambda-Extension-Identifier",
+            ));
         }
-        let text = if short { "Unknown Lambda-Extension-Identifier".to_owned() } else { format!("Unknown extension {id}") };
+        let text = if short {
+            "Unknown Lambda-Extension-Identifier".to_owned()
+        } else {
+            format!("Unknown extension {id}")
+        };
         let found = self.extensions.iter_mut().find(|extension| extension.id == id);
         found.ok_or_else(|| refused("Extension.UnknownExtensionIdentifier", text))
     }
@@ -148,10 +175,18 @@ impl Registry {
     }
 
     /// `POST /init/error` and `POST /exit/error`. A repeat is no error.
-    pub(crate) fn fail(&mut self, id: Option<&str>, init: bool, error_type: Option<&str>) -> Result<(), Refused> {
+    pub(crate) fn fail(
+        &mut self,
+        id: Option<&str>,
+        init: bool,
+        error_type: Option<&str>,
+    ) -> Result<(), Refused> {
         let extension = self.identify(id, true)?;
         if error_type.is_none_or(str::is_empty) {
-            return Err(refused("Extension.MissingHeader", "Lambda-Extension-Function-Error-Type not found"));
+            return Err(refused(
+                "Extension.MissingHeader",
+                "Lambda-Extension-Function-Error-Type not found",
+            ));
         }
         let (state, from): (State, &[State]) = if init {
             (State::InitError, &[State::Registered, State::InitError])
@@ -168,8 +203,10 @@ impl Extension {
             self.state = to;
             return Ok(());
         }
-        let text =
-            format!("State transition from {:?} to {to:?} failed for extension {}. Error: State transition is not allowed", self.state, self.id);
+        let text = format!(
+            "State transition from {:?} to {to:?} failed for extension {}. Error: State transition is not allowed",
+            self.state, self.id
+        );
         Err(refused("Extension.InvalidExtensionState", text))
     }
 }
@@ -203,31 +240,51 @@ mod tests {
         registry.next(Some(ID)).unwrap();
         let (kind, text) = refusal(registry.next(Some(ID)));
         assert_eq!(kind, "Extension.InvalidExtensionState");
-        assert_eq!(text, format!("State transition from Ready to Ready failed for extension {ID}. Error: State transition is not allowed"));
+        assert_eq!(
+            text,
+            format!(
+                "State transition from Ready to Ready failed for extension {ID}. Error: State transition is not allowed"
+            )
+        );
     }
 
     #[test]
     fn registration_is_refused_in_aws_words() {
         let mut fresh = Registry::new("shipper", false);
-        let mut register = |name: Option<&str>, body: &[u8]| refusal(fresh.register(name, body, ID.to_owned()).map(|extension| extension.id.clone()));
+        let mut register = |name: Option<&str>, body: &[u8]| {
+            refusal(fresh.register(name, body, ID.to_owned()).map(|extension| extension.id.clone()))
+        };
         assert_eq!(register(None, BOTH).0, "Extension.InvalidExtensionName");
         assert_eq!(register(Some("shipper"), b"").0, "InvalidRequestFormat");
-        assert_eq!(register(Some("shipper"), br#"{"events":["FOO"]}"#).1, "FOO: ErrorInvalidEventType");
-        assert_eq!(register(Some("wrong-name"), BOTH).1, "SHUTDOWN: ShutdownEventNotSupportedForInternalExtension");
+        assert_eq!(
+            register(Some("shipper"), br#"{"events":["FOO"]}"#).1,
+            "FOO: ErrorInvalidEventType"
+        );
+        assert_eq!(
+            register(Some("wrong-name"), BOTH).1,
+            "SHUTDOWN: ShutdownEventNotSupportedForInternalExtension"
+        );
         let mut twice = registered();
         assert_eq!(
             refusal(twice.register(Some("shipper"), BOTH, ID.to_owned()).map(|_| ())).1,
             "State transition from Registered to Registered failed for extension shipper. Error: State transition is not allowed"
         );
         twice.close();
-        assert_eq!(refusal(twice.register(Some("late"), b"{}", ID.to_owned()).map(|_| ())).0, "Extension.RegistrationClosed");
+        assert_eq!(
+            refusal(twice.register(Some("late"), b"{}", ID.to_owned()).map(|_| ())).0,
+            "Extension.RegistrationClosed"
+        );
     }
 
     #[test]
     fn managed_instances_take_shutdown_only() {
         let mut managed = Registry::new("shipper", true);
-        let (kind, text) = refusal(managed.register(Some("shipper"), BOTH, ID.to_owned()).map(|_| ()));
-        assert_eq!((kind.as_str(), text.as_str()), ("Extension.InvalidEventType", "INVOKE: ErrorInvalidEventType"));
+        let (kind, text) =
+            refusal(managed.register(Some("shipper"), BOTH, ID.to_owned()).map(|_| ()));
+        assert_eq!(
+            (kind.as_str(), text.as_str()),
+            ("Extension.InvalidEventType", "INVOKE: ErrorInvalidEventType")
+        );
         managed.register(Some("shipper"), br#"{"events":["SHUTDOWN"]}"#, ID.to_owned()).unwrap();
     }
 
@@ -238,7 +295,10 @@ mod tests {
         assert_eq!(refusal(registry.next(Some("x"))).1, "Invalid Lambda-Extension-Identifier");
         let other = "00000000-0000-4000-8000-000000000000";
         assert_eq!(refusal(registry.next(Some(other))).1, format!("Unknown extension {other}"));
-        assert_eq!(refusal(registry.fail(Some(other), true, None)).1, "Unknown Lambda-Extension-Identifier");
+        assert_eq!(
+            refusal(registry.fail(Some(other), true, None)).1,
+            "Unknown Lambda-Extension-Identifier"
+        );
     }
 
     #[test]
@@ -251,7 +311,10 @@ mod tests {
 
         let mut running = registered();
         running.next(Some(ID)).unwrap();
-        assert_eq!(refusal(running.fail(Some(ID), true, Some("Extension.X"))).0, "Extension.InvalidExtensionState");
+        assert_eq!(
+            refusal(running.fail(Some(ID), true, Some("Extension.X"))).0,
+            "Extension.InvalidExtensionState"
+        );
         running.fail(Some(ID), false, Some("Extension.X")).unwrap();
     }
 }

@@ -40,7 +40,10 @@ impl Leeway {
     /// `deadlineMs` of something that ends in `left`.
     pub(crate) fn deadline_ms(&self, left: Duration) -> i64 {
         let absolute = if self.relative_deadlines { 0 } else { unix_millis(SystemTime::now()) };
-        (absolute + i64::try_from(left.as_millis()).unwrap_or(i64::MAX / 2) + self.deadline_offset_ms).max(0)
+        (absolute
+            + i64::try_from(left.as_millis()).unwrap_or(i64::MAX / 2)
+            + self.deadline_offset_ms)
+            .max(0)
     }
 }
 
@@ -126,7 +129,9 @@ impl LambdaBuilder {
         self.setup.in_flight = Some(kinesis.probe());
         self.credentials = Some(kinesis.credentials().clone());
         kinesis.region().clone_into(&mut self.region);
-        let mut this = self.env("AWS_ENDPOINT_URL_KINESIS", &kinesis.url()).setting("STREAM", kinesis.stream_name());
+        let mut this = self
+            .env("AWS_ENDPOINT_URL_KINESIS", &kinesis.url())
+            .setting("STREAM", kinesis.stream_name());
         if let Some(bundle) = kinesis.ca_bundle() {
             this = this.env("AWS_CA_BUNDLE", &bundle.to_string_lossy());
         }
@@ -413,8 +418,12 @@ impl LambdaBuilder {
         let id = uuid::Uuid::new_v4().simple();
         identity.log_stream = format!("{day}/{}[{}]{id}", identity.function, identity.version);
         if identity.arn.is_empty() {
-            let account = if self.setup.account.is_empty() { "012345678912" } else { &self.setup.account };
-            identity.arn = format!("arn:aws:lambda:{}:{account}:function:{}:live", self.region, identity.function);
+            let account =
+                if self.setup.account.is_empty() { "012345678912" } else { &self.setup.account };
+            identity.arn = format!(
+                "arn:aws:lambda:{}:{account}:function:{}:live",
+                self.region, identity.function
+            );
         }
         self.platform_environment();
         Lambda::from_setup(self.setup)
@@ -430,7 +439,10 @@ impl LambdaBuilder {
             ("AWS_LAMBDA_FUNCTION_VERSION", identity.version.clone()),
             ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", identity.memory_mb.to_string()),
             ("AWS_LAMBDA_INITIALIZATION_TYPE", identity.initialization.clone()),
-            ("AWS_LAMBDA_LOG_FORMAT", if self.setup.json_logs { "JSON" } else { "Text" }.to_owned()),
+            (
+                "AWS_LAMBDA_LOG_FORMAT",
+                if self.setup.json_logs { "JSON" } else { "Text" }.to_owned(),
+            ),
             ("TZ", ":UTC".to_owned()),
         ];
         if self.setup.json_logs {
@@ -439,7 +451,9 @@ impl LambdaBuilder {
         if let Some(credentials) = &self.credentials {
             platform.push(("AWS_ACCESS_KEY_ID", credentials.access_key_id.clone()));
             platform.push(("AWS_SECRET_ACCESS_KEY", credentials.secret_access_key.clone()));
-            platform.extend(credentials.session_token.clone().map(|token| ("AWS_SESSION_TOKEN", token)));
+            platform.extend(
+                credentials.session_token.clone().map(|token| ("AWS_SESSION_TOKEN", token)),
+            );
         }
         for (name, value) in platform {
             if !self.setup.environment.iter().any(|(key, _)| key == name) {

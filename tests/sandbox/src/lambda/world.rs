@@ -86,7 +86,11 @@ impl Shared {
     }
 
     /// Waits until `seek` finds something, or the limit is over, or the simulator stops.
-    pub(crate) fn wait<T>(&self, until: Option<Instant>, mut seek: impl FnMut(&mut World) -> Option<T>) -> Option<T> {
+    pub(crate) fn wait<T>(
+        &self,
+        until: Option<Instant>,
+        mut seek: impl FnMut(&mut World) -> Option<T>,
+    ) -> Option<T> {
         let mut world = lock(&self.world);
         loop {
             if let Some(found) = seek(&mut world) {
@@ -109,7 +113,12 @@ impl Shared {
     }
 
     /// Generates an event; returns its time.
-    pub(crate) fn emit(&self, kind: &str, record: impl Into<Vec<u8>>, request_id: Expected) -> String {
+    pub(crate) fn emit(
+        &self,
+        kind: &str,
+        record: impl Into<Vec<u8>>,
+        request_id: Expected,
+    ) -> String {
         let time = iso_millis(SystemTime::now());
         let record = record.into();
         self.change(|world| world.emit(kind, record, request_id, time.clone()));
@@ -128,7 +137,12 @@ impl Shared {
             let due = if moving { world.telemetry.due(now) } else { Due::Never };
             world = match due {
                 Due::Now => return Some(world.telemetry.take()),
-                Due::At(at) => self.changed.wait_timeout(world, at - now).unwrap_or_else(PoisonError::into_inner).0,
+                Due::At(at) => {
+                    self.changed
+                        .wait_timeout(world, at - now)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0
+                }
                 Due::Never => self.changed.wait(world).unwrap_or_else(PoisonError::into_inner),
             };
         }
@@ -170,7 +184,14 @@ pub(crate) struct Telemetry {
 
 impl Telemetry {
     fn new(room: usize) -> Self {
-        Self { events: Vec::new(), early: Vec::new(), subscription: None, buffer: Buffer::new(room), posting: false, dropped: 0 }
+        Self {
+            events: Vec::new(),
+            early: Vec::new(),
+            subscription: None,
+            buffer: Buffer::new(room),
+            posting: false,
+            dropped: 0,
+        }
     }
 
     fn triggers(&self) -> Triggers {
@@ -178,12 +199,17 @@ impl Telemetry {
         Triggers {
             items: subscription.map_or(usize::MAX, |subscription| subscription.max_items),
             bytes: subscription.map_or(usize::MAX, |subscription| subscription.max_bytes),
-            timeout: subscription.map_or(Duration::from_secs(1), |subscription| subscription.timeout),
+            timeout: subscription
+                .map_or(Duration::from_secs(1), |subscription| subscription.timeout),
         }
     }
 
     fn due(&self, now: Instant) -> Due {
-        if self.subscription.is_none() || self.posting { Due::Never } else { self.buffer.due(self.triggers(), now) }
+        if self.subscription.is_none() || self.posting {
+            Due::Never
+        } else {
+            self.buffer.due(self.triggers(), now)
+        }
     }
 
     fn take(&mut self) -> Vec<usize> {
@@ -223,7 +249,10 @@ impl Telemetry {
         if known && !subscription.types.iter().any(|name| name == category) {
             return;
         }
-        if subscription.schema == "2022-07-01" && category != "platform" && event.record.first() != Some(&b'"') {
+        if subscription.schema == "2022-07-01"
+            && category != "platform"
+            && event.record.first() != Some(&b'"')
+        {
             event.record = events::quoted(&String::from_utf8_lossy(&event.record)).into_bytes();
             event.request_id = Expected::Any;
         }
@@ -239,12 +268,21 @@ impl Telemetry {
     pub(crate) fn drop_batch(&mut self, batch: &[usize]) {
         let bytes = batch.iter().map(|index| self.events[*index].record.len()).sum();
         self.dropped += batch.len();
-        if self.events.last().is_some_and(|last| last.kind == LOGS_DROPPED && batch.contains(&last.number)) {
+        if self
+            .events
+            .last()
+            .is_some_and(|last| last.kind == LOGS_DROPPED && batch.contains(&last.number))
+        {
             // Nothing else is new: one report of it is enough.
             return;
         }
         let record = events::logs_dropped(batch.len(), bytes).into_bytes();
-        self.keep(SentEvent::new(LOGS_DROPPED.to_owned(), record, Expected::Any, iso_millis(SystemTime::now())));
+        self.keep(SentEvent::new(
+            LOGS_DROPPED.to_owned(),
+            record,
+            Expected::Any,
+            iso_millis(SystemTime::now()),
+        ));
     }
 
     /// Lists an event that goes another way than through the buffer.
