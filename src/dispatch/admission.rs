@@ -18,7 +18,7 @@ use super::printer::Printer;
 use super::spares::Spares;
 use super::spool::Spool;
 use crate::event::{Batch, Event};
-use crate::kinesis::batch::Request;
+use crate::kinesis::request::Request;
 use crate::ledger::Ledger;
 use crate::log;
 use crate::mailbox::Mailbox;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::charge::Charge;
 use super::message::Load;
-use crate::kinesis::batch::Request;
+use crate::kinesis::request::Request;
 
 /// Names a segment of the spool.
 pub type SegmentId = u64;

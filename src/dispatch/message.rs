@@ -8,7 +8,7 @@ use super::charge::Charge;
 use crate::clock::EpochMs;
 use crate::deadline::Deadline;
 use crate::event::Batch;
-use crate::kinesis::batch::Request;
+use crate::kinesis::request::Request;
 
 /// A moment by both clocks: the monotonic one may stand still in a freeze, the wall clock may jump.
 #[derive(Clone, Copy, Debug)]

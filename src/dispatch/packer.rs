@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::clock::EpochMs;
 use crate::config::{self, Config};
 use crate::event::Batch;
-use crate::kinesis::batch::{Added, Limits, Request};
-use crate::kinesis::record::Envelope;
+use crate::kinesis::line::Envelope;
+use crate::kinesis::request::{Added, Limits, Request};
 use crate::ledger::Ledger;
 use crate::sandbox::Sandbox;
 

@@ -14,9 +14,9 @@ use super::invocations::Phase;
 use super::message::Load;
 use super::policy;
 use crate::deadline::{Deadline, Limit};
-use crate::kinesis::batch::Request;
 use crate::kinesis::error::{Error, ErrorKind};
-use crate::kinesis::record::LEDGER_EVENT;
+use crate::kinesis::line::LEDGER_EVENT;
+use crate::kinesis::request::Request;
 use crate::kinesis::response::RecordOutcome;
 use crate::log::Level;
 

@@ -16,8 +16,8 @@ use super::core::View;
 use super::printer::Printer;
 use super::spool_file::{self, Head};
 use super::spool_index::{Entry, Index};
-use crate::kinesis::batch::{Limits, Request};
 use crate::kinesis::endpoint::Stream;
+use crate::kinesis::request::{Limits, Request};
 use crate::ledger::Ledger;
 use crate::log;
 

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use crate::kinesis::batch::{self, Limits, MAX_RECORDS, Request};
 use crate::kinesis::endpoint::Stream;
+use crate::kinesis::request::{self, Limits, MAX_RECORDS, Request};
 
 const MAGIC: &[u8] = b"kinesis-telemetry-extension spool 2\n";
 const HASH: usize = 32;
@@ -109,7 +109,7 @@ impl Head {
         let mut body = buffer(left);
         body.clear();
         file.take(limits.largest_body() as u64 + 1).read_to_end(&mut body)?;
-        if body.len() > limits.largest_body() || batch::hash(&body) != self.hash {
+        if body.len() > limits.largest_body() || request::hash(&body) != self.hash {
             return Err(damaged());
         }
         Request::restore(limits, body, &self.index, &self.hash).ok_or_else(damaged)

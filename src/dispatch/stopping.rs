@@ -11,9 +11,9 @@ use super::core::{Core, Oldest, Sent, Step, Tick, View};
 use super::message::{Load, Ticket};
 use super::sending::{MIN_TIME_LEFT, Scope, TRIES_AT_ONCE};
 use crate::deadline::Deadline;
-use crate::kinesis::batch::Request;
 use crate::kinesis::error::ErrorKind;
-use crate::kinesis::record::LEDGER_EVENT;
+use crate::kinesis::line::LEDGER_EVENT;
+use crate::kinesis::request::Request;
 use crate::kinesis::response::RecordOutcome;
 use crate::log::Level;
 

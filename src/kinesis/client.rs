@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Settings;
-use super::batch::Request;
 use super::clock_skew::ClockSkew;
 use super::error::{Error, ErrorKind, read_error};
 use super::http::{HttpClient, Response};
 use super::provider::CredentialsProvider;
+use super::request::Request;
 use super::response::{RecordOutcome, read_outcomes};
 use super::sign;
 pub use super::transport::InterruptHandle;

@@ -1,6 +1,5 @@
 //! Downstream: what Kinesis takes. Records, PutRecords requests, signatures, answers. Knows neither Lambda nor the queue.
 
-pub mod batch;
 pub mod client;
 pub mod clock_skew;
 pub mod credentials;
@@ -9,9 +8,10 @@ pub mod error;
 pub mod gzip;
 pub mod http;
 pub mod kpl;
+pub mod line;
 pub mod provider;
 pub mod proxy;
-pub mod record;
+pub mod request;
 pub mod response;
 pub mod sign;
 pub mod sts;

@@ -5,8 +5,8 @@ use std::fmt;
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::batch::MAX_RECORDS;
 use super::error::{Error, ErrorKind, classify_record, clean};
+use super::request::MAX_RECORDS;
 
 /// What became of one record.
 #[derive(Clone, Debug, PartialEq, Eq)]

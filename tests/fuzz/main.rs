@@ -20,7 +20,7 @@ use http::HeaderMap;
 use kinesis_telemetry_extension::config::{self, Types};
 use kinesis_telemetry_extension::event::{Batch, Event};
 use kinesis_telemetry_extension::kinesis::error::read_error;
-use kinesis_telemetry_extension::kinesis::record::Envelope;
+use kinesis_telemetry_extension::kinesis::line::Envelope;
 use kinesis_telemetry_extension::kinesis::response::read_outcomes;
 use kinesis_telemetry_extension::lambda::intake::Intake;
 use kinesis_telemetry_extension::sandbox::Sandbox;

@@ -6,15 +6,16 @@
     reason = "test code: a broken assumption should stop the test where it happens"
 )]
 
+mod architecture;
 mod check;
 mod circumstances;
 mod delivery;
 mod deployed;
 mod freeze;
 mod golden;
-mod house;
 mod lambda_variants;
 mod lifecycle;
+mod limits;
 mod listener;
 mod loss;
 mod matrix;
@@ -25,7 +26,6 @@ mod scale;
 mod secrets;
 mod settings;
 mod shutdown;
-mod walls;
 mod wire;
 
 use std::path::PathBuf;

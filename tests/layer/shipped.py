@@ -12,10 +12,10 @@ MACHINE = {"aarch64": "arm64", "amd64": "x86_64"}.get(platform.machine(), platfo
 QEMU = {"arm64": "qemu-aarch64-static", "x86_64": "qemu-x86_64-static"}
 # What another C library and its allocator could change: memory, files, threads, signals. scripts/test runs all tests with
 # the program that cargo makes for this machine.
-STATIC = ["walls::", "lifecycle::", "freeze::"]
+STATIC = ["limits::", "lifecycle::", "freeze::"]
 # What says nothing about a program under an emulator, and why.
 NOT_UNDER_QEMU = {
-    "house::": "looks at the sources",
+    "architecture::": "looks at the sources",
     "scale::": "looks at the README",
     "circumstances::": "times its faults to fractions of a second, and limits files by a shell, without the emulator",
     "lambda_variants::": "times its faults to fractions of a second",
@@ -23,8 +23,8 @@ NOT_UNDER_QEMU = {
     "panics::": "builds a program of its own, for this machine",
     "records::single_events_come_back": "long; lines_come_back sends the same 50,000 events",
     "records::aggregates_come_back": "long; lines_come_back sends the same 50,000 events",
-    "walls::memory_is_bounded": "would measure the emulator's memory",
-    "walls::running_out_of_file_descriptors": "starts the program through a shell, without the emulator",
+    "limits::memory_is_bounded": "would measure the emulator's memory",
+    "limits::running_out_of_file_descriptors": "starts the program through a shell, without the emulator",
     "freeze::next_sends_with_the_next_invocation": "counts single milliseconds",
     "freeze::adaptive_in_steady_traffic": "counts single milliseconds",
 }

@@ -2,8 +2,8 @@
 
 use kinesis_telemetry_extension::config::PartitionKey;
 use kinesis_telemetry_extension::dispatch::core::Sent;
-use kinesis_telemetry_extension::kinesis::batch::Request;
 use kinesis_telemetry_extension::kinesis::error::{Error, ErrorKind, classify_record};
+use kinesis_telemetry_extension::kinesis::request::Request;
 use kinesis_telemetry_extension::kinesis::response::RecordOutcome;
 
 use crate::plan::Mode;

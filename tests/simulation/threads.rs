@@ -11,8 +11,8 @@ use kinesis_telemetry_extension::dispatch::core::{Oldest, Outcome, Step};
 use kinesis_telemetry_extension::dispatch::message::{Load, Message, Signal};
 use kinesis_telemetry_extension::dispatch::spool_index::Entry;
 use kinesis_telemetry_extension::event::Batch;
-use kinesis_telemetry_extension::kinesis::batch::Request;
 use kinesis_telemetry_extension::kinesis::error::ErrorKind;
+use kinesis_telemetry_extension::kinesis::request::Request;
 use kinesis_telemetry_extension::kinesis::response::RecordOutcome;
 
 use crate::kinesis::{Verdict, interrupted};

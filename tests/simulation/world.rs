@@ -16,8 +16,8 @@ use kinesis_telemetry_extension::dispatch::spares::Spares;
 use kinesis_telemetry_extension::dispatch::spool_index::{Entry as IndexEntry, Index};
 use kinesis_telemetry_extension::dispatch::watchdog::{Question, Watchdog};
 use kinesis_telemetry_extension::event::{Batch, Event, Span};
-use kinesis_telemetry_extension::kinesis::batch::{Limits, Request};
 use kinesis_telemetry_extension::kinesis::endpoint::Stream;
+use kinesis_telemetry_extension::kinesis::request::{Limits, Request};
 use kinesis_telemetry_extension::ledger::Ledger;
 use kinesis_telemetry_extension::sandbox::Sandbox;
 

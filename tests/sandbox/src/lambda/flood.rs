@@ -1,4 +1,4 @@
-//! As many events as fast as possible, over one connection, for benches and for the walls of memory.
+//! As many events as fast as possible, over one connection, for benches and for the limits of memory.
 
 use std::io;
 use std::sync::Arc;

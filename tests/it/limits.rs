@@ -1,4 +1,4 @@
-//! Memory, floods, and the walls of the listener.
+//! Memory, floods, and the limits of the listener.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -1,0 +1,251 @@
+//! The settings table: every name, default, range and meaning once. `--help` prints it, and a test holds the README's table to it.
+
+use std::fmt;
+
+/// What every setting's name begins with.
+pub const PREFIX: &str = "KINESIS_TELEMETRY_";
+
+/// What a setting's value may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allowed {
+    /// A whole number from the first to the second.
+    Number(u64, u64),
+    /// A whole number from 1 to 65535, but not 9001, which is Lambda's own.
+    Port,
+    /// One of these words.
+    OneOf(&'static [&'static str]),
+    /// Some of these words, separated by commas.
+    AnyOf(&'static [&'static str]),
+    /// Free text; the string says what it must look like.
+    Text(&'static str),
+}
+
+impl fmt::Display for Allowed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Allowed::Number(min, max) => write!(f, "{min} to {max}"),
+            Allowed::Port => f.write_str("1 to 65535, not 9001"),
+            Allowed::OneOf(words) => f.write_str(&words.join(", ")),
+            Allowed::AnyOf(words) => write!(f, "any of {}", words.join(", ")),
+            Allowed::Text(shape) => f.write_str(shape),
+        }
+    }
+}
+
+/// One row of the settings table.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// The name without [`PREFIX`].
+    pub name: &'static str,
+    /// The value that an unset or empty variable has.
+    pub default: &'static str,
+    /// The values it may have.
+    pub allowed: Allowed,
+    /// What it is for, in one line.
+    pub meaning: &'static str,
+}
+
+const fn setting(
+    name: &'static str,
+    default: &'static str,
+    allowed: Allowed,
+    meaning: &'static str,
+) -> Setting {
+    Setting { name, default, allowed, meaning }
+}
+
+/// Every setting, in the order in which `--help` and the README show them.
+pub const SETTINGS: &[Setting] = &[
+    setting(
+        "STREAM",
+        "",
+        Allowed::Text("stream name or stream ARN; required"),
+        "where to; an ARN may be in another account, and its region wins over AWS_REGION",
+    ),
+    setting(
+        "TYPES",
+        "platform,function",
+        Allowed::AnyOf(&["platform", "function", "extension"]),
+        "what to subscribe to",
+    ),
+    setting(
+        "FLUSH",
+        "adaptive",
+        Allowed::OneOf(&["adaptive", "end", "next"]),
+        "when telemetry leaves the sandbox",
+    ),
+    setting(
+        "MAX_AGE_MS",
+        "10000",
+        Allowed::Number(100, 900_000),
+        "how old an event may get in the queue while invocations keep coming (Managed Instances: 1000)",
+    ),
+    setting(
+        "FLUSH_TIMEOUT_MS",
+        "3000",
+        Allowed::Number(50, 60_000),
+        "the most that one flush may hold an invocation",
+    ),
+    setting(
+        "QUEUE_BYTES",
+        "8388608",
+        Allowed::Number(1_048_576, 1_073_741_824),
+        "memory for events waiting to be sent",
+    ),
+    setting(
+        "RECORD",
+        "lines",
+        Allowed::OneOf(&["lines", "event", "kpl"]),
+        "how events are packed into Kinesis records",
+    ),
+    setting(
+        "RECORD_BYTES",
+        "1048576",
+        Allowed::Number(1024, 10_485_760),
+        "the largest Kinesis record, data and key; not above the stream's own limit",
+    ),
+    setting(
+        "PARTITION_KEY",
+        "sandbox",
+        Allowed::OneOf(&["sandbox", "random", "function", "request"]),
+        "what spreads records over shards",
+    ),
+    setting(
+        "COMPRESSION",
+        "none",
+        Allowed::OneOf(&["none", "gzip"]),
+        "of each Kinesis record's data; with kpl, of each event in it",
+    ),
+    setting(
+        "ENVELOPE",
+        "full",
+        Allowed::OneOf(&["full", "slim"]),
+        "what each event carries beside Lambda's three keys",
+    ),
+    setting(
+        "TAGS",
+        "",
+        Allowed::Text("key=value,key=value"),
+        "copied into every event (slim: into the sandbox event)",
+    ),
+    setting(
+        "ROLE_ARN",
+        "",
+        Allowed::Text("the ARN of an IAM role"),
+        "assumed through STS before writing",
+    ),
+    setting(
+        "EXTERNAL_ID",
+        "",
+        Allowed::Text("2 to 1224 letters, digits and _+=,.@:/-"),
+        "told to STS with ROLE_ARN, where that role's trust policy asks for it",
+    ),
+    setting(
+        "EXCLUDE",
+        "",
+        Allowed::Text("event types, comma-separated, `*` at the end of one"),
+        "events not to ship, such as platform.start,platform.init*",
+    ),
+    setting(
+        "MIN_LEVEL",
+        "",
+        Allowed::OneOf(&["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"]),
+        "ships a JSON log line only from this level up; lines that say no level always ship",
+    ),
+    setting(
+        "PORT",
+        "4243",
+        Allowed::Port,
+        "of the telemetry listener; fixed, so that a restarted sandbox is found again",
+    ),
+    setting(
+        "BUFFER_TIMEOUT_MS",
+        "25",
+        Allowed::Number(25, 30_000),
+        "asked of the Telemetry API: how long it may hold a batch back",
+    ),
+    setting(
+        "BUFFER_MAX_BYTES",
+        "1048576",
+        Allowed::Number(262_144, 1_048_576),
+        "asked of the Telemetry API: bytes in a batch",
+    ),
+    setting(
+        "BUFFER_MAX_ITEMS",
+        "10000",
+        Allowed::Number(1000, 10_000),
+        "asked of the Telemetry API: events in a batch",
+    ),
+    setting(
+        "SPOOL_BYTES",
+        "67108864",
+        Allowed::Number(0, 10_737_418_240),
+        "room under /tmp for events that memory cannot hold, or that a reset would lose; 0: none",
+    ),
+    setting(
+        "FALLBACK",
+        "none",
+        Allowed::OneOf(&["none", "log"]),
+        "log prints events that are lost for good to stdout, one JSON line each",
+    ),
+    setting(
+        "ON_ERROR",
+        "continue",
+        Allowed::OneOf(&["continue", "fail"]),
+        "on a bad setting or a failed start: idle, or fail the function's init",
+    ),
+    setting(
+        "METRICS",
+        "none",
+        Allowed::OneOf(&["none", "emf"]),
+        "emf prints one CloudWatch embedded-metric line at shutdown and every 5 minutes",
+    ),
+    setting(
+        "LOG_LEVEL",
+        "warn",
+        Allowed::OneOf(&["error", "warn", "info", "debug"]),
+        "of the extension's own lines on stderr",
+    ),
+];
+
+/// Variables that begin with our prefix and are no setting, such as a misspelt one.
+pub fn unknown(names: impl Iterator<Item = String>) -> Vec<String> {
+    let known = |name: &str| SETTINGS.iter().any(|s| s.name == name);
+    let mut unknown: Vec<String> =
+        names.filter(|name| name.strip_prefix(PREFIX).is_some_and(|rest| !known(rest))).collect();
+    unknown.sort();
+    unknown
+}
+
+/// What `--help` prints.
+#[must_use]
+pub fn help() -> String {
+    let head = concat!(
+        env!("CARGO_PKG_NAME"),
+        " ",
+        env!("CARGO_PKG_VERSION"),
+        "\n",
+        env!("CARGO_PKG_DESCRIPTION"),
+        "\n\nLambda starts it from a layer, with no argument. For people: --help, --version, and\n",
+        "--check, which tries the settings below with one record and says what is wrong.\n\n",
+        "Settings, as environment variables:\n"
+    );
+    SETTINGS.iter().fold(head.to_owned(), |text, s| {
+        let default = if s.default.is_empty() { "none" } else { s.default };
+        format!(
+            "{text}  {PREFIX}{}\n      {}\n      default: {default}; allowed: {}\n",
+            s.name, s.meaning, s.allowed
+        )
+    })
+}
+
+/// The settings as the README's table shows them.
+#[must_use]
+pub fn markdown() -> String {
+    let head = "| name | default | allowed | meaning |\n|---|---|---|---|\n".to_owned();
+    SETTINGS.iter().fold(head, |text, s| {
+        let default =
+            if s.default.is_empty() { "none".to_owned() } else { format!("`{}`", s.default) };
+        format!("{text}| `{}` | {default} | {} | {} |\n", s.name, s.allowed, s.meaning)
+    })
+}
