@@ -158,7 +158,12 @@ fn what(step: &str) -> &str {
 /// One small record, as the settings pack it.
 fn send(config: &Config, client: &mut Client, sandbox: Arc<Sandbox>) -> Result<(), Error> {
     let deadline = Deadline::after(Instant::now(), TIMEOUT, Limit::Check);
-    let mut packer = Packer::new(config, sandbox, Arc::new(Ledger::default()));
+    let mut packer = Packer::new(
+        &config.dispatch,
+        &config.kinesis.records,
+        sandbox,
+        Arc::new(Ledger::default()),
+    );
     let mut request = Request::new(packer.limits());
     packer.internal_event(&mut request, CHECK_EVENT, "{}", "check", epoch_ms(SystemTime::now()));
     let mut tries = 0;

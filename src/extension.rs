@@ -9,8 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::clock::{EpochMs, epoch_ms};
-use crate::config::Fallback;
-use crate::config::{Config, Types};
+use crate::config::Config;
 use crate::deadline::Deadline;
 use crate::dispatch::admission::Admission;
 use crate::dispatch::charge::Gauge;
@@ -23,7 +22,9 @@ use crate::dispatch::spares::Spares;
 use crate::dispatch::spool::Spool;
 use crate::dispatch::watchdog::{Question, Watchdog};
 use crate::kinesis::client::{Client, InterruptHandle};
+use crate::kinesis::line::Envelope;
 use crate::lambda::api::{Api, Function, Invoke, Registered, Subscription};
+use crate::lambda::filter::Types;
 use crate::lambda::listener::Listener;
 use crate::ledger::Ledger;
 use crate::log;
@@ -114,14 +115,21 @@ impl Extension {
             facts.region = Some(config.kinesis.endpoint.region().to_owned());
             facts.tags.clone_from(&config.tags);
         });
-        let gauge = Gauge::new(config.queue_bytes);
+        let gauge = Gauge::new(config.dispatch.queue_bytes);
         let spares = Arc::new(Spares::new(Arc::clone(&gauge)));
         let printer = Arc::new(Printer::default());
-        let packer = || Packer::new(config, Arc::clone(&sandbox), Arc::clone(&ledger));
-        let prints_lost = (config.fallback == Fallback::Log).then(|| Arc::clone(&printer));
+        let packer = || {
+            Packer::new(
+                &config.dispatch,
+                &config.kinesis.records,
+                Arc::clone(&sandbox),
+                Arc::clone(&ledger),
+            )
+        };
+        let prints_lost = config.dispatch.print_lost.then(|| Arc::clone(&printer));
         let spool = Spool::new(
-            config.spool_folder.clone(),
-            config.spool_bytes,
+            config.dispatch.spool_folder.clone(),
+            config.dispatch.spool_bytes,
             config.kinesis.stream.clone(),
             sandbox.id(),
             packer().limits(),
@@ -148,8 +156,8 @@ impl Extension {
             sending: Arc::clone(&sending),
         };
         let listener = Listener::new(
-            config.port,
-            config.filter.clone(),
+            config.lambda.port,
+            config.lambda.filter.clone(),
             continuous,
             admission,
             Arc::clone(&sandbox),
@@ -157,17 +165,17 @@ impl Extension {
         );
         let listener = Arc::new(listener);
 
-        let socket = Listener::bind(config.port).map_err(|error| {
+        let socket = Listener::bind(config.lambda.port).map_err(|error| {
             start_error(format!(
                 "KINESIS_TELEMETRY_PORT={}: cannot listen there: {error}",
-                config.port
+                config.lambda.port
             ))
         })?;
         let subscription = api.subscribe(
             &registered.id,
             &listener.uri(),
-            &subscribed(config.types),
-            config.buffering,
+            &subscribed(config.lambda.types),
+            config.lambda.buffering,
         );
         match subscription.map_err(|error| start_error(error.to_string()))? {
             Subscription::Active => {}
@@ -179,13 +187,13 @@ impl Extension {
             }
         }
         let settings = Settings {
-            mode: config.flush,
+            mode: config.dispatch.flush,
             continuous,
-            max_age: config.max_age,
-            flush_timeout: config.flush_timeout,
-            spool: config.spool_bytes > 0,
-            slim: config.envelope == crate::config::Envelope::Slim,
-            metrics: config.emf,
+            max_age: config.dispatch.max_age,
+            flush_timeout: config.dispatch.flush_timeout,
+            spool: config.dispatch.spool_bytes > 0,
+            slim: config.kinesis.records.envelope == Envelope::Slim,
+            metrics: config.dispatch.emf,
             seed: random::bits(),
         };
         let core = Core::new(

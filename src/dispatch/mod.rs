@@ -23,3 +23,29 @@ pub mod spool_file;
 pub mod spool_index;
 pub mod stopping;
 pub mod watchdog;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use self::policy::FlushMode;
+
+/// What this room needs to know. Made when the environment is read.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `FLUSH`: when telemetry is sent.
+    pub flush: FlushMode,
+    /// `MAX_AGE_MS`: how old an event may get while invocations keep coming.
+    pub max_age: Duration,
+    /// `FLUSH_TIMEOUT_MS`: the most that one flush may hold an invocation.
+    pub flush_timeout: Duration,
+    /// `QUEUE_BYTES`: memory for events waiting to be sent.
+    pub queue_bytes: usize,
+    /// `SPOOL_BYTES`: room in [`Settings::spool_folder`]; 0 for no spool.
+    pub spool_bytes: u64,
+    /// Under `/tmp`, or `TMPDIR` where that is set.
+    pub spool_folder: PathBuf,
+    /// `FALLBACK=log`: events that are lost for good are printed to stdout.
+    pub print_lost: bool,
+    /// `METRICS=emf`: the ledger's counts are printed for CloudWatch.
+    pub emf: bool,
+}

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use super::Settings;
 use crate::clock::EpochMs;
-use crate::config::{self, Config};
 use crate::event::Batch;
-use crate::kinesis::line::Envelope;
+use crate::kinesis::RecordSettings;
+use crate::kinesis::line::{LineWriter, PartitionKey};
 use crate::kinesis::request::{Added, Limits, Request};
 use crate::ledger::Ledger;
 use crate::sandbox::Sandbox;
@@ -16,10 +17,10 @@ const REQUEST_BYTES: usize = 1024 * 1024;
 /// See the module's page.
 #[derive(Debug)]
 pub struct Packer {
-    envelope: Envelope,
+    writer: LineWriter,
     sandbox: Arc<Sandbox>,
     limits: Limits,
-    partition_key: config::PartitionKey,
+    partition_key: PartitionKey,
     ledger: Arc<Ledger>,
     /// `FALLBACK=log`
     prints_lost: bool,
@@ -30,19 +31,24 @@ pub struct Packer {
 impl Packer {
     /// As the settings say.
     #[must_use]
-    pub fn new(config: &Config, sandbox: Arc<Sandbox>, ledger: Arc<Ledger>) -> Packer {
+    pub fn new(
+        settings: &Settings,
+        records: &RecordSettings,
+        sandbox: Arc<Sandbox>,
+        ledger: Arc<Ledger>,
+    ) -> Packer {
         Packer {
-            envelope: Envelope::new(config.envelope, Arc::clone(&sandbox)),
+            writer: LineWriter::new(records.envelope, Arc::clone(&sandbox)),
             sandbox,
             limits: Limits {
-                record_bytes: config.record_bytes,
-                request_bytes: REQUEST_BYTES.min(config.queue_bytes / 4),
-                record: config.record,
-                compression: config.compression,
+                record_bytes: records.max_bytes,
+                request_bytes: REQUEST_BYTES.min(settings.queue_bytes / 4),
+                record: records.format,
+                compression: records.compression,
             },
-            partition_key: config.partition_key,
+            partition_key: records.partition_key,
             ledger,
-            prints_lost: config.fallback == config::Fallback::Log,
+            prints_lost: settings.print_lost,
             key: String::new(),
         }
     }
@@ -62,7 +68,7 @@ impl Packer {
     /// About as many bytes as this batch will have once it is packed.
     #[must_use]
     pub fn packed_bytes(&self, batch: &Batch) -> usize {
-        let lines = batch.bytes().len() + batch.remaining().len() * self.envelope.added_bytes();
+        let lines = batch.bytes().len() + batch.remaining().len() * self.writer.added_bytes();
         Limits { request_bytes: lines, ..self.limits }.body_bytes()
     }
 
@@ -89,18 +95,18 @@ impl Packer {
     pub fn pack(&mut self, request: &mut Request, batch: &mut Batch) -> u64 {
         let mut oversized = 0;
         let mut taken = 0;
-        self.envelope.update();
+        self.writer.update();
         let bytes = batch.bytes();
         for event in batch.remaining() {
             self.key.clear();
-            let key = self.envelope.partition_key(self.partition_key, event, bytes);
+            let key = self.writer.partition_key(self.partition_key, event, bytes);
             self.key.push_str(key.unwrap_or_default());
             let key = key.is_some().then_some(self.key.as_str());
-            let envelope = &mut self.envelope;
+            let writer = &mut self.writer;
             let mut added = request
-                .add_text(key, 1, event.text.of(bytes), |out| envelope.line_end(event, bytes, out));
+                .add_text(key, 1, event.text.of(bytes), |out| writer.line_end(event, bytes, out));
             if let Added::TooLong(limit) = added {
-                added = request.add(key, 1, |out| envelope.cut_line(event, bytes, limit, out));
+                added = request.add(key, 1, |out| writer.cut_line(event, bytes, limit, out));
                 self.ledger.truncated.add(u64::from(added == Added::Yes));
             }
             match added {
@@ -123,9 +129,9 @@ impl Packer {
         name: &str,
         now: EpochMs,
     ) -> bool {
-        let key = self.envelope.own_partition_key().to_owned();
-        let envelope = &mut self.envelope;
-        request.add(Some(&key), 0, |out| envelope.own_line(kind, record, name, now, out))
+        let key = self.writer.own_partition_key().to_owned();
+        let writer = &mut self.writer;
+        request.add(Some(&key), 0, |out| writer.own_line(kind, record, name, now, out))
             == Added::Yes
     }
 
@@ -137,10 +143,10 @@ impl Packer {
         restores: u16,
         now: EpochMs,
     ) -> bool {
-        let key = self.envelope.own_partition_key().to_owned();
-        let envelope = &mut self.envelope;
+        let key = self.writer.own_partition_key().to_owned();
+        let writer = &mut self.writer;
         (introduced..=restores).all(|id| {
-            request.add(Some(&key), 0, |out| envelope.sandbox_line(id, now, out)) == Added::Yes
+            request.add(Some(&key), 0, |out| writer.sandbox_line(id, now, out)) == Added::Yes
         })
     }
 
@@ -148,9 +154,9 @@ impl Packer {
     #[must_use]
     pub fn lines(&mut self, batch: &Batch) -> Vec<u8> {
         let mut lines = Vec::new();
-        self.envelope.update();
+        self.writer.update();
         for event in batch.remaining() {
-            self.envelope.line(event, batch.bytes(), &mut lines);
+            self.writer.line(event, batch.bytes(), &mut lines);
         }
         lines
     }

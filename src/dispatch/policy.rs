@@ -3,7 +3,16 @@
 
 use std::time::Duration;
 
-use crate::config::FlushMode;
+/// When telemetry leaves the sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlushMode {
+    /// `End` while invocations are rare, else `Next` when something is due.
+    Adaptive,
+    /// At the end of each invocation, before the sandbox can freeze.
+    End,
+    /// At the start of the next invocation.
+    Next,
+}
 
 /// Below this many invocations, `adaptive` flushes at the end of each: most sandboxes never get further.
 const WARM_UP_INVOCATIONS: u64 = 20;

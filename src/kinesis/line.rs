@@ -4,7 +4,6 @@ use std::io::Write as _;
 use std::sync::Arc;
 
 use crate::clock::{self, EpochMs};
-use crate::config;
 use crate::event::Event;
 use crate::sandbox::{Facts, Sandbox};
 
@@ -20,10 +19,32 @@ const CUT_OVERHEAD: usize = 40;
 /// What an event begins with whose own beginning is too long.
 const UNPARSED_HEAD: &[u8] = b"{\"type\":\"unparsed\",\"record\":";
 
+/// What spreads records over shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PartitionKey {
+    /// One key a process: order is kept within a sandbox.
+    Sandbox,
+    /// A fresh key each record.
+    Random,
+    /// The function's name.
+    Function,
+    /// The request id; events without one go by the sandbox.
+    Request,
+}
+
+/// What each event carries beside Lambda's three keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Envelope {
+    /// Everything that is known.
+    Full,
+    /// `requestId`, `eventId` and `traceId`; the rest stands once in a sandbox event.
+    Slim,
+}
+
 /// Writes events as lines, each ending in `\n`.
 #[derive(Debug)]
-pub struct Envelope {
-    kind: config::Envelope,
+pub struct LineWriter {
+    kind: Envelope,
     sandbox: Arc<Sandbox>,
     facts: Facts,
     generation: u64,
@@ -41,13 +62,13 @@ pub struct Envelope {
     tails: [Vec<u8>; 2],
 }
 
-impl Envelope {
+impl LineWriter {
     /// Nothing is read of the sandbox until the first event.
     #[must_use]
-    pub fn new(kind: config::Envelope, sandbox: Arc<Sandbox>) -> Envelope {
+    pub fn new(kind: Envelope, sandbox: Arc<Sandbox>) -> LineWriter {
         let (head, identity, tags) = (Vec::new(), Vec::new(), Vec::new());
         let (facts, tails) = (Facts::default(), Default::default());
-        let mut envelope = Envelope {
+        let mut envelope = LineWriter {
             kind,
             sandbox,
             facts,
@@ -93,7 +114,7 @@ impl Envelope {
         self.finish(event, bytes, None, out);
     }
 
-    /// As [`Envelope::line`], cut so that the line has at most `limit` bytes: the record becomes a JSON string of the first bytes that fit. Keys
+    /// As [`LineWriter::line`], cut so that the line has at most `limit` bytes: the record becomes a JSON string of the first bytes that fit. Keys
     /// that are not known stay if they take less than half of the room. An event whose time and type alone are too long becomes a string as a
     /// whole, of type `unparsed`.
     pub fn cut_line(&mut self, event: &Event, bytes: &[u8], limit: usize, out: &mut Vec<u8>) {
@@ -138,22 +159,22 @@ impl Envelope {
     #[must_use]
     pub fn partition_key<'a>(
         &'a self,
-        by: config::PartitionKey,
+        by: PartitionKey,
         event: &'a Event,
         bytes: &'a [u8],
     ) -> Option<&'a str> {
         let sandbox = self.id(event.restores);
         match by {
-            config::PartitionKey::Random => None,
-            config::PartitionKey::Sandbox => Some(sandbox),
-            config::PartitionKey::Function => Some(
+            PartitionKey::Random => None,
+            PartitionKey::Sandbox => Some(sandbox),
+            PartitionKey::Function => Some(
                 self.facts
                     .function_name
                     .as_deref()
                     .filter(|name| is_plain_key(name))
                     .unwrap_or(sandbox),
             ),
-            config::PartitionKey::Request => {
+            PartitionKey::Request => {
                 let id = std::str::from_utf8(event.request_id.of(bytes)).ok();
                 Some(id.filter(|id| is_plain_key(id)).unwrap_or(sandbox))
             }
@@ -215,7 +236,7 @@ impl Envelope {
         self.fit(event.request_id.of(bytes), event.restores);
         out.extend_from_slice(&self.head);
         push_number(event.number, out);
-        let full = self.kind == config::Envelope::Full;
+        let full = self.kind == Envelope::Full;
         if event.trace_id.is_empty()
             && event.tenant_id.is_empty()
             && event.execution_arn.is_empty()
@@ -287,7 +308,7 @@ impl Envelope {
     fn make_tails(&mut self) {
         self.tails = [false, true].map(|cold_start| {
             let mut tail = vec![b'"'];
-            if self.kind == config::Envelope::Full {
+            if self.kind == Envelope::Full {
                 self.push_identity(cold_start, &mut tail);
             }
             tail.extend_from_slice(b"}\n");
@@ -453,7 +474,7 @@ mod tests {
         let (event, bytes) = event(br#"{"time":"t","type":"function","record":"hello"}"#);
         let sandbox = sandbox();
         let mut out = Vec::new();
-        let mut full = Envelope::new(config::Envelope::Full, sandbox.clone());
+        let mut full = LineWriter::new(Envelope::Full, sandbox.clone());
         full.update();
         full.line(&event, &bytes, &mut out);
         let id = sandbox.id();
@@ -470,7 +491,7 @@ mod tests {
             )
         );
         let mut out = Vec::new();
-        Envelope::new(config::Envelope::Slim, sandbox.clone()).line(&event, &bytes, &mut out);
+        LineWriter::new(Envelope::Slim, sandbox.clone()).line(&event, &bytes, &mut out);
         let slim = format!(
             "{{\"time\":\"t\",\"type\":\"function\",\"record\":\"hello\",\"requestId\":\"r1\",\"eventId\":\"{id}-42\"}}\n"
         );
@@ -487,7 +508,7 @@ mod tests {
         for record in records {
             let (event, bytes) =
                 event(format!(r#"{{"time":"t","type":"function","record":{record}}}"#).as_bytes());
-            let mut envelope = Envelope::new(config::Envelope::Full, sandbox());
+            let mut envelope = LineWriter::new(Envelope::Full, sandbox());
             envelope.update();
             for limit in 1000..1040 {
                 let mut out = Vec::new();
@@ -507,7 +528,7 @@ mod tests {
     /// Cut to so many bytes; checked to be one line of JSON of at most that.
     fn cut_to(limit: usize, event: &Event, bytes: &[u8]) -> serde_json::Value {
         let mut out = Vec::new();
-        Envelope::new(config::Envelope::Slim, Arc::new(Sandbox::default()))
+        LineWriter::new(Envelope::Slim, Arc::new(Sandbox::default()))
             .cut_line(event, bytes, limit, &mut out);
         assert!(out.len() <= limit && out.ends_with(b"}\n"), "{} of {limit}", out.len());
         // Into a value: that takes no half of a surrogate pair.
@@ -606,9 +627,9 @@ mod tests {
         let (mut event, bytes) =
             event(br#"{"time":"t","type":"function","record":{"executionArn":"arn:x"}}"#);
         event.execution_arn = Span { start: 56, len: 5 };
-        for (kind, expected) in [(config::Envelope::Full, true), (config::Envelope::Slim, false)] {
+        for (kind, expected) in [(Envelope::Full, true), (Envelope::Slim, false)] {
             let mut out = Vec::new();
-            Envelope::new(kind, sandbox()).line(&event, &bytes, &mut out);
+            LineWriter::new(kind, sandbox()).line(&event, &bytes, &mut out);
             assert_eq!(
                 String::from_utf8(out).unwrap().contains(r#"-42","executionArn":"arn:x""#),
                 expected
@@ -620,7 +641,7 @@ mod tests {
     fn own_events_take_no_number() {
         let sandbox = sandbox();
         let mut out = Vec::new();
-        Envelope::new(config::Envelope::Slim, sandbox.clone()).own_line(
+        LineWriter::new(Envelope::Slim, sandbox.clone()).own_line(
             SANDBOX_EVENT,
             "{}",
             "sandbox",

@@ -11,6 +11,7 @@ pub mod kpl;
 pub mod line;
 pub mod provider;
 pub mod proxy;
+pub mod record;
 pub mod request;
 pub mod response;
 pub mod sign;
@@ -21,7 +22,9 @@ mod transport;
 use self::endpoint::{Endpoint, Stream};
 use self::error::Place;
 use self::http::HttpSettings;
+use self::line::{Envelope, PartitionKey};
 use self::provider::CredentialsSource;
+use self::record::{Compression, RecordFormat};
 use self::sts::Role;
 
 /// What this room needs to know. Made when the environment is read.
@@ -39,6 +42,23 @@ pub struct Settings {
     pub http: HttpSettings,
     /// Whether the sandbox comes out of a snapshot.
     pub snap_start: bool,
+    /// What is sent.
+    pub records: RecordSettings,
+}
+
+/// What becomes of an event on its way into a Kinesis record.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordSettings {
+    /// `RECORD`: how events are packed.
+    pub format: RecordFormat,
+    /// `COMPRESSION`: what is done to their data.
+    pub compression: Compression,
+    /// `RECORD_BYTES`: the largest record, data and key, in bytes.
+    pub max_bytes: usize,
+    /// `PARTITION_KEY`: what spreads records over shards.
+    pub partition_key: PartitionKey,
+    /// `ENVELOPE`: what each event carries.
+    pub envelope: Envelope,
 }
 
 impl Settings {

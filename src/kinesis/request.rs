@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::endpoint::Stream;
 use super::gzip::{self, Gzip};
 use super::kpl::{self, Aggregate};
-use crate::config::{Compression, RecordFormat};
+use super::record::{Compression, RecordFormat};
 use crate::random;
 
 /// AWS's limit of records in a request.

@@ -17,7 +17,17 @@ use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{NextTimeout, TcpConnector};
 
 use crate::clock::EpochMs;
-use crate::config::Buffering;
+
+/// What is asked of the Telemetry API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buffering {
+    /// How long a batch may wait, in milliseconds.
+    pub timeout_ms: u64,
+    /// Bytes in a batch.
+    pub max_bytes: u64,
+    /// Events in a batch.
+    pub max_items: u64,
+}
 
 /// The schema with Managed Instances' events; regions that do not know it yet answer 400.
 const SCHEMAS: [&str; 2] = ["2025-01-29", "2022-12-13"];

@@ -1,6 +1,15 @@
 //! Which events are shipped: `TYPES`, `EXCLUDE`, `MIN_LEVEL`. Pure.
 
-use crate::config::Types;
+/// The telemetry types that are shipped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Types {
+    /// `platform.*` events.
+    pub platform: bool,
+    /// The function's log lines.
+    pub function: bool,
+    /// Log lines of extensions, this one among them.
+    pub extension: bool,
+}
 
 /// How severe a log line is. The order is the severity's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

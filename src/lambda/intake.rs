@@ -609,7 +609,7 @@ fn skip_blanks(bytes: &[u8], from: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Types;
+    use crate::lambda::filter::Types;
 
     const ALL: Types = Types { platform: true, function: true, extension: true };
 

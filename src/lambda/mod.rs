@@ -9,3 +9,19 @@ pub mod intake;
 pub mod listener;
 mod repair;
 mod text_log;
+
+use self::api::Buffering;
+use self::filter::{Filter, Types};
+
+/// What this room needs to know. Made when the environment is read.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What is shipped, and so subscribed to.
+    pub types: Types,
+    /// What of that is left out.
+    pub filter: Filter,
+    /// Of the telemetry listener.
+    pub port: u16,
+    /// Asked of the Telemetry API.
+    pub buffering: Buffering,
+}

@@ -17,11 +17,11 @@ use std::sync::Arc;
 
 use fastrand::Rng;
 use http::HeaderMap;
-use kinesis_telemetry_extension::config::{self, Types};
 use kinesis_telemetry_extension::event::{Batch, Event};
 use kinesis_telemetry_extension::kinesis::error::read_error;
-use kinesis_telemetry_extension::kinesis::line::Envelope;
+use kinesis_telemetry_extension::kinesis::line::{Envelope, LineWriter};
 use kinesis_telemetry_extension::kinesis::response::read_outcomes;
+use kinesis_telemetry_extension::lambda::filter::Types;
 use kinesis_telemetry_extension::lambda::intake::Intake;
 use kinesis_telemetry_extension::sandbox::Sandbox;
 
@@ -119,10 +119,10 @@ fn mutate(rng: &mut Rng, bytes: &mut Vec<u8>) {
 
 /// The lines that a batch becomes, each checked to be one line of JSON.
 fn lines(batch: &Batch) -> Vec<String> {
-    let mut envelope = Envelope::new(config::Envelope::Full, Arc::new(Sandbox::default()));
+    let mut writer = LineWriter::new(Envelope::Full, Arc::new(Sandbox::default()));
     let line = |event| {
         let mut out = Vec::new();
-        envelope.line(event, batch.bytes(), &mut out);
+        writer.line(event, batch.bytes(), &mut out);
         let line = String::from_utf8(out).unwrap();
         assert!(line.ends_with("}\n") && line.matches('\n').count() == 1, "{line:?}");
         serde_json::from_str::<&serde_json::value::RawValue>(&line)

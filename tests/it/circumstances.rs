@@ -35,12 +35,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kinesis_telemetry_extension::config::FlushMode;
 use kinesis_telemetry_extension::deadline::{Deadline, Limit};
 use kinesis_telemetry_extension::dispatch::charge::Gauge;
 use kinesis_telemetry_extension::dispatch::core::{Core, Outcome, Settings, Step, View};
 use kinesis_telemetry_extension::dispatch::message::{Load, Message, Now, Signal};
 use kinesis_telemetry_extension::dispatch::packer::Packer;
+use kinesis_telemetry_extension::dispatch::policy::FlushMode;
 use kinesis_telemetry_extension::dispatch::spares::Spares;
 use kinesis_telemetry_extension::event::{Batch, Event, Span};
 use kinesis_telemetry_extension::kinesis::response::RecordOutcome;
@@ -703,13 +703,19 @@ impl Bare {
             _ => None,
         };
         let config = kinesis_telemetry_extension::config::read(variable).1.unwrap();
-        let (gauge, ledger) = (Gauge::new(config.queue_bytes), Arc::new(Ledger::default()));
-        let packer = Packer::new(&config, Arc::default(), Arc::clone(&ledger));
+        let (gauge, ledger) =
+            (Gauge::new(config.dispatch.queue_bytes), Arc::new(Ledger::default()));
+        let packer = Packer::new(
+            &config.dispatch,
+            &config.kinesis.records,
+            Arc::default(),
+            Arc::clone(&ledger),
+        );
         let settings = Settings {
             mode: FlushMode::Next,
             continuous: false,
-            max_age: config.max_age,
-            flush_timeout: config.flush_timeout,
+            max_age: config.dispatch.max_age,
+            flush_timeout: config.dispatch.flush_timeout,
             spool: false,
             slim: false,
             metrics: false,

@@ -51,7 +51,12 @@ impl Bare {
         };
         let config = config::read(read).1.unwrap();
         let sandbox = Arc::new(Sandbox::default());
-        let packer = Packer::new(&config, Arc::clone(&sandbox), Arc::new(Ledger::default()));
+        let packer = Packer::new(
+            &config.dispatch,
+            &config.kinesis.records,
+            Arc::clone(&sandbox),
+            Arc::new(Ledger::default()),
+        );
         Bare { client: Client::new(&config.kinesis, sandbox), packer }
     }
 

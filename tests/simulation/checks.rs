@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use kinesis_telemetry_extension::config::Compression;
 use kinesis_telemetry_extension::dispatch::backlog::Parcel;
 use kinesis_telemetry_extension::dispatch::core::View;
 use kinesis_telemetry_extension::dispatch::message::{Load, Message};
 use kinesis_telemetry_extension::kinesis::gzip;
+use kinesis_telemetry_extension::kinesis::record::Compression;
 use kinesis_telemetry_extension::kinesis::request::Request;
 
 use crate::kinesis::Verdict;

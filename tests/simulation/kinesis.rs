@@ -1,8 +1,8 @@
 //! A Kinesis with faults: what becomes of a request, by time, key and content.
 
-use kinesis_telemetry_extension::config::PartitionKey;
 use kinesis_telemetry_extension::dispatch::core::Sent;
 use kinesis_telemetry_extension::kinesis::error::{Error, ErrorKind, classify_record};
+use kinesis_telemetry_extension::kinesis::line::PartitionKey;
 use kinesis_telemetry_extension::kinesis::request::Request;
 use kinesis_telemetry_extension::kinesis::response::RecordOutcome;
 

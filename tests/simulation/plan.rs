@@ -1,8 +1,8 @@
 //! What happens in a life: settings, what Lambda does, how Kinesis and the disk behave. Plain data, made by hand or from a seed.
 
-use kinesis_telemetry_extension::config::{
-    Compression, Envelope, FlushMode, PartitionKey, RecordFormat,
-};
+use kinesis_telemetry_extension::dispatch::policy::FlushMode;
+use kinesis_telemetry_extension::kinesis::line::{Envelope, PartitionKey};
+use kinesis_telemetry_extension::kinesis::record::{Compression, RecordFormat};
 
 /// Milliseconds.
 pub(crate) type Ms = u64;

@@ -1,6 +1,8 @@
 //! Scripted lives, each named after what once went wrong. All invariants hold in them too.
 
-use kinesis_telemetry_extension::config::{FlushMode, PartitionKey, RecordFormat};
+use kinesis_telemetry_extension::dispatch::policy::FlushMode;
+use kinesis_telemetry_extension::kinesis::line::PartitionKey;
+use kinesis_telemetry_extension::kinesis::record::RecordFormat;
 
 use crate::plan::{Act, Disk, Done, End, Invocation, Mode, Ms, Plan, Poison, Post};
 use crate::world::{Life, MS, Us, World};

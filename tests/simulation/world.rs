@@ -3,10 +3,11 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kinesis_telemetry_extension::config::{self, Config};
+use kinesis_telemetry_extension::dispatch;
 use kinesis_telemetry_extension::dispatch::backlog::{Parcel, SegmentId};
 use kinesis_telemetry_extension::dispatch::charge::Gauge;
 use kinesis_telemetry_extension::dispatch::core::{Core, Settings, View};
@@ -16,7 +17,9 @@ use kinesis_telemetry_extension::dispatch::spares::Spares;
 use kinesis_telemetry_extension::dispatch::spool_index::{Entry as IndexEntry, Index};
 use kinesis_telemetry_extension::dispatch::watchdog::{Question, Watchdog};
 use kinesis_telemetry_extension::event::{Batch, Event, Span};
+use kinesis_telemetry_extension::kinesis::RecordSettings;
 use kinesis_telemetry_extension::kinesis::endpoint::Stream;
+use kinesis_telemetry_extension::kinesis::line::Envelope;
 use kinesis_telemetry_extension::kinesis::request::{Limits, Request};
 use kinesis_telemetry_extension::ledger::Ledger;
 use kinesis_telemetry_extension::sandbox::Sandbox;
@@ -918,14 +921,21 @@ impl Process {
             Arc::new(Sandbox::with_id(format!("{:08x}{number:08x}", plan.seed & 0xffff_ffff)));
         let gauge = Gauge::new(plan.setup.bound);
         let spares = Arc::new(Spares::new(Arc::clone(&gauge)));
-        let packer = || Packer::new(config, Arc::clone(&sandbox), Arc::clone(&ledger));
+        let packer = || {
+            Packer::new(
+                &config.dispatch,
+                &config.records,
+                Arc::clone(&sandbox),
+                Arc::clone(&ledger),
+            )
+        };
         let settings = Settings {
             mode: plan.setup.mode,
             continuous: plan.setup.continuous,
             max_age: Duration::from_millis(plan.setup.max_age),
             flush_timeout: Duration::from_millis(plan.setup.flush_timeout),
             spool: plan.setup.spool_bytes > 0,
-            slim: plan.setup.envelope == config::Envelope::Slim,
+            slim: plan.setup.envelope == Envelope::Slim,
             metrics: false,
             seed: plan.seed ^ u64::from(number),
         };
@@ -976,28 +986,33 @@ impl Process {
     }
 }
 
-/// The settings that the packer reads. What is smaller than a person may set is set behind the reader's back.
+/// The settings that the packer reads. Some are smaller than a person may set.
+#[derive(Clone)]
+pub(crate) struct Config {
+    dispatch: dispatch::Settings,
+    records: RecordSettings,
+}
+
 fn configuration(plan: &Plan) -> Config {
-    thread_local! {
-        static CONFIG: Config = {
-            let variable = |name: &str| match name {
-                "KINESIS_TELEMETRY_STREAM" => Some("telemetry".to_owned()),
-                "AWS_REGION" => Some("eu-west-1".to_owned()),
-                _ => None,
-            };
-            config::read(variable).1.unwrap()
-        };
-    }
     let setup = &plan.setup;
     Config {
-        queue_bytes: setup.request_bytes * 4,
-        record: setup.record,
-        record_bytes: setup.record_bytes,
-        compression: setup.compression,
-        partition_key: setup.key,
-        envelope: setup.envelope,
-        spool_bytes: setup.spool_bytes,
-        ..CONFIG.with(Config::clone)
+        dispatch: dispatch::Settings {
+            flush: setup.mode,
+            max_age: Duration::from_millis(setup.max_age),
+            flush_timeout: Duration::from_millis(setup.flush_timeout),
+            queue_bytes: setup.request_bytes * 4,
+            spool_bytes: setup.spool_bytes,
+            spool_folder: PathBuf::new(),
+            print_lost: false,
+            emf: false,
+        },
+        records: RecordSettings {
+            format: setup.record,
+            compression: setup.compression,
+            max_bytes: setup.record_bytes,
+            partition_key: setup.key,
+            envelope: setup.envelope,
+        },
     }
 }
 
