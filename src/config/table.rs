@@ -228,6 +228,7 @@ pub fn help() -> String {
         env!("CARGO_PKG_DESCRIPTION"),
         "\n\nLambda starts it from a layer, with no argument. For people: --help, --version, and\n",
         "--check, which tries the settings below with one record and says what is wrong.\n\n",
+        "The manual: README.md and .github/docs in the repository.\n\n",
         "Settings, as environment variables:\n"
     );
     SETTINGS.iter().fold(head.to_owned(), |text, s| {

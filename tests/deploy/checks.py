@@ -117,9 +117,11 @@ def offline(setup):
 def lint(setup):
     """W3005 is CDK's own: it says twice that a function waits for its role. Planted errors must be found, too."""
     templates = sorted(setup.templates.glob("*.json"))
-    readme = re.findall(r"^```yaml\n(.*?)^```$", (tools.REPOSITORY / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    snippets = [snippet for snippet in readme if "Resources:" in snippet]
-    files = [setup.work / f"readme-{number}.yaml" for number in range(len(snippets))]
+    manual = "\n".join(page.read_text() for page in sorted((tools.REPOSITORY / ".github/docs").glob("*.md")))
+    snippets = [snippet for snippet in re.findall(r"^```yaml\n(.*?)^```$", manual, re.MULTILINE | re.DOTALL) if "Resources:" in snippet]
+    if not snippets:
+        raise Failure("the manual shows no template")
+    files = [setup.work / f"manual-{number}.yaml" for number in range(len(snippets))]
     for file, snippet in zip(files, snippets):
         file.write_text(snippet)
     bad = json.loads((setup.templates / "default.template.json").read_text())
@@ -142,7 +144,7 @@ def lint(setup):
     for word in ("aarch64", "putrecordz"):
         if not any(word in finding["Message"].lower() for finding in findings):
             raise Failure(f"cfn-lint overlooks {word}: {said}")
-    return f"{len(templates)} templates, {len(snippets)} of the README's, and 2 planted errors found"
+    return f"{len(templates)} templates, {len(snippets)} of the manual's, and 2 planted errors found"
 
 
 def usage(setup):

@@ -11,6 +11,7 @@ mod check;
 mod circumstances;
 mod delivery;
 mod deployed;
+mod docs;
 mod freeze;
 mod golden;
 mod lambda_variants;

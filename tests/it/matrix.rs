@@ -1,5 +1,5 @@
-//! The fault matrix: what Lambda and the stream see of each fault. The README shows the same table; this test holds it to its rows, and
-//! `UPDATE_README=1` writes it with what was measured.
+//! The fault matrix: what Lambda and the stream see of each fault. The manual shows the same table; this test holds it to its rows, and
+//! `UPDATE_DOCS=1` writes it with what was measured.
 
 use std::fmt::Write as _;
 use std::process::Command;
@@ -12,7 +12,10 @@ use sandbox::{
     wait_until,
 };
 
-use crate::extension;
+use crate::{docs, extension};
+
+/// The page of the manual that shows the table.
+const PAGE: &str = ".github/docs/faults.md";
 
 /// What a run of a row came to.
 #[derive(Default)]
@@ -542,11 +545,8 @@ fn take_row(next: &AtomicUsize) -> Option<(usize, &'static Row)> {
 }
 
 #[test]
-fn every_fault_comes_out_as_the_readme_says() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
-    let readme = std::fs::read_to_string(path).unwrap();
-    let (before, rest) = readme.split_once("<!-- matrix -->\n").unwrap();
-    let (shown, after) = rest.split_once("<!-- /matrix -->\n").unwrap();
+fn every_fault_comes_out_as_the_manual_says() {
+    let shown = docs::table(PAGE, "matrix");
     let seen = run_all();
     let mut table =
         "| fault | lost | repeated | held at most | peak memory |\n|---|---|---|---|---|\n"
@@ -558,13 +558,9 @@ fn every_fault_comes_out_as_the_readme_says() {
         writeln!(table, "| {} | {lost} | {repeated} | {seconds:.1} s | {mib:.0} MiB |", row.name)
             .unwrap();
         let start = format!("| {} | {lost} | {repeated} |", row.name);
-        assert!(
-            std::env::var_os("UPDATE_README").is_some() || shown.contains(&start),
-            "README.md lacks {start}"
-        );
+        assert!(docs::updates() || shown.contains(&start), "{PAGE} lacks {start}");
     }
-    if std::env::var_os("UPDATE_README").is_some() {
-        std::fs::write(path, format!("{before}<!-- matrix -->\n{table}<!-- /matrix -->\n{after}"))
-            .unwrap();
+    if docs::updates() {
+        docs::write_table(PAGE, "matrix", &table);
     }
 }

@@ -167,7 +167,7 @@ fn tenant_trace_and_cold_start_stand_where_they_are_known_and_nowhere_else() {
             && two.get("traceId").is_none(),
         "{two}"
     );
-    // In the order that the README shows.
+    // In the order that the manual shows.
     let start = account.of_type("platform.start")[0].text();
     let places: Vec<usize> = [
         "\"eventId\":",

@@ -6,7 +6,7 @@ use std::process::Output;
 use kinesis_telemetry_extension::config;
 use sandbox::{Failure, Invocation, Kinesis};
 
-use crate::{extension, runner_command};
+use crate::{docs, extension, runner_command};
 
 fn run(arguments: &[&str]) -> Output {
     runner_command().args(arguments).env_clear().output().unwrap()
@@ -130,20 +130,7 @@ fn help_shows_every_setting_and_version_the_version() {
     assert!(String::from_utf8(unknown.stderr).unwrap().contains("--banana"));
 }
 
-/// With `UPDATE_README=1` the table is written instead of compared.
 #[test]
 fn the_readme_shows_the_same_table() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
-    let readme = std::fs::read_to_string(path).unwrap();
-    let (before, rest) = readme.split_once("<!-- settings -->\n").unwrap();
-    let (_, after) = rest.split_once("<!-- /settings -->\n").unwrap();
-    let right =
-        format!("{before}<!-- settings -->\n{}<!-- /settings -->\n{after}", config::markdown());
-    if std::env::var_os("UPDATE_README").is_some() {
-        std::fs::write(path, &right).unwrap();
-    }
-    assert!(
-        std::fs::read_to_string(path).unwrap() == right,
-        "UPDATE_README=1 cargo test --test it readme writes the table"
-    );
+    docs::assert_table("README.md", "settings", &config::markdown(), "the_same_table");
 }

@@ -1,4 +1,4 @@
-"""The README's commands publish the layers: the aws CLI, and moto in AWS's place."""
+"""The manual's commands publish the layers: the aws CLI, and moto in AWS's place."""
 import base64
 import hashlib
 import json
@@ -16,15 +16,15 @@ from tools import LAYERS, PROGRAM, REPOSITORY, TARGETS, venv
 REQUIREMENTS = pathlib.Path(__file__).with_name("requirements") / "aws.txt"
 
 
-def readme_publishes_both_layers():
+def manual_publishes_both_layers():
     layers.built()
     tools = venv("aws", REQUIREMENTS)
-    readme = (REPOSITORY / "README.md").read_text()
-    blocks = re.findall(r"^```sh\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    page = (REPOSITORY / ".github/docs/deploy.md").read_text()
+    blocks = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     commands = [
         command for block in blocks for command in block.replace("\\\n", " ").split("\n") if command.startswith("aws lambda publish-layer-version")
     ]
-    expect(commands, "the README shows no publish-layer-version")
+    expect(commands, "deploy.md shows no publish-layer-version")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -65,4 +65,4 @@ def listening(port, process, log):
             time.sleep(0.1)
 
 
-CHECKS = [readme_publishes_both_layers]
+CHECKS = [manual_publishes_both_layers]

@@ -16,7 +16,8 @@ STATIC = ["limits::", "lifecycle::", "freeze::"]
 # What says nothing about a program under an emulator, and why.
 NOT_UNDER_QEMU = {
     "architecture::": "looks at the sources",
-    "scale::": "looks at the README",
+    "scale::": "looks at the manual",
+    "docs::": "looks at the README and the manual",
     "circumstances::": "times its faults to fractions of a second, and limits files by a shell, without the emulator",
     "lambda_variants::": "times its faults to fractions of a second",
     "wire::": "calls the library, on this machine",

@@ -27,7 +27,7 @@ import unpack
 
 SAMPLES = pathlib.Path(sys.argv.pop(1))
 FORMS = [f"{record}-{compression}" for record in ("event", "lines", "kpl") for compression in ("none", "gzip")]
-README = (ROOT / "README.md").read_text()
+PAGE = (ROOT / ".github/docs/consumers.md").read_text()
 
 
 def sample(form):
@@ -92,7 +92,7 @@ class Forms(unittest.TestCase):
 
 
 class Consumers(unittest.TestCase):
-    """The README's consumers, on all forms that they say they read, with everything delivered twice."""
+    """The manual's consumers, on all forms that they say they read, with everything delivered twice."""
 
     def test_python(self):
         path = HERE / "consumers/consumer.py"
@@ -116,12 +116,12 @@ class Consumers(unittest.TestCase):
             done = subprocess.run(command, input=json.dumps(lambda_event(form)), text=True, capture_output=True, check=True, timeout=60)
             self.assertEqual(done.stdout.count(" function "), 20 * 10, form)
 
-    def test_the_readme_shows_these(self):
+    def test_the_manual_shows_these(self):
         for name in ("consumer.py", "consumer.mjs"):
-            self.assertIn((HERE / "consumers" / name).read_text(), README)
+            self.assertIn((HERE / "consumers" / name).read_text(), PAGE)
 
     def test_the_athena_table_has_every_key_that_arrives(self):
-        columns = set(re.findall(r"^  `(\w+)` ", README[README.index("CREATE EXTERNAL TABLE") :], re.M))
+        columns = set(re.findall(r"^  `(\w+)` ", PAGE[PAGE.index("CREATE EXTERNAL TABLE") :], re.M))
         keys = {key for data in datas("lines-none") for event, _ in unpack.events(data) for key in event}
         self.assertLessEqual({key.lower() for key in keys}, columns)
 

@@ -1,4 +1,4 @@
-//! The chart that the README shows: one panel for each measure with a scale of its own, logarithmic, for a Node.js process is a hundred floors.
+//! The chart that the README and the manual show: one panel for each measure with a scale of its own, logarithmic, for a Node.js process is a hundred floors.
 
 use std::fmt::Write as _;
 

@@ -110,7 +110,7 @@ impl Report<'_> {
         text
     }
 
-    /// The rows that the README shows, one for each measure that a user or a bound asks for.
+    /// The rows that the manual shows, one for each measure that a user or a bound asks for.
     pub(crate) fn markdown(&self) -> String {
         let contestants = &self.plan.contestants;
         if contestants.iter().any(Contestant::is_another_build) {
@@ -120,7 +120,7 @@ impl Report<'_> {
             contestants.iter().map(|contestant| format!(" {} |", contestant.title)).collect();
         let mut text =
             format!("| median |{titles} bound |\n|{}\n", "---|".repeat(contestants.len() + 2));
-        for measure in self.rows().filter(|measure| README.contains(&measure.id)) {
+        for measure in self.rows().filter(|measure| MANUAL.contains(&measure.id)) {
             let _ = write!(text, "| {} |", measure.whole_title());
             for contestant in contestants {
                 let value = self
@@ -223,7 +223,7 @@ impl Report<'_> {
     }
 }
 
-const README: [&str; 21] = [
+const MANUAL: [&str; 21] = [
     "start",
     "start-cpu",
     "start-instructions",
