@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::backlog::{Backlog, Item, Parcel, SegmentId};
 use super::charge::{Charge, Gauge};
+use super::end::Stopping;
 use super::invocations::{Held, Invocations, Phase};
 use super::message::{Message, Now, Ticket};
 use super::metrics::Metrics;
@@ -20,7 +21,6 @@ use super::packer::Packer;
 use super::policy::{self, Cadence, FlushMode, OnInvoke, Pending};
 use super::retry::Retry;
 use super::spares::Spares;
-use super::stopping::Stopping;
 use crate::clock::EpochMs;
 use crate::deadline::{Deadline, Limit};
 use crate::kinesis::error::Error;
@@ -29,6 +29,8 @@ use crate::kinesis::response::RecordOutcome;
 use crate::ledger::Ledger;
 use crate::log::Level;
 
+/// No request starts with less time left than this.
+pub(super) const MIN_TIME_LEFT: Duration = Duration::from_millis(10);
 /// After a function that failed, the 2 s of the SHUTDOWN window may be running already.
 const FAILED_HOLD: Duration = Duration::from_millis(500);
 /// What one try may take while Kinesis does not answer.
@@ -468,9 +470,7 @@ impl Core {
                         .retry
                         .wait_until(tick.mono, tick.age)
                         .is_some_and(|at| at >= until.at());
-                given_up
-                    || !self.has_due(view)
-                    || until.left(tick.mono) < super::sending::MIN_TIME_LEFT
+                given_up || !self.has_due(view) || until.left(tick.mono) < MIN_TIME_LEFT
             }
         };
         if over { self.let_go(tick, &held) } else { self.held = Some(held) }
@@ -524,7 +524,7 @@ impl Core {
             times.push(match held.phase {
                 Phase::AwaitEnd => held.deadline.at(),
                 Phase::Probe { until, .. } => until,
-                Phase::Flush(until) => until.sooner(super::sending::MIN_TIME_LEFT).at(),
+                Phase::Flush(until) => until.sooner(MIN_TIME_LEFT).at(),
             });
         }
         if self.is_awake() {

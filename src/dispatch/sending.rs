@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::backlog::{Item, Parcel, Refusal};
-use super::core::{Core, Oldest, Sent, Step, Tick, View};
+use super::core::{Core, MIN_TIME_LEFT, Oldest, Sent, Step, Tick, View};
 use super::invocations::Phase;
 use super::message::Load;
 use super::policy;
@@ -20,8 +20,6 @@ use crate::kinesis::request::Request;
 use crate::kinesis::response::RecordOutcome;
 use crate::log::Level;
 
-/// No request starts with less time left than this.
-pub(super) const MIN_TIME_LEFT: Duration = Duration::from_millis(10);
 /// What one request may take inside an invocation.
 const IN_BETWEEN: Duration = Duration::from_secs(1);
 /// While an invocation is held and Kinesis takes nothing, what is older goes to disk.

@@ -7,18 +7,16 @@
 use std::time::{Duration, Instant};
 
 use super::backlog::Parcel;
-use super::core::{Core, Oldest, Sent, Step, Tick, View};
-use super::message::{Load, Ticket};
-use super::sending::{MIN_TIME_LEFT, Scope, TRIES_AT_ONCE};
-use crate::deadline::Deadline;
+use super::core::{Core, MIN_TIME_LEFT, Oldest, Sent, Step, Tick, View};
+use super::end::Phase;
+use super::message::Load;
+use super::sending::{Scope, TRIES_AT_ONCE};
 use crate::kinesis::error::ErrorKind;
 use crate::kinesis::line::LEDGER_EVENT;
 use crate::kinesis::request::Request;
 use crate::kinesis::response::RecordOutcome;
 use crate::log::Level;
 
-/// Kept back of the SHUTDOWN window for the ledger.
-const LEDGER_TIME: Duration = Duration::from_millis(100);
 /// Kept back of that for a last line on stderr.
 const LAST_LINE_TIME: Duration = Duration::from_millis(40);
 /// Requests for the last ledger.
@@ -26,67 +24,6 @@ const LEDGER_TRIES: u32 = 5;
 /// Before a reset, this part of the time that is left is kept back from a first request: for the disk. The request has the rest, of which a
 /// connection that was used before may take a third.
 const DISK_PART: u32 = 3;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    AwaitLastReport,
-    Send,
-    Keep,
-    Drop,
-    Ledger,
-    Exit,
-}
-
-/// How far the end has come.
-#[derive(Debug)]
-pub struct Stopping {
-    ticket: Ticket,
-    deadline: Deadline,
-    report_until: Instant,
-    reason: Box<str>,
-    phase: Phase,
-    /// A request failed since.
-    pub(super) failed: bool,
-    ledger: Option<Box<Request>>,
-    ledger_tries: u32,
-    ledger_at: Instant,
-    ledger_delivered: bool,
-}
-
-impl Stopping {
-    /// The order has come.
-    #[must_use]
-    pub fn new(
-        ticket: Ticket,
-        deadline: Deadline,
-        report_until: Instant,
-        reason: Box<str>,
-    ) -> Stopping {
-        let (phase, ledger_at) = (Phase::AwaitLastReport, report_until);
-        let (failed, ledger, ledger_tries, ledger_delivered) = (false, None, 0, false);
-        Stopping {
-            ticket,
-            deadline,
-            report_until,
-            reason,
-            phase,
-            failed,
-            ledger,
-            ledger_tries,
-            ledger_at,
-            ledger_delivered,
-        }
-    }
-
-    /// `/tmp` outlives a reset, and only that.
-    fn is_reset(&self) -> bool {
-        matches!(&*self.reason, "timeout" | "failure")
-    }
-
-    fn send_until(&self) -> Deadline {
-        self.deadline.sooner(LEDGER_TIME)
-    }
-}
 
 impl Core {
     /// The next step of the end, once it has begun; else `None`.

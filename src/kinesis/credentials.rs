@@ -1,6 +1,21 @@
-//! AWS credentials, and that they never show. Where they come from is `provider.rs`'s business.
+//! AWS credentials: how long they are good, and that they never show. Where they come from is `provider.rs`'s business.
 
 use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::clock::parse_iso8601;
+
+/// New credentials are asked for from this long before the old ones expire. As botocore does.
+pub(super) const REFRESH_BEFORE: Duration = Duration::from_secs(15 * 60);
+/// After a failed try to renew credentials that are still good: while there is time, and when they expire soon.
+pub(super) const REFRESH_RETRY: (Duration, Duration) =
+    (Duration::from_secs(60), Duration::from_secs(10));
+/// Where an answer does not say when its credentials expire.
+pub(super) const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
+/// What one call for credentials may take. As AWS's SDKs have it.
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+/// From here on a failure to renew them is reported. The old ones are used as long as they are good all the same: nothing is won by not sending.
+const WARN_BEFORE: Duration = Duration::from_secs(10 * 60);
 
 /// An access key, its secret, and the session token that Lambda's roles have. Its `Debug` shows nothing.
 #[derive(Clone)]
@@ -39,6 +54,39 @@ impl Credentials {
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Credentials(not shown)")
+    }
+}
+
+/// Credentials with an end.
+#[derive(Debug)]
+pub(super) struct ExpiringCredentials {
+    pub(super) credentials: Credentials,
+    pub(super) expires: SystemTime,
+    /// No sooner than this are new ones asked for, while these are good.
+    pub(super) refresh_at: SystemTime,
+}
+
+impl ExpiringCredentials {
+    /// `expiration` as AWS writes it.
+    pub(super) fn new(
+        credentials: Credentials,
+        expiration: Option<&str>,
+        now: SystemTime,
+    ) -> ExpiringCredentials {
+        let expires = expiration
+            .and_then(parse_iso8601)
+            .map_or(now + DEFAULT_LIFETIME, |ms| UNIX_EPOCH + Duration::from_millis(ms));
+        // Credentials that come with little time left are what there is: not to be asked for again with every send.
+        let early = expires.checked_sub(REFRESH_BEFORE).unwrap_or(now);
+        ExpiringCredentials { credentials, expires, refresh_at: early.max(now + REFRESH_RETRY.0) }
+    }
+
+    pub(super) fn is_good(&self, now: SystemTime) -> bool {
+        now < self.expires
+    }
+
+    pub(super) fn expires_soon(&self, now: SystemTime) -> bool {
+        now + WARN_BEFORE >= self.expires
     }
 }
 

@@ -7,34 +7,23 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime};
 
 use http::Request;
 use serde::Deserialize;
 
 use super::clock_skew::ClockSkew;
-use super::credentials::Credentials;
+use super::credentials::{CALL_TIMEOUT, Credentials, ExpiringCredentials, REFRESH_RETRY};
 use super::error::{CONTAINER_CREDENTIALS, Error, read_error};
 use super::http::HttpSettings;
 use super::proxy::Proxies;
 use super::sts::{self, Role};
 use super::transport::InterruptHandle;
-use crate::clock::parse_iso8601;
 use crate::deadline::{Deadline, Limit};
 use crate::log;
 
-/// New credentials are asked for from this long before the old ones expire. As botocore does.
-const REFRESH_BEFORE: Duration = Duration::from_secs(15 * 60);
-/// From here on a failure to renew them is reported. The old ones are used as long as they are good all the same: nothing is won by not sending.
-const WARN_BEFORE: Duration = Duration::from_secs(10 * 60);
-/// After a failed try to renew credentials that are still good: while there is time, and when they expire soon.
-const REFRESH_RETRY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(10));
-/// Where an answer does not say when its credentials expire.
-const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
 /// As much as a header may have.
 const MAX_TOKEN: u64 = 16 * 1024;
-/// What one call for credentials may take. As AWS's SDKs have it.
-pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where credentials come from; decided when the environment is read.
 #[derive(Clone, Debug)]
@@ -132,39 +121,6 @@ fn is_trusted(uri: &str, lambda_host: &str) -> bool {
                 || (!host.is_empty() && host == lambda_host)
         }
         _ => false,
-    }
-}
-
-/// Credentials with an end.
-#[derive(Debug)]
-pub(super) struct ExpiringCredentials {
-    credentials: Credentials,
-    expires: SystemTime,
-    /// No sooner than this are new ones asked for, while these are good.
-    refresh_at: SystemTime,
-}
-
-impl ExpiringCredentials {
-    /// `expiration` as AWS writes it.
-    pub(super) fn new(
-        credentials: Credentials,
-        expiration: Option<&str>,
-        now: SystemTime,
-    ) -> ExpiringCredentials {
-        let expires = expiration
-            .and_then(parse_iso8601)
-            .map_or(now + DEFAULT_LIFETIME, |ms| UNIX_EPOCH + Duration::from_millis(ms));
-        // Credentials that come with little time left are what there is: not to be asked for again with every send.
-        let early = expires.checked_sub(REFRESH_BEFORE).unwrap_or(now);
-        ExpiringCredentials { credentials, expires, refresh_at: early.max(now + REFRESH_RETRY.0) }
-    }
-
-    fn is_good(&self, now: SystemTime) -> bool {
-        now < self.expires
-    }
-
-    fn expires_soon(&self, now: SystemTime) -> bool {
-        now + WARN_BEFORE >= self.expires
     }
 }
 
@@ -340,6 +296,8 @@ fn read_credentials(body: &[u8], now: SystemTime) -> Option<ExpiringCredentials>
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
     use super::*;
 
     fn keys(id: &str) -> Credentials {

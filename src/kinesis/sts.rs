@@ -8,11 +8,10 @@ use http::Request;
 use sha2::{Digest, Sha256};
 
 use super::clock_skew::ClockSkew;
-use super::credentials::Credentials;
+use super::credentials::{CALL_TIMEOUT, Credentials, ExpiringCredentials};
 use super::endpoint::{self, Endpoint};
 use super::error::{ASSUME_ROLE, Error, ErrorKind, read_error, tag};
 use super::http::HttpSettings;
-use super::provider::{CALL_TIMEOUT, ExpiringCredentials};
 use super::sign;
 use super::transport::InterruptHandle;
 use crate::deadline::{Deadline, Limit};

@@ -9,8 +9,11 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::sync::{Arc, OnceLock};
 
 use http::Uri;
-use rustls::crypto::ring::{cipher_suite as ring, default_provider};
-use rustls::crypto::{CryptoProvider, KeyProvider};
+use rustls::SignatureScheme as Scheme;
+use rustls::crypto::ring::{cipher_suite as ring, kx_group};
+use rustls::crypto::{
+    CryptoProvider, GetRandomFailed, KeyProvider, SecureRandom, WebPkiSupportedAlgorithms,
+};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::sign::SigningKey;
 use rustls::{
@@ -20,6 +23,7 @@ use rustls::{
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, LazyBuffers, NextTimeout, Transport, TransportAdapter,
 };
+use webpki::ring as webpki;
 
 /// The TLS of one client.
 #[derive(Debug)]
@@ -84,17 +88,65 @@ fn as_io(error: rustls::Error) -> io::Error {
 }
 
 /// What ring offers, without the code that no client without a certificate of its own needs, and without ChaCha20: every machine that Lambda
-/// runs on has instructions for AES, and every server that AWS's endpoints or TLS 1.3 allow has AES-GCM.
+/// runs on has instructions for AES, and every server that AWS's endpoints or TLS 1.3 allow has AES-GCM. Ring's own list is not named, or
+/// all of that would be in the program just the same.
 fn provider() -> CryptoProvider {
-    let suites = vec![
-        SupportedCipherSuite::Tls13(&TLS13_AES_256_GCM),
-        SupportedCipherSuite::Tls13(&TLS13_AES_128_GCM),
-        ring::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-        ring::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-        ring::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-        ring::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-    ];
-    CryptoProvider { cipher_suites: suites, key_provider: &NoKeys, ..default_provider() }
+    CryptoProvider {
+        cipher_suites: vec![
+            SupportedCipherSuite::Tls13(&TLS13_AES_256_GCM),
+            SupportedCipherSuite::Tls13(&TLS13_AES_128_GCM),
+            ring::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+            ring::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+            ring::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+            ring::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+        ],
+        kx_groups: vec![kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1],
+        signature_verification_algorithms: SIGNATURES,
+        secure_random: &Random,
+        key_provider: &NoKeys,
+    }
+}
+
+/// What certificates and handshakes may be signed with: rustls's own list for ring.
+static SIGNATURES: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
+    all: &[
+        webpki::ECDSA_P256_SHA256,
+        webpki::ECDSA_P256_SHA384,
+        webpki::ECDSA_P384_SHA256,
+        webpki::ECDSA_P384_SHA384,
+        webpki::ED25519,
+        webpki::RSA_PSS_2048_8192_SHA256_LEGACY_KEY,
+        webpki::RSA_PSS_2048_8192_SHA384_LEGACY_KEY,
+        webpki::RSA_PSS_2048_8192_SHA512_LEGACY_KEY,
+        webpki::RSA_PKCS1_2048_8192_SHA256,
+        webpki::RSA_PKCS1_2048_8192_SHA384,
+        webpki::RSA_PKCS1_2048_8192_SHA512,
+        webpki::RSA_PKCS1_2048_8192_SHA256_ABSENT_PARAMS,
+        webpki::RSA_PKCS1_2048_8192_SHA384_ABSENT_PARAMS,
+        webpki::RSA_PKCS1_2048_8192_SHA512_ABSENT_PARAMS,
+    ],
+    // TLS 1.2 tries each algorithm of a scheme, TLS 1.3 only the first.
+    mapping: &[
+        (Scheme::ECDSA_NISTP384_SHA384, &[webpki::ECDSA_P384_SHA384, webpki::ECDSA_P256_SHA384]),
+        (Scheme::ECDSA_NISTP256_SHA256, &[webpki::ECDSA_P256_SHA256, webpki::ECDSA_P384_SHA256]),
+        (Scheme::ED25519, &[webpki::ED25519]),
+        (Scheme::RSA_PSS_SHA512, &[webpki::RSA_PSS_2048_8192_SHA512_LEGACY_KEY]),
+        (Scheme::RSA_PSS_SHA384, &[webpki::RSA_PSS_2048_8192_SHA384_LEGACY_KEY]),
+        (Scheme::RSA_PSS_SHA256, &[webpki::RSA_PSS_2048_8192_SHA256_LEGACY_KEY]),
+        (Scheme::RSA_PKCS1_SHA512, &[webpki::RSA_PKCS1_2048_8192_SHA512]),
+        (Scheme::RSA_PKCS1_SHA384, &[webpki::RSA_PKCS1_2048_8192_SHA384]),
+        (Scheme::RSA_PKCS1_SHA256, &[webpki::RSA_PKCS1_2048_8192_SHA256]),
+    ],
+};
+
+/// The kernel's randomness, which ring asks as well.
+#[derive(Debug)]
+struct Random;
+
+impl SecureRandom for Random {
+    fn fill(&self, buffer: &mut [u8]) -> Result<(), GetRandomFailed> {
+        getrandom::getrandom(buffer).map_err(|_| GetRandomFailed)
+    }
 }
 
 static TLS13_AES_256_GCM: Tls13CipherSuite = without_quic(&ring::TLS13_AES_256_GCM_SHA384);
@@ -168,6 +220,8 @@ impl Transport for TlsTransport {
 
 #[cfg(test)]
 mod tests {
+    use rustls::crypto::ring::default_provider;
+
     use super::*;
 
     fn suites(provider: &CryptoProvider) -> Vec<rustls::CipherSuite> {
@@ -202,6 +256,15 @@ mod tests {
             provider.kx_groups.iter().map(|group| group.name()).collect::<Vec<_>>()
         };
         assert_eq!(groups(&ours), groups(&rings));
+        let signatures = |provider: &CryptoProvider| {
+            let WebPkiSupportedAlgorithms { all, mapping } =
+                provider.signature_verification_algorithms;
+            (format!("{all:?}"), format!("{mapping:?}"))
+        };
+        assert_eq!(signatures(&ours), signatures(&rings));
+        let mut bytes = [[0; 32]; 2];
+        assert!(bytes.iter_mut().all(|bytes| ours.secure_random.fill(bytes).is_ok()));
+        assert_ne!(bytes[0], bytes[1]);
         let key = PrivateKeyDer::Pkcs8(vec![].into());
         assert!(ours.key_provider.load_private_key(key).is_err());
     }

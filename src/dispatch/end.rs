@@ -1,0 +1,72 @@
+//! How far the end of the sandbox has come. Plain data; what is done about it is in [`super::stopping`].
+
+use std::time::{Duration, Instant};
+
+use super::message::Ticket;
+use crate::deadline::Deadline;
+use crate::kinesis::request::Request;
+
+/// Kept back of the SHUTDOWN window for the ledger.
+const LEDGER_TIME: Duration = Duration::from_millis(100);
+
+/// What is done next, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    AwaitLastReport,
+    Send,
+    Keep,
+    Drop,
+    Ledger,
+    Exit,
+}
+
+/// How far the end has come.
+#[derive(Debug)]
+pub struct Stopping {
+    pub(super) ticket: Ticket,
+    pub(super) deadline: Deadline,
+    pub(super) report_until: Instant,
+    pub(super) reason: Box<str>,
+    pub(super) phase: Phase,
+    /// A request failed since.
+    pub(super) failed: bool,
+    pub(super) ledger: Option<Box<Request>>,
+    pub(super) ledger_tries: u32,
+    pub(super) ledger_at: Instant,
+    pub(super) ledger_delivered: bool,
+}
+
+impl Stopping {
+    /// The order has come.
+    #[must_use]
+    pub fn new(
+        ticket: Ticket,
+        deadline: Deadline,
+        report_until: Instant,
+        reason: Box<str>,
+    ) -> Stopping {
+        let (phase, ledger_at) = (Phase::AwaitLastReport, report_until);
+        let (failed, ledger, ledger_tries, ledger_delivered) = (false, None, 0, false);
+        Stopping {
+            ticket,
+            deadline,
+            report_until,
+            reason,
+            phase,
+            failed,
+            ledger,
+            ledger_tries,
+            ledger_at,
+            ledger_delivered,
+        }
+    }
+
+    /// `/tmp` outlives a reset, and only that.
+    pub(super) fn is_reset(&self) -> bool {
+        matches!(&*self.reason, "timeout" | "failure")
+    }
+
+    pub(super) fn send_until(&self) -> Deadline {
+        self.deadline.sooner(LEDGER_TIME)
+    }
+}
