@@ -13,53 +13,53 @@ export const PREFIX = 'KINESIS_TELEMETRY_';
 /** Every setting but the stream. What is left out has its default. */
 export interface ExtensionSettings {
   // <fields>
-  /** what to subscribe to; default: platform,function; allowed: any of platform, function, extension */
+  /** types of telemetry to send; default: platform,function; allowed: any of platform, function, extension */
   readonly types?: readonly ('platform' | 'function' | 'extension')[];
-  /** when telemetry leaves the sandbox; default: adaptive; allowed: adaptive, end, next */
+  /** when to send: at an invocation's end, during the next one, or adaptive: end while invocations are rare; default: adaptive; allowed: adaptive, end, next */
   readonly flush?: 'adaptive' | 'end' | 'next';
-  /** how old an event may get in the queue while invocations keep coming (Managed Instances: 1000); default: 10000; allowed: 100 to 900000 */
+  /** how old an event may get before it is sent, while invocations keep coming (Managed Instances: 1000); default: 10000; allowed: 100 to 900000 */
   readonly maxAgeMs?: number;
-  /** the most that one flush may hold an invocation; default: 3000; allowed: 50 to 60000 */
+  /** longest time that a flush may hold an invocation; default: 3000; allowed: 50 to 60000 */
   readonly flushTimeoutMs?: number;
-  /** memory for events waiting to be sent; default: 8388608; allowed: 1048576 to 1073741824 */
+  /** memory for events that wait to be sent; default: 8388608; allowed: 1048576 to 1073741824 */
   readonly queueBytes?: number;
   /** how events are packed into Kinesis records; default: lines; allowed: lines, event, kpl */
   readonly record?: 'lines' | 'event' | 'kpl';
-  /** the largest Kinesis record, data and key; not above the stream's own limit; default: 1048576; allowed: 1024 to 10485760 */
+  /** largest Kinesis record, data and key; not above the stream's own limit; default: 1048576; allowed: 1024 to 10485760 */
   readonly recordBytes?: number;
-  /** what spreads records over shards; default: sandbox; allowed: sandbox, random, function, request */
+  /** how records are spread over shards; default: sandbox; allowed: sandbox, random, function, request */
   readonly partitionKey?: 'sandbox' | 'random' | 'function' | 'request';
-  /** of each Kinesis record's data; with kpl, of each event in it; default: none; allowed: none, gzip */
+  /** how each Kinesis record's data is compressed; with kpl, each event in it; default: none; allowed: none, gzip */
   readonly compression?: 'none' | 'gzip';
-  /** what each event carries beside Lambda's three keys; default: full; allowed: full, slim */
+  /** keys that each event gets beside Lambda's three; slim: only ids; default: full; allowed: full, slim */
   readonly envelope?: 'full' | 'slim';
-  /** copied into every event (slim: into the sandbox event); default: none; allowed: key=value,key=value */
+  /** keys and values to copy into every event (slim: into the sandbox event); default: none; allowed: key=value,key=value */
   readonly tags?: Readonly<Record<string, string>>;
-  /** assumed through STS before writing; default: none; allowed: the ARN of an IAM role */
+  /** role to assume through STS before writing; default: none; allowed: the ARN of an IAM role */
   readonly roleArn?: string;
-  /** told to STS with ROLE_ARN, where that role's trust policy asks for it; default: none; allowed: 2 to 1224 letters, digits and _+=,.@:/- */
+  /** sent to STS with ROLE_ARN, if that role's trust policy asks for it; default: none; allowed: 2 to 1224 letters, digits and _+=,.@:/- */
   readonly externalId?: string;
-  /** events not to ship, such as platform.start,platform.init*; default: none; allowed: event types, comma-separated, `*` at the end of one */
+  /** event types not to send, such as platform.start,platform.init*; default: none; allowed: event types, comma-separated, `*` at the end of one */
   readonly exclude?: string;
-  /** ships a JSON log line only from this level up; lines that say no level always ship; default: none; allowed: TRACE, DEBUG, INFO, WARN, ERROR, FATAL */
+  /** lowest level of JSON log lines to send; lines without a level are always sent; default: none; allowed: TRACE, DEBUG, INFO, WARN, ERROR, FATAL */
   readonly minLevel?: 'TRACE' | 'DEBUG' | 'INFO' | 'WARN' | 'ERROR' | 'FATAL';
-  /** of the telemetry listener; fixed, so that a restarted sandbox is found again; default: 4243; allowed: 1 to 65535, not 9001 */
+  /** port of the telemetry listener; fixed, so that Lambda finds it again after a reset; default: 4243; allowed: 1 to 65535, not 9001 */
   readonly port?: number;
-  /** asked of the Telemetry API: how long it may hold a batch back; default: 25; allowed: 25 to 30000 */
+  /** how long the Telemetry API may hold a batch back; default: 25; allowed: 25 to 30000 */
   readonly bufferTimeoutMs?: number;
-  /** asked of the Telemetry API: bytes in a batch; default: 1048576; allowed: 262144 to 1048576 */
+  /** how many bytes the Telemetry API may put into a batch; default: 1048576; allowed: 262144 to 1048576 */
   readonly bufferMaxBytes?: number;
-  /** asked of the Telemetry API: events in a batch; default: 10000; allowed: 1000 to 10000 */
+  /** how many events the Telemetry API may put into a batch; default: 10000; allowed: 1000 to 10000 */
   readonly bufferMaxItems?: number;
-  /** room under /tmp for events that memory cannot hold, or that a reset would lose; 0: none; default: 67108864; allowed: 0 to 10737418240 */
+  /** space under /tmp for events that memory cannot hold, or that a reset would lose; 0: none; default: 67108864; allowed: 0 to 10737418240 */
   readonly spoolBytes?: number;
   /** log prints events that are lost for good to stdout, one JSON line each; default: none; allowed: none, log */
   readonly fallback?: 'none' | 'log';
-  /** on a bad setting or a failed start: idle, or fail the function's init; default: continue; allowed: continue, fail */
+  /** after a bad setting or a failed start: run without telemetry, or fail the function's init; default: continue; allowed: continue, fail */
   readonly onError?: 'continue' | 'fail';
   /** emf prints one CloudWatch embedded-metric line at shutdown and every 5 minutes; default: none; allowed: none, emf */
   readonly metrics?: 'none' | 'emf';
-  /** of the extension's own lines on stderr; default: warn; allowed: error, warn, info, debug */
+  /** lowest level of the extension's own lines on stderr; default: warn; allowed: error, warn, info, debug */
   readonly logLevel?: 'error' | 'warn' | 'info' | 'debug';
   // </fields>
 }
