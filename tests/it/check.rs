@@ -5,7 +5,7 @@ use std::process::Command;
 
 use sandbox::{Credentials, Fault, Identity, Kinesis};
 
-use crate::runner_command;
+use crate::{docs, runner_command};
 
 /// Runs `--check` with what `kinesis` needs, changed by `change`; whether it was content, and what it said.
 fn check(kinesis: &Kinesis, change: impl FnOnce(&mut Command)) -> (bool, String) {
@@ -296,4 +296,14 @@ fn an_answer_cannot_move_the_cursor() {
     );
     assert!(answer.1.lines().all(|line| !line.starts_with("ok    Kinesis")), "{}", answer.1);
     wrong(answer, &["Bad2KokKinesis: HTTP 400"]);
+}
+
+#[test]
+fn the_readme_shows_what_is_printed() {
+    let kinesis = Kinesis::builder().stream("telemetry").start();
+    let (good, said) = check(&kinesis, |_| {});
+    let said = said
+        .replace(kinesis.url().trim_end_matches('/'), "https://kinesis.eu-west-1.amazonaws.com")
+        .replace(kinesis.region(), "eu-west-1");
+    assert!(good && docs::read("README.md").contains(&said), "README.md does not show:\n{said}");
 }

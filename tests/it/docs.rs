@@ -27,7 +27,8 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn read(path: &str) -> String {
+/// The text of a file of the repository.
+pub(crate) fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
@@ -72,15 +73,19 @@ pub(crate) fn assert_table(page: &str, name: &str, made: &str, test: &str) {
     );
 }
 
-/// The README, and every page under `.github`, by their paths in the repository.
+/// Every page of the repository, by its path there.
 fn pages() -> Vec<String> {
-    let mut pages = vec!["README.md".to_owned(), "tests/golden/README.md".to_owned()];
-    let mut folders = vec![PathBuf::from(".github")];
+    // What tools install and build has pages of its own.
+    const FOREIGN: [&str; 4] = [".git", "target", "node_modules", "cdk.out"];
+    let (mut pages, mut folders) = (Vec::new(), vec![PathBuf::new()]);
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(root().join(&folder)).unwrap() {
-            let path = folder.join(entry.unwrap().file_name());
+            let name = entry.unwrap().file_name();
+            let path = folder.join(&name);
             if root().join(&path).is_dir() {
-                folders.push(path);
+                if !FOREIGN.iter().any(|foreign| name == *foreign) {
+                    folders.push(path);
+                }
             } else if path.extension().is_some_and(|extension| extension == "md") {
                 pages.push(path.to_str().unwrap().to_owned());
             }
@@ -213,6 +218,24 @@ fn settings_and_switches_that_the_docs_name_exist() {
         }
     }
     assert!(unknown.is_empty(), "no such variable:\n{}", unknown.join("\n"));
+}
+
+#[test]
+fn error_codes_that_the_docs_name_are_in_the_table() {
+    const ENDS: [&str; 6] = ["Exception", "Failure", "Unavailable", "NotFound", "Timeout", "Tls"];
+    let codes = read("src/kinesis/error.rs");
+    let mut seen = 0;
+    for page in ["README.md".to_owned(), format!("{MANUAL}/faults.md")] {
+        let text = read(&page);
+        let spans = spans(&text).0.into_iter();
+        for code in spans.filter(|span| {
+            ENDS.iter().any(|end| span.ends_with(end)) && span.chars().all(char::is_alphanumeric)
+        }) {
+            assert!(codes.contains(&format!("\"{code}\"")), "{page}: {code}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 10, "{seen} codes");
 }
 
 #[test]
