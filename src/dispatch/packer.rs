@@ -7,7 +7,8 @@ use crate::clock::EpochMs;
 use crate::event::Batch;
 use crate::kinesis::RecordSettings;
 use crate::kinesis::line::{LineWriter, PartitionKey};
-use crate::kinesis::request::{Added, Limits, Request};
+use crate::kinesis::record::Limits;
+use crate::kinesis::request::{Added, Request};
 use crate::ledger::Ledger;
 use crate::sandbox::Sandbox;
 
