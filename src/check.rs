@@ -26,7 +26,7 @@ const CHECK_EVENT: &str = "kinesis-telemetry.check";
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// For throttling and the like.
 const TRIES: u32 = 3;
-const PAUSE: Duration = Duration::from_millis(300);
+const RETRY_AFTER: Duration = Duration::from_millis(300);
 
 /// What was found, a line each, and whether telemetry would arrive.
 #[derive(Debug, Default)]
@@ -185,7 +185,7 @@ fn send(config: &Config, client: &mut Client, sandbox: Arc<Sandbox>) -> Result<(
             return Err(error);
         }
         if !error.retry_now {
-            thread::sleep(PAUSE);
+            thread::sleep(RETRY_AFTER);
         }
     }
 }

@@ -258,7 +258,7 @@ impl Extension {
             );
         }
         self.listener.invoked();
-        panic::switch("main");
+        panic::inject("main");
         // After a panic anywhere no invocation is held any more: what it waits for may never come.
         let request_id = invoke.request_id.as_str().into();
         self.ask(Question::Invoked, deadline.at() + GRACE, panic::happened, |ticket| {

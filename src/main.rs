@@ -16,7 +16,7 @@ use kinesis_telemetry_extension::{check, log, panic};
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 /// What the loop of an idle extension needs; a panic of the main thread continues from here.
-static LIFELINE: OnceLock<(Arc<Api>, ExtensionId)> = OnceLock::new();
+static IDLE_HANDLE: OnceLock<(Arc<Api>, ExtensionId)> = OnceLock::new();
 
 fn main() -> ExitCode {
     match std::env::args_os()
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
 
 /// Runs as an extension, until SHUTDOWN.
 fn run() -> ExitCode {
-    panic::survive(|| std::process::exit(i32::from(idle() != ExitCode::SUCCESS)));
+    panic::install_hook(|| std::process::exit(i32::from(idle() != ExitCode::SUCCESS)));
     let (basics, config) = config::read(|name| std::env::var(name).ok());
     log::start(basics.log_level, basics.log_format);
     let unknown = unknown_settings();
@@ -60,7 +60,7 @@ fn run() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let _ = LIFELINE.set((Arc::clone(&api), registered.id.clone()));
+    let _ = IDLE_HANDLE.set((Arc::clone(&api), registered.id.clone()));
 
     match config
         .map_err(|problems| bad_settings(&problems))
@@ -131,7 +131,7 @@ fn serve(api: &Api, id: &ExtensionId, extension: Option<&Extension>) -> ExitCode
 }
 
 fn idle() -> ExitCode {
-    LIFELINE.get().map_or(ExitCode::FAILURE, |(api, id)| serve(api, id, None))
+    IDLE_HANDLE.get().map_or(ExitCode::FAILURE, |(api, id)| serve(api, id, None))
 }
 
 fn gone(api: &Api, id: &ExtensionId, error: &dyn std::error::Error) -> ExitCode {

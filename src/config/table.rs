@@ -72,7 +72,7 @@ pub const SETTINGS: &[Setting] = &[
         "FLUSH",
         "adaptive",
         Allowed::OneOf(&["adaptive", "end", "next"]),
-        "when telemetry leaves the sandbox",
+        "when telemetry is sent",
     ),
     setting(
         "MAX_AGE_MS",
@@ -138,7 +138,7 @@ pub const SETTINGS: &[Setting] = &[
         "EXTERNAL_ID",
         "",
         Allowed::Text("2 to 1224 letters, digits and _+=,.@:/-"),
-        "told to STS with ROLE_ARN, where that role's trust policy asks for it",
+        "sent to STS with ROLE_ARN, where that role's trust policy asks for it",
     ),
     setting(
         "EXCLUDE",

@@ -281,13 +281,13 @@ fn read_token(path: &Path) -> io::Result<String> {
 fn read_credentials(body: &[u8], now: SystemTime) -> Option<ExpiringCredentials> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
-    struct Answer {
+    struct Response {
         access_key_id: String,
         secret_access_key: String,
         token: Option<String>,
         expiration: Option<String>,
     }
-    let answer: Answer = crate::json::read(body).ok()?;
+    let answer: Response = crate::json::read(body).ok()?;
     let whole = !answer.access_key_id.is_empty() && !answer.secret_access_key.is_empty();
     let credentials =
         Credentials::new(answer.access_key_id, answer.secret_access_key, answer.token);
@@ -385,7 +385,7 @@ mod tests {
     #[test]
     fn keys_are_renewed_ahead_of_their_end_and_kept_when_that_fails() {
         let start = UNIX_EPOCH + Duration::from_secs(1_795_425_345);
-        let lease = |id: &str, at: SystemTime, minutes: u64| ExpiringCredentials {
+        let made = |id: &str, at: SystemTime, minutes: u64| ExpiringCredentials {
             credentials: keys(id),
             expires: at + Duration::from_secs(minutes * 60),
             refresh_at: at + Duration::from_secs(minutes.saturating_sub(15) * 60),
@@ -394,7 +394,7 @@ mod tests {
         let after = |minutes: u64| start + Duration::from_secs(minutes * 60);
         let mut held = None;
         assert_eq!(
-            current(&mut held, start, || Ok(lease("first", start, 60))).unwrap().access_key_id(),
+            current(&mut held, start, || Ok(made("first", start, 60))).unwrap().access_key_id(),
             "first"
         );
         // Not asked before it is time; then asked, kept on a failure, and not asked with every send.
@@ -411,13 +411,13 @@ mod tests {
         // Over is over.
         assert!(current(&mut held, after(60), failure).is_err());
         assert_eq!(
-            current(&mut held, after(60), || Ok(lease("second", after(60), 60)))
+            current(&mut held, after(60), || Ok(made("second", after(60), 60)))
                 .unwrap()
                 .access_key_id(),
             "second"
         );
         assert_eq!(
-            current(&mut held, after(106), || Ok(lease("third", after(106), 60)))
+            current(&mut held, after(106), || Ok(made("third", after(106), 60)))
                 .unwrap()
                 .access_key_id(),
             "third"
@@ -428,13 +428,13 @@ mod tests {
     fn an_answer_needs_both_keys() {
         let now = UNIX_EPOCH + Duration::from_secs(1_795_425_345);
         let whole = br#"{"AccessKeyId":"a","SecretAccessKey":"s","Token":"t","Expiration":"2026-11-23T18:00:00Z"}"#;
-        let lease = read_credentials(whole, now).unwrap();
+        let made = read_credentials(whole, now).unwrap();
         assert!(
-            lease.is_good(now)
-                && !lease.expires_soon(now)
-                && !lease.is_good(now + Duration::from_secs(86_400))
+            made.is_good(now)
+                && !made.expires_soon(now)
+                && !made.is_good(now + Duration::from_secs(86_400))
         );
-        assert_eq!(lease.credentials.session_token(), Some("t"));
+        assert_eq!(made.credentials.session_token(), Some("t"));
         for bad in [
             &b"{}"[..],
             b"",

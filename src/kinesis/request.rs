@@ -13,9 +13,6 @@ use super::record::{
 };
 use crate::random;
 
-/// Data and keys in a request of several records. AWS's limit is 10 MiB since 2025; older endpoints refuse more than 5 MiB, some already
-/// a few bytes below it. With base64 that is 6.7 MiB of body: see `Limits::request_bytes` for the memory's sake.
-pub const MAX_REQUEST_BYTES: usize = 5 * 1024 * 1024 - 1024;
 /// Lines are gathered before they are encoded, and what was encoded is hashed while it is in the CPU's first cache.
 const ENCODE_STEP: usize = 6 * 1024;
 /// A text of so many bytes is not gathered first.

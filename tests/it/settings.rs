@@ -1,4 +1,4 @@
-//! Settings: bad ones are told all at once and leave the function unharmed; the documented ones are the real ones.
+//! Settings: bad ones are reported all at once and leave the function unharmed; the documented ones are the real ones.
 
 use std::net::TcpListener;
 use std::process::Output;
@@ -13,7 +13,7 @@ fn run(arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn all_bad_settings_are_told_in_one_line_and_the_function_is_unharmed() {
+fn all_bad_settings_are_reported_in_one_line_and_the_function_is_unharmed() {
     let kinesis = Kinesis::start();
     let lambda = extension(&kinesis)
         .setting("FLUSH", "banana")
