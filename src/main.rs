@@ -19,21 +19,20 @@ static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 static IDLE_HANDLE: OnceLock<(Arc<Api>, ExtensionId)> = OnceLock::new();
 
 fn main() -> ExitCode {
-    match std::env::args_os()
-        .nth(1)
-        .map(|argument| argument.to_string_lossy().into_owned())
-        .as_deref()
-    {
-        None => run(),
-        Some("--version" | "-V") => {
+    let arguments: Vec<String> =
+        std::env::args_os().skip(1).map(|text| text.to_string_lossy().into_owned()).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [] => run(),
+        ["--version" | "-V"] => {
             print(&format!("{} {}\n", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")))
         }
-        Some("--help" | "-h") => print(&config::help()),
-        Some("--check") => checked(),
-        Some(other) => {
+        ["--help" | "-h"] => print(&config::help()),
+        ["--check"] => checked(),
+        _ => {
             log::error!(
                 "arguments",
-                "{other}: no such argument; allowed is --help, --version, --check, or none to run as an extension"
+                "{}: no such arguments; allowed is one of --help, --version, --check, or none to run as an extension",
+                arguments.join(" ")
             );
             ExitCode::from(2)
         }
@@ -45,6 +44,13 @@ fn run() -> ExitCode {
     panic::install_hook(|| std::process::exit(i32::from(idle() != ExitCode::SUCCESS)));
     let (basics, config) = config::read(|name| std::env::var(name).ok());
     log::start(basics.log_level, basics.log_format);
+    if basics.runtime_api.is_empty() {
+        log::error!(
+            "no-lambda",
+            "AWS_LAMBDA_RUNTIME_API is not set: Lambda starts this program from a layer; to test settings use --check"
+        );
+        return ExitCode::FAILURE;
+    }
     let unknown = unknown_settings();
     if !unknown.is_empty() {
         log::warn!("unknown", "no such setting: {}; see --help", unknown.join(", "));

@@ -151,7 +151,7 @@ mod tests {
         ]);
         let config = result.unwrap();
         assert_eq!(config.dispatch.flush, FlushMode::Adaptive);
-        assert!(matches!(config.kinesis.credentials, CredentialsSource::Missing));
+        assert!(matches!(config.kinesis.credentials, CredentialsSource::Missing(Some(_))));
     }
 
     #[test]
@@ -215,7 +215,7 @@ mod tests {
         assert!(
             with(&[arn, MINIMAL[1], role]).1.unwrap_err()[0]
                 .to_string()
-                .contains("in the partition of cn-north-1")
+                .contains("not the partition of the stream's region; set it to arn:aws-cn:iam::")
         );
         let (own, general) = (
             ("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1"),
@@ -296,6 +296,38 @@ mod tests {
             with(&[MINIMAL[0], MINIMAL[1], ("AWS_ENDPOINT_URL", "http://emulator:4566")]).1.is_ok(),
             "without a role there is a warning"
         );
+    }
+
+    #[test]
+    fn a_problem_says_what_is_wrong_and_what_to_do() {
+        let stream = "KINESIS_TELEMETRY_STREAM";
+        for (variables, text) in [
+            (&[][..], "KINESIS_TELEMETRY_STREAM is not set; set it to a stream name or ARN"),
+            (
+                &[(stream, " ")],
+                "KINESIS_TELEMETRY_STREAM is not set; set it to a stream name or ARN",
+            ),
+            (
+                &[(stream, "arn:aws:kinesis:eu-west-1:123:stream/x")],
+                "KINESIS_TELEMETRY_STREAM=\"arn:aws:kinesis:eu-west-1:123:stream/x\": the ARN's fifth part is no account id of 12 digits; set it to a stream name or ARN (arn:aws:kinesis:REGION:ACCOUNT:stream/NAME)",
+            ),
+            (
+                &[(stream, "x"), ("AWS_REGION", "")],
+                "AWS_REGION is not set; set it to the stream's region, such as eu-west-1",
+            ),
+            (
+                &[(stream, "x"), ("AWS_REGION", ""), ("AWS_DEFAULT_REGION", "Ireland")],
+                "AWS_DEFAULT_REGION=\"Ireland\": allowed is a region such as eu-west-1",
+            ),
+            (
+                &[(stream, "arn:aws:kinesis"), ("AWS_REGION", "")],
+                "KINESIS_TELEMETRY_STREAM=\"arn:aws:kinesis\": an ARN has six parts with colons between them; set it to a stream name or ARN (arn:aws:kinesis:REGION:ACCOUNT:stream/NAME)",
+            ),
+        ] {
+            let variables: Vec<_> = variables.iter().copied().chain([MINIMAL[1]]).collect();
+            let problems = with(&variables).1.unwrap_err();
+            assert_eq!(problems.iter().map(ToString::to_string).collect::<Vec<_>>(), [text]);
+        }
     }
 
     #[test]

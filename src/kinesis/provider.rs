@@ -32,8 +32,8 @@ pub enum CredentialsSource {
     Environment(Credentials),
     /// `AWS_CONTAINER_CREDENTIALS_FULL_URI` and its like.
     Container(ContainerEndpoint),
-    /// Neither.
-    Missing,
+    /// Neither. Of a key pair of which only one half is set, the variable of the other half.
+    Missing(Option<&'static str>),
 }
 
 /// The endpoint that has credentials under SnapStart.
@@ -66,15 +66,15 @@ impl CredentialsSource {
         variable: impl Fn(&str) -> Option<String>,
         lambda_host: &str,
     ) -> Result<CredentialsSource, (&'static str, &'static str)> {
-        if let (Some(id), Some(secret)) =
-            (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY"))
-        {
-            return Ok(CredentialsSource::Environment(Credentials::new(
-                id,
-                secret,
-                variable("AWS_SESSION_TOKEN"),
-            )));
-        }
+        let unset = match (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY")) {
+            (Some(id), Some(secret)) => {
+                let credentials = Credentials::new(id, secret, variable("AWS_SESSION_TOKEN"));
+                return Ok(CredentialsSource::Environment(credentials));
+            }
+            (Some(_), None) => Some("AWS_SECRET_ACCESS_KEY"),
+            (None, Some(_)) => Some("AWS_ACCESS_KEY_ID"),
+            (None, None) => None,
+        };
         let token = match (
             variable("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"),
             variable("AWS_CONTAINER_AUTHORIZATION_TOKEN"),
@@ -94,7 +94,7 @@ impl CredentialsSource {
             };
         }
         let Some(uri) = variable("AWS_CONTAINER_CREDENTIALS_FULL_URI") else {
-            return Ok(CredentialsSource::Missing);
+            return Ok(CredentialsSource::Missing(unset));
         };
         let allowed = (
             "AWS_CONTAINER_CREDENTIALS_FULL_URI",
@@ -108,7 +108,22 @@ impl CredentialsSource {
     }
 }
 
-/// The token goes with the request, so plain http only goes where nobody else listens.
+/// The error of a sandbox that has no credentials. `unset`: the half of a key pair that is not set, where the other one is.
+#[must_use]
+pub fn missing(unset: Option<&str>) -> Error {
+    match unset {
+        Some(half) => Error::new(
+            "HalfCredentials",
+            format!("{half} is not set, the other half of the key pair is"),
+        ),
+        None => Error::new(
+            "NoCredentials",
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set, nor is AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        ),
+    }
+}
+
+/// The token is sent with the request, so plain http is used only where nobody else listens.
 fn is_trusted(uri: &str, lambda_host: &str) -> bool {
     let Ok(uri) = uri.parse::<http::Uri>() else { return false };
     let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
@@ -193,10 +208,7 @@ impl CredentialsProvider {
                 };
                 current(own, now, fetched)
             }
-            CredentialsSource::Missing => {
-                let names = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set, nor is AWS_CONTAINER_CREDENTIALS_FULL_URI";
-                Err(Error::new("NoCredentials", names))
-            }
+            CredentialsSource::Missing(unset) => Err(missing(*unset)),
         };
         match role {
             None => own(),
@@ -331,7 +343,10 @@ mod tests {
         let relative = ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v2/credentials/x");
         assert!(matches!(read(&[id, secret, full]), Ok(CredentialsSource::Environment(_))));
         assert!(matches!(read(&[id, full]), Ok(CredentialsSource::Container(_))));
-        assert!(matches!(read(&[id]), Ok(CredentialsSource::Missing)));
+        assert!(matches!(
+            read(&[id]),
+            Ok(CredentialsSource::Missing(Some("AWS_SECRET_ACCESS_KEY")))
+        ));
         let Ok(CredentialsSource::Container(both)) = read(&[full, relative]) else {
             panic!("no container")
         };
