@@ -14,9 +14,10 @@ use crate::deadline::{Deadline, Limit};
 use crate::dispatch::packer::Packer;
 use crate::kinesis::client::Client;
 use crate::kinesis::error::{Error, ErrorKind};
-use crate::kinesis::provider::CredentialsSource;
+use crate::kinesis::provider::{self, CredentialsSource};
 use crate::kinesis::request::Request;
 use crate::kinesis::response::RecordOutcome;
+use crate::lambda::filter::NOTHING_TO_SHIP;
 use crate::ledger::Ledger;
 use crate::sandbox::Sandbox;
 
@@ -26,7 +27,7 @@ const CHECK_EVENT: &str = "kinesis-telemetry.check";
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// For throttling and the like.
 const TRIES: u32 = 3;
-const PAUSE: Duration = Duration::from_millis(300);
+const RETRY_AFTER: Duration = Duration::from_millis(300);
 
 /// What was found, a line each, and whether telemetry would arrive.
 #[derive(Debug, Default)]
@@ -75,11 +76,7 @@ pub fn run(config: Result<Config, Vec<Problem>>, unknown: &[String]) -> Report {
         Ok(config) => check(&config, &mut report),
         Err(problems) => {
             for problem in problems {
-                report.fail(
-                    "settings",
-                    &problem.to_string(),
-                    "set this variable as allowed, or unset it",
-                );
+                report.fail("settings", problem.what(), problem.fix());
             }
         }
     }
@@ -95,6 +92,9 @@ pub fn run(config: Result<Config, Vec<Problem>>, unknown: &[String]) -> Report {
 fn check(config: &Config, report: &mut Report) {
     let settings = &config.kinesis;
     let place = settings.place();
+    if !config.lambda.filter.ships_any() {
+        report.fail("settings", NOTHING_TO_SHIP, "leave out less with KINESIS_TELEMETRY_EXCLUDE");
+    }
     report.ok(
         "settings",
         &format!("stream {}, region {}, {}", place.stream, place.region, place.endpoint),
@@ -110,12 +110,9 @@ fn check(config: &Config, report: &mut Report) {
         CredentialsSource::Container(_) => {
             report.ok("credentials", "from the container endpoint, asked below")
         }
-        CredentialsSource::Missing => {
-            return report.fail(
-                "credentials",
-                "there are none",
-                &Error::new("NoCredentials", "").advice(&place),
-            );
+        CredentialsSource::Missing(unset) => {
+            let error = provider::missing(*unset);
+            return report.fail("credentials", &error.message, &error.advice(&place));
         }
     }
     let sandbox = Arc::new(Sandbox::default());
@@ -185,7 +182,7 @@ fn send(config: &Config, client: &mut Client, sandbox: Arc<Sandbox>) -> Result<(
             return Err(error);
         }
         if !error.retry_now {
-            thread::sleep(PAUSE);
+            thread::sleep(RETRY_AFTER);
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::dispatch::watchdog::{Question, Watchdog};
 use crate::kinesis::client::{Client, InterruptHandle};
 use crate::kinesis::line::Envelope;
 use crate::lambda::api::{Api, Function, Invoke, Registered, Subscription};
-use crate::lambda::filter::Types;
+use crate::lambda::filter::{NOTHING_TO_SHIP, Types};
 use crate::lambda::listener::Listener;
 use crate::ledger::Ledger;
 use crate::log;
@@ -103,6 +103,9 @@ impl Extension {
                 "plain-http",
                 "{endpoint} is called over plain http: others on the network can read telemetry and the session token"
             );
+        }
+        if !config.lambda.filter.ships_any() {
+            log::warn!("nothing", "no telemetry is sent: {NOTHING_TO_SHIP}");
         }
         let ledger = Arc::new(Ledger::default());
         let sandbox = Arc::new(Sandbox::default());
@@ -258,7 +261,7 @@ impl Extension {
             );
         }
         self.listener.invoked();
-        panic::switch("main");
+        panic::inject("main");
         // After a panic anywhere no invocation is held any more: what it waits for may never come.
         let request_id = invoke.request_id.as_str().into();
         self.ask(Question::Invoked, deadline.at() + GRACE, panic::happened, |ticket| {

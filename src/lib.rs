@@ -9,7 +9,7 @@
 //! ```
 //!
 //! - [`lambda`]: upstream, what Lambda says: Extensions API, Telemetry API, bodies.
-//! - [`dispatch`]: in the middle, what is kept and when it goes.
+//! - [`dispatch`]: in the middle, what is kept, and when it is sent.
 //! - [`kinesis`]: downstream, what Kinesis takes: records, requests, signatures, answers.
 //! - [`check`]: the three rooms' settings, tried by a person.
 //! - [`event`], [`ledger`], [`sandbox`], [`deadline`], [`log`], [`clock`], [`random`]: small things that every room uses.

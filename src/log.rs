@@ -45,7 +45,7 @@ pub enum Format {
 }
 
 /// One line a topic in this time.
-const QUIET: Duration = Duration::from_secs(60);
+const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
 
 struct Logger {
     level: Level,
@@ -79,7 +79,7 @@ pub fn say(level: Level, topic: &'static str, message: fmt::Arguments<'_>) {
     let mut topics = logger.topics.lock().unwrap_or_else(PoisonError::into_inner);
     let now = Instant::now();
     let kept_back = match topics.iter_mut().find(|known| known.name == topic) {
-        Some(known) if now.saturating_duration_since(known.spoke) < QUIET => {
+        Some(known) if now.saturating_duration_since(known.spoke) < REPEAT_INTERVAL => {
             known.kept_back += 1;
             return;
         }

@@ -1,4 +1,4 @@
-//! What one thread leaves for another one that may wait for it: a few small things, in their order. For everything that reaches the dispatcher
+//! What one thread puts for another one that may wait for it: a few small things, in their order. For everything that reaches the dispatcher
 //! there is its channel; a second kind of channel of the standard library would cost more of the program's size than this.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -18,7 +18,7 @@ impl<T> Default for Mailbox<T> {
 }
 
 impl<T> Mailbox<T> {
-    /// Leaves something.
+    /// Puts something in.
     pub fn put(&self, item: T) {
         self.lock().push(item);
         self.came.notify_one();
@@ -48,7 +48,7 @@ impl<T> Mailbox<T> {
         std::mem::take(&mut *items)
     }
 
-    /// Throws away what was left.
+    /// Throws away what is in it.
     pub fn clear(&self) {
         self.lock().clear();
     }
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_comes_in_order_and_wakes_who_waits() {
+    fn what_is_put_comes_in_order_and_wakes_who_waits() {
         let mailbox = Arc::new(Mailbox::default());
         mailbox.put(1);
         mailbox.put(2);

@@ -16,24 +16,23 @@ use kinesis_telemetry_extension::{check, log, panic};
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
 /// What the loop of an idle extension needs; a panic of the main thread continues from here.
-static LIFELINE: OnceLock<(Arc<Api>, ExtensionId)> = OnceLock::new();
+static IDLE_HANDLE: OnceLock<(Arc<Api>, ExtensionId)> = OnceLock::new();
 
 fn main() -> ExitCode {
-    match std::env::args_os()
-        .nth(1)
-        .map(|argument| argument.to_string_lossy().into_owned())
-        .as_deref()
-    {
-        None => run(),
-        Some("--version" | "-V") => {
+    let arguments: Vec<String> =
+        std::env::args_os().skip(1).map(|text| text.to_string_lossy().into_owned()).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [] => run(),
+        ["--version" | "-V"] => {
             print(&format!("{} {}\n", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION")))
         }
-        Some("--help" | "-h") => print(&config::help()),
-        Some("--check") => checked(),
-        Some(other) => {
+        ["--help" | "-h"] => print(&config::help()),
+        ["--check"] => checked(),
+        _ => {
             log::error!(
                 "arguments",
-                "{other}: no such argument; allowed is --help, --version, --check, or none to run as an extension"
+                "{}: no such arguments; allowed is one of --help, --version, --check, or none to run as an extension",
+                arguments.join(" ")
             );
             ExitCode::from(2)
         }
@@ -42,9 +41,16 @@ fn main() -> ExitCode {
 
 /// Runs as an extension, until SHUTDOWN.
 fn run() -> ExitCode {
-    panic::survive(|| std::process::exit(i32::from(idle() != ExitCode::SUCCESS)));
+    panic::install_hook(|| std::process::exit(i32::from(idle() != ExitCode::SUCCESS)));
     let (basics, config) = config::read(|name| std::env::var(name).ok());
     log::start(basics.log_level, basics.log_format);
+    if basics.runtime_api.is_empty() {
+        log::error!(
+            "no-lambda",
+            "AWS_LAMBDA_RUNTIME_API is not set: Lambda starts this program from a layer; to test settings use --check"
+        );
+        return ExitCode::FAILURE;
+    }
     let unknown = unknown_settings();
     if !unknown.is_empty() {
         log::warn!("unknown", "no such setting: {}; see --help", unknown.join(", "));
@@ -60,7 +66,7 @@ fn run() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let _ = LIFELINE.set((Arc::clone(&api), registered.id.clone()));
+    let _ = IDLE_HANDLE.set((Arc::clone(&api), registered.id.clone()));
 
     match config
         .map_err(|problems| bad_settings(&problems))
@@ -131,7 +137,7 @@ fn serve(api: &Api, id: &ExtensionId, extension: Option<&Extension>) -> ExitCode
 }
 
 fn idle() -> ExitCode {
-    LIFELINE.get().map_or(ExitCode::FAILURE, |(api, id)| serve(api, id, None))
+    IDLE_HANDLE.get().map_or(ExitCode::FAILURE, |(api, id)| serve(api, id, None))
 }
 
 fn gone(api: &Api, id: &ExtensionId, error: &dyn std::error::Error) -> ExitCode {

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 static ANYWHERE: AtomicBool = AtomicBool::new(false);
 static IN_DISPATCHER: AtomicBool = AtomicBool::new(false);
 
-/// The dispatcher thread's name: its panic is told from others.
+/// The dispatcher thread's name: by it its panic is known.
 pub const DISPATCHER: &str = "dispatcher";
 
 /// Whether any thread has panicked. From then on no invocation is held.
@@ -47,7 +47,7 @@ pub fn on_panic(wake: impl Fn() + Send + Sync + 'static) {
 }
 
 /// Installs the hook. `idle` is what the main thread does after a panic of its own: call `/next` until SHUTDOWN, then exit; it never returns.
-pub fn survive(idle: impl Fn() + Send + Sync + 'static) {
+pub fn install_hook(idle: impl Fn() + Send + Sync + 'static) {
     std::panic::set_hook(Box::new(move |info| {
         let thread = std::thread::current();
         let Some(name) = thread.name() else {
@@ -64,7 +64,7 @@ pub fn survive(idle: impl Fn() + Send + Sync + 'static) {
         let place = info
             .location()
             .map_or_else(String::new, |at| format!(" at {}:{}", at.file(), at.line()));
-        // The message may quote telemetry, so only the place is told.
+        // The message may quote telemetry, so only the place is reported.
         crate::log::error!(
             "panic",
             "a bug: the {name} thread panicked{place}; the function goes on without telemetry"
@@ -88,7 +88,7 @@ fn park() -> ! {
 /// Panics if the variable `PANIC_SWITCH` names this place; compiled for tests only.
 #[cfg(feature = "panic-switch")]
 #[allow(clippy::panic, reason = "that is what it is for")]
-pub fn switch(place: &str) {
+pub fn inject(place: &str) {
     if std::env::var("PANIC_SWITCH").is_ok_and(|wanted| wanted == place) {
         panic!("as asked for");
     }
@@ -97,4 +97,4 @@ pub fn switch(place: &str) {
 /// Nothing, outside tests.
 #[cfg(not(feature = "panic-switch"))]
 #[inline]
-pub fn switch(_place: &str) {}
+pub fn inject(_place: &str) {}

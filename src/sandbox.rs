@@ -18,7 +18,7 @@ pub struct Sandbox {
     generation: AtomicU64,
 }
 
-/// What Lambda has told so far. Strings are plain text, not JSON.
+/// What Lambda has said so far. Strings are plain text, not JSON.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// From registration.
@@ -114,7 +114,7 @@ impl Sandbox {
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Notes an invocation and the ARN it was invoked by; also fills the account id where registration did not tell it.
+    /// Notes an invocation and the ARN it was invoked by; also fills the account id where registration did not give it.
     pub fn invoked(&self, request_id: &str, arn: &str) {
         if self.lock().arn_of(Some(request_id)).is_some() {
             return;

@@ -56,7 +56,7 @@ mod tests {
         read(move |name| pairs.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone()))
     }
 
-    const LEAST: [(&str, &str); 2] =
+    const MINIMAL: [(&str, &str); 2] =
         [("KINESIS_TELEMETRY_STREAM", "telemetry"), ("AWS_REGION", "eu-west-1")];
 
     #[test]
@@ -80,7 +80,7 @@ mod tests {
                 Allowed::Port | Allowed::Text(_) => {}
             }
         }
-        assert!(with(&LEAST).1.is_ok());
+        assert!(with(&MINIMAL).1.is_ok());
     }
 
     #[test]
@@ -96,7 +96,7 @@ mod tests {
             for (value, good) in values.into_iter().filter_map(|(value, good)| Some((value?, good)))
             {
                 let (name, value) = (format!("{PREFIX}{}", s.name), value.to_string());
-                let result = with(&[LEAST[0], LEAST[1], (&name, &value)]).1;
+                let result = with(&[MINIMAL[0], MINIMAL[1], (&name, &value)]).1;
                 assert_eq!(result.is_ok(), good, "{name}={value}");
             }
         }
@@ -108,9 +108,9 @@ mod tests {
             let Allowed::OneOf(words) = s.allowed else { continue };
             let name = format!("{PREFIX}{}", s.name);
             for word in words {
-                assert!(with(&[LEAST[0], LEAST[1], (&name, word)]).1.is_ok(), "{name}={word}");
+                assert!(with(&[MINIMAL[0], MINIMAL[1], (&name, word)]).1.is_ok(), "{name}={word}");
             }
-            let problems = with(&[LEAST[0], LEAST[1], (&name, "banana")]).1.unwrap_err();
+            let problems = with(&[MINIMAL[0], MINIMAL[1], (&name, "banana")]).1.unwrap_err();
             assert_eq!(problems.len(), 1);
             assert!(
                 problems[0].to_string().contains(&name)
@@ -143,27 +143,27 @@ mod tests {
     #[test]
     fn empty_is_unset() {
         let (_, result) = with(&[
-            LEAST[0],
-            LEAST[1],
+            MINIMAL[0],
+            MINIMAL[1],
             ("KINESIS_TELEMETRY_FLUSH", ""),
             ("AWS_ACCESS_KEY_ID", ""),
             ("AWS_SECRET_ACCESS_KEY", "x"),
         ]);
         let config = result.unwrap();
         assert_eq!(config.dispatch.flush, FlushMode::Adaptive);
-        assert!(matches!(config.kinesis.credentials, CredentialsSource::Missing));
+        assert!(matches!(config.kinesis.credentials, CredentialsSource::Missing(Some(_))));
     }
 
     #[test]
-    fn managed_instances_send_sooner_unless_told_otherwise() {
+    fn managed_instances_send_sooner_unless_set_otherwise() {
         let managed = ("AWS_LAMBDA_INITIALIZATION_TYPE", "lambda-managed-instances");
         assert_eq!(
-            with(&[LEAST[0], LEAST[1], managed]).1.unwrap().dispatch.max_age,
+            with(&[MINIMAL[0], MINIMAL[1], managed]).1.unwrap().dispatch.max_age,
             Duration::from_secs(1)
         );
-        let told = ("KINESIS_TELEMETRY_MAX_AGE_MS", "10000");
+        let set = ("KINESIS_TELEMETRY_MAX_AGE_MS", "10000");
         assert_eq!(
-            with(&[LEAST[0], LEAST[1], managed, told]).1.unwrap().dispatch.max_age,
+            with(&[MINIMAL[0], MINIMAL[1], managed, set]).1.unwrap().dispatch.max_age,
             Duration::from_secs(10)
         );
     }
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn tags_keep_their_order_and_may_hold_an_equals_sign() {
         let config =
-            with(&[LEAST[0], LEAST[1], ("KINESIS_TELEMETRY_TAGS", "team=payments, q=a=b ,")])
+            with(&[MINIMAL[0], MINIMAL[1], ("KINESIS_TELEMETRY_TAGS", "team=payments, q=a=b ,")])
                 .1
                 .unwrap();
         assert_eq!(
@@ -186,14 +186,18 @@ mod tests {
             ("AWS_ENDPOINT_URL", "http://127.0.0.1:1"),
             ("AWS_ENDPOINT_URL_KINESIS", "http://127.0.0.1:2"),
         ];
-        let config = with(&[LEAST[0], LEAST[1], both[0], both[1]]).1.unwrap();
+        let config = with(&[MINIMAL[0], MINIMAL[1], both[0], both[1]]).1.unwrap();
         assert_eq!(config.kinesis.endpoint.url(), "http://127.0.0.1:2/");
-        let config = with(&[LEAST[0], LEAST[1], both[0]]).1.unwrap();
+        let config = with(&[MINIMAL[0], MINIMAL[1], both[0]]).1.unwrap();
         assert_eq!(config.kinesis.endpoint.url(), "http://127.0.0.1:1/");
-        let config =
-            with(&[LEAST[0], LEAST[1], both[0], ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")])
-                .1
-                .unwrap();
+        let config = with(&[
+            MINIMAL[0],
+            MINIMAL[1],
+            both[0],
+            ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true"),
+        ])
+        .1
+        .unwrap();
         assert_eq!(config.kinesis.endpoint.url(), "https://kinesis.eu-west-1.amazonaws.com/");
     }
 
@@ -205,23 +209,23 @@ mod tests {
         let url = |pairs: &[(&str, &str)]| {
             with(pairs).1.unwrap().kinesis.role.unwrap().endpoint.url().to_owned()
         };
-        assert_eq!(url(&[LEAST[0], LEAST[1], role]), "https://sts.eu-west-1.amazonaws.com/");
+        assert_eq!(url(&[MINIMAL[0], MINIMAL[1], role]), "https://sts.eu-west-1.amazonaws.com/");
         let chinese = ("KINESIS_TELEMETRY_ROLE_ARN", "arn:aws-cn:iam::123456789012:role/writer");
-        assert_eq!(url(&[arn, LEAST[1], chinese]), "https://sts.cn-north-1.amazonaws.com.cn/");
+        assert_eq!(url(&[arn, MINIMAL[1], chinese]), "https://sts.cn-north-1.amazonaws.com.cn/");
         assert!(
-            with(&[arn, LEAST[1], role]).1.unwrap_err()[0]
+            with(&[arn, MINIMAL[1], role]).1.unwrap_err()[0]
                 .to_string()
-                .contains("in the partition of cn-north-1")
+                .contains("not the partition of the stream's region; set it to arn:aws-cn:iam::")
         );
         let (own, general) = (
             ("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1"),
             ("AWS_ENDPOINT_URL", "http://127.0.0.1:2"),
         );
-        assert_eq!(url(&[LEAST[0], LEAST[1], role, own, general]), "http://127.0.0.1:1/");
+        assert_eq!(url(&[MINIMAL[0], MINIMAL[1], role, own, general]), "http://127.0.0.1:1/");
         assert_eq!(
             url(&[
-                LEAST[0],
-                LEAST[1],
+                MINIMAL[0],
+                MINIMAL[1],
                 role,
                 general,
                 ("AWS_ENDPOINT_URL_KINESIS", "http://127.0.0.1:3")
@@ -232,24 +236,30 @@ mod tests {
             ("KINESIS_TELEMETRY_ROLE_ARN", "writer"),
             ("KINESIS_TELEMETRY_EXTERNAL_ID", "without-a-role"),
         ] {
-            assert!(with(&[LEAST[0], LEAST[1], bad]).1.unwrap_err()[0].to_string().contains(bad.0));
+            assert!(
+                with(&[MINIMAL[0], MINIMAL[1], bad]).1.unwrap_err()[0].to_string().contains(bad.0)
+            );
         }
     }
 
     #[test]
     fn a_proxy_is_only_wrong_where_it_is_used_and_its_value_is_not_shown() {
         let proxy = ("HTTPS_PROXY", "socks5://user:secret@proxy:1080");
-        let problems = with(&[LEAST[0], LEAST[1], proxy]).1.unwrap_err();
+        let problems = with(&[MINIMAL[0], MINIMAL[1], proxy]).1.unwrap_err();
         assert_eq!(problems.len(), 1);
         assert!(
             problems[0].to_string().contains("HTTPS_PROXY")
                 && !problems[0].to_string().contains("secret")
         );
         let role = ("KINESIS_TELEMETRY_ROLE_ARN", "arn:aws:iam::123456789012:role/writer");
-        assert_eq!(with(&[LEAST[0], LEAST[1], proxy, role]).1.unwrap_err().len(), 1, "told once");
-        assert!(with(&[LEAST[0], LEAST[1], proxy, ("NO_PROXY", "amazonaws.com")]).1.is_ok());
+        assert_eq!(
+            with(&[MINIMAL[0], MINIMAL[1], proxy, role]).1.unwrap_err().len(),
+            1,
+            "reported once"
+        );
+        assert!(with(&[MINIMAL[0], MINIMAL[1], proxy, ("NO_PROXY", "amazonaws.com")]).1.is_ok());
         assert!(
-            with(&[LEAST[0], LEAST[1], proxy, ("AWS_ENDPOINT_URL", "http://127.0.0.1:1")])
+            with(&[MINIMAL[0], MINIMAL[1], proxy, ("AWS_ENDPOINT_URL", "http://127.0.0.1:1")])
                 .1
                 .is_ok()
         );
@@ -266,7 +276,7 @@ mod tests {
             ("AWS_ENDPOINT_URL_STS", "https://emulator:4566", true),
             ("AWS_ENDPOINT_URL_KINESIS", "http://emulator:4566", true),
         ] {
-            let result = with(&[LEAST[0], LEAST[1], (name, url), role]).1;
+            let result = with(&[MINIMAL[0], MINIMAL[1], (name, url), role]).1;
             assert_eq!(result.is_ok(), good, "{name}={url}");
             let warned = result.map(|config| {
                 config.kinesis.readable_by_others().map(str::to_owned).collect::<Vec<_>>()
@@ -283,9 +293,41 @@ mod tests {
             );
         }
         assert!(
-            with(&[LEAST[0], LEAST[1], ("AWS_ENDPOINT_URL", "http://emulator:4566")]).1.is_ok(),
+            with(&[MINIMAL[0], MINIMAL[1], ("AWS_ENDPOINT_URL", "http://emulator:4566")]).1.is_ok(),
             "without a role there is a warning"
         );
+    }
+
+    #[test]
+    fn a_problem_says_what_is_wrong_and_what_to_do() {
+        let stream = "KINESIS_TELEMETRY_STREAM";
+        for (variables, text) in [
+            (&[][..], "KINESIS_TELEMETRY_STREAM is not set; set it to a stream name or ARN"),
+            (
+                &[(stream, " ")],
+                "KINESIS_TELEMETRY_STREAM is not set; set it to a stream name or ARN",
+            ),
+            (
+                &[(stream, "arn:aws:kinesis:eu-west-1:123:stream/x")],
+                "KINESIS_TELEMETRY_STREAM=\"arn:aws:kinesis:eu-west-1:123:stream/x\": the ARN's fifth part is no account id of 12 digits; set it to a stream name or ARN (arn:aws:kinesis:REGION:ACCOUNT:stream/NAME)",
+            ),
+            (
+                &[(stream, "x"), ("AWS_REGION", "")],
+                "AWS_REGION is not set; set it to the stream's region, such as eu-west-1",
+            ),
+            (
+                &[(stream, "x"), ("AWS_REGION", ""), ("AWS_DEFAULT_REGION", "Ireland")],
+                "AWS_DEFAULT_REGION=\"Ireland\": allowed is a region such as eu-west-1",
+            ),
+            (
+                &[(stream, "arn:aws:kinesis"), ("AWS_REGION", "")],
+                "KINESIS_TELEMETRY_STREAM=\"arn:aws:kinesis\": an ARN has six parts with colons between them; set it to a stream name or ARN (arn:aws:kinesis:REGION:ACCOUNT:stream/NAME)",
+            ),
+        ] {
+            let variables: Vec<_> = variables.iter().copied().chain([MINIMAL[1]]).collect();
+            let problems = with(&variables).1.unwrap_err();
+            assert_eq!(problems.iter().map(ToString::to_string).collect::<Vec<_>>(), [text]);
+        }
     }
 
     #[test]

@@ -43,13 +43,31 @@ pub struct Basics {
     pub on_error: OnError,
 }
 
-/// One thing wrong with one variable: its name, its value, and what is allowed.
+/// One thing wrong with one variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem(String);
+pub struct Problem {
+    what: String,
+    fix: Option<String>,
+}
+
+impl Problem {
+    /// The variable, its value unless that may hold a secret, and what is wrong with it.
+    #[must_use]
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// What a person can do about it.
+    #[must_use]
+    pub fn fix(&self) -> &str {
+        self.fix.as_deref().unwrap_or("set it to an allowed value, or unset it")
+    }
+}
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.what)?;
+        self.fix.as_ref().map_or(Ok(()), |fix| write!(f, "; {fix}"))
     }
 }
 
@@ -100,9 +118,16 @@ impl<'a> Reader<'a> {
         self.note(format!("{name}: allowed is {allowed}"));
     }
 
+    fn note(&mut self, what: String) {
+        self.add(Problem { what, fix: None });
+    }
+
+    fn problem_to_fix(&mut self, what: String, fix: &str) {
+        self.add(Problem { what, fix: Some(fix.to_owned()) });
+    }
+
     /// Kinesis and STS may share a variable, and its fault.
-    fn note(&mut self, text: String) {
-        let problem = Problem(text);
+    fn add(&mut self, problem: Problem) {
         if !self.problems.contains(&problem) {
             self.problems.push(problem);
         }
@@ -254,24 +279,38 @@ impl<'a> Reader<'a> {
     }
 
     fn stream(&mut self) -> Option<Stream> {
-        let (value, allowed) = self.value("STREAM");
-        let stream = Stream::parse(value.trim());
-        if stream.is_none() {
-            self.setting_problem("STREAM", &value, allowed);
+        const FORM: &str =
+            "set it to a stream name or ARN (arn:aws:kinesis:REGION:ACCOUNT:stream/NAME)";
+        let (name, value) = (setting("STREAM"), self.value("STREAM").0);
+        if value.trim().is_empty() {
+            self.problem_to_fix(format!("{name} is not set"), "set it to a stream name or ARN");
+            return None;
         }
-        stream
+        let stream = Stream::parse(value.trim());
+        stream.map_err(|fault| self.problem_to_fix(format!("{name}={value:?}: {fault}"), FORM)).ok()
     }
 
+    /// That of the stream's ARN, else that of the function.
     fn region(&mut self, stream: Option<&Stream>) -> Option<String> {
-        let region = stream.and_then(Stream::region).map(str::to_owned);
-        let region =
-            region.or_else(|| self.text("AWS_REGION")).or_else(|| self.text("AWS_DEFAULT_REGION"));
-        let good = region.filter(|r| endpoint::is_region(r));
-        if good.is_none() {
-            let value = self.text("AWS_REGION").unwrap_or_default();
-            self.problem("AWS_REGION", &value, "a region such as eu-west-1");
+        let of_function = ["AWS_REGION", "AWS_DEFAULT_REGION"]
+            .into_iter()
+            .find_map(|name| Some((name, self.text(name)?)));
+        let (name, region) = match (stream.and_then(Stream::region), of_function) {
+            (Some(region), _) => return Some(region.to_owned()),
+            (None, Some(found)) => found,
+            // A good ARN would have one.
+            (None, None) if self.value("STREAM").0.trim().starts_with("arn:") => return None,
+            (None, None) => {
+                let fix = "set it to the stream's region, such as eu-west-1";
+                self.problem_to_fix("AWS_REGION is not set".to_owned(), fix);
+                return None;
+            }
+        };
+        if endpoint::is_region(&region) {
+            return Some(region);
         }
-        good
+        self.problem(name, &region, "a region such as eu-west-1");
+        None
     }
 
     /// The order is that of AWS's SDKs: the service's own variable, the general one, then the region's rules.
@@ -328,7 +367,7 @@ impl<'a> Reader<'a> {
         CredentialsSource::read(|name| self.text(name), host).unwrap_or_else(|(name, allowed)| {
             // The value may hold a token, and is not shown.
             self.secret_problem(name, allowed);
-            CredentialsSource::Missing
+            CredentialsSource::Missing(None)
         })
     }
 
@@ -349,12 +388,10 @@ impl<'a> Reader<'a> {
         }
         let arn = arn?.trim().to_owned();
         let region = kinesis?.region();
-        if !sts::is_role(&arn, region) {
-            self.setting_problem(
-                "ROLE_ARN",
-                &arn,
-                format_args!("the ARN of an IAM role in the partition of {region}"),
-            );
+        if let Err(fault) = sts::check_role(&arn, region) {
+            let what = format!("{}={arn:?}: {fault}", setting("ROLE_ARN"));
+            let partition = endpoint::partition(region);
+            self.problem_to_fix(what, &format!("set it to arn:{partition}:iam::ACCOUNT:role/NAME"));
         }
         let endpoint = self.endpoint("sts", "AWS_ENDPOINT_URL_STS", region)?;
         if endpoint.is_readable_by_others() {

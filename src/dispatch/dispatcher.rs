@@ -107,7 +107,7 @@ impl Dispatcher {
                 if let Some(segment) = parcel.segment {
                     self.spool.mark(segment);
                 }
-                panic::switch("dispatcher");
+                panic::inject("dispatcher");
                 let sent = self.put(&mut parcel.request, &deadline);
                 return Outcome::Sent(parcel, sent);
             }

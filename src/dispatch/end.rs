@@ -34,6 +34,8 @@ pub struct Stopping {
     pub(super) ledger_tries: u32,
     pub(super) ledger_at: Instant,
     pub(super) ledger_delivered: bool,
+    /// Why the last try to send the ledger failed.
+    pub(super) ledger_error: Option<Box<str>>,
 }
 
 impl Stopping {
@@ -58,6 +60,7 @@ impl Stopping {
             ledger_tries,
             ledger_at,
             ledger_delivered,
+            ledger_error: None,
         }
     }
 

@@ -7,11 +7,13 @@ use crate::clock::EpochMs;
 use crate::event::Batch;
 use crate::kinesis::RecordSettings;
 use crate::kinesis::line::{LineWriter, PartitionKey};
-use crate::kinesis::request::{Added, Limits, Request};
+use crate::kinesis::record::Limits;
+use crate::kinesis::request::{Added, Request};
 use crate::ledger::Ledger;
 use crate::sandbox::Sandbox;
 
-/// Data in a request, for the memory's sake: with base64 its body takes a third more, beside the events that wait.
+/// Data in a request, for the memory's sake: with base64 its body takes a third more, beside the events that wait. AWS takes 10 MiB since
+/// 2025; older endpoints refuse more than 5 MiB, some already a few bytes below it.
 const REQUEST_BYTES: usize = 1024 * 1024;
 
 /// See the module's page.

@@ -1,9 +1,9 @@
-//! When telemetry leaves the sandbox: a pure function of the time, the pending work and the invocations seen. Times are the core's own, which
+//! When telemetry is sent: a pure function of the time, the pending work and the invocations seen. Times are the core's own, which
 //! neither a freeze nor a wall clock that is set back can stop.
 
 use std::time::Duration;
 
-/// When telemetry leaves the sandbox.
+/// When telemetry is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlushMode {
     /// `End` while invocations are rare, else `Next` when something is due.

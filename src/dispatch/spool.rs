@@ -17,7 +17,8 @@ use super::printer::Printer;
 use super::spool_file::{self, Head};
 use super::spool_index::{Entry, Index};
 use crate::kinesis::endpoint::Stream;
-use crate::kinesis::request::{Limits, Request};
+use crate::kinesis::record::Limits;
+use crate::kinesis::request::Request;
 use crate::ledger::Ledger;
 use crate::log;
 

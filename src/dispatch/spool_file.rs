@@ -8,7 +8,8 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use crate::kinesis::endpoint::Stream;
-use crate::kinesis::request::{self, Limits, MAX_RECORDS, Request};
+use crate::kinesis::record::{Limits, MAX_RECORDS};
+use crate::kinesis::request::{self, Request};
 
 const MAGIC: &[u8] = b"kinesis-telemetry-extension spool 2\n";
 const HASH: usize = 32;

@@ -224,6 +224,13 @@ impl Core {
         let Some(stopping) = &mut self.stopping else { return };
         stopping.ledger = Some(request);
         stopping.ledger_delivered = delivered;
+        stopping.ledger_error = match &sent {
+            Err((error, _)) => Some(error.to_string().into()),
+            Ok(outcomes) => outcomes.iter().find_map(|outcome| match outcome {
+                RecordOutcome::Failed { code, .. } => Some(code.as_str().into()),
+                RecordOutcome::Taken => None,
+            }),
+        };
         if hopeless && !at_once {
             stopping.ledger_tries = LEDGER_TRIES;
         }
@@ -244,10 +251,11 @@ impl Core {
                 format!("{lost} events are lost: {}", json()),
             ));
         } else if !stopping.ledger_delivered {
+            let cause = stopping.ledger_error.as_deref().unwrap_or("no time was left");
             self.out.push_back(Step::Log(
                 Level::Warn,
                 "ledger",
-                format!("the ledger could not be sent: {}", json()),
+                format!("the ledger could not be sent: {cause}; {}", json()),
             ));
         }
         self.out.push_back(Step::Reply(stopping.ticket));

@@ -15,23 +15,27 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// A stream name (1 to 128 of `[a-zA-Z0-9_.-]`) or ARN (`arn:aws:kinesis:REGION:ACCOUNT:stream/NAME`); `None` for anything else.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Stream> {
-        if let Some(rest) = text.strip_prefix("arn:") {
-            let parts: Vec<&str> = rest.splitn(5, ':').collect();
-            let [partition, "kinesis", region, account, resource] = parts.as_slice() else {
-                return None;
-            };
-            let name = resource.strip_prefix("stream/")?;
-            let account_ok = account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit());
-            let good = is_region(region)
-                && *partition == self::partition(region)
-                && account_ok
-                && is_stream_name(name);
-            return good.then(|| Stream::Arn(text.to_owned()));
+    /// A stream name (1 to 128 of `[a-zA-Z0-9_.-]`) or ARN (`arn:aws:kinesis:REGION:ACCOUNT:stream/NAME`).
+    ///
+    /// # Errors
+    /// Which part of anything else is wrong, as a clause.
+    pub fn parse(text: &str) -> Result<Stream, &'static str> {
+        if !text.starts_with("arn:") {
+            let named = is_stream_name(text).then(|| Stream::Name(text.to_owned()));
+            return named.ok_or("a stream's name has 1 to 128 letters, digits and _.-");
         }
-        is_stream_name(text).then(|| Stream::Name(text.to_owned()))
+        let [partition, region, account, resource] = arn_parts(text, "kinesis")?;
+        if !is_region(region) {
+            return Err("the ARN's fourth part is no region");
+        }
+        if partition != self::partition(region) {
+            return Err("the ARN's second part is not the partition of its region");
+        }
+        check_account(account)?;
+        match resource.strip_prefix("stream/") {
+            Some(name) if is_stream_name(name) => Ok(Stream::Arn(text.to_owned())),
+            _ => Err("the ARN's last part is not stream/ and a stream's name"),
+        }
     }
 
     /// The region an ARN names.
@@ -51,6 +55,24 @@ impl Stream {
             Stream::Arn(arn) => ("StreamARN", arn),
         }
     }
+}
+
+/// Partition, region, account and resource of an ARN of that service.
+pub(super) fn arn_parts<'a>(text: &'a str, service: &str) -> Result<[&'a str; 4], &'static str> {
+    let parts: Vec<&str> = text.splitn(6, ':').collect();
+    let ["arn", partition, name, region, account, resource] = parts.as_slice() else {
+        return Err("an ARN has six parts with colons between them");
+    };
+    if *name != service {
+        return Err("the ARN's third part is another service");
+    }
+    Ok([partition, region, account, resource])
+}
+
+/// The account in an ARN.
+pub(super) fn check_account(account: &str) -> Result<(), &'static str> {
+    let good = account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
+    good.then_some(()).ok_or("the ARN's fifth part is no account id of 12 digits")
 }
 
 fn is_stream_name(text: &str) -> bool {
@@ -246,9 +268,19 @@ mod tests {
             "arn:aws:kinesis:eu-west-1:123456789012:x",
             "a/b",
         ] {
-            assert_eq!(Stream::parse(bad), None, "{bad}");
+            assert!(Stream::parse(bad).is_err(), "{bad}");
         }
-        assert_eq!(Stream::parse(&"x".repeat(129)), None);
+        assert!(Stream::parse(&"x".repeat(129)).is_err());
+        for (arn, part) in [
+            ("arn:aws:kinesis", "six parts"),
+            ("arn:aws:sqs:eu-west-1:123456789012:stream/x", "third part"),
+            ("arn:aws:kinesis:EU:123456789012:stream/x", "fourth part"),
+            ("arn:aws-cn:kinesis:eu-west-1:123456789012:stream/x", "second part"),
+            ("arn:aws:kinesis:eu-west-1:123:stream/x", "fifth part"),
+            ("arn:aws:kinesis:eu-west-1:123456789012:x", "last part"),
+        ] {
+            assert!(Stream::parse(arn).is_err_and(|fault| fault.contains(part)), "{arn}");
+        }
     }
 
     #[test]
@@ -266,8 +298,8 @@ mod tests {
         ] {
             let arn =
                 |partition: &str| format!("arn:{partition}:kinesis:{region}:123456789012:stream/x");
-            assert!(Stream::parse(&arn(partition)).is_some(), "{region}");
-            assert!(Stream::parse(&arn("aws-other")).is_none(), "{region}");
+            assert!(Stream::parse(&arn(partition)).is_ok(), "{region}");
+            assert!(Stream::parse(&arn("aws-other")).is_err(), "{region}");
         }
     }
 

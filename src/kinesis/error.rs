@@ -135,6 +135,12 @@ pub struct Place<'a> {
     pub role: Option<&'a str>,
     /// Scheme, host and port of the STS endpoint.
     pub sts: &'a str,
+    /// The variable of the proxy that Kinesis is called through, and of that to STS, if any.
+    pub proxies: [Option<&'a str>; 2],
+    /// Whether `AWS_CA_BUNDLE` is set.
+    pub ca_bundle: bool,
+    /// Whether each record has a partition key of its own already.
+    pub spreads: bool,
 }
 
 impl Place<'_> {
@@ -154,9 +160,41 @@ impl Place<'_> {
             Some(_) => "the container credentials endpoint",
             None => self.endpoint,
         };
+        // Nobody is to be advised to do what is done.
+        let proxy = match step {
+            Some(ASSUME_ROLE) => self.proxies[1],
+            Some(_) => None,
+            None => self.proxies[0],
+        };
+        let route = proxy.map_or_else(
+            || "a NAT or a VPC endpoint, its security group, or HTTPS_PROXY".to_owned(),
+            |name| format!("the proxy in {name}, what it lets through, and NO_PROXY"),
+        );
+        let elsewhere = if self.stream.starts_with("arn:") {
+            self.stream.to_owned()
+        } else {
+            format!(
+                "stream {} in region {} of this account; or set AWS_REGION, or give the stream's whole ARN",
+                self.stream, self.region
+            )
+        };
+        let bundle = if self.ca_bundle {
+            "set AWS_CA_BUNDLE to another file: the one that is set lacks the certificate authority"
+        } else {
+            "set AWS_CA_BUNDLE to the certificate authority"
+        };
+        let spread = if self.spreads {
+            ""
+        } else {
+            ", or spread records with KINESIS_TELEMETRY_PARTITION_KEY=random"
+        };
         let names = [
-            ("{stream}", self.stream),
-            ("{arn}", &arn),
+            ("{arn}", arn.as_str()),
+            ("{proxy}", proxy.unwrap_or("HTTPS_PROXY")),
+            ("{route}", &route),
+            ("{elsewhere}", &elsewhere),
+            ("{bundle}", bundle),
+            ("{spread}", spread),
             ("{region}", self.region),
             ("{endpoint}", endpoint),
             ("{role}", self.role.unwrap_or("the function's role")),
@@ -177,13 +215,13 @@ const fn row(codes: &'static [&'static str], kind: ErrorKind, advice: &'static s
 
 const UNKNOWN: &str = "look the code up in the documentation of the Kinesis and STS APIs";
 const SET_CLOCK: &str = "set this machine's clock";
-const THROTTLED: &str = "give the stream more shards or on-demand capacity, or spread records with KINESIS_TELEMETRY_PARTITION_KEY; it is retried";
-const REACH: &str = "see that {endpoint} can be reached from here: a NAT or a VPC endpoint, its security group, HTTPS_PROXY, or AWS_ENDPOINT_URL";
+const THROTTLED: &str = "give the stream more shards or on-demand capacity{spread}; it is retried";
+const REACH: &str = "see that {endpoint} can be reached from here: {route}";
 const RESOLVE: &str =
     "see that {endpoint} can be resolved from here: DNS, AWS_REGION, or a VPC endpoint";
 const AWS_FAULT: &str =
     "wait, it is retried: AWS has a fault; or see that {endpoint} can be reached from here";
-const ACCESS_KEYS: &str = "set AWS_ACCESS_KEY_ID and AWS_SESSION_TOKEN: AWS does not know these credentials (temporary ones need the token that came with them)";
+const ACCESS_KEYS: &str = "replace AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, all of them: AWS does not know these credentials (temporary ones need the token that came with them)";
 const STREAM_KEY: &str =
     "allow {role} kms:GenerateDataKey on the stream's key, and see that the key is enabled";
 
@@ -252,12 +290,12 @@ const KINESIS: &[Row] = {
         row(
             &["ResourceNotFoundException"],
             Configuration,
-            "set KINESIS_TELEMETRY_STREAM: there is no stream {stream} in region {region} of that account; or set AWS_REGION, or give the stream's whole ARN",
+            "correct KINESIS_TELEMETRY_STREAM: there is no {elsewhere}",
         ),
         row(
             &["UnknownOperationException", "Http404"],
             Configuration,
-            "set AWS_ENDPOINT_URL_KINESIS right, or unset it: {endpoint} is no Kinesis",
+            "correct or unset AWS_ENDPOINT_URL_KINESIS or AWS_ENDPOINT_URL: {endpoint} is no Kinesis",
         ),
     ]
 };
@@ -299,7 +337,7 @@ const COMMON: &[Row] = {
         row(
             &["InvalidSignatureException", "SignatureDoesNotMatch"],
             Configuration,
-            "set AWS_SECRET_ACCESS_KEY: it does not belong to AWS_ACCESS_KEY_ID; or something between here and AWS changes requests",
+            "correct AWS_SECRET_ACCESS_KEY: it does not belong to AWS_ACCESS_KEY_ID; or something between here and AWS changes requests",
         ),
         row(&["RequestTimeTooSkewed", "RequestExpired"], ClockSkew, SET_CLOCK),
         row(
@@ -331,9 +369,14 @@ const COMMON: &[Row] = {
              configure export-credentials --format env` prints them)",
         ),
         row(
+            &["HalfCredentials"],
+            Configuration,
+            "set the other half too, or unset both: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are a pair",
+        ),
+        row(
             &["BadCredentials"],
             Configuration,
-            "set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN: one of them has a character that no header can hold",
+            "correct AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN: one of them has a character that no header can hold",
         ),
         row(
             &["BadToken"],
@@ -347,17 +390,13 @@ const COMMON: &[Row] = {
             Configuration,
             "set AWS_CA_BUNDLE to a readable PEM file of certificates, or unset it",
         ),
-        row(
-            &["Tls"],
-            Configuration,
-            "set AWS_CA_BUNDLE to the certificate authority of {endpoint}, or of what intercepts TLS before it; one that is set does not fit",
-        ),
+        row(&["Tls"], Configuration, "{bundle} of {endpoint}, or of what intercepts TLS before it"),
         row(
             &["Proxy", "ProxyRefused"],
             Configuration,
-            "set HTTPS_PROXY right, or except the host in NO_PROXY",
+            "correct {proxy}, or except the host in NO_PROXY",
         ),
-        row(&["ProxyFailed"], Transient, "see that the proxy in HTTPS_PROXY works; it is retried"),
+        row(&["ProxyFailed"], Transient, "see that the proxy in {proxy} works; it is retried"),
         row(&["HostNotFound", "DnsTimeout"], Transient, RESOLVE),
         row(
             &["ConnectionFailed", "ConnectTimeout", "ConnectionReset", "Timeout", "Io"],
@@ -518,6 +557,9 @@ mod tests {
         endpoint: "https://kinesis.eu-west-1.amazonaws.com",
         role: None,
         sts: "https://sts.eu-west-1.amazonaws.com",
+        proxies: [None, None],
+        ca_bundle: false,
+        spreads: false,
     };
 
     #[test]
@@ -713,6 +755,32 @@ mod tests {
         codes.sort_unstable();
         codes.dedup();
         assert_eq!(codes.len(), all);
+    }
+
+    /// Whoever has done it already looks for another cause.
+    #[test]
+    fn advice_never_tells_to_do_what_was_done() {
+        let done = Place {
+            stream: "arn:aws:kinesis:eu-west-1:123456789012:stream/x",
+            proxies: [Some("https_proxy"), Some("ALL_PROXY")],
+            ca_bundle: true,
+            spreads: true,
+            ..PLACE
+        };
+        for (code, before, now) in [
+            ("Throttling", "PARTITION_KEY=random", "it is retried"),
+            ("ResourceNotFoundException", "whole ARN", "there is no arn:aws:kinesis:eu-west-1"),
+            ("ResourceNotFoundException", "AWS_REGION", "correct KINESIS_TELEMETRY_STREAM"),
+            ("Tls", "set AWS_CA_BUNDLE to the certificate", "the one that is set lacks"),
+            ("ConnectionFailed", "or HTTPS_PROXY", "the proxy in https_proxy, what it lets"),
+            ("AssumeRole.ConnectionFailed", "or HTTPS_PROXY", "the proxy in ALL_PROXY"),
+            ("ProxyRefused", "HTTPS_PROXY", "correct https_proxy"),
+        ] {
+            let advice = |place: &Place<'_>| Error::new(code, "").advice(place);
+            assert!(advice(&PLACE).contains(before), "{code}: {}", advice(&PLACE));
+            assert!(!advice(&done).contains(before), "{code}: {}", advice(&done));
+            assert!(advice(&done).contains(now), "{code}: {}", advice(&done));
+        }
     }
 
     #[test]

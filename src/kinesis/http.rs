@@ -1,4 +1,4 @@
-//! One HTTP exchange with an AWS endpoint: TLS roots, proxy, request, answer, and what an error before the answer means.
+//! One HTTP request to an AWS endpoint and its response: TLS roots, proxy, and what an error before the response means.
 //!
 //! Runs on the dispatcher's thread. The client, and with it TLS, is made with the first call: nothing of it is needed before `/next`.
 
@@ -130,7 +130,7 @@ impl HttpClient {
         let patience = (self.took * 2).clamp(third, third * 2);
         self.connections.begin(deadline.at(), deadline.at().min(begun + patience));
         let mut upload = Upload { left: body };
-        let result = self.exchange(request, &mut upload);
+        let result = self.send_once(request, &mut upload);
         match result {
             Ok(response) => {
                 self.connections.end();
@@ -148,7 +148,7 @@ impl HttpClient {
         }
     }
 
-    fn exchange(
+    fn send_once(
         &self,
         request: Request<()>,
         upload: &mut Upload<'_>,

@@ -71,6 +71,10 @@ impl Settings {
             endpoint: self.endpoint.origin(),
             role: self.role.as_ref().map(|role| role.arn.as_str()),
             sts: self.role.as_ref().map_or("", |role| role.endpoint.origin()),
+            proxies: [Some(&self.endpoint), self.role.as_ref().map(|role| &role.endpoint)]
+                .map(|endpoint| Some(self.http.proxies.of(endpoint?.url())?.0)),
+            ca_bundle: self.http.ca_bundle.is_some(),
+            spreads: self.records.partition_key == PartitionKey::Random,
         }
     }
 

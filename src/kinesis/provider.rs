@@ -32,8 +32,8 @@ pub enum CredentialsSource {
     Environment(Credentials),
     /// `AWS_CONTAINER_CREDENTIALS_FULL_URI` and its like.
     Container(ContainerEndpoint),
-    /// Neither.
-    Missing,
+    /// Neither. Of a key pair of which only one half is set, the variable of the other half.
+    Missing(Option<&'static str>),
 }
 
 /// The endpoint that has credentials under SnapStart.
@@ -66,15 +66,15 @@ impl CredentialsSource {
         variable: impl Fn(&str) -> Option<String>,
         lambda_host: &str,
     ) -> Result<CredentialsSource, (&'static str, &'static str)> {
-        if let (Some(id), Some(secret)) =
-            (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY"))
-        {
-            return Ok(CredentialsSource::Environment(Credentials::new(
-                id,
-                secret,
-                variable("AWS_SESSION_TOKEN"),
-            )));
-        }
+        let unset = match (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY")) {
+            (Some(id), Some(secret)) => {
+                let credentials = Credentials::new(id, secret, variable("AWS_SESSION_TOKEN"));
+                return Ok(CredentialsSource::Environment(credentials));
+            }
+            (Some(_), None) => Some("AWS_SECRET_ACCESS_KEY"),
+            (None, Some(_)) => Some("AWS_ACCESS_KEY_ID"),
+            (None, None) => None,
+        };
         let token = match (
             variable("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"),
             variable("AWS_CONTAINER_AUTHORIZATION_TOKEN"),
@@ -94,7 +94,7 @@ impl CredentialsSource {
             };
         }
         let Some(uri) = variable("AWS_CONTAINER_CREDENTIALS_FULL_URI") else {
-            return Ok(CredentialsSource::Missing);
+            return Ok(CredentialsSource::Missing(unset));
         };
         let allowed = (
             "AWS_CONTAINER_CREDENTIALS_FULL_URI",
@@ -108,7 +108,22 @@ impl CredentialsSource {
     }
 }
 
-/// The token goes with the request, so plain http only goes where nobody else listens.
+/// The error of a sandbox that has no credentials. `unset`: the half of a key pair that is not set, where the other one is.
+#[must_use]
+pub fn missing(unset: Option<&str>) -> Error {
+    match unset {
+        Some(half) => Error::new(
+            "HalfCredentials",
+            format!("{half} is not set, the other half of the key pair is"),
+        ),
+        None => Error::new(
+            "NoCredentials",
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set, nor is AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        ),
+    }
+}
+
+/// The token is sent with the request, so plain http is used only where nobody else listens.
 fn is_trusted(uri: &str, lambda_host: &str) -> bool {
     let Ok(uri) = uri.parse::<http::Uri>() else { return false };
     let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
@@ -193,10 +208,7 @@ impl CredentialsProvider {
                 };
                 current(own, now, fetched)
             }
-            CredentialsSource::Missing => {
-                let names = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set, nor is AWS_CONTAINER_CREDENTIALS_FULL_URI";
-                Err(Error::new("NoCredentials", names))
-            }
+            CredentialsSource::Missing(unset) => Err(missing(*unset)),
         };
         match role {
             None => own(),
@@ -281,13 +293,13 @@ fn read_token(path: &Path) -> io::Result<String> {
 fn read_credentials(body: &[u8], now: SystemTime) -> Option<ExpiringCredentials> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
-    struct Answer {
+    struct Response {
         access_key_id: String,
         secret_access_key: String,
         token: Option<String>,
         expiration: Option<String>,
     }
-    let answer: Answer = crate::json::read(body).ok()?;
+    let answer: Response = crate::json::read(body).ok()?;
     let whole = !answer.access_key_id.is_empty() && !answer.secret_access_key.is_empty();
     let credentials =
         Credentials::new(answer.access_key_id, answer.secret_access_key, answer.token);
@@ -331,7 +343,10 @@ mod tests {
         let relative = ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v2/credentials/x");
         assert!(matches!(read(&[id, secret, full]), Ok(CredentialsSource::Environment(_))));
         assert!(matches!(read(&[id, full]), Ok(CredentialsSource::Container(_))));
-        assert!(matches!(read(&[id]), Ok(CredentialsSource::Missing)));
+        assert!(matches!(
+            read(&[id]),
+            Ok(CredentialsSource::Missing(Some("AWS_SECRET_ACCESS_KEY")))
+        ));
         let Ok(CredentialsSource::Container(both)) = read(&[full, relative]) else {
             panic!("no container")
         };
@@ -385,7 +400,7 @@ mod tests {
     #[test]
     fn keys_are_renewed_ahead_of_their_end_and_kept_when_that_fails() {
         let start = UNIX_EPOCH + Duration::from_secs(1_795_425_345);
-        let lease = |id: &str, at: SystemTime, minutes: u64| ExpiringCredentials {
+        let made = |id: &str, at: SystemTime, minutes: u64| ExpiringCredentials {
             credentials: keys(id),
             expires: at + Duration::from_secs(minutes * 60),
             refresh_at: at + Duration::from_secs(minutes.saturating_sub(15) * 60),
@@ -394,7 +409,7 @@ mod tests {
         let after = |minutes: u64| start + Duration::from_secs(minutes * 60);
         let mut held = None;
         assert_eq!(
-            current(&mut held, start, || Ok(lease("first", start, 60))).unwrap().access_key_id(),
+            current(&mut held, start, || Ok(made("first", start, 60))).unwrap().access_key_id(),
             "first"
         );
         // Not asked before it is time; then asked, kept on a failure, and not asked with every send.
@@ -411,13 +426,13 @@ mod tests {
         // Over is over.
         assert!(current(&mut held, after(60), failure).is_err());
         assert_eq!(
-            current(&mut held, after(60), || Ok(lease("second", after(60), 60)))
+            current(&mut held, after(60), || Ok(made("second", after(60), 60)))
                 .unwrap()
                 .access_key_id(),
             "second"
         );
         assert_eq!(
-            current(&mut held, after(106), || Ok(lease("third", after(106), 60)))
+            current(&mut held, after(106), || Ok(made("third", after(106), 60)))
                 .unwrap()
                 .access_key_id(),
             "third"
@@ -428,13 +443,13 @@ mod tests {
     fn an_answer_needs_both_keys() {
         let now = UNIX_EPOCH + Duration::from_secs(1_795_425_345);
         let whole = br#"{"AccessKeyId":"a","SecretAccessKey":"s","Token":"t","Expiration":"2026-11-23T18:00:00Z"}"#;
-        let lease = read_credentials(whole, now).unwrap();
+        let made = read_credentials(whole, now).unwrap();
         assert!(
-            lease.is_good(now)
-                && !lease.expires_soon(now)
-                && !lease.is_good(now + Duration::from_secs(86_400))
+            made.is_good(now)
+                && !made.expires_soon(now)
+                && !made.is_good(now + Duration::from_secs(86_400))
         );
-        assert_eq!(lease.credentials.session_token(), Some("t"));
+        assert_eq!(made.credentials.session_token(), Some("t"));
         for bad in [
             &b"{}"[..],
             b"",

@@ -96,7 +96,7 @@ mod tests {
 
     const KINESIS: &str = "https://kinesis.eu-west-1.amazonaws.com/";
 
-    fn way(variables: &[(&str, &str)], url: &str) -> Option<String> {
+    fn proxy_for(variables: &[(&str, &str)], url: &str) -> Option<String> {
         let variable =
             |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
         Proxies::read(variable).of(url).map(|(_, proxy)| proxy.to_owned())
@@ -118,7 +118,7 @@ mod tests {
             ),
             (&[("HTTPS_PROXY", "a")], "http://emulator.internal:4566/", None),
         ] {
-            assert_eq!(way(variables, url).as_deref(), expected, "{variables:?} {url}");
+            assert_eq!(proxy_for(variables, url).as_deref(), expected, "{variables:?} {url}");
         }
     }
 
@@ -135,8 +135,8 @@ mod tests {
             "kinesis.localhost",
         ] {
             let both = [("HTTPS_PROXY", "a"), ("HTTP_PROXY", "b"), ("NO_PROXY", "")];
-            assert_eq!(way(&both, &format!("http://{host}/")), None, "{host}");
-            assert_eq!(way(&both, &format!("https://{host}/")), None, "{host}");
+            assert_eq!(proxy_for(&both, &format!("http://{host}/")), None, "{host}");
+            assert_eq!(proxy_for(&both, &format!("https://{host}/")), None, "{host}");
         }
     }
 
@@ -159,15 +159,18 @@ mod tests {
             ("example.com", false),
             (",,", false),
         ] {
-            let through = way(&[("HTTPS_PROXY", "a"), ("no_proxy", exceptions)], KINESIS);
+            let through = proxy_for(&[("HTTPS_PROXY", "a"), ("no_proxy", exceptions)], KINESIS);
             assert_eq!(through.is_none(), straight, "{exceptions}");
         }
         assert_eq!(
-            way(&[("HTTPS_PROXY", "a"), ("NO_PROXY", "2001:db8::1")], "https://[2001:db8::1]/"),
+            proxy_for(
+                &[("HTTPS_PROXY", "a"), ("NO_PROXY", "2001:db8::1")],
+                "https://[2001:db8::1]/"
+            ),
             None
         );
         assert_eq!(
-            way(&[("HTTPS_PROXY", "a"), ("NO_PROXY", "10.1.2.3")], "https://10.1.2.3:8443/"),
+            proxy_for(&[("HTTPS_PROXY", "a"), ("NO_PROXY", "10.1.2.3")], "https://10.1.2.3:8443/"),
             None
         );
     }

@@ -1,88 +1,24 @@
-//! Lines -> Kinesis records -> the body of one PutRecords request, within the limits. Pure.
+//! The body of one PutRecords request: lines go into records, records into the body, within the limits. Pure.
 //!
 //! Each line goes straight into the body as base64, and the body is hashed while it grows: one pass over the data. A record's place in the
 //! body is remembered, so that those that failed are sent again without being packed again.
 
-use std::ops::Range;
-
-use base64_simd::STANDARD;
 use sha2::{Digest, Sha256};
 
 use super::endpoint::Stream;
 use super::gzip::{self, Gzip};
 use super::kpl::{self, Aggregate};
-use super::record::{Compression, RecordFormat};
+use super::record::{
+    self, Compression, DATA, END, KEY, Limits, MAX_RECORDS, Record, RecordFormat, append_base64,
+};
 use crate::random;
 
-/// AWS's limit of records in a request.
-pub const MAX_RECORDS: usize = 500;
-/// Data and keys in a request of several records. AWS's limit is 10 MiB since 2025; older endpoints refuse more than 5 MiB, some already
-/// a few bytes below it. With base64 that is 6.7 MiB of body: see `Limits::request_bytes` for the memory's sake.
-pub const MAX_REQUEST_BYTES: usize = 5 * 1024 * 1024 - 1024;
 /// Lines are gathered before they are encoded, and what was encoded is hashed while it is in the CPU's first cache.
 const ENCODE_STEP: usize = 6 * 1024;
 /// A text of so many bytes is not gathered first.
 const LONG_TEXT: usize = 64 * 1024;
 /// Room in the body behind a long text: for the end of its record and of the request.
 const ROOM_BEHIND: usize = 4096;
-
-/// The sizes to keep to, and the form. All sizes count decoded data and key, in bytes, as Kinesis counts them.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Of a record: `RECORD_BYTES`. What is compressed is bounded by it before: a consumer never unpacks more than that.
-    pub record_bytes: usize,
-    /// Of a request, unless one record needs more.
-    pub request_bytes: usize,
-    /// How lines become records.
-    pub record: RecordFormat,
-    /// Of a record's data; in an aggregate, of each event.
-    pub compression: Compression,
-}
-
-impl Limits {
-    /// How many bytes a request's body may have, unless one record needs more.
-    #[must_use]
-    pub fn body_bytes(&self) -> usize {
-        self.request_bytes.div_ceil(3) * 4 + FRAME_BYTES
-    }
-
-    /// How many bytes any request's body may have: one record of the largest size, or a full request of compressed ones.
-    #[must_use]
-    pub fn largest_body(&self) -> usize {
-        (self.request_bytes + self.request_bytes / 2).max(self.record_bytes + 1024).div_ceil(3) * 4
-            + MAX_RECORDS * 512
-    }
-
-    /// Whether a whole record is compressed while it is filled, so that its size shows only when it is closed.
-    fn compresses_records(&self) -> bool {
-        self.compression == Compression::Gzip && self.record == RecordFormat::Lines
-    }
-
-    /// What a record takes beside its lines.
-    fn opening(&self, key_length: usize) -> usize {
-        key_length + if self.record == RecordFormat::Kpl { kpl::overhead(key_length) } else { 0 }
-    }
-
-    /// The most bytes that a record of `length` can become by being compressed.
-    fn at_worst(&self, length: usize) -> usize {
-        length + if self.compression == Compression::Gzip { gzip::overhead(length) } else { 0 }
-    }
-
-    /// The longest line that fits into a record of its own.
-    fn longest_line(&self, key_length: usize) -> usize {
-        let frame = if self.record == RecordFormat::Kpl { kpl::MOST_FRAME } else { 0 };
-        let packing = self.at_worst(self.record_bytes) - self.record_bytes;
-        self.record_bytes.saturating_sub(self.opening(key_length) + frame + packing)
-    }
-}
-
-/// One record in a body: where it stands, and what it holds.
-#[derive(Clone, Debug)]
-struct Record {
-    range: Range<usize>,
-    events: u64,
-    bytes: usize,
-}
 
 /// A PutRecords request: being built, or on its way.
 #[derive(Debug)]
@@ -125,12 +61,7 @@ pub enum Added {
     TooLong(usize),
 }
 
-/// What a body has beside base64, with some hundred records.
-const FRAME_BYTES: usize = 32 * 1024;
 const HEAD: &[u8] = b"{\"Records\":[";
-const DATA: &[u8] = b"{\"Data\":\"";
-const KEY: &[u8] = b"\",\"PartitionKey\":\"";
-
 impl Request {
     /// An empty request.
     #[must_use]
@@ -440,7 +371,7 @@ impl Request {
             let start = usize::try_from(*start).ok()?;
             let range = start..start.checked_add(usize::try_from(*length).ok()?)?;
             let record = body.get(range.clone())?;
-            let whole = record.starts_with(DATA) && record.ends_with(b"\"}");
+            let whole = record.starts_with(DATA) && record.ends_with(END);
             if !whole || start < end || request.records.len() == MAX_RECORDS {
                 return None;
             }
@@ -460,11 +391,7 @@ impl Request {
 
     /// The lines of each record, decoded and unpacked, for those who have to read them again.
     pub fn data(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
-        self.records.iter().filter_map(|record| {
-            let encoded = self.body.get(record.range.clone())?.strip_prefix(DATA)?;
-            let end = encoded.iter().position(|b| *b == b'"')?;
-            Some(unpacked(&STANDARD.decode_to_vec(encoded.get(..end)?).ok()?))
-        })
+        self.records.iter().filter_map(|record| record::lines(self.body.get(record.range.clone())?))
     }
 
     /// Takes the records that are not `wanted` out, into a request of their own; both are to be finished again.
@@ -508,7 +435,7 @@ impl Request {
         let key = self
             .records
             .first()
-            .and_then(|record| partition_key(self.body.get(record.range.clone())?))
+            .and_then(|record| record::partition_key(self.body.get(record.range.clone())?))
             .map(str::to_owned);
         let parts = (middle > 0).then(|| {
             [lines.get(..middle), lines.get(middle..)]
@@ -528,8 +455,8 @@ impl Request {
     fn repacked(&self, lines: &[&[u8]], key: Option<&str>) -> Option<Request> {
         let mut request = Request::new(self.limits);
         for line in lines {
-            let added =
-                request.add(key, u64::from(!is_internal(line)), |out| out.extend_from_slice(line));
+            let added = request
+                .add(key, u64::from(!record::is_internal(line)), |out| out.extend_from_slice(line));
             (added == Added::Yes).then_some(())?;
         }
         request.seal();
@@ -595,12 +522,6 @@ impl Request {
     }
 }
 
-/// `encode_append` by itself grows the body by just what it adds: a copy of the whole each time.
-fn append_base64(bytes: &[u8], body: &mut Vec<u8>) {
-    body.reserve(bytes.len().div_ceil(3) * 4);
-    STANDARD.encode_append(bytes, body);
-}
-
 /// SHA-256 of a whole body, in hex, as [`Request::finish`] gives it.
 #[must_use]
 pub fn hash(body: &[u8]) -> String {
@@ -611,29 +532,10 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(64), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
-/// The partition key of a record as it stands in a body.
-fn partition_key(record: &[u8]) -> Option<&str> {
-    let data_end = DATA.len() + record.strip_prefix(DATA)?.iter().position(|byte| *byte == b'"')?;
-    std::str::from_utf8(record.get(data_end..)?.strip_prefix(KEY)?.strip_suffix(b"\"}")?).ok()
-}
-
-/// Whether a line is one of the extension's own events, which count as no event. Lambda's types never begin so.
-fn is_internal(line: &[u8]) -> bool {
-    const TYPE: &[u8] = b"\"type\":\"kinesis-telemetry.";
-    let head = line.get(..line.len().min(64)).unwrap_or_default();
-    head.windows(TYPE.len()).any(|window| window == TYPE)
-}
-
-/// The lines in a record's data, however they were packed.
-fn unpacked(data: &[u8]) -> Vec<u8> {
-    match kpl::records(data) {
-        Some(records) => records.into_iter().flat_map(unpacked).collect(),
-        None => gzip::undo(data).unwrap_or_else(|| data.to_vec()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use base64_simd::STANDARD;
+
     use super::*;
 
     const LIMITS: Limits = Limits {

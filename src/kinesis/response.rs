@@ -6,7 +6,7 @@ use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::error::{Error, ErrorKind, classify_record, clean};
-use super::request::MAX_RECORDS;
+use super::record::MAX_RECORDS;
 
 /// What became of one record.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -40,17 +40,22 @@ impl fmt::Debug for Role {
 }
 
 /// Whether `text` is the ARN of a role in the partition of `region`: no other can be assumed from there.
-#[must_use]
-pub fn is_role(text: &str, region: &str) -> bool {
-    let parts: Vec<&str> = text.splitn(6, ':').collect();
-    let ["arn", partition, "iam", "", account, resource] = parts.as_slice() else { return false };
+///
+/// # Errors
+/// Which part of it is wrong, as a clause.
+pub fn check_role(text: &str, region: &str) -> Result<(), &'static str> {
+    let [partition, none, account, resource] = endpoint::arn_parts(text, "iam")?;
+    if partition != endpoint::partition(region) {
+        return Err("the ARN's second part is not the partition of the stream's region");
+    }
+    if !none.is_empty() {
+        return Err("the ARN's fourth part is not empty");
+    }
+    endpoint::check_account(account)?;
     let name = resource.strip_prefix("role/").unwrap_or_default();
     let legal = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"+=,.@-_/".contains(&b));
-    *partition == endpoint::partition(region)
-        && account.len() == 12
-        && account.bytes().all(|b| b.is_ascii_digit())
-        && !name.is_empty()
-        && legal
+    let good = legal && !name.is_empty();
+    good.then_some(()).ok_or("the ARN's last part is not role/ and a role's name")
 }
 
 /// Whether `text` can be an external id.
@@ -194,9 +199,19 @@ mod tests {
             ("arn:aws:iam::123456789012:role/a b", false),
             ("writer", false),
         ] {
-            assert_eq!(is_role(arn, "eu-west-1"), good, "{arn}");
+            assert_eq!(check_role(arn, "eu-west-1").is_ok(), good, "{arn}");
         }
-        assert!(is_role("arn:aws-cn:iam::123456789012:role/writer", "cn-north-1"));
+        assert!(check_role("arn:aws-cn:iam::123456789012:role/writer", "cn-north-1").is_ok());
+        for (arn, part) in [
+            ("writer", "six parts"),
+            ("arn:aws:sts::123456789012:role/writer", "third part"),
+            ("arn:aws-cn:iam::123456789012:role/writer", "second part"),
+            ("arn:aws:iam:eu-west-1:123456789012:role/writer", "fourth part"),
+            ("arn:aws:iam::123:role/writer", "fifth part"),
+            ("arn:aws:iam::123456789012:user/writer", "last part"),
+        ] {
+            assert!(check_role(arn, "eu-west-1").is_err_and(|fault| fault.contains(part)), "{arn}");
+        }
         assert!(is_external_id("a:b/c-1") && !is_external_id("x") && !is_external_id("has space"));
         assert_eq!(session_name("orders-1_x"), "orders-1_x");
         assert_eq!(session_name("x".repeat(90).as_str()).len(), 64);

@@ -28,6 +28,10 @@ pub enum Level {
     Fatal,
 }
 
+/// What is wrong with settings of which [`Filter::ships_any`] says no.
+pub const NOTHING_TO_SHIP: &str =
+    "KINESIS_TELEMETRY_EXCLUDE leaves out everything that KINESIS_TELEMETRY_TYPES asks for";
+
 /// The names that loggers give their levels, beside the six.
 const LOGGERS_NAMES: [(&str, Level); 20] = [
     // Serilog's and .NET's
@@ -153,6 +157,24 @@ impl Filter {
         }
     }
 
+    /// Whether there is any type of event that is asked for and not left out.
+    #[must_use]
+    pub fn ships_any(&self) -> bool {
+        let left_out = |kind: &str| {
+            // Of the platform's events there are many types: all of them are left out only by what they begin with.
+            let one = !kind.ends_with('.');
+            let covers = |pattern: &Pattern| match pattern.is_prefix {
+                true => kind.starts_with(&pattern.text),
+                false => one && kind == pattern.text,
+            };
+            self.exclude.iter().any(covers)
+        };
+        let Types { platform, function, extension } = self.types;
+        [(platform, "platform."), (function, "function"), (extension, "extension")]
+            .into_iter()
+            .any(|(asked, kind)| asked && !left_out(kind))
+    }
+
     /// Whether an event of that type is left out. `level`: what a JSON log line says of itself, between its quotes.
     #[must_use]
     pub fn excludes(&self, kind: &str, level: Option<&str>) -> bool {
@@ -201,6 +223,22 @@ mod tests {
         for bad in ["plat*form", "**", "*.start", "platform.start;function", "a b", "\"function\""]
         {
             assert_eq!(filter().excluding(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn whether_anything_is_left_to_ship() {
+        for (list, any) in [
+            ("", true),
+            ("*", false),
+            ("p*", true),
+            ("p*,f*", false),
+            ("platform.*,function", false),
+            ("platform.start*,function", true),
+            ("platform.,function", true),
+            ("platform.*,extension", true),
+        ] {
+            assert_eq!(filter().excluding(list).unwrap().ships_any(), any, "{list}");
         }
     }
 

@@ -261,7 +261,7 @@ impl Listener {
         if self.closed.load(Ordering::Acquire) {
             return false;
         }
-        panic::switch("listener");
+        panic::inject("listener");
         // Main may know of an invocation before its `platform.start` has come.
         self.sandbox.each_invocation(|request_id| intake.invoked(request_id));
         let taken = intake.take_with(body, events, epoch_ms(SystemTime::now()));

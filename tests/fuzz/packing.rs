@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use kinesis_telemetry_extension::kinesis::endpoint::Stream;
-use kinesis_telemetry_extension::kinesis::record::{Compression, RecordFormat};
-use kinesis_telemetry_extension::kinesis::request::{Added, Limits, MAX_RECORDS, Request};
+use kinesis_telemetry_extension::kinesis::record::{
+    Compression, Limits, MAX_RECORDS, RecordFormat,
+};
+use kinesis_telemetry_extension::kinesis::request::{Added, Request};
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 

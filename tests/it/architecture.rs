@@ -165,13 +165,13 @@ fn circle<'a>(arrows: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> Option<Vec<&'a s
         let free = *free.0;
         left.remove(free);
     }
-    let mut way = vec![*left.keys().next()?];
+    let mut chain = vec![*left.keys().next()?];
     loop {
-        let next = *left.get(way.last()?)?.iter().find(|to| left.contains_key(*to))?;
-        if let Some(at) = way.iter().position(|known| *known == next) {
-            return Some(way.split_off(at));
+        let next = *left.get(chain.last()?)?.iter().find(|to| left.contains_key(*to))?;
+        if let Some(at) = chain.iter().position(|known| *known == next) {
+            return Some(chain.split_off(at));
         }
-        way.push(next);
+        chain.push(next);
     }
 }
 

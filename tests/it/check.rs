@@ -87,6 +87,22 @@ fn bad_settings() {
 }
 
 #[test]
+fn an_unset_stream_is_to_be_set_and_nothing_to_send_is_no_success() {
+    let kinesis = Kinesis::start();
+    let answer = check(&kinesis, |command| {
+        command.env_remove("KINESIS_TELEMETRY_STREAM");
+    });
+    assert!(!answer.1.contains("unset it"), "{}", answer.1);
+    wrong(answer, &["KINESIS_TELEMETRY_STREAM is not set", "fix: set it to a stream name or ARN"]);
+    for exclude in ["*", "platform.*,function"] {
+        let answer = check(&kinesis, |command| {
+            command.env("KINESIS_TELEMETRY_EXCLUDE", exclude);
+        });
+        wrong(answer, &["KINESIS_TELEMETRY_EXCLUDE leaves out everything"]);
+    }
+}
+
+#[test]
 fn a_wrong_stream() {
     let kinesis = Kinesis::start();
     let answer = check(&kinesis, |command| {
@@ -96,7 +112,7 @@ fn a_wrong_stream() {
         answer,
         &[
             "ResourceNotFoundException",
-            "set KINESIS_TELEMETRY_STREAM: there is no stream telemetri in region us-east-1",
+            "correct KINESIS_TELEMETRY_STREAM: there is no stream telemetri in region us-east-1",
         ],
     );
 }
@@ -122,11 +138,18 @@ fn no_credentials_wrong_ones_and_expired_ones() {
     let answer = check(&kinesis, |command| {
         command.env("AWS_ACCESS_KEY_ID", "");
     });
-    wrong(answer, &["credentials: there are none", "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"]);
+    wrong(
+        answer,
+        &["credentials: AWS_ACCESS_KEY_ID is not set", "set the other half too, or unset both"],
+    );
+    let answer = check(&kinesis, |command| {
+        command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
+    });
+    wrong(answer, &["AWS_SECRET_ACCESS_KEY are not set", "give the function a role"]);
     let answer = check(&kinesis, |command| {
         command.env("AWS_SECRET_ACCESS_KEY", "another");
     });
-    wrong(answer, &["InvalidSignatureException", "set AWS_SECRET_ACCESS_KEY"]);
+    wrong(answer, &["InvalidSignatureException", "correct AWS_SECRET_ACCESS_KEY"]);
     let answer = check(&kinesis, |command| {
         command.env_remove("AWS_SESSION_TOKEN");
     });
@@ -145,7 +168,7 @@ fn a_bad_certificate_authority() {
     let answer = check(&kinesis, |command| {
         command.env("AWS_CA_BUNDLE", other.ca_bundle().unwrap());
     });
-    wrong(answer, &["Tls", "one that is set does not fit"]);
+    wrong(answer, &["Tls", "the one that is set lacks the certificate authority"]);
     for file in ["/nowhere.pem", "/dev/null"] {
         let answer = check(&kinesis, |command| {
             command.env("AWS_CA_BUNDLE", file);

@@ -251,7 +251,10 @@ fn the_last_ledger_is_no_storm() {
         assert!((2..=5).contains(&tries), "{code}: {tries} requests for the last ledger");
         kinesis.account().compare(&lambda.sent()).assert_clean();
         assert!(
-            lambda.stderr().iter().any(|line| line.contains("the ledger could not be sent")),
+            lambda
+                .stderr()
+                .iter()
+                .any(|line| line.contains(&format!("the ledger could not be sent: {code}; {{"))),
             "{:?}",
             lambda.stderr()
         );

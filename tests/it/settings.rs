@@ -1,4 +1,4 @@
-//! Settings: bad ones are told all at once and leave the function unharmed; the documented ones are the real ones.
+//! Settings: bad ones are reported all at once and leave the function unharmed; the documented ones are the real ones.
 
 use std::net::TcpListener;
 use std::process::Output;
@@ -13,7 +13,7 @@ fn run(arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn all_bad_settings_are_told_in_one_line_and_the_function_is_unharmed() {
+fn all_bad_settings_are_reported_in_one_line_and_the_function_is_unharmed() {
     let kinesis = Kinesis::start();
     let lambda = extension(&kinesis)
         .setting("FLUSH", "banana")
@@ -91,7 +91,7 @@ fn a_port_that_is_taken_is_one_line_and_no_harm() {
 }
 
 #[test]
-fn a_misspelt_setting_is_told_and_telemetry_goes_on() {
+fn a_misspelt_setting_is_reported_and_telemetry_is_sent() {
     let kinesis = Kinesis::start();
     let lambda = extension(&kinesis).setting("PARTITIONKEY", "random").start();
     lambda.init().unwrap();
@@ -125,9 +125,34 @@ fn help_shows_every_setting_and_version_the_version() {
         String::from_utf8(version.stdout).unwrap(),
         format!("kinesis-telemetry-extension {}\n", env!("CARGO_PKG_VERSION"))
     );
-    let unknown = run(&["--banana"]);
-    assert_eq!(unknown.status.code(), Some(2));
-    assert!(String::from_utf8(unknown.stderr).unwrap().contains("--banana"));
+    for arguments in [&["--banana"][..], &["--check", "--banana"], &["--help", "--banana"]] {
+        let unknown = run(arguments);
+        assert_eq!((unknown.status.code(), unknown.stdout.len()), (Some(2), 0), "{arguments:?}");
+        assert!(String::from_utf8(unknown.stderr).unwrap().contains("--banana"));
+    }
+}
+
+#[test]
+fn a_start_outside_lambda_says_so() {
+    let started = run(&[]);
+    assert_eq!(started.status.code(), Some(1));
+    let said = String::from_utf8(started.stderr).unwrap();
+    assert!(
+        said.contains("AWS_LAMBDA_RUNTIME_API is not set") && said.contains("--check"),
+        "{said}"
+    );
+    assert_eq!(said.lines().count(), 1);
+}
+
+#[test]
+fn settings_that_leave_nothing_to_send_are_reported() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).setting("EXCLUDE", "*").start();
+    lambda.init().unwrap();
+    lambda.invoke(Invocation::new().text("hello")).unwrap();
+    assert!(lambda.shutdown("spindown").is_clean());
+    let lines = lambda.stderr();
+    assert!(lines.len() == 1 && lines[0].contains("KINESIS_TELEMETRY_EXCLUDE"), "{lines:?}");
 }
 
 #[test]

@@ -20,7 +20,8 @@ use kinesis_telemetry_extension::event::{Batch, Event, Span};
 use kinesis_telemetry_extension::kinesis::RecordSettings;
 use kinesis_telemetry_extension::kinesis::endpoint::Stream;
 use kinesis_telemetry_extension::kinesis::line::Envelope;
-use kinesis_telemetry_extension::kinesis::request::{Limits, Request};
+use kinesis_telemetry_extension::kinesis::record::Limits;
+use kinesis_telemetry_extension::kinesis::request::Request;
 use kinesis_telemetry_extension::ledger::Ledger;
 use kinesis_telemetry_extension::sandbox::Sandbox;
 
