@@ -1,0 +1,118 @@
+//! A file in the spool's folder that an earlier process may have left, or somebody else.
+//!
+//! The first byte says whether its hashes are made right; otherwise no input would ever get past
+//! them. With `FUZZ_BODIES` and `FUZZ_SEGMENTS`, two folders, the program writes the spool's
+//! segments of those bodies and ends: they are the seeds.
+#![no_main]
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use fuzz_targets::{ALL, SEPARATOR, lines, request, settings};
+use kinesis_telemetry_extension::dispatch::core::Oldest;
+use kinesis_telemetry_extension::dispatch::packer::Packer;
+use kinesis_telemetry_extension::dispatch::spool::Spool;
+use kinesis_telemetry_extension::kinesis::endpoint::Stream;
+use kinesis_telemetry_extension::kinesis::request::Limits;
+use kinesis_telemetry_extension::lambda::intake::Intake;
+use kinesis_telemetry_extension::ledger::Ledger;
+use kinesis_telemetry_extension::sandbox::Sandbox;
+use libfuzzer_sys::fuzz_target;
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+const MAGIC: usize = b"kinesis-telemetry-extension spool 2\n".len();
+const BOUND: u64 = 1 << 24;
+
+fuzz_target!(init: write_seeds(), |data: &[u8]| {
+    let Some((options, file)) = data.split_first() else { return };
+    let mut file = file.to_vec();
+    if options & 1 == 0 {
+        make_right(&mut file);
+    }
+    let folder = folder();
+    std::fs::write(folder.join("1-00000001.spool"), &file).expect("a file");
+    let ledger = Arc::new(Ledger::default());
+    let spool = spool(folder, &ledger);
+    spool.recover();
+    while let Oldest::Ready(id) = spool.view().apart {
+        if let Ok(segment) = spool.read(id, Vec::with_capacity) {
+            let events = segment.request.events();
+            assert!(events <= file.len() as u64, "{events} events in {} bytes", file.len());
+            // For FALLBACK=log: inflated, so its size is held by the limit of memory alone.
+            segment.request.data().for_each(drop);
+            if let Ok((left, right)) = segment.request.halve() {
+                assert_eq!(left.events() + right.events(), events);
+            }
+        }
+        spool.remove(id);
+    }
+    spool.discard();
+    let left = std::fs::read_dir(folder).expect("a folder").flatten();
+    left.for_each(|entry| drop(std::fs::remove_file(entry.path())));
+});
+
+fn limits() -> Limits {
+    static LIMITS: OnceLock<Limits> = OnceLock::new();
+    *LIMITS.get_or_init(|| {
+        Packer::new(&settings(&[]), Arc::new(Sandbox::default()), Arc::default()).limits()
+    })
+}
+
+fn folder() -> &'static Path {
+    static FOLDER: OnceLock<TempDir> = OnceLock::new();
+    FOLDER.get_or_init(|| TempDir::new().expect("a folder")).path()
+}
+
+fn spool(folder: &Path, ledger: &Arc<Ledger>) -> Spool {
+    let stream = Stream::Name("stream".to_owned());
+    Spool::new(folder.to_owned(), BOUND, stream, "owner", limits(), None, Arc::clone(ledger))
+}
+
+/// Puts the right hashes into a file that has room for them.
+fn make_right(file: &mut [u8]) -> Option<()> {
+    let number = |at: usize| {
+        let bytes = file.get(at..at + 8)?.try_into().ok()?;
+        usize::try_from(u64::from_le_bytes(bytes)).ok()
+    };
+    let (stream, records) = (number(MAGIC)?, number(MAGIC + 16)?);
+    let index = records.checked_mul(32)?;
+    let hash_at = index.checked_add(stream)?.checked_add(MAGIC + 24)?;
+    let body_at = hash_at.checked_add(64 + 32)?;
+    let hash: String =
+        Sha256::digest(file.get(body_at..)?).iter().map(|byte| format!("{byte:02x}")).collect();
+    file.get_mut(hash_at..hash_at + 64)?.copy_from_slice(hash.as_bytes());
+    let head = Sha256::digest(file.get(..hash_at + 64)?);
+    file.get_mut(hash_at + 64..body_at)?.copy_from_slice(&head);
+    Some(())
+}
+
+/// See the module's page.
+fn write_seeds() {
+    let variable = |name: &str| std::env::var_os(name).map(std::path::PathBuf::from);
+    let (Some(from), Some(to)) = (variable("FUZZ_BODIES"), variable("FUZZ_SEGMENTS")) else {
+        return;
+    };
+    for (number, body) in std::fs::read_dir(from).expect("a folder").flatten().enumerate() {
+        let bytes = std::fs::read(body.path()).expect("a seed");
+        let mut intake = Intake::new(ALL, false);
+        let mut all = Vec::new();
+        for body in bytes.get(1..).unwrap_or_default().split(|byte| *byte == SEPARATOR) {
+            all.extend(lines(&intake.take(body.to_vec(), 0).batch));
+        }
+        if all.is_empty() {
+            continue;
+        }
+        let place = TempDir::new().expect("a folder");
+        let mut request = request(limits(), all.iter().map(Vec::as_slice));
+        spool(place.path(), &Arc::default()).write(&mut request, false, false).expect("a segment");
+        let written = std::fs::read_dir(place.path()).expect("a folder").flatten().next();
+        let segment = std::fs::read(written.expect("a file").path()).expect("a segment");
+        let mut again = segment.clone();
+        make_right(&mut again).expect("a segment as this program knows it");
+        assert!(again == segment, "the form of a segment has changed: make_right() has to follow");
+        std::fs::write(to.join(format!("segment-{number}")), [b"\0", &*segment].concat())
+            .expect("a seed");
+    }
+    std::process::exit(0);
+}
