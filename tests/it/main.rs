@@ -13,6 +13,7 @@ mod delivery;
 mod deployed;
 mod freeze;
 mod golden;
+mod hostile;
 mod lambda_variants;
 mod lifecycle;
 mod limits;

@@ -651,7 +651,7 @@ impl World {
                 self.events[*event as usize].excused = true;
             }
             if entry.left_behind.is_some() {
-                // It was never in this ledger; the file is left alone.
+                // It was never in this ledger; the file is removed.
                 self.process.index.remove(segment);
                 if let Some(file) = self.process.files.remove(&segment) {
                     self.files.remove(&file);
