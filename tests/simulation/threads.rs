@@ -665,7 +665,8 @@ impl World {
             self.receive_again(&file.events);
             self.process.read.push(segment);
         }
-        let request = Request::restore(self.limits, file.body, &file.index, &file.hash);
+        let request =
+            Request::restore(self.limits, file.body, &file.index, &file.hash, &self.stream);
         let request = request.expect("what was written can be read");
         let charge = self.process.gauge.charge(request.cost());
         Outcome::Read(segment, Ok((Box::new(request), charge, file.doubt)))
