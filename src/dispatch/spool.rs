@@ -1,13 +1,21 @@
 //! The spool: requests that memory cannot hold, or that a reset would lose, under `/tmp`.
 //!
-//! One file is one packed request ([`super::spool_file`]), written under another name and then renamed, so a torn one is never seen under its
-//! own. Before it is sent it gets a name that says so: a process that finds it then counts its events as possible duplicates. `/tmp`
-//! outlives a reset: the process that starts next in this sandbox finds the files and sends them. Used by the listener's threads (what memory
-//! has no room for) and the dispatcher's; the index's lock is never held while a file is written or read.
+//! One file is one packed request ([`super::spool_file`]), written under another name and then
+//! renamed, so that a torn one is never seen under its own. Before it is sent it gets a name that
+//! says so: a process that finds it then counts its events as possible duplicates. `/tmp` outlives
+//! a reset: the process that starts next in this sandbox finds the files and sends them.
+//!
+//! Other processes of the sandbox have the same rights and can put anything there. No link is
+//! followed, nothing is opened that can block, no size or count of a file is believed before it was
+//! checked, and a file of this process counts only with the hash that it was written with. A file
+//! that is refused is removed.
+//!
+//! Used by the listener's threads (what memory has no room for) and the dispatcher's; the index's
+//! lock is never held while a file is written or read.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -24,6 +32,8 @@ use crate::log;
 
 const SUFFIX: &str = "spool";
 const DOUBT_SUFFIX: &str = "doubt.spool";
+/// The most entries of the folder that are looked at: many more than a spool ever has.
+const MAX_ENTRIES: usize = 10_000;
 
 /// See the module's page.
 #[derive(Debug)]
@@ -100,11 +110,12 @@ impl Spool {
         for entry in &evicted {
             self.drop_entry(entry, &self.ledger.dropped_queue);
         }
-        let written = self.write_file(&self.path(id, SUFFIX), &[&head, request.body()]);
+        let hash = request.finish(&self.stream);
+        let written = self.write_file(&self.path(id), &[&head, request.body()]);
         let mut index = self.lock();
         match &written {
             Ok(()) => {
-                index.commit(id);
+                index.commit_with(id, hash);
                 self.ledger.spooled.add(request.events());
             }
             Err(_) => drop(index.remove(id)),
@@ -114,14 +125,18 @@ impl Spool {
 
     fn write_file(&self, path: &Path, parts: &[&[u8]]) -> io::Result<()> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
+        self.owner_of_folder()?;
         let part = path.with_extension("part");
         let written = (|| {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&part)?;
+            // Only a file that did not exist: no other is opened, so no link is followed.
+            let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part);
+            let mut file = create().or_else(|error| {
+                if error.kind() != ErrorKind::AlreadyExists {
+                    return Err(error);
+                }
+                fs::remove_file(&part)?;
+                create()
+            })?;
             parts.iter().try_for_each(|bytes| file.write_all(bytes))?;
             fs::rename(&part, path)
         })();
@@ -131,38 +146,52 @@ impl Spool {
         written
     }
 
+    /// The folder itself, and no link to another.
+    fn owner_of_folder(&self) -> io::Result<u32> {
+        let about = fs::symlink_metadata(&self.folder)?;
+        if about.is_dir() { Ok(about.uid()) } else { Err(ErrorKind::NotADirectory.into()) }
+    }
+
     /// Finds what an earlier process has left. Reads none of it. A file that was never completed is deleted: its events are in that
     /// process's ledger, or it was killed in the middle.
     pub fn recover(&self) {
+        if self.owner_of_folder().is_err() {
+            return;
+        }
         let Ok(entries) = fs::read_dir(&self.folder) else { return };
-        let mut names: Vec<String> = entries
-            .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
-            .collect();
-        names.sort();
-        for name in names {
-            let path = self.folder.join(&name);
+        let mut paths: Vec<PathBuf> =
+            entries.take(MAX_ENTRIES).filter_map(|entry| Some(entry.ok()?.path())).collect();
+        paths.sort();
+        let largest = self.bound.min(spool_file::largest(self.limits));
+        for path in paths {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
             // What this process itself has written meanwhile is known already.
             if name.starts_with(&self.owner) {
                 continue;
             }
-            let about = fs::symlink_metadata(&path).ok().filter(fs::Metadata::is_file);
-            match about {
-                Some(_) if name.ends_with(".part") => drop(fs::remove_file(&path)),
-                Some(about) if name.ends_with(SUFFIX) && about.len() <= self.bound => {
+            match fs::symlink_metadata(&path) {
+                Ok(about) if about.is_file() && name.ends_with(".part") => {
+                    drop(fs::remove_file(&path));
+                }
+                Ok(about)
+                    if about.is_file() && name.ends_with(SUFFIX) && about.len() <= largest =>
+                {
                     self.lock().left_behind(path, about.len());
                 }
-                _ => self.skip(&path),
+                _ => self.refuse(&path),
             }
         }
     }
 
-    fn skip(&self, path: &Path) {
+    /// Its name is not logged: it can be anything.
+    fn refuse(&self, path: &Path) {
         self.ledger.spool_skipped.add(1);
         log::warn!(
             "spool-skipped",
-            "{} is no whole spool file of this stream; it is left alone",
-            path.display()
+            "a file in the spool's folder is no whole spool file of this stream; it is removed"
         );
+        // A folder with something in it stays.
+        let _ = fs::remove_file(path).or_else(|_| fs::remove_dir(path));
     }
 
     /// Reads a segment; `buffer` gives one for so many bytes. Its file stays until [`Spool::remove`]. `Err`: it is damaged, and so many
@@ -172,35 +201,45 @@ impl Spool {
     /// See above.
     pub fn read(&self, id: SegmentId, buffer: impl Fn(usize) -> Vec<u8>) -> Result<Segment, u64> {
         let Some(entry) = self.lock().take(id) else { return Err(0) };
-        let (path, doubt) = self.find(&entry);
-        let found = File::open(&path).and_then(|mut file| {
-            let head = Head::read(&mut file, &self.stream)?;
-            let ambiguous = head.ambiguous || doubt;
-            Ok(Segment { request: head.body(file, self.limits, buffer)?, ambiguous })
-        });
-        match (found, &entry.left_behind) {
+        match (self.load(&entry, buffer), &entry.left_behind) {
             (Ok(segment), None) => Ok(segment),
             (Ok(segment), Some(_)) => {
-                let events = segment.request.events();
-                self.ledger.received.add(events);
-                self.ledger.adopted.add(events);
+                self.adopt(segment.request.events());
                 Ok(segment)
             }
             (Err(_), None) => Err(entry.events),
             (Err(_), Some(_)) => {
                 // Not ours, or not whole: it was never in the ledger.
                 self.lock().remove(id);
-                self.skip(&path);
+                self.refuse(&self.path_of(&entry));
                 Err(0)
             }
         }
     }
 
+    fn load(&self, entry: &Entry, buffer: impl Fn(usize) -> Vec<u8>) -> io::Result<Segment> {
+        let path = self.path_of(entry);
+        let owner = self.owner_of_folder()?;
+        let (head, file) = Head::open(&path, owner, &self.stream, self.limits)?;
+        if entry.hash.as_deref().is_some_and(|hash| hash != head.hash()) {
+            return Err(ErrorKind::InvalidData.into());
+        }
+        let ambiguous = head.ambiguous || is_in_doubt(&path);
+        Ok(Segment { request: head.body(file, self.limits, &self.stream, buffer)?, ambiguous })
+    }
+
+    /// Events of an earlier process: not in the ledger so far.
+    fn adopt(&self, events: u64) {
+        self.ledger.received.add(events);
+        self.ledger.adopted.add(events);
+    }
+
     /// A segment is about to be sent: from now on its events may be stored.
     pub fn mark(&self, id: SegmentId) {
-        let entry = self.lock().entry(id);
-        if let Some((path, false)) = entry.map(|entry| self.find(&entry)) {
-            let _ = fs::rename(&path, path.with_extension(DOUBT_SUFFIX));
+        let Some(entry) = self.lock().entry(id) else { return };
+        let path = self.path_of(&entry);
+        if !is_in_doubt(&path) && fs::rename(&path, path.with_extension(DOUBT_SUFFIX)).is_ok() {
+            self.lock().mark(id);
         }
     }
 
@@ -208,7 +247,7 @@ impl Spool {
     pub fn remove(&self, id: SegmentId) {
         let entry = self.lock().remove(id);
         if let Some(entry) = entry {
-            let _ = fs::remove_file(self.find(&entry).0);
+            let _ = fs::remove_file(self.path_of(&entry));
         }
     }
 
@@ -221,42 +260,37 @@ impl Spool {
     }
 
     fn drop_entry(&self, entry: &Entry, counter: &crate::ledger::Counter) {
-        let (path, _) = self.find(entry);
         let mut events = entry.events;
-        if entry.left_behind.is_some() {
-            // Not read so far, so not in the ledger.
-            events = spool_file::events_in(&path, &self.stream);
-            self.ledger.received.add(events);
-            self.ledger.adopted.add(events);
-        }
-        counter.add(events);
-        if let Some(printer) = &self.prints {
-            let read = File::open(&path).and_then(|mut file| {
-                let head = Head::read(&mut file, &self.stream)?;
-                head.body(file, self.limits, Vec::with_capacity)
-            });
-            if let Ok(request) = read {
-                printer.print(request.data().flatten().collect());
+        if entry.left_behind.is_some() || self.prints.is_some() {
+            let segment = self.load(entry, Vec::with_capacity);
+            if entry.left_behind.is_some() {
+                events = segment.as_ref().map_or(0, |segment| segment.request.events());
+                self.adopt(events);
+            }
+            if let (Some(printer), Ok(segment)) = (&self.prints, segment) {
+                printer.print(segment.request.data().flatten().collect());
             }
         }
-        let _ = fs::remove_file(&path);
+        counter.add(events);
+        let _ = fs::remove_file(self.path_of(entry));
     }
 
-    /// Where it lies now, and whether its name says that it may have been stored.
-    fn find(&self, entry: &Entry) -> (PathBuf, bool) {
-        let path = entry.left_behind.clone().unwrap_or_else(|| self.path(entry.id, SUFFIX));
-        if path.to_str().is_some_and(|name| name.ends_with(DOUBT_SUFFIX)) {
-            return (path, true);
-        }
-        let doubtful = path.with_extension(DOUBT_SUFFIX);
-        if doubtful.exists() { (doubtful, true) } else { (path, false) }
+    /// Where it lies now.
+    fn path_of(&self, entry: &Entry) -> PathBuf {
+        let path = entry.left_behind.clone().unwrap_or_else(|| self.path(entry.id));
+        if entry.in_doubt { path.with_extension(DOUBT_SUFFIX) } else { path }
     }
 
-    fn path(&self, id: SegmentId, suffix: &str) -> PathBuf {
-        self.folder.join(format!("{}-{id:08}.{suffix}", self.owner))
+    fn path(&self, id: SegmentId) -> PathBuf {
+        self.folder.join(format!("{}-{id:08}.{SUFFIX}", self.owner))
     }
 
     fn lock(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a file's name says that its events may be stored already.
+fn is_in_doubt(path: &Path) -> bool {
+    path.to_str().is_some_and(|name| name.ends_with(DOUBT_SUFFIX))
 }

@@ -1,8 +1,10 @@
-//! The form of a segment on disk: one packed request with its index, so that it can be sent without being packed again. Nothing in a file
-//! is believed before its hash is right.
+//! The form of a segment on disk: one packed request with its index, so that it can be sent without
+//! being packed again. Nothing in a file is believed before its hash is right, and no hash makes
+//! right what does not fit together: anybody in the sandbox can write a file with a right one.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
@@ -19,6 +21,15 @@ const NUMBER: usize = 8;
 const PER_RECORD: usize = 4;
 /// The longest stream ARN, and some.
 const LONGEST_STREAM: usize = 2048;
+/// Not through a link, and without waiting for the other end of a pipe.
+const OPEN_FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+
+/// How many bytes a file may have.
+#[must_use]
+pub fn largest(limits: Limits) -> u64 {
+    let head = MAGIC.len() + (3 + MAX_RECORDS * PER_RECORD) * NUMBER + LONGEST_STREAM + 3 * HASH;
+    (limits.largest_body() + head) as u64
+}
 
 /// What stands before the body. Finishes the request.
 #[must_use]
@@ -50,17 +61,32 @@ pub struct Head {
 }
 
 impl Head {
-    /// Events in the file.
+    /// SHA-256 of the body, in hex.
     #[must_use]
-    pub fn events(&self) -> u64 {
-        self.index.iter().map(|[_, _, events, _]| *events).fold(0, u64::saturating_add)
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// Opens a file, if it is one, of that owner and no larger than a segment, and reads its head.
+    ///
+    /// # Errors
+    /// If it is anything else, or not whole, or of another stream.
+    pub fn open(
+        path: &Path,
+        owner: u32,
+        stream: &Stream,
+        limits: Limits,
+    ) -> io::Result<(Head, File)> {
+        let mut file = OpenOptions::new().read(true).custom_flags(OPEN_FLAGS).open(path)?;
+        let about = file.metadata()?;
+        if !about.is_file() || about.uid() != owner || about.len() > largest(limits) {
+            return Err(damaged());
+        }
+        Ok((Head::read(&mut file, stream)?, file))
     }
 
     /// Reads it, and leaves the file at its body.
-    ///
-    /// # Errors
-    /// If it is no head, not whole, or of another stream.
-    pub fn read(file: &mut File, stream: &Stream) -> io::Result<Head> {
+    fn read(file: &mut File, stream: &Stream) -> io::Result<Head> {
         let mut head = vec![0; MAGIC.len() + 3 * NUMBER];
         file.read_exact(&mut head)?;
         let numbers_at = MAGIC.len();
@@ -100,28 +126,19 @@ impl Head {
         self,
         file: File,
         limits: Limits,
+        stream: &Stream,
         buffer: impl Fn(usize) -> Vec<u8>,
     ) -> io::Result<Request> {
-        let all = file.metadata()?.len();
-        let left = usize::try_from(all).unwrap_or(usize::MAX);
-        if left > limits.largest_body() + 64 * 1024 {
-            return Err(damaged());
-        }
-        let mut body = buffer(left);
+        // It was looked at when it was opened; it may have grown meanwhile.
+        let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+        let mut body = buffer(length.min(limits.largest_body()));
         body.clear();
         file.take(limits.largest_body() as u64 + 1).read_to_end(&mut body)?;
         if body.len() > limits.largest_body() || request::hash(&body) != self.hash {
             return Err(damaged());
         }
-        Request::restore(limits, body, &self.index, &self.hash).ok_or_else(damaged)
+        Request::restore(limits, body, &self.index, &self.hash, stream).ok_or_else(damaged)
     }
-}
-
-/// Events in the file, by its head; 0 for a file that is none of ours.
-#[must_use]
-pub fn events_in(path: &Path, stream: &Stream) -> u64 {
-    let head = File::open(path).and_then(|mut file| Head::read(&mut file, stream));
-    head.map_or(0, |head| head.events())
 }
 
 fn damaged() -> io::Error {

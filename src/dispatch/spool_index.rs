@@ -7,7 +7,7 @@ use super::backlog::SegmentId;
 use super::core::{Oldest, View};
 
 /// One segment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
     /// Its name in this process.
     pub id: SegmentId,
@@ -17,6 +17,10 @@ pub struct Entry {
     pub events: u64,
     /// The file that an earlier process left.
     pub left_behind: Option<PathBuf>,
+    /// SHA-256 of its body, where this process has written it.
+    pub hash: Option<Box<str>>,
+    /// Its file was renamed, because it is about to be sent.
+    pub in_doubt: bool,
     ready: bool,
 }
 
@@ -75,7 +79,7 @@ impl Index {
         }
         self.last += 1;
         self.bytes += bytes;
-        let entry = Entry { id: self.last, bytes, events, left_behind: None, ready: false };
+        let entry = Entry { id: self.last, bytes, events, ..Entry::default() };
         if apart {
             self.apart.push_back(entry)
         } else {
@@ -90,6 +94,23 @@ impl Index {
             self.overflow.iter_mut().chain(&mut self.apart).find(|entry| entry.id == id)
         {
             entry.ready = true;
+        }
+    }
+
+    /// As [`Index::commit`], with the hash that its body has.
+    pub fn commit_with(&mut self, id: SegmentId, hash: String) {
+        if let Some(entry) =
+            self.overflow.iter_mut().chain(&mut self.apart).find(|entry| entry.id == id)
+        {
+            entry.hash = Some(hash.into());
+        }
+        self.commit(id);
+    }
+
+    /// Its file was renamed before it is sent.
+    pub fn mark(&mut self, id: SegmentId) {
+        if let Some(entry) = self.taken.iter_mut().find(|entry| entry.id == id) {
+            entry.in_doubt = true;
         }
     }
 
@@ -114,9 +135,9 @@ impl Index {
         self.apart.push_back(Entry {
             id: self.last,
             bytes,
-            events: 0,
             left_behind: Some(path),
             ready: true,
+            ..Entry::default()
         });
         self.last
     }

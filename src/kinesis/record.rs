@@ -9,6 +9,8 @@ use super::kpl;
 
 /// AWS's limit of records in a request.
 pub const MAX_RECORDS: usize = 500;
+/// Kinesis's limit of a partition key, in characters.
+const MAX_KEY: usize = 256;
 /// What a body has beside base64, with some hundred records.
 const FRAME_BYTES: usize = 32 * 1024;
 /// A record in a body is this, its data, and what follows.
@@ -102,17 +104,19 @@ pub(super) fn append_base64(bytes: &[u8], body: &mut Vec<u8>) {
     STANDARD.encode_append(bytes, body);
 }
 
-/// The lines of a record as it stands in a body, decoded and unpacked.
-pub(super) fn lines(record: &[u8]) -> Option<Vec<u8>> {
-    let encoded = record.strip_prefix(DATA)?;
-    let end = encoded.iter().position(|byte| *byte == b'"')?;
-    Some(unpacked(&STANDARD.decode_to_vec(encoded.get(..end)?).ok()?))
+/// The lines of a record as it stands in a body, however they were packed; `most` bytes of what was compressed.
+pub(super) fn lines(record: &[u8], most: usize) -> Option<Vec<u8>> {
+    let (data, _) = data_and_key(record)?;
+    Some(unpacked(&STANDARD.decode_to_vec(data).ok()?, most))
 }
 
-/// The partition key of a record as it stands in a body.
-pub(super) fn partition_key(record: &[u8]) -> Option<&str> {
-    let data_end = DATA.len() + record.strip_prefix(DATA)?.iter().position(|byte| *byte == b'"')?;
-    std::str::from_utf8(record.get(data_end..)?.strip_prefix(KEY)?.strip_suffix(END)?).ok()
+/// The data, in base64, and the partition key of a record as it stands in a body.
+pub(super) fn data_and_key(record: &[u8]) -> Option<(&[u8], &str)> {
+    let rest = record.strip_prefix(DATA)?;
+    let (data, rest) = rest.split_at_checked(memchr::memchr(b'"', rest)?)?;
+    let key = std::str::from_utf8(rest.strip_prefix(KEY)?.strip_suffix(END)?).ok()?;
+    let plain = key.chars().all(|c| !c.is_control() && c != '"' && c != '\\');
+    (plain && (1..=MAX_KEY).contains(&key.chars().count())).then_some((data, key))
 }
 
 /// Whether a line is one of the extension's own events, which count as no event. Lambda's types never begin so.
@@ -123,9 +127,10 @@ pub(super) fn is_internal(line: &[u8]) -> bool {
 }
 
 /// The lines in a record's data, however they were packed.
-fn unpacked(data: &[u8]) -> Vec<u8> {
+pub(super) fn unpacked(data: &[u8], most: usize) -> Vec<u8> {
+    let undo = |data: &[u8]| gzip::undo(data, most).unwrap_or_else(|| data.to_vec());
     match kpl::records(data) {
-        Some(records) => records.into_iter().flat_map(unpacked).collect(),
-        None => gzip::undo(data).unwrap_or_else(|| data.to_vec()),
+        Some(records) => records.into_iter().flat_map(undo).collect(),
+        None => undo(data),
     }
 }

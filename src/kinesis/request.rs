@@ -3,13 +3,14 @@
 //! Each line goes straight into the body as base64, and the body is hashed while it grows: one pass over the data. A record's place in the
 //! body is remembered, so that those that failed are sent again without being packed again.
 
+use base64_simd::STANDARD;
 use sha2::{Digest, Sha256};
 
 use super::endpoint::Stream;
 use super::gzip::{self, Gzip};
 use super::kpl::{self, Aggregate};
 use super::record::{
-    self, Compression, DATA, END, KEY, Limits, MAX_RECORDS, Record, RecordFormat, append_base64,
+    self, Compression, DATA, KEY, Limits, MAX_RECORDS, Record, RecordFormat, append_base64,
 };
 use crate::random;
 
@@ -19,6 +20,8 @@ const ENCODE_STEP: usize = 6 * 1024;
 const LONG_TEXT: usize = 64 * 1024;
 /// Room in the body behind a long text: for the end of its record and of the request.
 const ROOM_BEHIND: usize = 4096;
+/// No event is shorter: it has a type and an id.
+const SHORTEST_LINE: usize = 16;
 
 /// A PutRecords request: being built, or on its way.
 #[derive(Debug)]
@@ -308,13 +311,7 @@ impl Request {
         }
         self.close();
         self.gzip = None;
-        let (member, name) = stream.member();
-        self.body.extend_from_slice(b"],\"");
-        self.body.extend_from_slice(member.as_bytes());
-        self.body.extend_from_slice(b"\":\"");
-        // Checked at start: neither a name nor an ARN has a character that JSON escapes.
-        self.body.extend_from_slice(name.as_bytes());
-        self.body.extend_from_slice(b"\"}");
+        self.body.extend_from_slice(ending(stream).as_bytes());
         self.hash();
         let hash = hex(&self.hasher.finalize_reset());
         self.finished = Some(hash.clone());
@@ -357,13 +354,15 @@ impl Request {
             .collect()
     }
 
-    /// A finished request again, from its body, its hash and its [`Request::index`]; `None` if they do not fit together.
+    /// A finished request again, from its body, its hash and its [`Request::index`]; `None` if they
+    /// do not fit together, or the body is none that could have been made here for that stream.
     #[must_use]
     pub fn restore(
         limits: Limits,
         body: Vec<u8>,
         index: &[[u64; 4]],
         hash: &str,
+        stream: &Stream,
     ) -> Option<Request> {
         let mut request = Request::new(limits);
         let mut end = HEAD.len();
@@ -371,16 +370,28 @@ impl Request {
             let start = usize::try_from(*start).ok()?;
             let range = start..start.checked_add(usize::try_from(*length).ok()?)?;
             let record = body.get(range.clone())?;
-            let whole = record.starts_with(DATA) && record.ends_with(END);
-            if !whole || start < end || request.records.len() == MAX_RECORDS {
+            let first = request.records.is_empty();
+            let joined = if first { start == end } else { body.get(end..start)? == b"," };
+            let (data, key) = record::data_and_key(record)?;
+            let size = STANDARD.decoded_length(data).ok()? + key.len();
+            // An event is a line of its own, unless what was compressed holds more.
+            let most =
+                if limits.compression == Compression::Gzip { limits.record_bytes } else { size };
+            if !joined
+                || request.records.len() == MAX_RECORDS
+                || usize::try_from(*bytes) != Ok(size)
+                || *events > (most / SHORTEST_LINE) as u64
+            {
                 return None;
             }
             end = range.end;
-            let bytes = usize::try_from(*bytes).ok()?;
-            request.payload = request.payload.checked_add(bytes)?;
-            request.records.push(Record { range, events: *events, bytes });
+            request.payload += size;
+            request.records.push(Record { range, events: *events, bytes: size });
         }
-        if !body.starts_with(HEAD) || request.records.is_empty() {
+        if !body.starts_with(HEAD)
+            || request.records.is_empty()
+            || body.get(end..)? != ending(stream).as_bytes()
+        {
             return None;
         }
         request.body = body;
@@ -391,7 +402,9 @@ impl Request {
 
     /// The lines of each record, decoded and unpacked, for those who have to read them again.
     pub fn data(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
-        self.records.iter().filter_map(|record| record::lines(self.body.get(record.range.clone())?))
+        self.records.iter().filter_map(|record| {
+            record::lines(self.body.get(record.range.clone())?, self.limits.record_bytes)
+        })
     }
 
     /// Takes the records that are not `wanted` out, into a request of their own; both are to be finished again.
@@ -435,8 +448,8 @@ impl Request {
         let key = self
             .records
             .first()
-            .and_then(|record| record::partition_key(self.body.get(record.range.clone())?))
-            .map(str::to_owned);
+            .and_then(|record| record::data_and_key(self.body.get(record.range.clone())?))
+            .map(|(_, key)| key.to_owned());
         let parts = (middle > 0).then(|| {
             [lines.get(..middle), lines.get(middle..)]
                 .map(|lines| self.repacked(lines.unwrap_or_default(), key.as_deref()))
@@ -532,6 +545,12 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(64), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
+/// What stands behind the records.
+fn ending(stream: &Stream) -> String {
+    let (member, name) = stream.member();
+    // Checked at start: neither a name nor an ARN has a character that JSON escapes.
+    format!("],\"{member}\":\"{name}\"}}")
+}
 #[cfg(test)]
 mod tests {
     use base64_simd::STANDARD;
@@ -799,7 +818,7 @@ mod tests {
     fn only_the_wanted_records_stay() {
         let mut request = Request::new(Limits { record: RecordFormat::Event, ..LIMITS });
         for n in 0..7 {
-            add(&mut request, Some("k"), &"x".repeat(n + 1));
+            add(&mut request, Some("k"), &"x".repeat(SHORTEST_LINE + n));
         }
         request.finish(&stream());
         request.keep(|index| [0, 3, 6].contains(&index));
@@ -807,12 +826,13 @@ mod tests {
         assert_eq!(hash, sha256(request.body()));
         assert_eq!(
             read(&request).iter().map(|(_, data)| data.len()).collect::<Vec<_>>(),
-            [1, 4, 7]
+            [16, 19, 22]
         );
-        assert_eq!(request.record(1), (1, 5));
+        assert_eq!(request.record(1), (1, 20));
         let index = request.index();
-        let restored =
-            |index: &[[u64; 4]]| Request::restore(LIMITS, request.body().to_vec(), index, &hash);
+        let restored = |index: &[[u64; 4]]| {
+            Request::restore(LIMITS, request.body().to_vec(), index, &hash, &stream())
+        };
         let mut restored_whole = restored(&index).unwrap();
         assert!(
             restored(&[[1, 5, 1, 1]]).is_none()
@@ -821,14 +841,78 @@ mod tests {
         );
         assert_eq!(restored_whole.finish(&stream()), hash);
         assert_eq!(restored_whole.body(), request.body());
-        assert_eq!(restored_whole.data().map(|data| data.len()).collect::<Vec<_>>(), [1, 4, 7]);
+        assert_eq!(restored_whole.data().map(|data| data.len()).collect::<Vec<_>>(), [16, 19, 22]);
         restored_whole.keep(|index| index == 1);
         restored_whole.finish(&stream());
-        assert_eq!(read(&restored_whole)[0].1.len(), 4);
+        assert_eq!(read(&restored_whole)[0].1.len(), 19);
         let (mut first, mut second) = request.halve().unwrap();
         let hashes = [first.finish(&stream()), second.finish(&stream())];
         assert_eq!(hashes, [sha256(first.body()), sha256(second.body())]);
         assert_eq!(read(&first).len() + read(&second).len(), 3);
         assert_eq!(first.events() + second.events(), 3);
+    }
+
+    #[test]
+    fn what_could_not_have_been_made_here_is_not_restored() {
+        let line = "a line of a log, with its end\n";
+        for (record, compression) in [
+            (RecordFormat::Lines, Compression::None),
+            (RecordFormat::Event, Compression::None),
+            (RecordFormat::Kpl, Compression::None),
+            (RecordFormat::Lines, Compression::Gzip),
+            (RecordFormat::Event, Compression::Gzip),
+            (RecordFormat::Kpl, Compression::Gzip),
+        ] {
+            let limits = Limits { record, compression, ..LIMITS };
+            let mut request = Request::new(limits);
+            for key in ["k", "k", "another"] {
+                add(&mut request, Some(key), line);
+            }
+            let hash = request.finish(&stream());
+            let (body, index) = (request.body().to_vec(), request.index());
+            let restore = |body: &[u8], index: &[[u64; 4]], stream: &Stream| {
+                Request::restore(limits, body.to_vec(), index, &hash, stream)
+            };
+            let restored = restore(&body, &index, &stream()).unwrap();
+            assert_eq!((restored.events(), restored.index()), (3, index.clone()), "{limits:?}");
+            assert_eq!(restored.data().flatten().collect::<Vec<_>>(), line.repeat(3).as_bytes());
+
+            assert!(restore(&body, &index, &Stream::Name("other".to_owned())).is_none());
+            assert!(restore(&body, &index[..1], &stream()).is_none());
+            assert!(restore(&body, &index[1..], &stream()).is_none());
+            for (field, value) in
+                [(0, 13), (1, 20), (1, u64::MAX), (2, 1 << 63), (2, 1000), (3, 1), (3, u64::MAX)]
+            {
+                let mut forged = index.clone();
+                forged[0][field] = value;
+                assert!(restore(&body, &forged, &stream()).is_none(), "{field} {value}");
+            }
+            let text = String::from_utf8(body).unwrap();
+            for forged in [
+                text.replace("\"telemetry\"", "\"another\""),
+                text.replace("},{", "} {"),
+                text.replace("{\"Data\":\"", "{\"data\":\""),
+                text.replace("\"PartitionKey\":\"k\"", "\"PartitionKey\":\"\\\""),
+                format!("{text} "),
+                format!(" {text}"),
+            ] {
+                assert!(restore(forged.as_bytes(), &index, &stream()).is_none(), "{forged}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_aggregate_in_an_aggregate_is_unpacked_once() {
+        let mut data = b"the innermost".to_vec();
+        for _ in 0..3 {
+            let mut out = Vec::new();
+            let mut aggregate = Aggregate::open("k", &mut out);
+            kpl::frame(&mut data, 0);
+            out.extend_from_slice(&data);
+            aggregate.add(&data);
+            aggregate.close(&mut out);
+            data = out;
+        }
+        assert!(kpl::records(&record::unpacked(&data, 1000)).is_some());
     }
 }

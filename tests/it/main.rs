@@ -14,6 +14,7 @@ mod deployed;
 mod docs;
 mod freeze;
 mod golden;
+mod hostile;
 mod lambda_variants;
 mod lifecycle;
 mod limits;

@@ -116,7 +116,7 @@ fn without_a_spool_a_reset_counts_its_losses() {
 }
 
 #[test]
-fn foreign_files_in_the_spool_are_skipped_and_counted() {
+fn foreign_files_in_the_spool_are_removed_and_counted() {
     let kinesis = Kinesis::start();
     let lambda = extension(&kinesis).start();
     let folder = lambda.tmp().join("kinesis-telemetry-extension");
@@ -133,7 +133,7 @@ fn foreign_files_in_the_spool_are_skipped_and_counted() {
     assert!(lambda.shutdown("spindown").is_clean());
     kinesis.account().compare(&lambda.sent()).assert_clean();
     assert_eq!(ledger(&kinesis)["spoolSkipped"], 3);
-    assert_eq!(std::fs::read_dir(folder).unwrap().count(), 3, "left alone");
+    assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0, "removed");
 }
 
 #[test]

@@ -651,7 +651,7 @@ impl World {
                 self.events[*event as usize].excused = true;
             }
             if entry.left_behind.is_some() {
-                // It was never in this ledger; the file is left alone.
+                // It was never in this ledger; the file is removed.
                 self.process.index.remove(segment);
                 if let Some(file) = self.process.files.remove(&segment) {
                     self.files.remove(&file);
@@ -665,7 +665,8 @@ impl World {
             self.receive_again(&file.events);
             self.process.read.push(segment);
         }
-        let request = Request::restore(self.limits, file.body, &file.index, &file.hash);
+        let request =
+            Request::restore(self.limits, file.body, &file.index, &file.hash, &self.stream);
         let request = request.expect("what was written can be read");
         let charge = self.process.gauge.charge(request.cost());
         Outcome::Read(segment, Ok((Box::new(request), charge, file.doubt)))
