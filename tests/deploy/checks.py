@@ -10,10 +10,10 @@ import shutil
 import subprocess
 import zipfile
 
+import attached
 import readback
 import tools
-from emulation import Moto
-from process import Failure
+from emulation import Failure, Moto
 
 # `name`: to ask for it alone. `proves`: in a few words. `run`: takes the setup, raises Failure, returns what was found.
 # `needs`: the check that must have passed before, for this one goes on with what it left.
@@ -319,6 +319,7 @@ CHECKS = [
     Check("deployment", "scripts/deploy from nothing; every resource read back", deployment),
     Check("layers", "the deployed program is the built one, 0755 in its place", layers, "deployment"),
     Check("telemetry", "the deployed environment and program ship telemetry", telemetry, "deployment"),
+    Check("attachment", "scripts/attach and --detach, and all is as before", attached.check, "deployment"),
     Check("destruction", "scripts/deploy --destroy", destruction, "deployment"),
     Check("control", "a template broken on purpose does not pass", control, "destruction"),
 ]
