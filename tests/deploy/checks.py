@@ -11,6 +11,8 @@ import subprocess
 import zipfile
 
 import attached
+import imaged
+import published
 import readback
 import tools
 from emulation import Failure, Moto
@@ -315,11 +317,13 @@ CHECKS = [
     Check("offline", "synthesis without a network", offline),
     Check("lint", "cfn-lint has nothing to say", lint, "template"),
     Check("security", "checkov finds nothing but what is accepted", security, "template"),
+    Check("image", "the container image holds the layers' programs", imaged.check),
     Check("usage", "scripts/deploy names a mistake", usage),
     Check("deployment", "scripts/deploy from nothing; every resource read back", deployment),
     Check("layers", "the deployed program is the built one, 0755 in its place", layers, "deployment"),
     Check("telemetry", "the deployed environment and program ship telemetry", telemetry, "deployment"),
     Check("attachment", "scripts/attach and --detach, and all is as before", attached.check, "deployment"),
+    Check("publication", "scripts/publish in several regions, begun and continued", published.check, "deployment"),
     Check("destruction", "scripts/deploy --destroy", destruction, "deployment"),
     Check("control", "a template broken on purpose does not pass", control, "destruction"),
 ]
