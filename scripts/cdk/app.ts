@@ -13,8 +13,9 @@ export function fill(app: App): App {
     const value: unknown = app.node.tryGetContext(key);
     return value === undefined || value === '' ? undefined : String(value);
   };
+  const yes = (key: string): boolean => boolean(key, context(key) ?? 'false');
   const name = context('stackName') ?? 'kinesis-telemetry';
-  if (context('destroy') === 'true') {
+  if (yes('destroy')) {
     // To delete a stack its name is enough: no layers, no tags. A template may not be empty, so there is this.
     new CfnWaitConditionHandle(new Stack(app, name), 'Nothing');
     return app;
@@ -22,7 +23,7 @@ export function fill(app: App): App {
   const missing = REQUIRED_TAGS.filter((tag) => !context(tag));
   if (missing.length > 0) throw new Error(`these tags are required: ${missing.map((tag) => `-c ${tag}=...`).join(' ')}`);
   const [streamArn, encryption, alarmTopic] = ['streamArn', 'encryption', 'alarmTopic'].map(context);
-  const [shards, retentionHours] = ['shards', 'retentionHours'].map((key) => number(key, context(key)));
+  const [shards, retentionHours, maxGigabytesPerDay] = ['shards', 'retentionHours', 'maxGigabytesPerDay'].map((key) => number(key, context(key)));
   const stack = new TelemetryStack(app, name, {
     // Seen from dist/, both here and in the copy under target/cdk.
     layers: context('layers') ?? path.join(__dirname, '../../../target/layer'),
@@ -30,11 +31,12 @@ export function fill(app: App): App {
     ...(shards && { shards }),
     ...(retentionHours && { retentionHours }),
     ...(encryption && { encryption }),
+    ...(maxGigabytesPerDay && { maxGigabytesPerDay }),
     ...(alarmTopic && { alarmTopic }),
     settings: json('settings', context('settings') ?? '{}'),
-    denyCloudWatchLogs: context('denyLogs') === 'true',
-    archive: context('archive') === 'true',
-    consumed: context('consumed') === 'true',
+    denyCloudWatchLogs: yes('denyLogs'),
+    archive: yes('archive'),
+    consumed: yes('consumed'),
   });
   REQUIRED_TAGS.forEach((tag) => Tags.of(stack).add(tag, context(tag) ?? ''));
   return app;
@@ -46,6 +48,11 @@ function json(key: string, value: string): object {
   } catch {
     throw new Error(`${key}=${value}: allowed is JSON, such as {"flush":"end"}`);
   }
+}
+
+function boolean(key: string, value: string): boolean {
+  if (value !== 'true' && value !== 'false') throw new Error(`${key}=${value}: allowed is true or false`);
+  return value === 'true';
 }
 
 function number(key: string, value: string | undefined): number | undefined {

@@ -2,7 +2,7 @@
  * Firehose from the stream to a bucket. With `RECORD=lines` (the default) each record ends with a line end, so the objects
  * are plain gzipped JSON lines, which Athena reads as they are.
  */
-import { Duration, RemovalPolicy, aws_iam as iam, aws_kinesis as kinesis, aws_kinesisfirehose as firehose, aws_logs as logs, aws_s3 as s3 } from 'aws-cdk-lib';
+import { Duration, RemovalPolicy, Stack, aws_iam as iam, aws_kinesis as kinesis, aws_kinesisfirehose as firehose, aws_logs as logs, aws_s3 as s3 } from 'aws-cdk-lib';
 import { Construct } from 'constructs';
 
 /** What is archived, and for how long. */
@@ -50,7 +50,10 @@ export class Archive extends Construct {
 
   /** What Firehose's documentation asks for, on these very resources. */
   private role(stream: kinesis.IStream, errors: logs.ILogGroup): iam.Role {
-    const role = new iam.Role(this, 'Role', { assumedBy: new iam.ServicePrincipal('firehose.amazonaws.com') });
+    // Firehose works for every account: without conditions a stream of another account could be delivered by this role.
+    const account = Stack.of(this).account;
+    const conditions = { StringEquals: { 'aws:SourceAccount': account, 'sts:ExternalId': account } };
+    const role = new iam.Role(this, 'Role', { assumedBy: new iam.ServicePrincipal('firehose.amazonaws.com', { conditions }) });
     const allow = (actions: string[], ...resources: string[]) => role.addToPolicy(new iam.PolicyStatement({ actions, resources }));
     allow(['kinesis:DescribeStream', 'kinesis:GetShardIterator', 'kinesis:GetRecords', 'kinesis:ListShards'], stream.streamArn);
     allow(['s3:GetBucketLocation', 's3:ListBucket', 's3:ListBucketMultipartUploads'], this.bucket.bucketArn);

@@ -5,6 +5,10 @@ import { Construct } from 'constructs';
 /** What `METRICS=emf` makes of the ledger, as far as it is shown here. Each has the dimension `FunctionName`. */
 export const EMF = { namespace: 'KinesisTelemetryExtension', received: 'Received', lost: ['Dropped', 'PlatformDropped'], held: 'HoldMs' };
 
+/** Over which the metrics are summed up. */
+const PERIOD = Duration.minutes(5);
+const PERIODS_PER_DAY = Duration.days(1).toMinutes() / PERIOD.toMinutes();
+
 /** What is watched. */
 export interface MonitoringProps {
   readonly stream: kinesis.IStream;
@@ -14,11 +18,13 @@ export interface MonitoringProps {
   readonly consumed: boolean;
   /** Whether the extensions tell metrics of their own: `METRICS=emf`. */
   readonly embeddedMetrics: boolean;
+  /** An alarm goes off when more is written than this many gigabytes a day, for 15 minutes. Default: 100. */
+  readonly maxGigabytesPerDay?: number;
   /** Told when an alarm goes off and when it is over. Default: the alarms are only to be seen in CloudWatch. */
   readonly topic?: sns.ITopic;
 }
 
-/** One dashboard, an alarm on throttled writes, and one on the consumers' lag if there are any. */
+/** One dashboard, alarms on throttled writes and on the amount of data, and one on the consumers' lag if there are any. */
 export class Monitoring extends Construct {
   readonly dashboard: cloudwatch.Dashboard;
   readonly alarms: readonly cloudwatch.Alarm[];
@@ -26,7 +32,7 @@ export class Monitoring extends Construct {
   constructor(scope: Construct, id: string, props: MonitoringProps) {
     super(scope, id);
     const { stream, functions } = props;
-    const every = { period: Duration.minutes(5) };
+    const every = { period: PERIOD };
     const sum = { ...every, statistic: 'Sum' };
     const throttled = stream.metricWriteProvisionedThroughputExceeded(sum);
     const lag = stream.metricGetRecordsIteratorAgeMilliseconds({ ...every, statistic: 'Maximum' });
@@ -65,6 +71,16 @@ export class Monitoring extends Construct {
       datapointsToAlarm: 2,
       treatMissingData: cloudwatch.TreatMissingData.NOT_BREACHING,
     });
+    // An on-demand stream takes whatever a function writes, and each gigabyte costs.
+    const perDay = props.maxGigabytesPerDay ?? 100;
+    const volume = new cloudwatch.Alarm(this, 'Volume', {
+      alarmDescription: `More than ${perDay} GB a day are written to the telemetry stream, which costs by the gigabyte`,
+      metric: stream.metricIncomingBytes(sum),
+      threshold: Math.round((perDay * 1e9) / PERIODS_PER_DAY),
+      comparisonOperator: cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
+      evaluationPeriods: 3,
+      treatMissingData: cloudwatch.TreatMissingData.NOT_BREACHING,
+    });
     const read = () =>
       new cloudwatch.Alarm(this, 'IteratorAge', {
         alarmDescription: 'A consumer of the telemetry stream is an hour behind; after the retention time records are lost',
@@ -73,7 +89,7 @@ export class Monitoring extends Construct {
         evaluationPeriods: 3,
         treatMissingData: cloudwatch.TreatMissingData.NOT_BREACHING,
       });
-    this.alarms = props.consumed ? [write, read()] : [write];
+    this.alarms = props.consumed ? [write, volume, read()] : [write, volume];
     if (props.topic) {
       const action = new actions.SnsAction(props.topic);
       this.alarms.forEach((alarm) => {

@@ -31,6 +31,8 @@ export interface TelemetryStackProps extends StackProps {
   readonly archive?: boolean;
   /** Whether somebody else reads the stream, so that an alarm watches the lag. */
   readonly consumed?: boolean;
+  /** An alarm goes off when more is written, for 15 minutes. Default: 100. */
+  readonly maxGigabytesPerDay?: number;
   /** ARN of an SNS topic that is told of alarms. */
   readonly alarmTopic?: string;
 }
@@ -66,6 +68,7 @@ export class TelemetryStack extends Stack {
       functions,
       consumed: Boolean(props.archive || props.consumed),
       embeddedMetrics: props.settings?.metrics === 'emf',
+      ...(props.maxGigabytesPerDay && { maxGigabytesPerDay: props.maxGigabytesPerDay }),
       ...(props.alarmTopic && { topic: sns.Topic.fromTopicArn(this, 'AlarmTopic', props.alarmTopic) }),
     });
     this.output('Dashboard', monitoring.dashboard.dashboardName);

@@ -10,10 +10,12 @@ import shutil
 import subprocess
 import zipfile
 
+import attached
+import imaged
+import published
 import readback
 import tools
-from emulation import Moto
-from process import Failure
+from emulation import Failure, Moto
 
 # `name`: to ask for it alone. `proves`: in a few words. `run`: takes the setup, raises Failure, returns what was found.
 # `needs`: the check that must have passed before, for this one goes on with what it left.
@@ -30,7 +32,7 @@ class Setup:
         self.binary, self.integration_tests = binary, integration_tests
         self.bin = tools.ROOT / "venv/bin"
         self.work, self.templates = tools.ROOT / "work", tools.ROOT / "templates"
-        self.moto = self.found = None
+        self.moto = self.found = self.code = None
         self.stack = contextlib.ExitStack()
         for folder in (self.work, self.templates):
             shutil.rmtree(folder, ignore_errors=True)
@@ -62,14 +64,14 @@ class Setup:
             finally:
                 child.kill()
                 child.wait(timeout=10)
-        said = log.read_text(errors="replace")
+        said, self.code = log.read_text(errors="replace"), code
         if code and not may_fail:
             raise Failure(f"{name} ended with {code}:\n" + "\n".join(said.splitlines()[-40:]))
         return said
 
-    def deploy_script(self, name, *arguments, **variables):
+    def deploy_script(self, name, *arguments, may_fail=False, **variables):
         tags = [word for tag, value in TAGS.items() for word in ("-c", f"{tag}={value}")]
-        return self.call(name, [tools.REPOSITORY / "scripts/deploy", *arguments, *tags], 180, **variables)
+        return self.call(name, [tools.REPOSITORY / "scripts/deploy", *arguments, *tags], 180, may_fail, **variables)
 
     def read_back(self):
         return readback.Readback(self.moto.client, TAGS, tools.LAYERS)
@@ -147,12 +149,43 @@ def lint(setup):
     return f"{len(templates)} templates, {len(snippets)} of the manual's, and 2 planted errors found"
 
 
+def security(setup):
+    """checkov on the templates; what is accepted stands in accepted.json, with the reason. Planted faults must be found, too."""
+    accepted = json.loads((tools.HERE / "accepted.json").read_text())
+    places = setup.work / "checkov"
+    shutil.copytree(setup.templates, places / "good")
+    bad = json.loads((places / "good/archive.template.json").read_text())
+    for resource in bad["Resources"].values():
+        if resource["Type"] == "AWS::S3::Bucket":
+            del resource["Properties"]["PublicAccessBlockConfiguration"]
+        if resource["Type"] == "AWS::Kinesis::Stream":
+            del resource["Properties"]["StreamEncryption"]
+    (places / "planted").mkdir()
+    (places / "planted/bad.json").write_text(json.dumps(bad))
+    command = [tools.ROOT / "checkov/bin/checkov", "--framework", "cloudformation", "--compact", "--quiet", "--output", "json", "--soft-fail"]
+    found = {}
+    for folder in ("good", "planted"):
+        report = places / f"{folder}.out"
+        setup.call("security", [*command, "--directory", places / folder, "--output-file-path", report], 120)
+        result = json.loads((report / "results_json.json").read_text())
+        if result["summary"]["parsing_errors"] or not result["summary"]["passed"]:
+            raise Failure(f"checkov has not read the templates: {result['summary']}")
+        found[folder] = {check["check_id"]: f"{check['check_name']}: {check['resource']}" for check in result["results"]["failed_checks"]}
+    if others := {name: what for name, what in found["good"].items() if name not in accepted}:
+        raise Failure(f"checkov: {others}")
+    if unused := accepted.keys() - found["good"].keys():
+        raise Failure(f"accepted.json accepts what checkov no longer finds: {unused}")
+    if not {"CKV_AWS_43", "CKV_AWS_53"} <= found["planted"].keys():
+        raise Failure(f"checkov overlooks the planted faults: {found['planted']}")
+    return f"{len(accepted)} accepted with a reason, 2 planted faults found"
+
+
 def usage(setup):
     """What is asked of scripts/deploy wrongly is told at once, before anything is built."""
     program = tools.REPOSITORY / "scripts/deploy"
     if "--destroy" not in setup.call("usage", [program, "--help"], 10):
         raise Failure("--help is no help")
-    mistakes = {"--banana": "unknown argument --banana", "-c Ower=me": "no such key: Ower", "-c layers=nowhere": "no such folder: nowhere"}
+    mistakes = {"--synth --bootstrap": "--bootstrap is for a deployment", "--banana": "unknown argument --banana", "-c Ower=me": "no such key: Ower", "-c layers=nowhere": "no such folder: nowhere"}
     for arguments, message in mistakes.items():
         said = setup.call("usage", [program, *arguments.split()], 10, may_fail=True)
         if message not in said:
@@ -164,7 +197,12 @@ def deployment(setup):
     """As a person does it, from nothing: the account isn't bootstrapped either."""
     setup.moto = setup.stack.enter_context(Moto(setup.work, setup.bin / "python"))
     # 127.0.0.1, as many write it; the script knows that it must be `localhost`.
-    said = setup.deploy_script("deploy", AWS_ENDPOINT_URL=f"http://127.0.0.1:{setup.moto.port}")
+    address = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{setup.moto.port}"}
+    said = setup.deploy_script("unprepared", may_fail=True, **address)
+    stacks = setup.moto.client("cloudformation").describe_stacks()["Stacks"]
+    if "with --bootstrap prepares them" not in said or stacks:
+        raise Failure(f"without --bootstrap scripts/deploy made {stacks} and says:\n{said}")
+    said = setup.deploy_script("deploy", "--bootstrap", **address)
     for word in ("== bootstrap", "StreamName = ", "aws lambda get-function-configuration --function-name kinesis-telemetry-"):
         if word not in said:
             raise Failure(f"scripts/deploy does not say {word!r}:\n{said}")
@@ -280,10 +318,14 @@ CHECKS = [
     Check("template", "what the template must say", template, "types"),
     Check("offline", "synthesis without a network", offline),
     Check("lint", "cfn-lint has nothing to say", lint, "template"),
+    Check("security", "checkov finds nothing but what is accepted", security, "template"),
+    Check("image", "the container image holds the layers' programs", imaged.check),
     Check("usage", "scripts/deploy names a mistake", usage),
     Check("deployment", "scripts/deploy from nothing; every resource read back", deployment),
     Check("layers", "the deployed program is the built one, 0755 in its place", layers, "deployment"),
     Check("telemetry", "the deployed environment and program ship telemetry", telemetry, "deployment"),
+    Check("attachment", "scripts/attach and --detach, and all is as before", attached.check, "deployment"),
+    Check("publication", "scripts/publish in several regions, begun and continued", published.check, "deployment"),
     Check("destruction", "scripts/deploy --destroy", destruction, "deployment"),
     Check("control", "a template broken on purpose does not pass", control, "destruction"),
 ]

@@ -6,7 +6,7 @@ import sys
 import tools
 
 sys.path.append(str(tools.HERE.parent / "peers"))
-from process import Process
+from process import Failure, Process
 
 REGION, ACCOUNT = "us-east-1", "123456789012"
 
@@ -34,13 +34,13 @@ class Moto(Process):
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
-    def client(self, service):
+    def client(self, service, region=REGION):
         import boto3
 
         return boto3.client(
             service,
             endpoint_url=f"http://localhost:{self.port}",
-            region_name=REGION,
+            region_name=region,
             aws_access_key_id="test",
             aws_secret_access_key="test",
         )

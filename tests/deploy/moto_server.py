@@ -3,18 +3,22 @@
 Runs with the virtual environment's Python: `moto_server.py -H 127.0.0.1 -p PORT`. Without these patches `cdk deploy` prints a
 tick and exits 0 all the same, and half of the stack is missing or wrong.
 """
+import json
 import os
 import sys
+import uuid
 
 # Read when moto's IAM is imported: the policies that `cdk bootstrap` attaches to its roles.
 os.environ.setdefault("MOTO_IAM_LOAD_MANAGED_POLICIES", "true")
 
 import moto.awslambda.models as functions
+import moto.awslambda.policy as policies
 import moto.cloudformation.models as cloudformation
 import moto.cloudwatch.models as cloudwatch
 import moto.iam.models as iam
 import moto.kinesis.models as kinesis
 import moto.ssm.models as ssm
+from moto.awslambda.exceptions import LambdaClientError, PreconditionFailedException
 from moto.core.common_models import CloudFormationModel
 from moto.server import main
 from moto.utilities.utils import get_partition
@@ -74,6 +78,49 @@ def create_function(stock, name, template, account, region, **more):
     tags = {tag["Key"]: tag["Value"] for tag in properties.get("Tags", [])}
     functions.get_backend(account, region).tag_resource(function.function_arn, tags)
     return function
+
+
+configuration_of, update_configuration = functions.LambdaFunction.get_configuration, functions.LambdaFunction.update_configuration
+
+
+def get_configuration(function, *arguments, **named):
+    """Stock has no revision."""
+    configuration = configuration_of(function, *arguments, **named)
+    text = json.dumps({name: value for name, value in configuration.items() if name != "LastModified"}, sort_keys=True, default=str)
+    return {**configuration, "RevisionId": str(uuid.uuid5(uuid.NAMESPACE_OID, text))}
+
+
+def update(function, updates):
+    """Stock overwrites what somebody else has changed since."""
+    if updates.pop("RevisionId", None) not in (None, get_configuration(function)["RevisionId"]):
+        raise PreconditionFailedException("The Revision Id provided does not match the latest Revision Id.")
+    update_configuration(function, updates)
+    return get_configuration(function)
+
+
+functions.LambdaFunction.get_configuration = get_configuration
+functions.LambdaFunction.update_configuration = update
+
+
+class ResourceConflict(LambdaClientError):
+    code = 409
+
+
+add_statement = policies.Policy.add_statement
+
+
+def add_once(policy, raw, qualifier=None):
+    """Stock takes a statement twice, and leaves the organisation out."""
+    asked = json.loads(raw)
+    if any(statement.get("Sid") == asked.get("StatementId") for statement in policy.statements):
+        raise ResourceConflict("ResourceConflictException", "The statement id provided already exists")
+    statement, revision = add_statement(policy, raw, qualifier)
+    if "OrganizationId" in asked:
+        statement["Condition"] = {"StringEquals": {"aws:PrincipalOrgID": asked["OrganizationId"]}}
+    return statement, revision
+
+
+policies.Policy.add_statement = add_once
 
 
 @replaces(ssm.Parameter, "create_from_cloudformation_json")

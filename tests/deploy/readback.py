@@ -91,10 +91,11 @@ class Readback:
             self.expect(f"showing {word}", word in json.dumps(json.loads(body)), True)
 
     def read_alarm(self):
-        found = self.client("cloudwatch").describe_alarms(AlarmNames=[self.outputs["WriteThrottlesAlarm"]])["MetricAlarms"]
-        alarm = found[0]
-        self.expect("metric", (alarm["Namespace"], alarm["MetricName"]), ("AWS/Kinesis", "WriteProvisionedThroughputExceeded"))
-        self.expect("dimensions", alarm["Dimensions"], [{"Name": "StreamName", "Value": self.outputs["StreamName"]}])
+        alarms = {"Volume": "IncomingBytes", "WriteThrottles": "WriteProvisionedThroughputExceeded"}
+        for name, metric in alarms.items():
+            found = self.client("cloudwatch").describe_alarms(AlarmNames=[self.outputs[f"{name}Alarm"]])["MetricAlarms"]
+            self.expect("metric", (found[0]["Namespace"], found[0]["MetricName"]), ("AWS/Kinesis", metric))
+            self.expect("dimensions", found[0]["Dimensions"], [{"Name": "StreamName", "Value": self.outputs["StreamName"]}])
 
     def read_layer(self, architecture):
         """The layer version, and the bytes behind it: those that were uploaded, and in them the program that was built."""

@@ -75,7 +75,7 @@ const variants = {
   default: template('default'),
   archive: template('archive', { archive: 'true', consumed: 'true', settings: '{"metrics":"emf"}' }),
   provisioned: template('provisioned', { shards: '3', retentionHours: '48', encryption: KEY, denyLogs: 'true', archive: 'true' }),
-  existing: template('existing', { streamArn: STREAM, encryption: 'none', settings: '{"flush":"end","tags":{"team":"a"}}', alarmTopic: 'arn:aws:sns:eu-west-1:123456789012:alarms' }),
+  existing: template('existing', { streamArn: STREAM, encryption: 'none', maxGigabytesPerDay: '7', settings: '{"flush":"end","tags":{"team":"a"}}', alarmTopic: 'arn:aws:sns:eu-west-1:123456789012:alarms' }),
 };
 const stack = variants.default;
 
@@ -232,6 +232,18 @@ test('the archive is a private, encrypted bucket with an end to its objects, fil
   stack.resourceCountIs('AWS::KinesisFirehose::DeliveryStream', 0);
 });
 
+test('Firehose may take its role for this account alone', () => {
+  const roles = Object.values(variants.archive.findResources('AWS::IAM::Role')).map((it) => it.Properties.AssumeRolePolicyDocument.Statement);
+  const [trust] = roles.filter((statements) => JSON.stringify(statements).includes('firehose'));
+  const account = { Ref: 'AWS::AccountId' };
+  assert.deepEqual(trust, [{
+    Action: 'sts:AssumeRole',
+    Condition: { StringEquals: { 'aws:SourceAccount': account, 'sts:ExternalId': account } },
+    Effect: 'Allow',
+    Principal: { Service: 'firehose.amazonaws.com' },
+  }]);
+});
+
 test('Firehose may decrypt what a customer\'s key encrypted', () => {
   assert.ok(statements(variants.provisioned, 'AWS::IAM::Policy').some((it) => it.Action === 'kms:Decrypt' && it.Resource === KEY));
 });
@@ -253,12 +265,19 @@ test('the extension\'s own metrics are on the dashboard when they are on', () =>
   }
 });
 
-test('alarms: throttled writes always, the lag where somebody reads, told to the topic if there is one', () => {
+test('alarms: throttled writes and volume always, the lag where somebody reads, told to the topic if there is one', () => {
   const names = (from: Template) => resources(from, 'AWS::CloudWatch::Alarm').map(([, it]) => it.Properties.MetricName);
-  assert.deepEqual(names(stack), ['WriteProvisionedThroughputExceeded']);
-  assert.deepEqual(names(variants.archive), ['WriteProvisionedThroughputExceeded', 'GetRecords.IteratorAgeMilliseconds']);
-  const [, alarm] = only(variants.existing, 'AWS::CloudWatch::Alarm');
-  assert.deepEqual(alarm.Properties.AlarmActions, ['arn:aws:sns:eu-west-1:123456789012:alarms']);
+  assert.deepEqual(names(stack), ['WriteProvisionedThroughputExceeded', 'IncomingBytes']);
+  assert.deepEqual(names(variants.archive), ['WriteProvisionedThroughputExceeded', 'IncomingBytes', 'GetRecords.IteratorAgeMilliseconds']);
+  for (const [, alarm] of resources(variants.existing, 'AWS::CloudWatch::Alarm')) {
+    assert.deepEqual(alarm.Properties.AlarmActions, ['arn:aws:sns:eu-west-1:123456789012:alarms']);
+  }
+});
+
+test('the alarm on the volume goes off at so many gigabytes a day', () => {
+  const threshold = (from: Template) => Object.values(from.findResources('AWS::CloudWatch::Alarm', { Properties: { MetricName: 'IncomingBytes', Period: 300 } }))[0]!.Properties.Threshold;
+  assert.equal(threshold(stack), Math.round(100e9 / 288));
+  assert.equal(threshold(variants.existing), Math.round(7e9 / 288));
 });
 
 test('writing to CloudWatch Logs is denied on demand, everywhere, and only then', () => {
@@ -362,6 +381,10 @@ test('a layer that would break every function is no template', () => {
 
 test('a wrong value in the context is an error that names it', () => {
   assert.throws(() => template('bad', { shards: '0' }), /shards=0/);
+  assert.throws(() => template('bad', { maxGigabytesPerDay: 'many' }), /maxGigabytesPerDay=many: allowed is a whole number from 1/);
+  for (const key of ['denyLogs', 'archive', 'consumed']) {
+    assert.throws(() => template('bad', { [key]: 'yes' }), new RegExp(`${key}=yes: allowed is true or false`));
+  }
   assert.throws(() => template('bad', { encryption: 'yes' }), /encryption=yes: allowed is aws, none or the ARN/);
   assert.throws(() => template('bad', { streamArn: STREAM, shards: '2' }), /shards and retentionHours are for a stream that is made/);
   assert.throws(() => template('bad', { settings: 'flush' }), /settings=flush: allowed is JSON/);

@@ -19,17 +19,22 @@ APP = ROOT / "app"
 BYTECODE = {"PYTHONPYCACHEPREFIX": str(ROOT / "pycache")}
 
 
-def venv():
-    """The virtual environment with moto, boto3 and cfn-lint; its programs."""
-    place, requirements = ROOT / "venv", (HERE / "requirements.txt").read_text()
-    stamp, wanted = place / "stamp", f"{sys.version}\n{requirements}"
+def venv(name="venv", requirements=HERE / "requirements.txt"):
+    """A virtual environment, usually the one with moto, boto3 and cfn-lint; its programs."""
+    place = ROOT / name
+    stamp, wanted = place / "stamp", f"{sys.version}\n{requirements.read_text()}"
     if not stamp.exists() or stamp.read_text() != wanted:
         shutil.rmtree(place, ignore_errors=True)
         quietly([sys.executable, "-m", "venv", place])
         # Bytecode is made when it is needed: most of it never is.
-        quietly([place / "bin/python", "-m", "pip", "install", "--no-compile", "--requirement", HERE / "requirements.txt"])
+        quietly([place / "bin/python", "-m", "pip", "install", "--no-compile", "--requirement", requirements])
         stamp.write_text(wanted)
     return place / "bin"
+
+
+def checkov():
+    """checkov has an environment of its own: its pins contradict moto's."""
+    return venv("checkov", HERE / "requirements-checkov.txt")
 
 
 def preparation():

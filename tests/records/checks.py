@@ -1,6 +1,8 @@
 """The checks of tests/records/run, in the Python that has the clients."""
 import base64
 import contextlib
+import gzip
+import hashlib
 import http.server
 import importlib.machinery
 import importlib.util
@@ -10,6 +12,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,10 +23,13 @@ import xml.dom.minidom
 sys.dont_write_bytecode = True
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-sys.path.insert(0, str(HERE))
+DECODER = ROOT / "scripts/decoder"
+sys.path[:0] = [str(HERE), str(DECODER)]
 
 import ledger
 import unpack
+
+import kinesis_telemetry
 
 SAMPLES = pathlib.Path(sys.argv.pop(1))
 FORMS = [f"{record}-{compression}" for record in ("event", "lines", "kpl") for compression in ("none", "gzip")]
@@ -40,6 +46,23 @@ def datas(form):
 
 def lambda_event(form):
     return {"Records": [unpack.as_lambda_has_it(base64.b64decode(r["Data"]), r["PartitionKey"]) for r in sample(form)["Records"]]}
+
+
+def loaded(path):
+    """A new module out of a file."""
+    module = importlib.util.module_from_spec(importlib.util.spec_from_file_location(path.stem, path))
+    module.__spec__.loader.exec_module(module)
+    return module
+
+
+def node(script, value):
+    """What a script prints; `input()` in it is `value`."""
+    head = "import { readFileSync } from 'node:fs'; const input = () => JSON.parse(readFileSync(0));"
+    command = ["node", "--input-type=module", "--eval", head + script]
+    return subprocess.run(command, input=json.dumps(value), text=True, capture_output=True, check=True, timeout=60).stdout
+
+
+NODE = unittest.skipUnless(shutil.which("node") or os.environ.get("CI") == "true", "no node")
 
 
 class Kpl(unittest.TestCase):
@@ -95,26 +118,39 @@ class Consumers(unittest.TestCase):
     """The manual's consumers, on all forms that they say they read, with everything delivered twice."""
 
     def test_python(self):
-        path = HERE / "consumers/consumer.py"
         for form in FORMS:
-            module = importlib.util.module_from_spec(importlib.util.spec_from_file_location("consumer", path))
-            module.__spec__.loader.exec_module(module)
+            module = loaded(HERE / "consumers/consumer.py")
             said = io.StringIO()
             with contextlib.redirect_stdout(said):
                 module.handler(lambda_event(form), None)
                 module.handler(lambda_event(form), None)
             self.assertEqual(said.getvalue().count(" function "), 20 * 10, form)
 
-    @unittest.skipUnless(shutil.which("node") or os.environ.get("CI") == "true", "no node")
+    @NODE
     def test_node(self):
-        script = (
-            f"import {{ handler }} from {json.dumps(str(HERE / 'consumers/consumer.mjs'))};"
-            "import { readFileSync } from 'node:fs'; const event = JSON.parse(readFileSync(0)); await handler(event); await handler(event);"
-        )
-        for form in ("event-none", "event-gzip", "lines-none", "lines-gzip"):
-            command = ["node", "--input-type=module", "--eval", script]
-            done = subprocess.run(command, input=json.dumps(lambda_event(form)), text=True, capture_output=True, check=True, timeout=60)
-            self.assertEqual(done.stdout.count(" function "), 20 * 10, form)
+        with tempfile.TemporaryDirectory() as folder:
+            for file in (HERE / "consumers/consumer.mjs", DECODER / "kinesis-telemetry.mjs"):
+                shutil.copy(file, folder)
+            call = f"import {{ handler }} from '{folder}/consumer.mjs'; const event = input(); await handler(event); await handler(event);"
+            for form in FORMS:
+                self.assertEqual(node(call, lambda_event(form)).count(" function "), 20 * 10, form)
+
+    def test_what_could_not_be_handled_comes_again(self):
+        module = loaded(HERE / "consumers/consumer.py")
+        handled, fail = [], [True]
+
+        def handle(telemetry):
+            if len(handled) == 3 and fail.pop():
+                raise RuntimeError("a table that does not answer")
+            handled.append(telemetry["eventId"])
+
+        module.handle = handle
+        batch = lambda_event("lines-none")
+        with self.assertRaises(RuntimeError):
+            module.handler(batch, None)
+        fail.append(False)
+        module.handler(batch, None)
+        self.assertEqual(handled, [event["eventId"] for event in kinesis_telemetry.Decoder().lambda_event(batch)])
 
     def test_the_manual_shows_these(self):
         for name in ("consumer.py", "consumer.mjs"):
@@ -124,6 +160,127 @@ class Consumers(unittest.TestCase):
         columns = set(re.findall(r"^  `(\w+)` ", PAGE[PAGE.index("CREATE EXTERNAL TABLE") :], re.M))
         keys = {key for data in datas("lines-none") for event, _ in unpack.events(data) for key in event}
         self.assertLessEqual({key.lower() for key in keys}, columns)
+
+
+def subscription(*messages, kind="DATA_MESSAGE"):
+    """A record of a CloudWatch Logs subscription."""
+    entries = [{"id": f"3949{number}", "timestamp": 1795425345012 + number, "message": text} for number, text in enumerate(messages)]
+    whole = {"messageType": kind, "owner": "123456789012", "logGroup": "/aws/lambda/orders", "logStream": "s", "logEvents": entries}
+    return gzip.compress(json.dumps(whole).encode())
+
+
+class Decoders(unittest.TestCase):
+    """scripts/decoder in both languages, against the de-aggregator that consumers use."""
+
+    def both(self, records):
+        """What Python's decoder gives, after Node's was found to give the same: events with None for what is none, and counts."""
+        decoder = kinesis_telemetry.Decoder()
+        once = [event for data in records for event in decoder.events(data)]
+        every = [event for data in records for event, _ in kinesis_telemetry.decode(data)]
+        if shutil.which("node") or os.environ.get("CI") == "true":
+            script = (
+                f"import {{ Decoder, decode }} from '{DECODER}/kinesis-telemetry.mjs'; const decoder = new Decoder();"
+                "const records = input().map((text) => Buffer.from(text, 'base64'));"
+                "const once = records.flatMap((data) => [...decoder.events(data)]), every = records.flatMap((data) => [...decode(data)]);"
+                "console.log(JSON.stringify([once, every, decoder.repeats, decoder.strangers]));"
+            )
+            said = json.loads(node(script, [base64.b64encode(data).decode() for data in records]))
+            self.assertEqual(said, json.loads(json.dumps([once, every, decoder.repeats, decoder.strangers])))
+        return once, every, decoder
+
+    def test_every_form_is_what_the_standard_deaggregator_makes_of_it(self):
+        for form in FORMS:
+            wanted = [event for data in datas(form) for event, _ in unpack.events(data)]
+            once, every, decoder = self.both([*datas(form), *datas(form)])
+            self.assertEqual((once, every, decoder.strangers), (wanted, wanted * 2, 0), form)
+            self.assertEqual(decoder.repeats, len(wanted), form)
+
+    def test_what_is_broken_is_counted_and_stops_nothing(self):
+        aggregate, packed = datas("kpl-none")[0], datas("lines-gzip")[0]
+        bomb = gzip.compress(bytes(kinesis_telemetry.MOST_BYTES + 1))
+        wrong = b"\x03\xff\xff\xff\xff\xff"
+        broken = [aggregate[:-1], packed[:-9], bomb, b"nonsense", b"[1]", b"\x1f\x8b", b"\xf3\x89\x9a\xc2", b"null",
+                  b"\xf3\x89\x9a\xc2" + wrong + hashlib.md5(wrong).digest()]
+        for data in broken:
+            once, _, decoder = self.both([data, event(1)])
+            self.assertEqual([each["eventId"] for each in once], [f"{PROCESS}-1"], data[:20])
+            self.assertGreaterEqual(decoder.strangers, 1)
+
+    def test_records_of_a_cloudwatch_subscription(self):
+        text = '{"level":"ERROR","requestId":"b563","message":"no stock"}'
+        once, _, _ = self.both([subscription("START", text), subscription(kind="CONTROL_MESSAGE")])
+        common = {"functionName": "orders", "accountId": "123456789012", "logGroup": "/aws/lambda/orders", "logStream": "s"}
+        first = {"time": "2026-11-23T09:15:45.012Z", "type": "cloudwatch", "record": "START", "eventId": "39490", **common}
+        second = {"time": "2026-11-23T09:15:45.013Z", "type": "cloudwatch", "record": json.loads(text), "requestId": "b563", "eventId": "39491", **common}
+        self.assertEqual(once, [first, second])
+        direct = {"awslogs": {"data": base64.b64encode(subscription("START")).decode()}}
+        self.assertEqual(list(kinesis_telemetry.Decoder().lambda_event(direct)), [first])
+
+    def test_ids_are_forgotten_in_the_order_in_which_they_came(self):
+        decoder = kinesis_telemetry.Decoder(remember=2)
+        given = [each["eventId"] for data in map(event, (1, 2, 2, 3, 1)) for each in decoder.events(data)]
+        self.assertEqual((given, decoder.repeats), ([f"{PROCESS}-{n}" for n in (1, 2, 3, 1)], 1))
+
+
+class Tail(unittest.TestCase):
+    def run_on(self, value, *arguments):
+        done = subprocess.run([sys.executable, ROOT / "scripts/tail", "-", *arguments], input=value, capture_output=True, timeout=60)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout.decode().splitlines(), done.stderr.decode()
+
+    def test_every_form_on_standard_input(self):
+        for form in FORMS:
+            lines, said = self.run_on((SAMPLES / f"{form}.json").read_bytes())
+            self.assertEqual(sum("  function  " in line for line in lines), 20 * 10, form)
+            self.assertIn(f"{len(lines)} events of 1 functions shown", said)
+            again, _ = self.run_on(json.dumps(lambda_event(form)).encode(), "--json")
+            self.assertEqual([json.loads(line) for line in again], [each for data in datas(form) for each, _ in unpack.events(data)])
+
+    def test_filters(self):
+        node_text = "2026-11-23T09:15:45.012Z\t6d68ca91-49c9-448d-89b8-7ca3e6dc66aa\tERROR\tno stock\n"
+        slim = {"time": "2026-11-23T09:15:45.012Z", "type": "function", "record": {"level": "WARN", "message": "slow"}}
+        lines = [
+            event(1, functionName="orders", requestId="aaaa-1", record=node_text),
+            event(2, functionName="orders", requestId="bbbb-1", record={"level": "info", "message": "fine"}),
+            event("sandbox", OTHER, type="kinesis-telemetry.sandbox", functionName="billing", record={}),
+            json.dumps({**slim, "eventId": f"{OTHER}-1", "requestId": "cccc"}).encode() + b"\n",
+            event(3, functionName="orders", type="platform.report", requestId="bbbb-1", record={"status": "timeout", "metrics": {"durationMs": 3000}}),
+        ]
+        expected = {
+            ("--function", "billing"): 2, ("--function", "orders"): 3, ("--request", "bbbb"): 2, ("--level", "warn"): 3, ("--level", "FATAL"): 0,
+            ("--level", "error", "--function", "orders", "--request", "aaaa-1"): 1,
+        }
+        for arguments, count in expected.items():
+            self.assertEqual(len(self.run_on(b"".join(lines), *arguments)[0]), count, arguments)
+        shown, _ = self.run_on(b"".join(lines))
+        self.assertTrue(shown[0].endswith("  ERROR no stock"), shown[0])
+        self.assertTrue(shown[1].endswith("  info fine"), shown[1])
+        self.assertTrue(shown[4].endswith("  timeout, 3000 ms"), shown[4])
+
+    def test_control_characters_do_not_reach_the_terminal(self):
+        shown, _ = self.run_on(event(1, functionName="a\x1b[2Jb", type="t\r", record="one\ntwo\x1b]0;x\x07"))
+        self.assertEqual(len(shown), 1)
+        self.assertTrue(shown[0].isprintable(), shown)
+
+    def test_a_live_stream_with_a_shard_that_splits_and_an_iterator_that_expires(self):
+        shards = [[event(1)], [event(2, OTHER)], [event(3)]]
+        with fake_kinesis(shards, children={0: [2]}, expire={"1:0"}) as url:
+            command = [sys.executable, ROOT / "scripts/tail", "telemetry", "--json", "--since", "oldest"]
+            with subprocess.Popen(command, env=account(url), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as tail:
+                lines = sorted(json.loads(tail.stdout.readline())["eventId"] for _ in shards)
+                tail.send_signal(signal.SIGINT)
+                rest, said = tail.communicate(timeout=60)
+        self.assertEqual(lines, [f"{PROCESS}-1", f"{PROCESS}-3", f"{OTHER}-2"])
+        self.assertEqual((tail.returncode, rest), (0, b""), said)
+        self.assertIn(b"3 records, 3 events of 1 functions shown", said)
+
+    def test_until_now_ends_by_itself_and_a_stream_that_is_not_there_is_one_line(self):
+        with fake_kinesis([[event(1), event(2)]]) as url:
+            done = subprocess.run([ROOT / "scripts/tail", "telemetry", "--until-now"], env=account(url), capture_output=True, text=True, timeout=60)
+            self.assertEqual((done.returncode, len(done.stdout.splitlines())), (0, 2), done.stderr)
+            done = subprocess.run([ROOT / "scripts/tail", "nowhere"], env=account(url), capture_output=True, text=True, timeout=60)
+        self.assertEqual((done.returncode, len(done.stderr.splitlines())), (1, 1), done.stderr)
+        self.assertIn("ResourceNotFoundException", done.stderr)
 
 
 PROCESS, OTHER = "00000000000000aa", "00000000000000bb"
@@ -205,39 +362,69 @@ class Ledger(unittest.TestCase):
     def test_a_stream_with_several_shards_and_pages(self):
         shards = [[b"".join(map(event, range(n, n + 10)))] for n in (1, 11, 21)] + [[event(31), ledger_event(31, 31)]]
         with fake_kinesis(shards) as url:
-            environment = {**os.environ, "AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "us-east-1",
-                           "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
-            done = subprocess.run([ROOT / "scripts/ledger", "telemetry"], env=environment, capture_output=True, text=True, timeout=120)
+            done = subprocess.run([ROOT / "scripts/ledger", "telemetry"], env=account(url), capture_output=True, text=True, timeout=120)
         self.assertEqual((done.returncode, "first 1, last 31, 31 events" in done.stdout), (0, True), done.stdout + done.stderr)
 
 
+def account(url):
+    """The environment in which AWS's tools call the endpoint at `url`, with the Python that runs this first on the path."""
+    return {
+        **os.environ, "PATH": f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+class Refused(Exception):
+    """An error of Kinesis, by its code."""
+
+
 @contextlib.contextmanager
-def fake_kinesis(shards):
-    """As much of Kinesis's reading side as the tool needs: one record a page."""
+def fake_kinesis(shards, children={}, expire=()):
+    """As much of Kinesis's reading side as the tools need: one record a page.
+
+    `children`: shard -> the shards that follow it when it has ended; they are not listed. `expire`: iterators that are refused, once.
+    """
+    expired = set(expire)
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self):
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             action = self.headers["X-Amz-Target"].split(".")[1]
-            body = json.dumps(getattr(self, action)(asked)).encode()
-            self.send_response(200)
+            try:
+                status, value = 200, getattr(self, action)(asked)
+            except Refused as refused:
+                status, value = 400, {"__type": str(refused), "message": "refused"}
+            body = json.dumps(value).encode()
+            self.send_response(status)
             self.send_header("Content-Type", "application/x-amz-json-1.1")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
 
         def ListShards(self, asked):
+            if asked["StreamName"] != "telemetry":
+                raise Refused("ResourceNotFoundException")
+            later = {child for listed in children.values() for child in listed}
             ends = {"HashKeyRange": {"StartingHashKey": "0", "EndingHashKey": "0"}, "SequenceNumberRange": {"StartingSequenceNumber": "0"}}
-            return {"Shards": [{"ShardId": f"shardId-{n:012}", **ends} for n in range(len(shards))]}
+            return {"Shards": [{"ShardId": f"shardId-{n:012}", **ends} for n in range(len(shards)) if n not in later]}
 
         def GetShardIterator(self, asked):
-            return {"ShardIterator": f"{int(asked['ShardId'][-12:])}:0"}
+            return {"ShardIterator": f"{int(asked['ShardId'][-12:])}:{asked.get('StartingSequenceNumber', '0')}"}
 
         def GetRecords(self, asked):
-            shard, at = map(int, asked["ShardIterator"].split(":"))
+            iterator = asked["ShardIterator"]
+            if iterator in expired:
+                expired.remove(iterator)
+                raise Refused("ExpiredIteratorException")
+            shard, at = map(int, iterator.split(":"))
             page = shards[shard][at : at + 1]
-            records = [{"Data": base64.b64encode(data).decode(), "PartitionKey": "k", "SequenceNumber": "1", "ApproximateArrivalTimestamp": 1.79e9} for data in page]
-            return {"Records": records, "NextShardIterator": f"{shard}:{at + 1}", "MillisBehindLatest": 0}
+            records = [{"Data": base64.b64encode(data).decode(), "PartitionKey": "k", "SequenceNumber": str(at + 1), "ApproximateArrivalTimestamp": 1.79e9} for data in page]
+            answer = {"Records": records, "MillisBehindLatest": 0}
+            if shard in children and at + len(page) == len(shards[shard]):
+                ends = {"ParentShards": [f"shardId-{shard:012}"], "HashKeyRange": {"StartingHashKey": "0", "EndingHashKey": "0"}}
+                return {**answer, "ChildShards": [{"ShardId": f"shardId-{child:012}", **ends} for child in children[shard]]}
+            return {**answer, "NextShardIterator": f"{shard}:{at + len(page)}"}
 
         def log_message(self, *_):
             pass

@@ -4,7 +4,6 @@ Event ids of one process run from 1 without a gap: a number that is not there wa
 The ledger, a process's last event, must say the same.
 """
 import argparse
-import base64
 import collections
 import datetime
 import json
@@ -16,8 +15,12 @@ import time
 
 sys.dont_write_bytecode = True
 
+SCRIPTS = pathlib.Path(__file__).resolve().parents[2] / "scripts"
+sys.path += [str(SCRIPTS / "aws"), str(SCRIPTS / "decoder")]
+
+import kinesis_telemetry
+import stream
 import timeline
-import unpack
 
 LEDGER, SANDBOX = "kinesis-telemetry.ledger", "kinesis-telemetry.sandbox"
 EVENT_ID = re.compile(r"([0-9a-f]{16})-(\d+|sandbox|ledger(?:-\d+)?)")
@@ -74,7 +77,7 @@ class Account:
     def record(self, data, arrived=None):
         """Takes in one Kinesis record."""
         self.records += 1
-        for event, line in unpack.events(data):
+        for event, line in kinesis_telemetry.decode(data):
             self.event(event, len(line), arrived)
 
     def event(self, event, length=0, arrived=None):
@@ -141,62 +144,11 @@ def read_stream(account, name, since):
     """Every record from the stream's oldest, or from `since` on, up to what is there now."""
     import boto3
 
-    kinesis = boto3.client("kinesis")
-    who = {"StreamARN": name} if name.startswith("arn:") else {"StreamName": name}
-    start = {"ShardIteratorType": "AT_TIMESTAMP", "Timestamp": since} if since else {"ShardIteratorType": "TRIM_HORIZON"}
     progress = Progress("records")
-    shards = [shard for page in kinesis.get_paginator("list_shards").paginate(**who) for shard in page["Shards"]]
-    for at, shard in enumerate(shards):
-        iterator = kinesis.get_shard_iterator(**who, ShardId=shard["ShardId"], **start)["ShardIterator"]
-        while iterator:
-            try:
-                answer = kinesis.get_records(ShardIterator=iterator)
-            except kinesis.exceptions.ProvisionedThroughputExceededException:
-                time.sleep(0.5)
-                continue
-            for record in answer["Records"]:
-                account.record(record["Data"], record.get("ApproximateArrivalTimestamp"))
-            behind = answer.get("MillisBehindLatest") or 0
-            progress.show(account.records, f", shard {at + 1} of {len(shards)}, {behind / 1000:.0f} s behind")
-            iterator = answer.get("NextShardIterator") if answer["Records"] or behind else None
-    progress.end()
-
-
-def read_file(account, path):
-    """Records of a file, in whatever form: `aws kinesis get-records`, one base64 record a line, the demo's --json, plain lines, raw bytes."""
-    data = path.read_bytes()
-    progress = Progress("lines")
-    if not data.lstrip().startswith(b"{"):
-        try:
-            records = [base64.b64decode(line, validate=True) for line in data.split()]
-        except ValueError:
-            records = [data]
-        for record in records:
-            account.record(record)
-        return
-    try:
-        whole = json.loads(data)
-    except ValueError:
-        whole = {}
-    if isinstance(whole.get("Records"), list):
-        for record in whole["Records"]:
-            account.record(base64.b64decode(record["Data"]), record.get("ApproximateArrivalTimestamp"))
-        return
-    for number, line in enumerate(data.split(b"\n")):
-        progress.show(number)
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except ValueError:
-            account.event(None)
-            continue
-        if isinstance(value.get("event"), dict):
-            account.event(value["event"], len(line))
-        elif isinstance(value.get("Data"), str):
-            account.record(base64.b64decode(value["Data"]), value.get("ApproximateArrivalTimestamp"))
-        elif "summary" not in value:
-            account.event(value, len(line))
+    source = stream.Stream(boto3.client("kinesis"), name, since)
+    for record in source.up_to_now():
+        account.record(record["Data"], record.get("ApproximateArrivalTimestamp"))
+        progress.show(account.records, f", {max(source.behind.values()):.0f} s behind")
     progress.end()
 
 
@@ -214,7 +166,8 @@ def main(arguments=None):
     base = pathlib.Path(os.environ.get("LEDGER_FROM", "."))
     account, path = Account(), base / chosen.source
     if path.is_file():
-        read_file(account, path)
+        for data, arrived in stream.of_file(path.read_bytes()):
+            account.record(data, arrived)
     else:
         since = chosen.since and datetime.datetime.fromisoformat(chosen.since.replace("Z", "+00:00"))
         read_stream(account, chosen.source, since)
