@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use kinesis_telemetry_extension::config;
+use kinesis_telemetry_extension::ledger::Ledger;
 
 /// The manual's folder.
 const MANUAL: &str = ".github/docs";
@@ -236,6 +237,17 @@ fn error_codes_that_the_docs_name_are_in_the_table() {
         }
     }
     assert!(seen > 10, "{seen} codes");
+}
+
+#[test]
+fn the_manual_explains_every_key_of_the_ledger() {
+    let page = read(".github/docs/records.md");
+    let record: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(&Ledger::default().json(Some("spindown"))).unwrap();
+    for key in record.keys() {
+        let explained = [format!("`{key}`"), format!("`{key}.")];
+        assert!(explained.iter().any(|text| page.contains(text)), "records.md lacks {key}");
+    }
 }
 
 #[test]
