@@ -105,6 +105,13 @@ impl Batch {
         &self.bytes
     }
 
+    /// Leaves out the remaining events for which `wanted` says no. It may change the others.
+    pub fn retain(&mut self, wanted: impl FnMut(&mut Event) -> bool) {
+        self.events.drain(..self.next.min(self.events.len()));
+        self.next = 0;
+        self.events.retain_mut(wanted);
+    }
+
     /// Marks the first `count` remaining events as taken.
     pub fn advance(&mut self, count: usize) {
         self.next = (self.next + count).min(self.events.len());

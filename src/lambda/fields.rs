@@ -7,12 +7,15 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::envelope::Key;
+use super::keep::{METRICS, PlatformResult};
 use super::repair::find;
 
 /// A longer id is none: it would stand in the event twice, and cannot be cut.
 const MAX_ID_BYTES: usize = 256;
 /// The same of an ARN.
 const MAX_ARN_BYTES: usize = 1024;
+/// A longer number is none that the platform writes.
+const MAX_NUMBER_BYTES: usize = 32;
 
 /// See the module's page.
 #[derive(Debug, Default)]
@@ -26,8 +29,10 @@ pub(super) struct RecordFields<'a> {
     pub(super) level: Option<&'a str>,
     pub(super) arn: Option<String>,
     pub(super) log_stream: Option<String>,
-    /// There is a status, and it is not `success`.
-    pub(super) failed: bool,
+    /// `success`, or how it failed.
+    pub(super) status: Option<&'a str>,
+    pub(super) error_type: Option<&'a str>,
+    pub(super) metrics: Option<&'a RawValue>,
     pub(super) dropped_records: u64,
     pub(super) dropped_bytes: u64,
 }
@@ -38,6 +43,21 @@ pub(super) fn is_log(kind: &str) -> bool {
 }
 
 impl<'a> RecordFields<'a> {
+    /// There is a status, and it is not `success`.
+    pub(super) fn failed(&self) -> bool {
+        self.status.is_some_and(|status| status != "success")
+    }
+
+    /// What the platform says with an invocation's end.
+    pub(super) fn result(&self) -> PlatformResult {
+        let metrics = self.metrics.map(RawValue::get).map(metrics);
+        PlatformResult {
+            status: self.status.map(Box::from),
+            error_type: self.error_type.map(Box::from),
+            metrics: metrics.unwrap_or_default(),
+        }
+    }
+
     /// Reads a record once. Only an object has fields.
     pub(super) fn of(kind: &str, record: Option<&'a RawValue>) -> RecordFields<'a> {
         let Some(raw) = record.map(RawValue::get).filter(|raw| raw.starts_with('{')) else {
@@ -88,10 +108,9 @@ impl<'de> Visitor<'de> for &mut Keys<'de> {
                 }
                 ("functionArn", false) => fields.arn = plain(map.next_value()?),
                 ("instanceId", false) => fields.log_stream = plain(map.next_value()?),
-                ("status", false) => {
-                    fields.failed = in_quotes(map.next_value()?, MAX_ID_BYTES)
-                        .is_some_and(|status| status != "success")
-                }
+                ("status", false) => fields.status = in_quotes(map.next_value()?, MAX_ID_BYTES),
+                ("errorType", false) => fields.error_type = id(map.next_value()?),
+                ("metrics", false) => fields.metrics = Some(map.next_value()?),
                 ("droppedRecords", false) => fields.dropped_records = whole(map.next_value()?),
                 ("droppedBytes", false) => fields.dropped_bytes = whole(map.next_value()?),
                 _ => drop(map.next_value::<IgnoredAny>()?),
@@ -99,6 +118,36 @@ impl<'de> Visitor<'de> for &mut Keys<'de> {
         }
         Ok(())
     }
+}
+
+/// Those of [`METRICS`] that are numbers, as they are written.
+fn metrics(object: &str) -> [Option<Box<str>>; METRICS.len()] {
+    struct Numbers([Option<Box<str>>; METRICS.len()]);
+
+    impl<'de> Visitor<'de> for &mut Numbers {
+        type Value = ();
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("metrics")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+            while let Some(Key(key)) = map.next_key()? {
+                let value: &RawValue = map.next_value()?;
+                let number = Some(value.get()).filter(|text| text.len() <= MAX_NUMBER_BYTES);
+                let number = number.filter(|text| text.starts_with(|c: char| c.is_ascii_digit()));
+                let known = METRICS.iter().position(|name| *name == key.as_ref());
+                if let Some(place) = known.and_then(|at| self.0.get_mut(at)) {
+                    *place = number.map(Box::from);
+                }
+            }
+            Ok(())
+        }
+    }
+
+    let mut numbers = Numbers(Default::default());
+    let _ = serde_json::Deserializer::from_str(object).deserialize_map(&mut numbers);
+    numbers.0
 }
 
 /// A string's bytes as they stand in JSON; `None` for an empty one, a longer one, and for any other type.
@@ -230,7 +279,7 @@ mod tests {
             (r#"{"status":"error","errorType":"Runtime.ExitError"}"#, true),
             (r#"{"status":"timeout"}"#, true),
         ] {
-            assert_eq!(fields("platform.runtimeDone", record).failed, failed, "{record}");
+            assert_eq!(fields("platform.runtimeDone", record).failed(), failed, "{record}");
         }
     }
 

@@ -7,10 +7,14 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
+use serde_json::value::RawValue;
+
 use super::envelope::{Appendix, Envelope, append_as_text};
 use super::fields::{RecordFields, is_log, runtime_done_in};
-use super::filter::Filter;
+use super::filter::{Filter, Level};
+use super::keep::{Milestone, MilestoneKind, Observed};
 use super::repair::{self, Element, Repair};
+use super::text_level::text_level;
 use super::text_log;
 use crate::clock::{self, EpochMs};
 use crate::event::{Batch, Event, Span};
@@ -73,6 +77,8 @@ pub struct ParsedBody {
     pub unparsed: u64,
     /// Events that `EXCLUDE` or `MIN_LEVEL` leave out; they are nowhere else.
     pub excluded: u64,
+    /// For the choice of invocations; empty unless [`Intake::observing`].
+    pub observed: Observed,
 }
 
 /// The stream of telemetry as this process has seen it so far: which invocation is in progress, and the last event number.
@@ -85,6 +91,8 @@ pub struct Intake {
     /// The pieces so far of a cut record that the next body is to continue, as they came.
     held: Option<Vec<u8>>,
     min_cut_bytes: usize,
+    /// Whether somebody chooses between invocations.
+    observes: bool,
 }
 
 impl Intake {
@@ -100,7 +108,14 @@ impl Intake {
             restores: 0,
             held: None,
             min_cut_bytes: repair::MIN_CUT_BYTES,
+            observes: false,
         }
+    }
+
+    /// Says of each body what a choice between invocations must know.
+    #[must_use]
+    pub fn observing(self, observes: bool) -> Intake {
+        Intake { observes, ..self }
     }
 
     /// Takes pieces from this length on for ones that Lambda cut, where nothing else tells: for tests, whose records are shorter than Lambda's.
@@ -164,14 +179,15 @@ impl Intake {
         if is_repaired {
             reader.repair(&mut body, understood, last);
         }
-        let BodyReader { mut events, signals, mut appendix, unparsed, excluded, .. } = reader;
+        let BodyReader { mut events, signals, mut appendix, unparsed, excluded, observed, .. } =
+            reader;
         appendix.append_to(&mut body);
         if is_repaired && events.iter().all(|event| event.text.start as usize >= length) {
             body.drain(..length);
             body.shrink_to_fit();
             events.iter_mut().for_each(|event| event.shift_back(length));
         }
-        ParsedBody { batch: Batch::new(body, events), signals, unparsed, excluded }
+        ParsedBody { batch: Batch::new(body, events), signals, unparsed, excluded, observed }
     }
 }
 
@@ -267,6 +283,7 @@ struct BodyReader<'i> {
     text_room: usize,
     unparsed: u64,
     excluded: u64,
+    observed: Observed,
 }
 
 /// What an event without a request id of its own has from the invocation in progress. The spans are empty where there is none.
@@ -298,6 +315,7 @@ impl<'i> BodyReader<'i> {
             text_room: MAX_TEXT_BYTES,
             unparsed: 0,
             excluded: 0,
+            observed: Observed::default(),
         }
     }
 
@@ -322,7 +340,7 @@ impl<'i> BodyReader<'i> {
         while !closed {
             let log = if plain { text_log::text_log(text.as_bytes(), at) } else { None };
             let end = match log {
-                Some(log) => self.text_log(&log),
+                Some(log) => self.text_log(&log, bytes),
                 None => self.read_element(text, at, !plain),
             };
             let Some(end) = end else { return understood };
@@ -354,7 +372,7 @@ impl<'i> BodyReader<'i> {
     }
 
     /// A text log that stands as it is to be shipped. Comes back with the index behind it.
-    fn text_log(&mut self, log: &text_log::TextLog) -> Option<usize> {
+    fn text_log(&mut self, log: &text_log::TextLog, bytes: &[u8]) -> Option<usize> {
         let end = log.object.end;
         if !self.intake.filter.ships(log.kind) {
             return Some(end);
@@ -362,6 +380,10 @@ impl<'i> BodyReader<'i> {
         if self.intake.filter.excludes(log.kind, None) {
             self.excluded += 1;
             return Some(end);
+        }
+        if self.intake.observes {
+            let inside = bytes.get(log.record.start + 1..log.record.end - 1).unwrap_or_default();
+            self.observed.levels.push(text_level(inside));
         }
         let Progress { request_id, tenant_id, cold_start } = self.progress();
         let text = log.object.start..end - 1;
@@ -428,6 +450,14 @@ impl<'i> BodyReader<'i> {
         if self.intake.filter.excludes(kind, fields.level) {
             self.excluded += 1;
             return;
+        }
+        if self.intake.observes {
+            let record = envelope.record.map(RawValue::get).unwrap_or_default();
+            let inside = record.strip_prefix('"').filter(|_| is_log(kind)).map(str::as_bytes);
+            self.observed.levels.push(match fields.level {
+                Some(level) => Level::of_line(level),
+                None => inside.and_then(text_level),
+            });
         }
         let (text, record) = in_place.unwrap_or_else(|| envelope.rebuild(&mut self.appendix));
         // Ranges of the record's own strings: where the record lies now, plus where they lie in it.
@@ -526,6 +556,9 @@ impl<'i> BodyReader<'i> {
         self.signals.push(Signal::Damaged);
         let current = self.intake.invocations.current.as_ref().map(|current| &*current.request_id);
         for found in runtime_done_in(body.get(range.clone()).unwrap_or_default(), current) {
+            if self.intake.observes {
+                self.observed.milestones.push(Milestone::ended(found.request_id, found.failed));
+            }
             self.signals.push(Signal::RuntimeDone {
                 request_id: found.request_id.into(),
                 at: None,
@@ -537,6 +570,9 @@ impl<'i> BodyReader<'i> {
             return;
         }
         self.unparsed += 1;
+        if self.intake.observes {
+            self.observed.levels.push(None);
+        }
         let Progress { request_id, tenant_id, cold_start } = self.progress();
         self.appendix.append_to(body);
         let head = format!(
@@ -557,6 +593,14 @@ impl<'i> BodyReader<'i> {
 
     fn signal(&mut self, kind: &str, fields: &RecordFields<'_>, envelope: &Envelope<'_>) {
         let request_id = || fields.request_id.map(Arc::<str>::from);
+        if self.intake.observes
+            && let Some(of) = MilestoneKind::of(kind)
+            && let Some(request_id) = request_id()
+        {
+            let trace_id = fields.trace_id.map(Box::from);
+            let result = Box::new(fields.result());
+            self.observed.milestones.push(Milestone { request_id, trace_id, kind: of, result });
+        }
         match kind {
             "platform.start" => {
                 let Some(request_id) = request_id() else { return };
@@ -569,7 +613,7 @@ impl<'i> BodyReader<'i> {
                     .time
                     .and_then(|time| clock::parse_iso8601(time.get().trim_matches('"')));
                 // One without an id ends the wait as well: nothing better will come.
-                let failed = fields.failed;
+                let failed = fields.failed();
                 let signal = request_id().map_or(Signal::Damaged, |request_id| {
                     Signal::RuntimeDone { request_id, at, failed }
                 });

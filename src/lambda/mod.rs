@@ -6,8 +6,10 @@ mod envelope;
 mod fields;
 pub mod filter;
 pub mod intake;
+pub mod keep;
 pub mod listener;
 mod repair;
+mod text_level;
 mod text_log;
 
 use self::api::Buffering;

@@ -1,0 +1,563 @@
+//! `KEEP` and `SUMMARY`: which invocations are shipped whole. Pure: no thread, clock or log.
+//!
+//! The events of an invocation wait here until it ends. Then [`choose`] says whether they are shipped or thinned out. Batches leave in the
+//! order in which they came, so one waits until all its events are decided. What is shipped gets its number when it leaves: what was
+//! thinned out leaves no gap.
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use super::filter::Level;
+use crate::clock::{self, EpochMs};
+use crate::event::{Batch, Event, Span};
+
+/// Invocations that are remembered: late events follow the choice of theirs.
+const MAX_INVOCATIONS: usize = 64;
+/// The owner of an event that belongs to no invocation, or to a forgotten one that is kept.
+const NOBODY: u64 = 0;
+/// The owner of an event of a forgotten invocation that is thinned out.
+const THINNED: u64 = u64::MAX;
+/// The type of the summary event.
+const SUMMARY_EVENT: &str = "kinesis-telemetry.invocation";
+
+/// As they are named in a summary.
+const LEVELS: [(Level, &str); 6] = [
+    (Level::Trace, "TRACE"),
+    (Level::Debug, "DEBUG"),
+    (Level::Info, "INFO"),
+    (Level::Warn, "WARN"),
+    (Level::Error, "ERROR"),
+    (Level::Fatal, "FATAL"),
+];
+
+/// What the settings say; see the module's page.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Settings {
+    /// An ordinary invocation is kept if the hash of its id is below it: 0 for none, 2^32 for all.
+    pub threshold: u64,
+    /// An invocation that ran longer is not ordinary.
+    pub slow: Option<Duration>,
+    /// An invocation with a log line from this level up is not ordinary.
+    pub level: Option<Level>,
+    /// Whether each invocation gets a summary event.
+    pub summary: bool,
+    /// An invocation that runs longer is kept: `MAX_AGE_MS`.
+    pub max_age: Duration,
+    /// Bytes that may wait here; beyond that the oldest invocation is kept.
+    pub max_bytes: usize,
+}
+
+impl Settings {
+    /// The threshold of a share like `5%` or `0.5%`; `None` where it is no share from 0% to 100%.
+    #[must_use]
+    pub fn threshold_of(share: &str) -> Option<u64> {
+        let millionths = decimal(share.trim().strip_suffix('%')?.trim_end(), 6)?;
+        (millionths <= 100_000_000).then_some((millionths << 32) / 100_000_000)
+    }
+
+    /// Whether there is anything to choose or to sum up.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.threshold < 1 << 32 || self.summary
+    }
+}
+
+/// What the choice looks at.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Facts {
+    /// The function failed or timed out, or its end was not seen.
+    pub failed: bool,
+    /// It was the sandbox's first.
+    pub first: bool,
+    /// How long the function ran, where the platform said so.
+    pub duration: Option<Duration>,
+    /// The highest level of its log lines.
+    pub level: Option<Level>,
+}
+
+/// Why an invocation is shipped or thinned out. The words stand in the summary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// `failed`
+    Failed,
+    /// `first`
+    First,
+    /// `slow`
+    Slow,
+    /// `level`
+    Level,
+    /// `long`: it ran longer than `MAX_AGE_MS`.
+    Long,
+    /// `large`: it outgrew its part of the queue.
+    Large,
+    /// `unfinished`: its end did not come.
+    Unfinished,
+    /// `share`: it was ordinary, and the hash of its id decided.
+    Share,
+}
+
+impl Reason {
+    fn word(self) -> &'static str {
+        match self {
+            Reason::Failed => "failed",
+            Reason::First => "first",
+            Reason::Slow => "slow",
+            Reason::Level => "level",
+            Reason::Long => "long",
+            Reason::Large => "large",
+            Reason::Unfinished => "unfinished",
+            Reason::Share => "share",
+        }
+    }
+}
+
+/// What became of an invocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// Its events are shipped.
+    pub kept: bool,
+    /// Why, or why not.
+    pub reason: Reason,
+}
+
+fn kept(reason: Reason) -> Choice {
+    Choice { kept: true, reason }
+}
+
+/// Whether an invocation is shipped whole. `id`: the root of its trace, or its request id where it has none. All functions of a trace choose
+/// alike, and so does a consumer: the first 32 bits of the id's SHA-256 are compared with the share of 2^32.
+#[must_use]
+pub fn choose(settings: &Settings, facts: &Facts, id: &str) -> Choice {
+    let longer = |limit: Duration| facts.duration.is_some_and(|duration| duration > limit);
+    let loud = settings.level.is_some_and(|from| facts.level.is_some_and(|level| level >= from));
+    let [a, b, c, d, ..]: [u8; 32] = Sha256::digest(id.as_bytes()).into();
+    let hash = u64::from(u32::from_be_bytes([a, b, c, d]));
+    match () {
+        () if facts.failed => kept(Reason::Failed),
+        () if facts.first => kept(Reason::First),
+        () if settings.slow.is_some_and(longer) => kept(Reason::Slow),
+        () if loud => kept(Reason::Level),
+        () if longer(settings.max_age) => kept(Reason::Long),
+        () => Choice { kept: hash < settings.threshold, reason: Reason::Share },
+    }
+}
+
+/// A decimal number without a sign, times 10 to the power of `places`. Further digits do not count.
+fn decimal(text: &str, places: usize) -> Option<u64> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) {
+        return None;
+    }
+    let fraction = fraction.bytes().chain(std::iter::repeat(b'0')).take(places);
+    let mut all = whole.bytes().chain(fraction);
+    all.try_fold(0u64, |sum, digit| {
+        sum.checked_mul(10)?.checked_add(u64::from(digit.wrapping_sub(b'0')))
+    })
+}
+
+/// What the choice must know of a body, beside its events.
+#[derive(Debug, Default)]
+pub struct Observed {
+    /// The level of each event of the batch.
+    pub levels: Vec<Option<Level>>,
+    /// Beginnings and ends, in the order of the body.
+    pub milestones: Vec<Milestone>,
+}
+
+/// A beginning or an end of an invocation. Strings are as in JSON, between the quotes.
+#[derive(Debug)]
+pub struct Milestone {
+    /// Whose.
+    pub request_id: Arc<str>,
+    /// The root of its trace, where it has one.
+    pub trace_id: Option<Box<str>>,
+    /// Which.
+    pub kind: MilestoneKind,
+    /// What the platform said with it.
+    pub result: Box<PlatformResult>,
+}
+
+impl Milestone {
+    /// An end that was found in a body that does not parse.
+    pub(super) fn ended(request_id: &str, failed: bool) -> Milestone {
+        let status = if failed { "failure" } else { "success" };
+        let result = PlatformResult { status: Some(status.into()), ..PlatformResult::default() };
+        Milestone {
+            request_id: request_id.into(),
+            trace_id: None,
+            kind: MilestoneKind::Done,
+            result: Box::new(result),
+        }
+    }
+}
+
+/// See [`Milestone`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MilestoneKind {
+    /// `platform.start`
+    Started,
+    /// `platform.runtimeDone`
+    Done,
+    /// `platform.report`
+    Reported,
+}
+
+impl MilestoneKind {
+    /// Which one an event of this type is.
+    pub(super) fn of(kind: &str) -> Option<MilestoneKind> {
+        match kind {
+            "platform.start" => Some(MilestoneKind::Started),
+            "platform.runtimeDone" => Some(MilestoneKind::Done),
+            "platform.report" => Some(MilestoneKind::Reported),
+            _ => None,
+        }
+    }
+}
+
+/// What `platform.runtimeDone` and `platform.report` say, as it stands in their JSON. Empty where they do not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PlatformResult {
+    /// `success`, `error`, `failure`, `timeout`, between the quotes.
+    pub status: Option<Box<str>>,
+    /// Between the quotes.
+    pub error_type: Option<Box<str>>,
+    /// The numbers of `metrics`, in the order of [`METRICS`].
+    pub metrics: [Option<Box<str>>; METRICS.len()],
+}
+
+/// The metrics that a summary repeats.
+pub const METRICS: [&str; 5] =
+    ["durationMs", "billedDurationMs", "memorySizeMB", "maxMemoryUsedMB", "initDurationMs"];
+
+impl PlatformResult {
+    fn duration(&self) -> Option<Duration> {
+        decimal(self.metrics.first()?.as_deref()?, 6).map(Duration::from_nanos)
+    }
+
+    fn failed(&self) -> bool {
+        self.status.as_deref().is_some_and(|status| status != "success")
+    }
+
+    /// A later event knows better, where it says something.
+    fn update(&mut self, later: PlatformResult) {
+        let PlatformResult { status, error_type, metrics } = later;
+        self.status = status.or(self.status.take());
+        self.error_type = error_type.or(self.error_type.take());
+        for (old, new) in self.metrics.iter_mut().zip(metrics) {
+            *old = new.or(old.take());
+        }
+    }
+}
+
+/// One invocation, from its first event until it is forgotten.
+#[derive(Debug)]
+struct Invocation {
+    serial: u64,
+    request_id: Arc<str>,
+    trace_id: Option<Box<str>>,
+    facts: Facts,
+    /// How long its events have waited while the sandbox ran.
+    age: Duration,
+    choice: Option<Choice>,
+    result: PlatformResult,
+    /// Seen from its start on: only then its summary is this process's.
+    is_ours: bool,
+    is_summed_up: bool,
+    events: u64,
+    bytes: u64,
+    levels: [u64; LEVELS.len()],
+}
+
+/// A batch that waits.
+#[derive(Debug)]
+struct Held<C> {
+    batch: Batch,
+    /// The serial of each event's invocation; 0 for events that belong to none.
+    owners: Vec<u64>,
+    charge: C,
+}
+
+/// The events that wait for their invocation's end, and what is known of the invocations. `C` comes with a batch and goes with it.
+#[derive(Debug)]
+pub struct Chooser<C> {
+    settings: Settings,
+    invocations: VecDeque<Invocation>,
+    held: VecDeque<Held<C>>,
+    held_bytes: usize,
+    last_serial: u64,
+    /// The last event number, and after which restore.
+    number: u64,
+    restores: u16,
+    thinned: u64,
+}
+
+impl<C: Default> Chooser<C> {
+    /// Nothing waits yet.
+    #[must_use]
+    pub fn new(settings: Settings) -> Chooser<C> {
+        Chooser {
+            settings,
+            invocations: VecDeque::new(),
+            held: VecDeque::new(),
+            held_bytes: 0,
+            last_serial: 0,
+            number: 0,
+            restores: 0,
+            thinned: 0,
+        }
+    }
+
+    /// Takes what a body brought. `now` is the time of a summary.
+    pub fn take(&mut self, batch: Batch, observed: Observed, now: EpochMs, charge: C) {
+        let owners = self.count(&batch, &observed.levels, now);
+        self.hold(batch, owners, charge);
+        for milestone in observed.milestones {
+            self.pass(milestone, now);
+        }
+        while self.held_bytes > self.settings.max_bytes && self.decide_oldest() {}
+    }
+
+    /// The sandbox ran for so long: an invocation that has run longer than `MAX_AGE_MS` is kept.
+    pub fn tick(&mut self, elapsed: Duration) {
+        let max_age = self.settings.max_age;
+        for invocation in self.undecided() {
+            invocation.age += elapsed;
+            if invocation.age > max_age {
+                invocation.choice = Some(kept(Reason::Long));
+            }
+        }
+    }
+
+    /// Keeps whatever is not decided yet, because there is no room for it.
+    pub fn keep_all(&mut self) {
+        self.undecided().for_each(|invocation| invocation.choice = Some(kept(Reason::Large)));
+    }
+
+    /// The sandbox ends: what is not decided is kept, and summaries go without the reports that did not come.
+    pub fn finish(&mut self, now: EpochMs) {
+        self.undecided().for_each(|invocation| invocation.choice = Some(kept(Reason::Unfinished)));
+        (0..self.invocations.len()).for_each(|at| self.sum_up(at, now));
+    }
+
+    /// The next batch whose events are all decided, without those that are thinned out; it may be empty.
+    pub fn next_ready(&mut self) -> Option<(Batch, C)> {
+        let mut keeps = self.held.front()?.owners.iter().map(|owner| self.is_kept(*owner));
+        let keeps = keeps.by_ref().collect::<Option<Vec<bool>>>()?;
+        let Held { mut batch, charge, .. } = self.held.pop_front()?;
+        self.held_bytes = self.held_bytes.saturating_sub(batch.cost());
+        let mut keeps = keeps.into_iter();
+        batch.retain(|event| {
+            if !keeps.next().unwrap_or(true) {
+                self.thinned += 1;
+                return false;
+            }
+            if event.restores != self.restores {
+                (self.restores, self.number) = (event.restores, 0);
+            }
+            self.number += 1;
+            event.number = self.number;
+            true
+        });
+        Some((batch, charge))
+    }
+
+    /// Events thinned out since it was asked last.
+    pub fn take_thinned(&mut self) -> u64 {
+        std::mem::take(&mut self.thinned)
+    }
+
+    /// Whether something waits for a choice.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Whether the events of an invocation are shipped; `None` while that is not decided.
+    fn is_kept(&self, owner: u64) -> Option<bool> {
+        match self.invocations.iter().rev().find(|one| one.serial == owner) {
+            Some(invocation) => invocation.choice.map(|choice| choice.kept),
+            None => Some(owner != THINNED),
+        }
+    }
+
+    fn undecided(&mut self) -> impl Iterator<Item = &mut Invocation> {
+        self.invocations.iter_mut().filter(|invocation| invocation.choice.is_none())
+    }
+
+    /// Counts a batch's events for their invocations, and says whose each is.
+    fn count(&mut self, batch: &Batch, levels: &[Option<Level>], now: EpochMs) -> Vec<u64> {
+        let levels = levels.iter().copied().chain(std::iter::repeat(None));
+        let mut last: Option<(Span, usize)> = None;
+        let mut owner = |(event, level): (&Event, Option<Level>)| {
+            // Neighbours without an id of their own share one span.
+            let known = last.filter(|(span, _)| *span == event.request_id).map(|(_, at)| at);
+            let id = || std::str::from_utf8(event.request_id.of(batch.bytes())).ok();
+            let at = match known {
+                Some(at) => at,
+                None => self.find_or_add(id().filter(|id| !id.is_empty())?, now),
+            };
+            last = Some((event.request_id, at));
+            let invocation = self.invocations.get_mut(at)?;
+            invocation.observe(event, level);
+            Some(invocation.serial)
+        };
+        let events = batch.remaining().iter().zip(levels);
+        events.map(|event| owner(event).unwrap_or(NOBODY)).collect()
+    }
+
+    fn hold(&mut self, batch: Batch, owners: Vec<u64>, charge: C) {
+        if !batch.remaining().is_empty() {
+            self.held_bytes += batch.cost();
+            self.held.push_back(Held { batch, owners, charge });
+        }
+    }
+
+    /// The index of an invocation.
+    fn find_or_add(&mut self, request_id: &str, now: EpochMs) -> usize {
+        let found = self.invocations.iter().rposition(|one| *one.request_id == *request_id);
+        found.unwrap_or_else(|| {
+            if self.invocations.len() >= MAX_INVOCATIONS {
+                self.forget_oldest(now);
+            }
+            self.last_serial += 1;
+            self.invocations.push_back(Invocation::new(self.last_serial, request_id));
+            self.invocations.len() - 1
+        })
+    }
+
+    fn pass(&mut self, milestone: Milestone, now: EpochMs) {
+        let Milestone { request_id, trace_id, kind, result } = milestone;
+        let at = self.find_or_add(&request_id, now);
+        let Some(invocation) = self.invocations.get_mut(at) else { return };
+        invocation.trace_id = invocation.trace_id.take().or(trace_id);
+        invocation.result.update(*result);
+        if kind == MilestoneKind::Started {
+            invocation.is_ours = true;
+            return;
+        }
+        if invocation.choice.is_none() {
+            invocation.choice = Some(invocation.choose(&self.settings));
+        }
+        if kind == MilestoneKind::Reported {
+            self.sum_up(at, now);
+        }
+    }
+
+    /// Keeps the invocation for which the oldest batch waits. Says whether there is one.
+    fn decide_oldest(&mut self) -> bool {
+        let owners = self.held.front().map(|held| held.owners.as_slice()).unwrap_or_default();
+        let Some(owner) = owners.iter().copied().find(|owner| self.is_kept(*owner).is_none())
+        else {
+            return false;
+        };
+        for invocation in self.undecided().filter(|invocation| invocation.serial == owner) {
+            invocation.choice = Some(kept(Reason::Large));
+        }
+        true
+    }
+
+    /// Its events may still wait for those before them.
+    fn forget_oldest(&mut self, now: EpochMs) {
+        if let Some(oldest) = self.invocations.front_mut() {
+            oldest.choice.get_or_insert(kept(Reason::Unfinished));
+        }
+        self.sum_up(0, now);
+        let Some(oldest) = self.invocations.pop_front() else { return };
+        let is_kept = oldest.choice.is_none_or(|choice| choice.kept);
+        let owner = if is_kept { NOBODY } else { THINNED };
+        for held in self.held.iter_mut().flat_map(|held| &mut held.owners) {
+            if *held == oldest.serial {
+                *held = owner;
+            }
+        }
+    }
+
+    /// Puts an invocation's summary behind what waits.
+    fn sum_up(&mut self, at: usize, now: EpochMs) {
+        let restores =
+            self.held.back().and_then(|held| Some(held.batch.remaining().last()?.restores));
+        let Some(invocation) = self.invocations.get_mut(at) else { return };
+        if !self.settings.summary || !invocation.is_ours || invocation.is_summed_up {
+            return;
+        }
+        invocation.is_summed_up = true;
+        let batch = invocation.summary(now, restores.unwrap_or(self.restores));
+        self.hold(batch, vec![NOBODY], C::default());
+    }
+}
+
+impl Invocation {
+    fn new(serial: u64, request_id: &str) -> Invocation {
+        Invocation {
+            serial,
+            request_id: request_id.into(),
+            trace_id: None,
+            facts: Facts::default(),
+            age: Duration::ZERO,
+            choice: None,
+            result: PlatformResult::default(),
+            is_ours: false,
+            is_summed_up: false,
+            events: 0,
+            bytes: 0,
+            levels: [0; LEVELS.len()],
+        }
+    }
+
+    fn observe(&mut self, event: &Event, level: Option<Level>) {
+        self.events += 1;
+        self.bytes += u64::from(event.text.len) + 1;
+        self.facts.first |= event.cold_start;
+        if let Some(level) = level {
+            self.facts.level = self.facts.level.max(Some(level));
+            let count = LEVELS.iter().position(|(known, _)| *known == level);
+            count.and_then(|at| self.levels.get_mut(at)).into_iter().for_each(|count| *count += 1);
+        }
+    }
+
+    fn choose(&mut self, settings: &Settings) -> Choice {
+        self.facts.failed = self.result.failed();
+        self.facts.duration = self.result.duration();
+        choose(settings, &self.facts, self.trace_id.as_deref().unwrap_or(&self.request_id))
+    }
+
+    /// `{"time":…,"type":"kinesis-telemetry.invocation","record":{…}` as a batch of its own.
+    fn summary(&self, now: EpochMs, restores: u16) -> Batch {
+        let mut text =
+            format!(r#"{{"time":"{}","type":"{SUMMARY_EVENT}","record":"#, clock::iso8601(now));
+        let record = text.len();
+        let _ = write!(text, r#"{{"requestId":"{}""#, self.request_id);
+        let request_id = text.len() - 1 - self.request_id.len();
+        let PlatformResult { status, error_type, metrics } = &self.result;
+        for (name, value) in [("status", status), ("errorType", error_type)] {
+            let _ = value.as_ref().map(|value| write!(text, r#","{name}":"{value}""#));
+        }
+        for (name, value) in METRICS.iter().zip(metrics) {
+            let _ = value.as_ref().map(|value| write!(text, r#","{name}":{value}"#));
+        }
+        if self.facts.first {
+            text.push_str(r#","coldStart":true"#);
+        }
+        let _ = write!(text, r#","events":{},"bytes":{},"levels":{{"#, self.events, self.bytes);
+        let counted = LEVELS.iter().zip(self.levels).filter(|(_, count)| *count > 0);
+        for (n, ((_, name), count)) in counted.enumerate() {
+            let _ = write!(text, r#"{}"{name}":{count}"#, if n > 0 { "," } else { "" });
+        }
+        let choice = self.choice.unwrap_or(kept(Reason::Unfinished));
+        let _ = write!(text, r#"}},"kept":{},"reason":"{}"}}"#, choice.kept, choice.reason.word());
+        let event = Event {
+            text: Span::new(&(0..text.len())),
+            record: Span::new(&(record..text.len())),
+            request_id: Span::new(&(request_id..request_id + self.request_id.len())),
+            cold_start: self.facts.first,
+            restores,
+            ..Event::default()
+        };
+        Batch::new(text.into_bytes(), vec![event])
+    }
+}
