@@ -159,8 +159,7 @@ impl Extension {
             sending: Arc::clone(&sending),
         };
         let listener = Listener::new(
-            config.lambda.port,
-            config.lambda.filter.clone(),
+            &config.lambda,
             continuous,
             admission,
             Arc::clone(&sandbox),

@@ -43,6 +43,8 @@ pub struct Ledger {
     pub possible_duplicates: Counter,
     /// Left out by `EXCLUDE` or `MIN_LEVEL`; not among the received ones.
     pub excluded: Counter,
+    /// Of invocations that `KEEP` leaves out; beside the balance, as those.
+    pub thinned: Counter,
     /// Lost because the queue had no room.
     pub dropped_queue: Counter,
     /// Lost because Kinesis refuses them for what they are.
@@ -126,7 +128,7 @@ impl Ledger {
         let mut json = format!(
             concat!(
                 r#"{{"received":{},"delivered":{},"waiting":{},"retried":{},"possibleDuplicates":{},"#,
-                r#""dropped":{{"queue":{},"rejected":{},"undelivered":{}}},"truncated":{},"unparsed":{},"excluded":{},"#,
+                r#""dropped":{{"queue":{},"rejected":{},"undelivered":{}}},"truncated":{},"unparsed":{},"excluded":{},"thinned":{},"#,
                 r#""platformDropped":{{"records":{},"bytes":{}}},"requests":{},"requestErrors":{},"sentBytes":{},"#,
                 r#""spooled":{},"adopted":{},"spoolSkipped":{},"maxQueuedBytes":{},"holdMs":{{"max":{},"total":{}}},"refusedPosts":{}"#
             ),
@@ -141,6 +143,7 @@ impl Ledger {
             self.truncated.get(),
             self.unparsed.get(),
             self.excluded.get(),
+            self.thinned.get(),
             self.platform_dropped_records.get(),
             self.platform_dropped_bytes.get(),
             self.requests.get(),

@@ -32,12 +32,10 @@ pub struct Config {
 pub fn read(variable: impl Fn(&str) -> Option<String>) -> (Basics, Result<Config, Vec<Problem>>) {
     let mut reader = Reader::new(&variable);
     let basics = reader.basics();
-    let config = Config {
-        kinesis: reader.kinesis(&basics),
-        lambda: reader.lambda(),
-        dispatch: reader.dispatch(&basics),
-        tags: reader.tags(),
-    };
+    let kinesis = reader.kinesis(&basics);
+    let dispatch = reader.dispatch(&basics);
+    let lambda = reader.lambda(dispatch.max_age, dispatch.queue_bytes);
+    let config = Config { lambda, dispatch, kinesis, tags: reader.tags() };
     let problems = reader.problems();
     (basics, if problems.is_empty() { Ok(config) } else { Err(problems) })
 }
@@ -69,7 +67,8 @@ mod tests {
         for s in SETTINGS {
             match s.allowed {
                 Allowed::Number(min, max) => {
-                    assert!((min..=max).contains(&s.default.parse().unwrap()), "{}", s.name)
+                    let good = |text: &str| (min..=max).contains(&text.parse().unwrap());
+                    assert!(s.default.is_empty() || good(s.default), "{}", s.name);
                 }
                 Allowed::OneOf(words) => {
                     assert!(s.default.is_empty() || words.contains(&s.default), "{}", s.name)

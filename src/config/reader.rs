@@ -17,6 +17,7 @@ use crate::kinesis::record::{Compression, RecordFormat};
 use crate::kinesis::sts::{self, Role};
 use crate::lambda::api::Buffering;
 use crate::lambda::filter::{Filter, Level, Types};
+use crate::lambda::keep;
 use crate::{dispatch, kinesis, lambda, log};
 
 /// What a bad setting or a failed start does.
@@ -187,18 +188,42 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Of Lambda's room.
-    pub(super) fn lambda(&mut self) -> lambda::Settings {
+    /// Of Lambda's room. Events may wait there for so long, and take a quarter of the queue's bytes.
+    pub(super) fn lambda(&mut self, max_age: Duration, queue_bytes: usize) -> lambda::Settings {
         let types = self.types();
         lambda::Settings {
             types,
             filter: self.filter(types),
+            keep: self.keep(max_age, queue_bytes),
             port: self.number("PORT"),
             buffering: Buffering {
                 timeout_ms: self.number("BUFFER_TIMEOUT_MS"),
                 max_bytes: self.number("BUFFER_MAX_BYTES"),
                 max_items: self.number("BUFFER_MAX_ITEMS"),
             },
+        }
+    }
+
+    fn keep(&mut self, max_age: Duration, queue_bytes: usize) -> keep::Settings {
+        const LEVELS: &[(&str, Option<Level>)] = &[
+            ("WARN", Some(Level::Warn)),
+            ("ERROR", Some(Level::Error)),
+            ("FATAL", Some(Level::Fatal)),
+            ("none", None),
+        ];
+        let (share, allowed) = self.value("KEEP");
+        let threshold = keep::Settings::threshold_of(&share).unwrap_or_else(|| {
+            self.setting_problem("KEEP", &share, allowed);
+            0
+        });
+        let is_slow = !self.value("KEEP_SLOW_MS").0.is_empty();
+        keep::Settings {
+            threshold,
+            slow: is_slow.then(|| Duration::from_millis(self.number("KEEP_SLOW_MS"))),
+            level: self.one_of("KEEP_LEVEL", LEVELS, None),
+            summary: self.one_of("SUMMARY", &[("none", false), ("invocation", true)], false),
+            max_age,
+            max_bytes: queue_bytes / 4,
         }
     }
 

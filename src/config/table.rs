@@ -201,6 +201,30 @@ pub const SETTINGS: &[Setting] = &[
         "emf prints one CloudWatch embedded-metric line at shutdown and every 5 minutes",
     ),
     setting(
+        "KEEP",
+        "100%",
+        Allowed::Text("0% to 100%"),
+        "share of ordinary invocations whose events are shipped; the others are thinned out",
+    ),
+    setting(
+        "KEEP_SLOW_MS",
+        "",
+        Allowed::Number(1, 900_000),
+        "an invocation that ran longer is not ordinary",
+    ),
+    setting(
+        "KEEP_LEVEL",
+        "ERROR",
+        Allowed::OneOf(&["WARN", "ERROR", "FATAL", "none"]),
+        "an invocation with a log line from this level up is not ordinary",
+    ),
+    setting(
+        "SUMMARY",
+        "none",
+        Allowed::OneOf(&["none", "invocation"]),
+        "ships one summary event for each invocation, thinned out or not",
+    ),
+    setting(
         "LOG_LEVEL",
         "warn",
         Allowed::OneOf(&["error", "warn", "info", "debug"]),

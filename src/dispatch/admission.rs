@@ -161,6 +161,12 @@ impl Admission {
         }
     }
 
+    /// Room for a batch that waits elsewhere; `None` if there is none.
+    #[must_use]
+    pub fn charge(&self, batch: &Batch) -> Option<Charge> {
+        self.gauge.try_charge(batch.cost()).filter(|_| !batch.remaining().is_empty())
+    }
+
     /// Buffers for a POST of so many bytes.
     #[must_use]
     pub fn buffers(&self, bytes: usize) -> (Vec<u8>, Vec<Event>) {

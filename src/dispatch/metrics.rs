@@ -7,7 +7,7 @@ use crate::clock::EpochMs;
 use crate::ledger::Ledger;
 
 const NAMESPACE: &str = "KinesisTelemetryExtension";
-const COUNT: usize = 12;
+const COUNT: usize = 13;
 
 /// Name, unit, and where it is counted. `HoldMs` is all invocations together: divided by `Invocations` of the function, the cost of each.
 type Metric = (&'static str, &'static str, fn(&Ledger) -> u64);
@@ -18,6 +18,7 @@ const METRICS: [Metric; COUNT] = [
     ("Dropped", "Count", Ledger::dropped),
     ("Retried", "Count", |ledger| ledger.retried.get()),
     ("PossibleDuplicates", "Count", |ledger| ledger.possible_duplicates.get()),
+    ("Thinned", "Count", |ledger| ledger.thinned.get()),
     ("Excluded", "Count", |ledger| ledger.excluded.get()),
     ("Truncated", "Count", |ledger| ledger.truncated.get()),
     ("PlatformDropped", "Count", |ledger| ledger.platform_dropped_records.get()),

@@ -561,3 +561,335 @@ impl Invocation {
         Batch::new(text.into_bytes(), vec![event])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::filter::{Filter, Types};
+    use super::super::intake::Intake;
+    use super::*;
+
+    const ALL: Types = Types { platform: true, function: true, extension: true };
+
+    fn settings() -> Settings {
+        Settings {
+            threshold: 0,
+            slow: Some(Duration::from_millis(500)),
+            level: Some(Level::Error),
+            summary: false,
+            max_age: Duration::from_secs(10),
+            max_bytes: 1 << 20,
+        }
+    }
+
+    /// A life: bodies go in, ids of events and what they hold come out.
+    struct Life {
+        intake: Intake,
+        chooser: Chooser<()>,
+        shipped: Vec<(u64, serde_json::Value)>,
+        thinned: u64,
+    }
+
+    impl Life {
+        fn new(settings: Settings) -> Life {
+            let intake = Intake::new(Filter::from(ALL), false).observing(true);
+            Life { intake, chooser: Chooser::new(settings), shipped: Vec::new(), thinned: 0 }
+        }
+
+        fn post(&mut self, events: &[String]) {
+            let body = format!("[{}]", events.join(","));
+            let taken = self.intake.take(body.into_bytes(), 0);
+            assert_eq!(taken.observed.levels.len(), taken.batch.remaining().len());
+            self.chooser.take(taken.batch, taken.observed, 0, ());
+            self.drain();
+        }
+
+        fn drain(&mut self) {
+            while let Some((batch, ())) = self.chooser.next_ready() {
+                for event in batch.remaining() {
+                    let text =
+                        format!("{}}}", String::from_utf8_lossy(event.text.of(batch.bytes())));
+                    self.shipped.push((event.number, serde_json::from_str(&text).unwrap()));
+                }
+            }
+            self.thinned += self.chooser.take_thinned();
+        }
+
+        fn invoke(&mut self, id: &str, logs: &[&str], status: &str, ms: &str) {
+            let mut events = vec![start(id)];
+            events.extend(logs.iter().map(|text| log(text)));
+            events.push(done(id, status, ms));
+            self.post(&events);
+            self.post(&[report(id, status, ms)]);
+        }
+
+        fn types(&self) -> Vec<&str> {
+            self.shipped.iter().map(|(_, event)| event["type"].as_str().unwrap()).collect()
+        }
+    }
+
+    fn event(kind: &str, record: &str) -> String {
+        format!(r#"{{"time":"2026-05-11T08:30:00.000Z","type":"{kind}","record":{record}}}"#)
+    }
+
+    fn start(id: &str) -> String {
+        event("platform.start", &format!(r#"{{"requestId":"{id}","version":"1"}}"#))
+    }
+
+    fn log(text: &str) -> String {
+        event("function", &serde_json::to_string(text).unwrap())
+    }
+
+    fn done(id: &str, status: &str, ms: &str) -> String {
+        let record = format!(
+            r#"{{"requestId":"{id}","status":"{status}","metrics":{{"durationMs":{ms}}}}}"#
+        );
+        event("platform.runtimeDone", &record)
+    }
+
+    fn report(id: &str, status: &str, ms: &str) -> String {
+        let record = format!(
+            r#"{{"requestId":"{id}","status":"{status}","metrics":{{"durationMs":{ms},"billedDurationMs":8,"memorySizeMB":128,"maxMemoryUsedMB":67}}}}"#
+        );
+        event("platform.report", &record)
+    }
+
+    #[test]
+    fn the_table_of_choices() {
+        let ordinary = Facts { duration: Some(Duration::from_millis(500)), ..Facts::default() };
+        let none = settings();
+        let all = Settings { threshold: 1 << 32, ..none };
+        for (settings, facts, kept, reason) in [
+            (none, ordinary, false, Reason::Share),
+            (all, ordinary, true, Reason::Share),
+            (none, Facts { failed: true, first: true, ..ordinary }, true, Reason::Failed),
+            (none, Facts { first: true, ..ordinary }, true, Reason::First),
+            (
+                none,
+                Facts { duration: Some(Duration::from_micros(500_001)), ..ordinary },
+                true,
+                Reason::Slow,
+            ),
+            (none, Facts { level: Some(Level::Error), ..ordinary }, true, Reason::Level),
+            (none, Facts { level: Some(Level::Warn), ..ordinary }, false, Reason::Share),
+            (
+                Settings { level: None, ..none },
+                Facts { level: Some(Level::Fatal), ..ordinary },
+                false,
+                Reason::Share,
+            ),
+            (
+                Settings { slow: None, ..none },
+                Facts { duration: Some(Duration::from_millis(10_001)), ..ordinary },
+                true,
+                Reason::Long,
+            ),
+            (none, Facts { duration: None, ..ordinary }, false, Reason::Share),
+        ] {
+            let choice = choose(&settings, &facts, "1-5f35ae12-8d2b4ce2e7a15ff4d2b1a1b3");
+            assert_eq!((choice.kept, choice.reason), (kept, reason), "{settings:?} {facts:?}");
+        }
+    }
+
+    /// So a consumer computes it, in any language that has SHA-256.
+    #[test]
+    fn the_hash_is_that_of_the_manual() {
+        // printf 1-5f35ae12-8d2b4ce2e7a15ff4d2b1a1b3 | sha256sum
+        let id = "1-5f35ae12-8d2b4ce2e7a15ff4d2b1a1b3";
+        let at =
+            |threshold| choose(&Settings { threshold, ..settings() }, &Facts::default(), id).kept;
+        assert!(!at(2_858_265_407) && at(2_858_265_407 + 1));
+    }
+
+    #[test]
+    fn shares_are_read_exactly() {
+        for (text, threshold) in [
+            ("100%", Some(1 << 32)),
+            ("0%", Some(0)),
+            ("50 %", Some(1 << 31)),
+            ("0.5%", Some(21_474_836)),
+            (" 5% ", Some(214_748_364)),
+            ("100.0%", Some(1 << 32)),
+            ("100.000001%", None),
+            ("-1%", None),
+            ("5", None),
+            ("%", None),
+            (".5%", None),
+            ("5.%", None),
+            ("1e1%", None),
+            ("99999999999999999999%", None),
+        ] {
+            assert_eq!(Settings::threshold_of(text), threshold, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_thinned_out_leaves_no_gap() {
+        let mut life = Life::new(settings());
+        life.invoke("first", &["a"], "success", "7.25");
+        life.invoke("dull", &["b", "c"], "success", "7.25");
+        life.invoke("failed", &["d"], "error", "7.25");
+        life.invoke("loud", &["e", "[ERROR] ValueError: f"], "success", "7.25");
+        life.invoke("slow", &[], "success", "500.001");
+        life.post(&[log("late, of the slow one")]);
+        let numbers: Vec<u64> = life.shipped.iter().map(|(number, _)| *number).collect();
+        assert_eq!(numbers, (1..=life.shipped.len() as u64).collect::<Vec<_>>());
+        assert_eq!((life.shipped.len(), life.thinned), (4 + 4 + 5 + 3 + 1, 5));
+        assert!(!format!("{:?}", life.shipped).contains("dull"));
+    }
+
+    #[test]
+    fn late_events_follow_the_choice_of_their_invocation() {
+        let mut life = Life::new(settings());
+        life.invoke("first", &[], "success", "1");
+        life.invoke("dull", &[], "success", "1");
+        let before = life.shipped.len();
+        life.post(&[log("[ERROR] too late to count")]);
+        assert_eq!(life.shipped.len(), before);
+    }
+
+    #[test]
+    fn nothing_leaves_before_the_choice_and_order_is_kept() {
+        let mut life = Life::new(settings());
+        life.invoke("first", &[], "success", "1");
+        let before = life.shipped.len();
+        life.post(&[start("a"), log("one")]);
+        life.post(&[event("platform.extension", r#"{"name":"x","state":"Ready"}"#), log("two")]);
+        assert_eq!(life.shipped.len(), before);
+        assert!(life.chooser.is_waiting());
+        life.post(&[done("a", "timeout", "3000")]);
+        assert_eq!(
+            life.types().split_at(before).1,
+            [
+                "platform.start",
+                "function",
+                "platform.extension",
+                "function",
+                "platform.runtimeDone"
+            ]
+        );
+        assert!(!life.chooser.is_waiting());
+    }
+
+    #[test]
+    fn long_and_large_invocations_are_kept() {
+        let mut life = Life::new(Settings { max_bytes: 20_000, ..settings() });
+        life.invoke("first", &[], "success", "1");
+        let before = life.shipped.len();
+        life.post(&[start("long"), log("one")]);
+        life.chooser.tick(Duration::from_secs(10));
+        life.drain();
+        assert_eq!(life.shipped.len(), before);
+        life.chooser.tick(Duration::from_millis(1));
+        life.drain();
+        assert_eq!(life.shipped.len(), before + 2);
+        life.post(&[done("long", "success", "1"), start("large")]);
+        for _ in 0..20 {
+            life.post(&[log(&"x".repeat(2000))]);
+        }
+        assert!(life.shipped.len() >= before + 3 + 1 + 20, "{}", life.shipped.len() - before);
+    }
+
+    #[test]
+    fn the_end_of_the_sandbox_keeps_what_is_open() {
+        let mut life = Life::new(Settings { summary: true, ..settings() });
+        life.invoke("first", &[], "success", "1");
+        life.post(&[start("open"), log("last words")]);
+        life.chooser.finish(0);
+        life.drain();
+        let (_, summary) = life.shipped.last().unwrap();
+        assert_eq!(
+            summary["record"],
+            serde_json::json!({
+                "requestId": "open", "events": 2, "bytes": summary["record"]["bytes"], "levels": {},
+                "kept": true, "reason": "unfinished"
+            })
+        );
+        assert!(life.types().ends_with(&["platform.start", "function", SUMMARY_EVENT]));
+    }
+
+    #[test]
+    fn a_summary_is_complete_and_there_once() {
+        let mut life = Life::new(Settings { summary: true, ..settings() });
+        life.invoke("first", &["[INFO]\tone"], "success", "1");
+        let logs = ["[INFO] one", "[WARN] two", "[INFO] three", "four"];
+        life.invoke("dull", &logs, "success", "7.25");
+        life.post(&[report("dull", "success", "7.25")]);
+        life.post(&[report("of the process before", "timeout", "3000")]);
+        life.chooser.finish(0);
+        life.drain();
+        let of_type = |kind| life.shipped.iter().filter(move |(_, event)| event["type"] == kind);
+        let summaries: Vec<_> = of_type(SUMMARY_EVENT).map(|(_, event)| &event["record"]).collect();
+        assert_eq!(summaries.len(), 2);
+        assert_eq!(summaries[0]["reason"], "first");
+        assert_eq!(summaries[0]["coldStart"], true);
+        assert_eq!(
+            *summaries[1],
+            serde_json::json!({
+                "requestId": "dull", "status": "success", "durationMs": 7.25, "billedDurationMs": 8,
+                "memorySizeMB": 128, "maxMemoryUsedMB": 67, "events": 7,
+                "bytes": summaries[1]["bytes"], "levels": {"INFO": 2, "WARN": 1},
+                "kept": false, "reason": "share"
+            })
+        );
+        assert_eq!(of_type("platform.report").count(), 2, "that of a failed one is shipped");
+    }
+
+    #[test]
+    fn forgotten_invocations_leave_their_choice_behind() {
+        let mut life = Life::new(settings());
+        life.invoke("first", &[], "success", "1");
+        let before = life.shipped.len();
+        // In front of all that comes, so that it waits.
+        life.post(&[start("open")]);
+        for n in 0..2 * MAX_INVOCATIONS {
+            life.invoke(&format!("dull-{n}"), &["x"], "success", "1");
+        }
+        life.chooser.finish(0);
+        life.drain();
+        assert_eq!(life.shipped.len(), before + 1);
+        assert_eq!(life.thinned, 8 * MAX_INVOCATIONS as u64);
+    }
+
+    /// `KTE_INVOCATIONS=1000000` for the long run.
+    #[test]
+    fn the_share_that_is_kept_is_the_one_that_was_asked_for() {
+        let count: u32 =
+            std::env::var("KTE_INVOCATIONS").map_or(20_000, |count| count.parse().unwrap());
+        let threshold = Settings::threshold_of("5%").unwrap();
+        let mut life = Life::new(Settings { threshold, summary: true, ..settings() });
+        life.invoke("first", &[], "success", "1");
+        let (mut ordinary, mut kept, mut summaries, mut all_bytes, mut bytes) = (0u32, 0, 0, 0, 0);
+        for n in 1..=count {
+            life.shipped.clear();
+            let id = format!("5b0c7e52-91f4-4c3e-9d27-{n:012}");
+            let (logs, status, ms): (&[&str], _, _) = match n % 100 {
+                0 => (&["[ERROR] no such order"], "success", "9.5"),
+                1 => (&["a", "b"], "error", "9.5"),
+                2 => (&["a", "b"], "success", "900.5"),
+                _ => (&["a", "b"], "success", "9.5"),
+            };
+            life.invoke(&id, logs, status, ms);
+            let whole = life.types().len() == logs.len() + 4;
+            let summary = life.types().iter().filter(|kind| **kind == SUMMARY_EVENT).count();
+            assert!(whole || life.types() == [SUMMARY_EVENT], "{:?}", life.types());
+            assert!(whole || n % 100 > 2, "{id} is shipped whole");
+            summaries += summary;
+            (ordinary, kept) = if n % 100 > 2 {
+                (ordinary + 1, kept + u32::from(whole))
+            } else {
+                (ordinary, kept)
+            };
+            let size: usize = life.shipped.iter().map(|(_, event)| event.to_string().len()).sum();
+            bytes += size;
+            all_bytes += if whole { size } else { size + 600 };
+        }
+        assert_eq!(summaries, count as usize);
+        // Five standard deviations of the binomial distribution.
+        let (n, share) = (f64::from(ordinary), 0.05);
+        let deviation = (f64::from(kept) - n * share).abs() / (n * share * (1.0 - share)).sqrt();
+        assert!(deviation < 5.0, "{kept} of {ordinary}");
+        println!(
+            "{kept} of {ordinary} ordinary invocations kept; some {bytes} of {all_bytes} bytes"
+        );
+    }
+}

@@ -20,10 +20,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tiny_http::{Method, Request, Response, Server};
 
+use super::Settings;
 use super::destination::Destination;
-use super::filter::Filter;
 use super::intake::{Intake, ParsedBody, Signal};
+use super::keep::Chooser;
 use crate::clock::epoch_ms;
+use crate::dispatch::charge::Charge;
 use crate::dispatch::{admission::Admission, message};
 use crate::event::{Batch, Event};
 use crate::ledger::Ledger;
@@ -51,6 +53,10 @@ pub struct Listener {
     port: u16,
     destination: Destination,
     intake: Mutex<Intake>,
+    /// Where invocations are chosen. Locked behind the intake.
+    chooser: Option<Mutex<Chooser<Option<Charge>>>>,
+    /// How often the ages of what waits there are looked at.
+    tick: Option<Duration>,
     admission: Admission,
     sandbox: Arc<Sandbox>,
     ledger: Arc<Ledger>,
@@ -79,8 +85,7 @@ impl Listener {
     /// A listener that hands what it takes to `admission`. On Managed Instances invocations overlap, and AWS's emulator drops the path.
     #[must_use]
     pub fn new(
-        port: u16,
-        filter: Filter,
+        settings: &Settings,
         managed_instances: bool,
         admission: Admission,
         sandbox: Arc<Sandbox>,
@@ -93,11 +98,16 @@ impl Listener {
         let facts = sandbox.facts();
         let function = [&facts.account_id, &facts.function_name, &facts.function_version]
             .map(|fact| fact.as_deref().unwrap_or_default());
+        let keep = settings.keep;
         let random = || format!("{}{}", random::hex16(), random::hex16());
         Listener {
-            port,
+            port: settings.port,
             destination: Destination::new(boot_id.as_deref(), &function, random, managed_instances),
-            intake: Mutex::new(Intake::new(filter, managed_instances)),
+            intake: Mutex::new(
+                Intake::new(settings.filter.clone(), managed_instances).observing(keep.is_on()),
+            ),
+            chooser: keep.is_on().then(|| Mutex::new(Chooser::new(keep))),
+            tick: keep.is_on().then(|| keep.max_age / 4),
             admission,
             sandbox,
             ledger,
@@ -140,6 +150,10 @@ impl Listener {
         let spare = socket.try_clone()?;
         let listener = Arc::clone(self);
         panic::rescue_accept(move || listener.accept_again(&spare));
+        if let Some(pause) = self.tick {
+            let listener = Arc::clone(self);
+            named(move || listener.watch_ages(pause))?;
+        }
         let spare = socket.try_clone()?;
         self.serve_on(socket, spare)
     }
@@ -192,8 +206,12 @@ impl Listener {
         self.closed.store(true, Ordering::Release);
         match intake {
             Some(mut intake) => {
-                let taken = intake.finish(epoch_ms(SystemTime::now()));
-                self.hand_over(taken);
+                let now = now();
+                self.hand_over(intake.finish(now.wall));
+                if let Some(mut chooser) = self.chooser() {
+                    chooser.finish(now.wall);
+                    self.hand_over_decided(&mut chooser, Vec::new(), now);
+                }
             }
             None => log::warn!(
                 "close",
@@ -279,11 +297,59 @@ impl Listener {
         discard(request, have_read, 200);
     }
 
+    /// With the intake's lock held, as all that leads to [`Admission::admit`].
     fn hand_over(&self, taken: ParsedBody) {
         self.ledger.unparsed.add(taken.unparsed);
         self.ledger.excluded.add(taken.excluded);
         let signals = taken.signals.into_iter().filter_map(|signal| self.signal(signal)).collect();
-        self.admission.admit(taken.batch, signals, now());
+        let now = now();
+        let Some(mut chooser) = self.chooser() else {
+            return self.admission.admit(taken.batch, signals, now);
+        };
+        let charge = self.admission.charge(&taken.batch);
+        let is_full = charge.is_none() && !taken.batch.remaining().is_empty();
+        chooser.take(taken.batch, taken.observed, now.wall, charge);
+        if is_full {
+            chooser.keep_all();
+        }
+        self.hand_over_decided(&mut chooser, signals, now);
+    }
+
+    /// Puts into the queue what is no longer to wait for a choice, and the signals behind it.
+    fn hand_over_decided(
+        &self,
+        chooser: &mut Chooser<Option<Charge>>,
+        signals: Vec<message::Signal>,
+        now: message::Now,
+    ) {
+        let mut ready = std::iter::from_fn(|| chooser.next_ready().map(|(batch, _)| batch));
+        let mut last = ready.next().unwrap_or_default();
+        for batch in ready {
+            self.admission.admit(std::mem::replace(&mut last, batch), Vec::new(), now);
+        }
+        self.ledger.thinned.add(chooser.take_thinned());
+        self.admission.admit(last, signals, now);
+    }
+
+    /// Lets the events of an invocation that runs for long pass. Ends with the process.
+    fn watch_ages(&self, pause: Duration) {
+        let mut before = Instant::now();
+        while !self.closed.load(Ordering::Acquire) {
+            thread::sleep(pause);
+            // Time in which the sandbox was frozen does not count.
+            let elapsed = before.elapsed().min(2 * pause);
+            before = Instant::now();
+            let _intake = self.lock();
+            if let Some(mut chooser) = self.chooser().filter(|chooser| chooser.is_waiting()) {
+                chooser.tick(elapsed);
+                self.hand_over_decided(&mut chooser, Vec::new(), now());
+            }
+        }
+    }
+
+    fn chooser(&self) -> Option<MutexGuard<'_, Chooser<Option<Charge>>>> {
+        let chooser = self.chooser.as_ref()?;
+        Some(chooser.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn signal(&self, signal: Signal) -> Option<message::Signal> {

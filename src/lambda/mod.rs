@@ -22,6 +22,8 @@ pub struct Settings {
     pub types: Types,
     /// What of that is left out.
     pub filter: Filter,
+    /// Which invocations are shipped whole.
+    pub keep: keep::Settings,
     /// Of the telemetry listener.
     pub port: u16,
     /// Asked of the Telemetry API.
