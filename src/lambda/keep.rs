@@ -316,10 +316,11 @@ impl<C: Default> Chooser<C> {
     pub fn take(&mut self, batch: Batch, observed: Observed, now: EpochMs, charge: C) {
         let owners = self.count(&batch, &observed.levels, now);
         self.hold(batch, owners, charge);
+        // Before its end is looked at: what one body held must not decide.
+        while self.held_bytes > self.settings.max_bytes && self.decide_oldest() {}
         for milestone in observed.milestones {
             self.pass(milestone, now);
         }
-        while self.held_bytes > self.settings.max_bytes && self.decide_oldest() {}
     }
 
     /// The sandbox ran for so long: an invocation that has run longer than `MAX_AGE_MS` is kept.

@@ -15,6 +15,7 @@ mod docs;
 mod freeze;
 mod golden;
 mod hostile;
+mod keep;
 mod lambda_variants;
 mod lifecycle;
 mod limits;
