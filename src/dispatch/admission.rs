@@ -27,6 +27,9 @@ use crate::panic;
 /// A batch of so many bytes is worth a request of its own.
 const PACK_BYTES: usize = 256 * 1024;
 
+/// Room in memory that is taken for a batch, until it is dropped; nothing where there was none.
+pub type Reservation = Option<Charge>;
+
 /// Where a batch goes; see the module's page. Pure, so that the simulation decides alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -163,7 +166,7 @@ impl Admission {
 
     /// Room for a batch that waits elsewhere; `None` if there is none.
     #[must_use]
-    pub fn charge(&self, batch: &Batch) -> Option<Charge> {
+    pub fn reserve(&self, batch: &Batch) -> Reservation {
         self.gauge.try_charge(batch.cost()).filter(|_| !batch.remaining().is_empty())
     }
 

@@ -25,8 +25,8 @@ use super::destination::Destination;
 use super::intake::{Intake, ParsedBody, Signal};
 use super::keep::Chooser;
 use crate::clock::epoch_ms;
-use crate::dispatch::charge::Charge;
-use crate::dispatch::{admission::Admission, message};
+use crate::dispatch::admission::{Admission, Reservation};
+use crate::dispatch::message;
 use crate::event::{Batch, Event};
 use crate::ledger::Ledger;
 use crate::log;
@@ -54,7 +54,7 @@ pub struct Listener {
     destination: Destination,
     intake: Mutex<Intake>,
     /// Where invocations are chosen. Locked behind the intake.
-    chooser: Option<Mutex<Chooser<Option<Charge>>>>,
+    chooser: Option<Mutex<Chooser<Reservation>>>,
     /// How often the ages of what waits there are looked at.
     tick: Option<Duration>,
     admission: Admission,
@@ -306,7 +306,7 @@ impl Listener {
         let Some(mut chooser) = self.chooser() else {
             return self.admission.admit(taken.batch, signals, now);
         };
-        let charge = self.admission.charge(&taken.batch);
+        let charge = self.admission.reserve(&taken.batch);
         let is_full = charge.is_none() && !taken.batch.remaining().is_empty();
         chooser.take(taken.batch, taken.observed, now.wall, charge);
         if is_full {
@@ -318,7 +318,7 @@ impl Listener {
     /// Puts into the queue what is no longer to wait for a choice, and the signals behind it.
     fn hand_over_decided(
         &self,
-        chooser: &mut Chooser<Option<Charge>>,
+        chooser: &mut Chooser<Reservation>,
         signals: Vec<message::Signal>,
         now: message::Now,
     ) {
@@ -347,7 +347,7 @@ impl Listener {
         }
     }
 
-    fn chooser(&self) -> Option<MutexGuard<'_, Chooser<Option<Charge>>>> {
+    fn chooser(&self) -> Option<MutexGuard<'_, Chooser<Reservation>>> {
         let chooser = self.chooser.as_ref()?;
         Some(chooser.lock().unwrap_or_else(PoisonError::into_inner))
     }

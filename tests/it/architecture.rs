@@ -356,7 +356,9 @@ fn codes_of_aws_stand_in_one_file() {
             "SignatureDoesNotMatch",
             "Throttling",
         ] {
-            let named = code.lines().find(|line| line.contains(word));
+            // The bare word is how classes of Java end.
+            let holds = |line: &&str| line.replace("b\"Exception\"", "").contains(word);
+            let named = code.lines().find(holds);
             assert!(
                 named.is_none() || name == "kinesis/error.rs",
                 "{name}: {}",
