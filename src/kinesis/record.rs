@@ -119,11 +119,12 @@ pub(super) fn data_and_key(record: &[u8]) -> Option<(&[u8], &str)> {
     (plain && (1..=MAX_KEY).contains(&key.chars().count())).then_some((data, key))
 }
 
-/// Whether a line is one of the extension's own events, which count as no event. Lambda's types never begin so.
+/// Whether a line is the ledger or the sandbox event, which count as no event. Lambda's types never begin so.
 pub(super) fn is_internal(line: &[u8]) -> bool {
-    const TYPE: &[u8] = b"\"type\":\"kinesis-telemetry.";
-    let head = line.get(..line.len().min(64)).unwrap_or_default();
-    head.windows(TYPE.len()).any(|window| window == TYPE)
+    const TYPES: [&[u8]; 2] =
+        [b"\"type\":\"kinesis-telemetry.ledger\"", b"\"type\":\"kinesis-telemetry.sandbox\""];
+    let head = line.get(..line.len().min(96)).unwrap_or_default();
+    TYPES.iter().any(|kind| memchr::memmem::find(head, kind).is_some())
 }
 
 /// The lines in a record's data, however they were packed.
