@@ -11,6 +11,7 @@
 )]
 
 mod cuts;
+mod keep;
 mod packing;
 
 use std::sync::Arc;

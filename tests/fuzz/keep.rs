@@ -1,0 +1,179 @@
+//! Random lives through the choice of invocations: bodies in any order and split, doubled signals, long and large invocations, ends that do
+//! not come. Each event is shipped or thinned out, once; order and numbers hold; an invocation is shipped whole or not at all.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use fastrand::Rng;
+use kinesis_telemetry_extension::lambda::filter::{Filter, Level};
+use kinesis_telemetry_extension::lambda::intake::Intake;
+use kinesis_telemetry_extension::lambda::keep::{Chooser, Settings};
+
+use crate::{ALL, rounds};
+
+/// What is known of the events of one invocation, by their marks.
+#[derive(Default)]
+struct Expected {
+    marks: BTreeSet<String>,
+    must_ship: bool,
+}
+
+struct Life {
+    intake: Intake,
+    chooser: Chooser<u8>,
+    expected: BTreeMap<String, Expected>,
+    /// Marks of events without an invocation.
+    nobodys: BTreeSet<String>,
+    shipped: Vec<String>,
+    summaries: Vec<String>,
+    thinned: u64,
+    number: u64,
+    count: usize,
+}
+
+impl Life {
+    fn new(settings: Settings) -> Life {
+        Life {
+            intake: Intake::new(Filter::from(ALL), false).observing(true),
+            chooser: Chooser::new(settings),
+            expected: BTreeMap::new(),
+            nobodys: BTreeSet::new(),
+            shipped: Vec::new(),
+            summaries: Vec::new(),
+            thinned: 0,
+            number: 0,
+            count: 0,
+        }
+    }
+
+    /// An event with a mark, which says whose it is.
+    fn event(&mut self, id: Option<&str>, kind: &str, fields: &str) -> String {
+        self.count += 1;
+        let mark = format!("mark{:06}x", self.count);
+        let marks = match id {
+            Some(id) => &mut self.expected.entry(id.to_owned()).or_default().marks,
+            None => &mut self.nobodys,
+        };
+        marks.insert(mark.clone());
+        let record = match kind {
+            "function" => format!("\"{fields}{mark}\""),
+            _ => format!("{{{fields}\"mark\":\"{mark}\"}}"),
+        };
+        format!(r#"{{"time":"2026-11-23T09:15:45.012Z","type":"{kind}","record":{record}}}"#)
+    }
+
+    fn post(&mut self, events: &[String]) {
+        let body = format!("[{}]", events.join(","));
+        let taken = self.intake.take(body.into_bytes(), 0);
+        assert_eq!(taken.observed.levels.len(), taken.batch.remaining().len());
+        self.chooser.take(taken.batch, taken.observed, 0, 1);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some((batch, _)) = self.chooser.next_ready() {
+            for event in batch.remaining() {
+                self.number += 1;
+                assert_eq!(event.number, self.number, "a gap");
+                let text = String::from_utf8_lossy(event.text.of(batch.bytes())).into_owned();
+                let value: serde_json::Value = serde_json::from_str(&format!("{text}}}")).unwrap();
+                if value["type"] == "kinesis-telemetry.invocation" {
+                    self.summaries.push(value["record"]["requestId"].as_str().unwrap().to_owned());
+                } else {
+                    let at = text.find("mark0").unwrap();
+                    self.shipped.push(text[at..at + 11].to_owned());
+                }
+            }
+        }
+        self.thinned += self.chooser.take_thinned();
+    }
+}
+
+fn settings(rng: &mut Rng) -> Settings {
+    Settings {
+        threshold: [0, 1 << 31, 1 << 32][rng.usize(..3)],
+        slow: rng.bool().then(|| Duration::from_millis(500)),
+        level: rng.bool().then_some(Level::Error),
+        summary: rng.bool(),
+        max_age: Duration::from_secs(10),
+        max_bytes: [2_000, 1 << 20][rng.usize(..2)],
+    }
+}
+
+/// The events of one invocation, in Lambda's order.
+fn invocation(rng: &mut Rng, life: &mut Life, settings: &Settings, n: usize) -> Vec<String> {
+    let id = format!("request-{n}");
+    let own = format!("\"requestId\":\"{id}\",");
+    let (failed, loud, slow) = (rng.u8(..6) == 0, rng.u8(..6) == 0, rng.u8(..6) == 0);
+    let mut events = vec![life.event(Some(&id), "platform.start", &own)];
+    for _ in 0..rng.usize(..6) {
+        let level = if loud { "[ERROR] " } else { "[INFO] " };
+        events.push(life.event(Some(&id), "function", level));
+        if rng.u8(..8) == 0 {
+            events.push(life.event(None, "platform.extension", "\"name\":\"x\","));
+        }
+    }
+    let has_logs = events.len() > 1 && loud;
+    let status = if failed { "error" } else { "success" };
+    let ms = if slow { "900.25" } else { "7.5" };
+    let end = format!("{own}\"status\":\"{status}\",\"metrics\":{{\"durationMs\":{ms}}},");
+    let expected = life.expected.get_mut(&id).unwrap();
+    expected.must_ship = failed
+        || n == 0
+        || slow && settings.slow.is_some()
+        || has_logs && settings.level.is_some()
+        || settings.threshold == 1 << 32;
+    events.push(life.event(Some(&id), "platform.runtimeDone", &end));
+    if rng.u8(..10) == 0 {
+        events.push(life.event(Some(&id), "platform.runtimeDone", &end));
+    }
+    if rng.u8(..10) > 0 {
+        events.push(life.event(Some(&id), "platform.report", &end));
+    }
+    events
+}
+
+#[test]
+fn invocations_are_shipped_whole_or_thinned_out_whole() {
+    rounds(2_000, |rng| {
+        let settings = settings(rng);
+        let mut life = Life::new(settings);
+        let count = rng.usize(1..100);
+        let mut waiting: Vec<String> = Vec::new();
+        for n in 0..count {
+            let events = invocation(rng, &mut life, &settings, n);
+            waiting.extend(events);
+            // Posts end anywhere; some hold several invocations.
+            while waiting.len() > rng.usize(..30) {
+                let post: Vec<String> = waiting.drain(..rng.usize(1..=waiting.len())).collect();
+                life.post(&post);
+                if rng.u8(..20) == 0 {
+                    life.chooser.tick(Duration::from_secs(rng.u64(..8)));
+                    life.drain();
+                }
+            }
+        }
+        life.post(&waiting);
+        life.chooser.finish(0);
+        life.drain();
+        check(&life, &settings, count);
+    });
+}
+
+fn check(life: &Life, settings: &Settings, count: usize) {
+    assert!(!life.chooser.is_waiting());
+    assert_eq!(life.shipped.len() + usize::try_from(life.thinned).unwrap(), life.count);
+    assert!(life.shipped.is_sorted(), "the order of the marks is that of the events");
+    let shipped: BTreeSet<&String> = life.shipped.iter().collect();
+    assert_eq!(shipped.len(), life.shipped.len(), "nothing twice");
+    assert!(life.nobodys.iter().all(|mark| shipped.contains(mark)));
+    for (id, expected) in &life.expected {
+        let there = expected.marks.iter().filter(|mark| shipped.contains(mark)).count();
+        let whole = there == expected.marks.len();
+        assert!(whole || there == 0, "{id}: {there} of {}", expected.marks.len());
+        assert!(whole || !expected.must_ship, "{id} is thinned out");
+    }
+    let ids: BTreeSet<&String> = life.summaries.iter().collect();
+    assert_eq!(ids.len(), life.summaries.len(), "one summary each");
+    assert_eq!(ids.len(), if settings.summary { count } else { 0 });
+}
