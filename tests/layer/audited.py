@@ -126,6 +126,17 @@ def a_known_vulnerability_is_seen():
     return "a made-up one; none where it is another crate's"
 
 
+def a_release_waits_for_advisories():
+    unchecked = f"{audit().UNCHECKED} no reason ***"
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        expect(audit().not_looked_up("none known") == [], "advisories that were looked up keep a release back")
+        for waiver, refused in (None, 1), ("yes", 1), ("", 1), (audit().WAIVER, 0):
+            with mock.patch.dict(os.environ, {} if waiver is None else {"WAIVE_ADVISORIES": waiver}):
+                expect(len(audit().not_looked_up(unchecked)) == refused, f"WAIVE_ADVISORIES={waiver}")
+    expect("WAIVED" in said.getvalue(), "a waiver says nothing")
+    return "unless waived in so many words"
+
+
 def the_program_itself_can_be_scanned():
     """What a person with nothing but the program would do: `cargo audit bin`. RustSec's own database may not be reachable here."""
     layers.built()
@@ -205,4 +216,4 @@ def victim(parsed, name):
     return found[0]
 
 
-CHECKS = [the_audit_is_green, the_bill_of_materials_is_whole, each_rule_bites, a_known_vulnerability_is_seen, the_program_itself_can_be_scanned]
+CHECKS = [the_audit_is_green, the_bill_of_materials_is_whole, each_rule_bites, a_known_vulnerability_is_seen, a_release_waits_for_advisories, the_program_itself_can_be_scanned]
