@@ -29,7 +29,7 @@ def venv(name, requirements=None):
         if not stamp.exists() or stamp.read_text() != wanted:
             shutil.rmtree(place, ignore_errors=True)
             quietly([sys.executable, "-m", "venv", place])
-            pip = [place / "bin/python", "-m", "pip", "install", "--only-binary", ":all:"]
+            pip = [place / "bin/python", "-m", "pip", "install", "--require-hashes", "--only-binary", ":all:"]
             quietly([*pip, "--requirement", requirements])
             stamp.write_text(wanted)
     return place / "bin"

@@ -7,12 +7,14 @@ import json
 import os
 import re
 import shutil
+import subprocess
 from unittest import mock
 
 import bill
+import layers
 import tree
 from outcome import Failure, expect, run
-from tools import LAYERS, PROGRAM, REPOSITORY, TARGETS, script
+from tools import LAYERS, PROGRAM, REPOSITORY, TARGETS, script, venv
 
 # A crate of the program that nothing else is called like, to be given bad qualities.
 VICTIM = "httpdate"
@@ -124,6 +126,36 @@ def a_known_vulnerability_is_seen():
     return "a made-up one; none where it is another crate's"
 
 
+def a_release_waits_for_advisories():
+    unchecked = f"{audit().UNCHECKED} no reason ***"
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        expect(audit().not_looked_up("none known") == [], "advisories that were looked up keep a release back")
+        for waiver, refused in (None, 1), ("yes", 1), ("", 1), (audit().WAIVER, 0):
+            with mock.patch.dict(os.environ, {} if waiver is None else {"WAIVE_ADVISORIES": waiver}):
+                expect(len(audit().not_looked_up(unchecked)) == refused, f"WAIVE_ADVISORIES={waiver}")
+    expect("WAIVED" in said.getvalue(), "a waiver says nothing")
+    return "unless waived in so many words"
+
+
+def the_program_itself_can_be_scanned():
+    """What a person with nothing but the program would do: `cargo audit bin`. RustSec's own database may not be reachable here."""
+    layers.built()
+    place = LAYERS / "advisories"
+    said = []
+    for arch in TARGETS:
+        program = str(LAYERS / arch / layers.INSIDE)
+        for crate in (VICTIM, "not-in-the-program"):
+            database(place, crate)
+            command = [venv("audit") / "cargo-audit", "audit", "--no-fetch", "--stale", "--no-yanked", "--db", place, "bin", program]
+            done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+            expect("Found 'cargo auditable' data" in done.stderr, f"cargo-audit does not find the list of crates in the program:\n{done.stderr}")
+            found = "RUSTSEC-2026-9999" in done.stdout + done.stderr
+            expect((done.returncode, found) == ((1, True) if crate == VICTIM else (0, False)), f"{crate}: {done.stdout}{done.stderr}")
+        said.append(arch)
+    shutil.rmtree(place)
+    return f"{' and '.join(said)}: a made-up advisory is found; *** RustSec's own are looked up by scripts/audit alone ***"
+
+
 def database(folder, crate):
     """A git repository in the form of RustSec's, with one entry."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -184,4 +216,4 @@ def victim(parsed, name):
     return found[0]
 
 
-CHECKS = [the_audit_is_green, the_bill_of_materials_is_whole, each_rule_bites, a_known_vulnerability_is_seen]
+CHECKS = [the_audit_is_green, the_bill_of_materials_is_whole, each_rule_bites, a_known_vulnerability_is_seen, a_release_waits_for_advisories, the_program_itself_can_be_scanned]

@@ -33,7 +33,8 @@ def venv(root, name):
     if not stamp.exists() or stamp.read_text() != wanted:
         shutil.rmtree(place, ignore_errors=True)
         quietly([sys.executable, "-m", "venv", place])
-        quietly([place / "bin" / "python", "-m", "pip", "install", "--requirement", requirements])
+        pip = [place / "bin" / "python", "-m", "pip", "install", "--require-hashes", "--only-binary", ":all:"]
+        quietly([*pip, "--requirement", requirements])
         stamp.write_text(wanted)
     return place / "bin"
 
@@ -55,7 +56,7 @@ def rie(root, arch):
     program = root / "rie" / f"aws-lambda-rie-{arch}"
     if not program.exists() or sha256(program) != RIE_SHA256[arch]:
         download = root / "rie" / "download"
-        quietly([sys.executable, "-m", "pip", "download", "--no-deps", "--dest", download, RIE_WHEEL])
+        quietly([sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--dest", download, RIE_WHEEL])
         (wheel,) = download.glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
             program.write_bytes(archive.read(f"samcli/local/rapid/{program.name}"))

@@ -17,7 +17,7 @@ const GROWTH: f64 = 1.25;
 const BATCHES: (usize, usize) = (5, 20);
 
 const HEAD: &str = "\
-# Instructions, as callgrind counts them, of the release binary for glibc: from its start until all threads rest with the
+# Instructions, as callgrind counts them, of the layer's program for x86_64: from its start until all threads rest with the
 # first /next out, and for each event of a flood of 300-byte logs, SHA-256 left out (valgrind has no SHA instructions).
 # tests/bench/check-counts fails when one has grown by more than a quarter; `tests/bench/check-counts --record` writes this file.
 ";
