@@ -23,6 +23,7 @@ use crate::dispatch::spool::Spool;
 use crate::dispatch::watchdog::{Question, Watchdog};
 use crate::kinesis::client::{Client, InterruptHandle};
 use crate::kinesis::line::Envelope;
+use crate::kinesis::provider::CredentialsSource;
 use crate::lambda::api::{Api, Function, Invoke, Registered, Subscription};
 use crate::lambda::filter::{NOTHING_TO_SHIP, Types};
 use crate::lambda::listener::Listener;
@@ -234,6 +235,9 @@ impl Extension {
         thread
             .spawn(work)
             .map_err(|error| start_error(format!("cannot start the dispatcher: {error}")))?;
+        if log::enabled(log::Level::Info) {
+            log::info!("started", "{}", recognised(config, continuous));
+        }
         Ok(Extension {
             messages,
             replies,
@@ -346,8 +350,41 @@ impl Extension {
 
 /// `platform` is always asked for: its events say when an invocation begins and ends. What is not to be shipped stays here.
 fn subscribed(types: Types) -> Vec<&'static str> {
-    let mut words = vec!["platform"];
-    words.extend(types.function.then_some("function"));
-    words.extend(types.extension.then_some("extension"));
-    words
+    shipped(Types { platform: true, ..types })
+}
+
+fn shipped(types: Types) -> Vec<&'static str> {
+    let words = [
+        (types.platform, "platform"),
+        (types.function, "function"),
+        (types.extension, "extension"),
+    ];
+    words.into_iter().filter_map(|(is_shipped, word)| is_shipped.then_some(word)).collect()
+}
+
+/// What was recognised of the settings and of the place, for a person.
+fn recognised(config: &Config, continuous: bool) -> String {
+    let place = config.kinesis.place();
+    let credentials = match &config.kinesis.credentials {
+        CredentialsSource::Environment(_) => "the environment",
+        CredentialsSource::Container(_) => "the container endpoint",
+        CredentialsSource::Missing(_) => "nowhere",
+    };
+    let mut text = format!(
+        "version {} sends {} events to {} in {} ({}); flush mode {}; credentials from {credentials}",
+        env!("CARGO_PKG_VERSION"),
+        shipped(config.lambda.types).join(" and "),
+        place.stream,
+        place.region,
+        place.endpoint,
+        if continuous { "continuous (Managed Instances)" } else { config.dispatch.flush.name() },
+    );
+    let proxy = place.proxies.into_iter().flatten().next();
+    for (what, value) in [("; role ", place.role), ("; proxy of ", proxy)] {
+        text.extend(value.map(|value| [what, value]).into_iter().flatten());
+    }
+    if config.kinesis.snap_start {
+        text.push_str("; SnapStart");
+    }
+    text
 }

@@ -470,14 +470,21 @@ pub fn read_error(status: u16, headers: &HeaderMap, body: &[u8]) -> Error {
     {
         kind = ErrorKind::ClockSkew;
     }
-    // No body is quoted: neither AWS's nor a proxy's. The request id is what AWS's support asks for.
-    let request_id = text("x-amzn-requestid").map(clean).filter(|id| !id.is_empty());
-    let shown = request_id
-        .map_or_else(|| format!("HTTP {status}"), |id| format!("HTTP {status}, request id {id}"));
+    let shown = describe_answer(status, headers);
     // A gateway's answer may hide a request that was stored; Kinesis's own 500 says that it was not.
     let ambiguous = matches!(status, 408 | 502 | 504)
         || matches!(code.as_str(), "RequestTimeout" | "RequestTimeoutException");
     Error { kind, ambiguous, detail: message, ..Error::new(&code, shown) }
+}
+
+/// What of an answer is shown: no body, neither AWS's nor a proxy's. The request id is what AWS's support asks for.
+#[must_use]
+pub fn describe_answer(status: u16, headers: &HeaderMap) -> String {
+    let id = headers.get("x-amzn-requestid").and_then(|value| value.to_str().ok()).map(clean);
+    match id.filter(|id| !id.is_empty()) {
+        Some(id) => format!("HTTP {status}, request id {id}"),
+        None => format!("HTTP {status}"),
+    }
 }
 
 const MAX_ERROR_BODY: usize = 64 * 1024;
