@@ -2,7 +2,7 @@
 //! error says what it was.
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
@@ -28,6 +28,16 @@ fn answered(answer: &[u8], times: usize) -> Result<Vec<RecordOutcome>, (ErrorKin
     let result = Bare::of(&url, &[]).put(LONG);
     serving.join().unwrap();
     result.map_err(|error| (error.kind, error.code, error.ambiguous))
+}
+
+/// Reads a request without a body, whole: what is left unread at the end resets the connection, and the answer with it.
+fn read_head(stream: &mut TcpStream) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
 }
 
 fn with_body(head: &str, body: &[u8]) -> Vec<u8> {
@@ -141,5 +151,82 @@ fn an_answer_that_comes_twice_is_no_answer_to_the_next_request() {
             let second = bare.put_records(records, ms(200));
             assert_eq!(second.map_err(|error| error.code), Err("Timeout".to_owned()), "{records}");
         }
+    }
+}
+
+/// They were kept for the hour that they said they were good, and nothing could be signed with them.
+#[test]
+fn credentials_that_no_header_can_hold_are_asked_for_again() {
+    let kinesis = Kinesis::start();
+    let keys = kinesis.credentials();
+    let answer = |token: &str| {
+        let body = serde_json::json!({
+            "AccessKeyId": keys.access_key_id,
+            "SecretAccessKey": keys.secret_access_key,
+            "Token": token,
+            "Expiration": "2099-01-01T00:00:00Z",
+        });
+        with_body("200 OK", body.to_string().as_bytes())
+    };
+    let answers = [answer("two\nlines"), answer(keys.session_token.as_deref().unwrap())];
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/credentials", listener.local_addr().unwrap());
+    let serving = thread::spawn(move || {
+        for answer in answers {
+            let (mut stream, _) = listener.accept().unwrap();
+            read_head(&mut stream);
+            stream.write_all(&answer).unwrap();
+        }
+    });
+    let variables = [
+        ("AWS_ACCESS_KEY_ID", ""),
+        ("AWS_SECRET_ACCESS_KEY", ""),
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", url.as_str()),
+    ];
+    let mut bare = Bare::with(&kinesis, &variables);
+    let error = bare.put(LONG).unwrap_err();
+    assert_eq!(error.code, "ContainerCredentials.UnreadableResponse");
+    assert_eq!(bare.put(LONG), Ok(vec![RecordOutcome::Taken]));
+    serving.join().unwrap();
+}
+
+/// Nothing has reached Kinesis, and a proxy cannot hold a call, fill the memory, or say what an error is called.
+#[test]
+fn a_proxy_that_answers_what_nobody_should_is_an_error() {
+    use ErrorKind::{Configuration, Transient};
+    let tunnel = |answer: &[u8]| [b"HTTP/1.1 200 OK\r\n\r\n", answer].concat();
+    let large = b"<html>".repeat(500_000);
+    for (answer, times, kind, code) in [
+        (b"a".repeat(1000), 100_000, Transient, "Http"),
+        (b"x-a: b\r\n".to_vec(), 1_000_000, Transient, "Http"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n".to_vec(), 100_000, Configuration, "ProxyRefused"),
+        (
+            with_body("302 X\r\nLocation: http://127.0.0.1:9/", b""),
+            1,
+            Configuration,
+            "ProxyRefused",
+        ),
+        (with_body("407 X", &large), 1, Configuration, "ProxyRefused"),
+        (with_body("503 X", &large), 1, Transient, "ProxyFailed"),
+        (tunnel(b"garbage"), 1, Configuration, "Tls"),
+        (tunnel(&[0x15, 3, 3, 0, 2, 1, 90].repeat(1000)), 1, Configuration, "Tls"),
+    ] {
+        let shown = String::from_utf8_lossy(&answer[..answer.len().min(80)]).into_owned();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let proxy = format!("http://{}", listener.local_addr().unwrap());
+        let serving = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            read_head(&mut stream);
+            // The client hangs up when it has had enough.
+            let _ = (0..times).try_for_each(|_| stream.write_all(&answer));
+        });
+        let url = "https://kinesis.us-east-1.amazonaws.com";
+        let error = Bare::of(url, &[("HTTPS_PROXY", &proxy)]).put(LONG).unwrap_err();
+        serving.join().unwrap();
+        assert_eq!(
+            (error.kind, error.code.as_str(), error.ambiguous),
+            (kind, code, false),
+            "{shown}"
+        );
     }
 }
