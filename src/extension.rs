@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -14,7 +14,7 @@ use crate::deadline::Deadline;
 use crate::dispatch::admission::Admission;
 use crate::dispatch::charge::Gauge;
 use crate::dispatch::core::{Core, Settings};
-use crate::dispatch::dispatcher::Dispatcher;
+use crate::dispatch::dispatcher::{CloseIntake, Dispatcher};
 use crate::dispatch::message::{Message, Reply, Ticket};
 use crate::dispatch::packer::Packer;
 use crate::dispatch::printer::Printer;
@@ -23,6 +23,7 @@ use crate::dispatch::spool::Spool;
 use crate::dispatch::watchdog::{Question, Watchdog};
 use crate::kinesis::client::{Client, InterruptHandle};
 use crate::kinesis::line::Envelope;
+use crate::kinesis::provider::CredentialsSource;
 use crate::lambda::api::{Api, Function, Invoke, Registered, Subscription};
 use crate::lambda::filter::{NOTHING_TO_SHIP, Types};
 use crate::lambda::listener::Listener;
@@ -72,6 +73,139 @@ fn start_error(why: String) -> StartError {
     StartError { not_here: false, why }
 }
 
+/// What the threads have in common, beside the channel.
+struct Shared {
+    ledger: Arc<Ledger>,
+    sandbox: Arc<Sandbox>,
+    gauge: Arc<Gauge>,
+    spares: Arc<Spares>,
+    printer: Arc<Printer>,
+    spool: Arc<Spool>,
+    replies: Arc<Mailbox<Reply>>,
+    sending: Arc<AtomicBool>,
+    seen: Arc<AtomicU64>,
+}
+
+impl Shared {
+    fn new(config: &Config, function: &Function) -> Shared {
+        let ledger = Arc::new(Ledger::default());
+        let sandbox = Arc::new(Sandbox::default());
+        sandbox.learn(|facts| {
+            let Function { account_id, function_name, function_version } = function;
+            let known = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+            facts.account_id = known(account_id);
+            facts.function_name = known(function_name);
+            facts.function_version = known(function_version);
+            facts.region = Some(config.kinesis.endpoint.region().to_owned());
+            facts.tags.clone_from(&config.tags);
+        });
+        let gauge = Gauge::new(config.dispatch.queue_bytes);
+        let spares = Arc::new(Spares::new(Arc::clone(&gauge)));
+        let printer = Arc::new(Printer::default());
+        let spool = Arc::new(Spool::new(
+            config.dispatch.spool_folder.clone(),
+            config.dispatch.spool_bytes,
+            config.kinesis.stream.clone(),
+            sandbox.id(),
+            packer(config, &sandbox, &ledger).limits(),
+            config.dispatch.print_lost.then(|| Arc::clone(&printer)),
+            Arc::clone(&ledger),
+        ));
+        let (replies, sending, seen) = Default::default();
+        Shared { ledger, sandbox, gauge, spares, printer, spool, replies, sending, seen }
+    }
+
+    /// The sending end of the channel.
+    fn admission(&self, config: &Config, sender: Sender<Message>) -> Admission {
+        Admission {
+            sender,
+            replies: Arc::clone(&self.replies),
+            gauge: Arc::clone(&self.gauge),
+            spares: Arc::clone(&self.spares),
+            spool: Arc::clone(&self.spool),
+            printer: Arc::clone(&self.printer),
+            ledger: Arc::clone(&self.ledger),
+            packer: Mutex::new(packer(config, &self.sandbox, &self.ledger)),
+            sending: Arc::clone(&self.sending),
+        }
+    }
+
+    /// The receiving end.
+    fn dispatcher(
+        &self,
+        config: &Config,
+        continuous: bool,
+        messages: Receiver<Message>,
+        close_intake: CloseIntake,
+    ) -> Dispatcher {
+        let settings = Settings {
+            mode: config.dispatch.flush,
+            continuous,
+            max_age: config.dispatch.max_age,
+            flush_timeout: config.dispatch.flush_timeout,
+            spool: config.dispatch.spool_bytes > 0,
+            slim: config.kinesis.records.envelope == Envelope::Slim,
+            metrics: config.dispatch.emf,
+            seed: random::bits(),
+        };
+        let core = Core::new(
+            settings,
+            packer(config, &self.sandbox, &self.ledger),
+            Arc::clone(&self.gauge),
+            Arc::clone(&self.spares),
+            Arc::clone(&self.ledger),
+        );
+        Dispatcher {
+            core,
+            messages,
+            replies: Arc::clone(&self.replies),
+            seen: Arc::clone(&self.seen),
+            client: Client::new(&config.kinesis, Arc::clone(&self.sandbox)),
+            spool: Arc::clone(&self.spool),
+            printer: Arc::clone(&self.printer),
+            spares: Arc::clone(&self.spares),
+            gauge: Arc::clone(&self.gauge),
+            sending: Arc::clone(&self.sending),
+            close_intake,
+        }
+    }
+}
+
+fn packer(config: &Config, sandbox: &Arc<Sandbox>, ledger: &Arc<Ledger>) -> Packer {
+    let (sandbox, ledger) = (Arc::clone(sandbox), Arc::clone(ledger));
+    Packer::new(&config.dispatch, &config.kinesis.records, sandbox, ledger)
+}
+
+fn warn_of_risks(config: &Config) {
+    for endpoint in config.kinesis.readable_by_others() {
+        log::warn!(
+            "plain-http",
+            "{endpoint} is called over plain http: others on the network can read telemetry and the session token"
+        );
+    }
+    if !config.lambda.filter.ships_any() {
+        log::warn!("nothing", "no telemetry is sent: {NOTHING_TO_SHIP}");
+    }
+}
+
+fn subscribe(
+    config: &Config,
+    api: &Api,
+    registered: &Registered,
+    uri: &str,
+) -> Result<(), StartError> {
+    let types = subscribed(config.lambda.types);
+    let subscription = api.subscribe(&registered.id, uri, &types, config.lambda.buffering);
+    match subscription.map_err(|error| start_error(error.to_string()))? {
+        Subscription::Active => Ok(()),
+        Subscription::NotHere(status) => {
+            let why =
+                format!("there is no Telemetry API here (HTTP {status}), as in local emulators");
+            Err(StartError { not_here: true, why })
+        }
+    }
+}
+
 /// The wired rooms. See the module's page.
 #[derive(Debug)]
 pub struct Extension {
@@ -98,129 +232,28 @@ impl Extension {
         api: &Api,
         registered: &Registered,
     ) -> Result<Extension, StartError> {
-        for endpoint in config.kinesis.readable_by_others() {
-            log::warn!(
-                "plain-http",
-                "{endpoint} is called over plain http: others on the network can read telemetry and the session token"
-            );
-        }
-        if !config.lambda.filter.ships_any() {
-            log::warn!("nothing", "no telemetry is sent: {NOTHING_TO_SHIP}");
-        }
-        let ledger = Arc::new(Ledger::default());
-        let sandbox = Arc::new(Sandbox::default());
-        sandbox.learn(|facts| {
-            let Function { account_id, function_name, function_version } = &registered.function;
-            let known = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
-            facts.account_id = known(account_id);
-            facts.function_name = known(function_name);
-            facts.function_version = known(function_version);
-            facts.region = Some(config.kinesis.endpoint.region().to_owned());
-            facts.tags.clone_from(&config.tags);
-        });
-        let gauge = Gauge::new(config.dispatch.queue_bytes);
-        let spares = Arc::new(Spares::new(Arc::clone(&gauge)));
-        let printer = Arc::new(Printer::default());
-        let packer = || {
-            Packer::new(
-                &config.dispatch,
-                &config.kinesis.records,
-                Arc::clone(&sandbox),
-                Arc::clone(&ledger),
-            )
-        };
-        let prints_lost = config.dispatch.print_lost.then(|| Arc::clone(&printer));
-        let spool = Spool::new(
-            config.dispatch.spool_folder.clone(),
-            config.dispatch.spool_bytes,
-            config.kinesis.stream.clone(),
-            sandbox.id(),
-            packer().limits(),
-            prints_lost,
-            Arc::clone(&ledger),
-        );
-        let spool = Arc::new(spool);
+        warn_of_risks(config);
         let continuous = !registered.invokes;
+        let shared = Shared::new(config, &registered.function);
         let (messages, inbox) = mpsc::channel();
-        let replies = Arc::new(Mailbox::default());
-        let sending = Arc::new(AtomicBool::new(false));
-        let seen = Arc::new(AtomicU64::new(0));
-        let waking = Arc::clone(&replies);
-        panic::on_panic(move || waking.put(Reply::Panicked));
-        let admission = Admission {
-            sender: messages.clone(),
-            replies: Arc::clone(&replies),
-            gauge: Arc::clone(&gauge),
-            spares: Arc::clone(&spares),
-            spool: Arc::clone(&spool),
-            printer: Arc::clone(&printer),
-            ledger: Arc::clone(&ledger),
-            packer: Mutex::new(packer()),
-            sending: Arc::clone(&sending),
-        };
-        let listener = Listener::new(
+        let replies = Arc::clone(&shared.replies);
+        panic::on_panic(move || replies.put(Reply::Panicked));
+        let listener = Arc::new(Listener::new(
             &config.lambda,
             continuous,
-            admission,
-            Arc::clone(&sandbox),
-            Arc::clone(&ledger),
-        );
-        let listener = Arc::new(listener);
-
-        let socket = Listener::bind(config.lambda.port).map_err(|error| {
-            start_error(format!(
-                "KINESIS_TELEMETRY_PORT={}: cannot listen there: {error}",
-                config.lambda.port
-            ))
+            shared.admission(config, messages.clone()),
+            Arc::clone(&shared.sandbox),
+            Arc::clone(&shared.ledger),
+        ));
+        let port = config.lambda.port;
+        let socket = Listener::bind(port).map_err(|error| {
+            start_error(format!("KINESIS_TELEMETRY_PORT={port}: cannot listen there: {error}"))
         })?;
-        let subscription = api.subscribe(
-            &registered.id,
-            &listener.uri(),
-            &subscribed(config.lambda.types),
-            config.lambda.buffering,
-        );
-        match subscription.map_err(|error| start_error(error.to_string()))? {
-            Subscription::Active => {}
-            Subscription::NotHere(status) => {
-                let why = format!(
-                    "there is no Telemetry API here (HTTP {status}), as in local emulators"
-                );
-                return Err(StartError { not_here: true, why });
-            }
-        }
-        let settings = Settings {
-            mode: config.dispatch.flush,
-            continuous,
-            max_age: config.dispatch.max_age,
-            flush_timeout: config.dispatch.flush_timeout,
-            spool: config.dispatch.spool_bytes > 0,
-            slim: config.kinesis.records.envelope == Envelope::Slim,
-            metrics: config.dispatch.emf,
-            seed: random::bits(),
-        };
-        let core = Core::new(
-            settings,
-            packer(),
-            Arc::clone(&gauge),
-            Arc::clone(&spares),
-            Arc::clone(&ledger),
-        );
-        let client = Client::new(&config.kinesis, Arc::clone(&sandbox));
-        let interrupts = client.interrupt_handle();
+        subscribe(config, api, registered, &listener.uri())?;
         let closing = Arc::clone(&listener);
-        let dispatcher = Dispatcher {
-            core,
-            messages: inbox,
-            replies: Arc::clone(&replies),
-            seen: Arc::clone(&seen),
-            client,
-            spool,
-            printer: Arc::clone(&printer),
-            spares,
-            gauge,
-            sending,
-            close_intake: Box::new(move |until| closing.close(until)),
-        };
+        let close_intake = Box::new(move |until| closing.close(until));
+        let dispatcher = shared.dispatcher(config, continuous, inbox, close_intake);
+        let interrupts = dispatcher.client.interrupt_handle();
         let thread = thread::Builder::new().name(panic::DISPATCHER.to_owned());
         let serving = Arc::clone(&listener);
         let work = move || {
@@ -234,12 +267,17 @@ impl Extension {
         thread
             .spawn(work)
             .map_err(|error| start_error(format!("cannot start the dispatcher: {error}")))?;
+        if log::enabled(log::Level::Info) {
+            log::info!("started", "{}", recognised(config, continuous));
+        }
+        let Shared { replies, seen, printer, sandbox, ledger, .. } = shared;
+        let ticket = Cell::new(0);
         Ok(Extension {
             messages,
             replies,
             seen,
             interrupts,
-            ticket: Cell::new(0),
+            ticket,
             printer,
             listener,
             sandbox,
@@ -346,8 +384,41 @@ impl Extension {
 
 /// `platform` is always asked for: its events say when an invocation begins and ends. What is not to be shipped stays here.
 fn subscribed(types: Types) -> Vec<&'static str> {
-    let mut words = vec!["platform"];
-    words.extend(types.function.then_some("function"));
-    words.extend(types.extension.then_some("extension"));
-    words
+    shipped(Types { platform: true, ..types })
+}
+
+fn shipped(types: Types) -> Vec<&'static str> {
+    let words = [
+        (types.platform, "platform"),
+        (types.function, "function"),
+        (types.extension, "extension"),
+    ];
+    words.into_iter().filter_map(|(is_shipped, word)| is_shipped.then_some(word)).collect()
+}
+
+/// What was recognised of the settings and of the place, for a person.
+fn recognised(config: &Config, continuous: bool) -> String {
+    let place = config.kinesis.place();
+    let credentials = match &config.kinesis.credentials {
+        CredentialsSource::Environment(_) => "the environment",
+        CredentialsSource::Container(_) => "the container endpoint",
+        CredentialsSource::Missing(_) => "nowhere",
+    };
+    let mut text = format!(
+        "version {} sends {} events to {} in {} ({}); flush mode {}; credentials from {credentials}",
+        env!("CARGO_PKG_VERSION"),
+        shipped(config.lambda.types).join(" and "),
+        place.stream,
+        place.region,
+        place.endpoint,
+        if continuous { "continuous (Managed Instances)" } else { config.dispatch.flush.name() },
+    );
+    let proxy = place.proxies.into_iter().flatten().next();
+    for (what, value) in [("; role ", place.role), ("; proxy of ", proxy)] {
+        text.extend(value.map(|value| [what, value]).into_iter().flatten());
+    }
+    if config.kinesis.snap_start {
+        text.push_str("; SnapStart");
+    }
+    text
 }

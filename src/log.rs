@@ -1,7 +1,8 @@
 //! The extension's own lines on stderr: few, and never one per batch or per event.
 //!
 //! Lambda sends them to CloudWatch Logs, and back to us when `extension` telemetry is subscribed to, so a line per batch would feed
-//! itself. Each topic therefore speaks once a minute; what it kept back is counted in its next line. Not the `log` crate: its consumers
+//! itself. Each topic therefore speaks once a minute; what it kept back is counted in its next line. Only `debug`, which is for a person who
+//! looks for something, is not limited. Not the `log` crate: its consumers
 //! (ureq, rustls, tiny_http) would bring their own lines and their format code into the binary.
 
 use std::fmt;
@@ -18,9 +19,9 @@ pub enum Level {
     Error,
     /// Something that a person should know, once.
     Warn,
-    /// What it does, at start and stop.
+    /// What it is about to do, at start; what became of everything, at stop.
     Info,
-    /// For finding out why.
+    /// Each request to Kinesis.
     Debug,
 }
 
@@ -66,7 +67,13 @@ pub fn start(level: Level, format: Format) {
     let _ = LOGGER.set(Logger { level, format, topics: Mutex::default() });
 }
 
-/// Says one line at `level`. `topic` names the call site; it speaks once a minute.
+/// Whether lines of that level are written at all, for who would have to prepare them.
+#[must_use]
+pub fn enabled(level: Level) -> bool {
+    level <= LOGGER.get().map_or(Level::Warn, |logger| logger.level)
+}
+
+/// Says one line at `level`. `topic` names the call site; it speaks once a minute, but for `debug`.
 pub fn say(level: Level, topic: &'static str, message: fmt::Arguments<'_>) {
     let logger = LOGGER.get_or_init(|| Logger {
         level: Level::Warn,
@@ -75,6 +82,10 @@ pub fn say(level: Level, topic: &'static str, message: fmt::Arguments<'_>) {
     });
     if level > logger.level {
         return;
+    }
+    // Whoever asks for those wants all of them.
+    if level == Level::Debug {
+        return write(logger.format, level, &message.to_string());
     }
     let mut topics = logger.topics.lock().unwrap_or_else(PoisonError::into_inner);
     let now = Instant::now();

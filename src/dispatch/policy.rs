@@ -14,6 +14,18 @@ pub enum FlushMode {
     Next,
 }
 
+impl FlushMode {
+    /// As it is set.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            FlushMode::Adaptive => "adaptive",
+            FlushMode::End => "end",
+            FlushMode::Next => "next",
+        }
+    }
+}
+
 /// Below this many invocations, `adaptive` flushes at the end of each: most sandboxes never get further.
 const WARM_UP_INVOCATIONS: u64 = 20;
 

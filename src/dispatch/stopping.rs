@@ -257,6 +257,8 @@ impl Core {
                 "ledger",
                 format!("the ledger could not be sent: {cause}; {}", json()),
             ));
+        } else {
+            self.out.push_back(Step::Log(Level::Info, "ledger", format!("the end: {}", json())));
         }
         self.out.push_back(Step::Reply(stopping.ticket));
         self.enter(Phase::Exit);

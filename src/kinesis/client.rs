@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::Settings;
 use super::clock_skew::ClockSkew;
-use super::error::{Error, ErrorKind, read_error};
+use super::error::{Error, ErrorKind, describe_answer, read_error};
 use super::http::{HttpClient, Response};
 use super::provider::CredentialsProvider;
 use super::request::Request;
@@ -16,6 +16,7 @@ use super::response::{RecordOutcome, read_outcomes};
 use super::sign;
 pub use super::transport::InterruptHandle;
 use crate::deadline::Deadline;
+use crate::log;
 use crate::sandbox::Sandbox;
 
 /// No call is worth beginning with less time left than this.
@@ -142,7 +143,20 @@ impl Client {
     ) -> Result<Vec<RecordOutcome>, Error> {
         let sent = request.len();
         let hash = request.finish(&self.settings.stream);
-        let Response { status, headers, body } = self.post(request.body(), hash, deadline)?;
+        let begun = Instant::now();
+        let response = self.post(request.body(), hash, deadline);
+        if log::enabled(log::Level::Debug) {
+            let came = response.as_ref().map(|r| describe_answer(r.status, &r.headers));
+            log::debug!(
+                "request",
+                "PutRecords of {} events in {sent} records, {} bytes, took {} ms: {}",
+                request.events(),
+                request.body().len(),
+                begun.elapsed().as_millis(),
+                came.unwrap_or_else(ToString::to_string)
+            );
+        }
+        let Response { status, headers, body } = response?;
         if status == 200 {
             return read_outcomes(&body, sent);
         }

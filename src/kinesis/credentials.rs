@@ -36,6 +36,20 @@ impl Credentials {
         Credentials { access_key_id, secret_access_key, session_token }
     }
 
+    /// Out of an answer: `None` if one is missing, or holds what no header can.
+    pub(super) fn answered(
+        access_key_id: String,
+        secret_access_key: String,
+        session_token: Option<String>,
+    ) -> Option<Credentials> {
+        let session_token = session_token.filter(|token| !token.is_empty());
+        let parts = [Some(&access_key_id), Some(&secret_access_key), session_token.as_ref()];
+        let is_legal =
+            |text: &String| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
+        let legal = parts.into_iter().flatten().all(is_legal);
+        legal.then(|| Credentials::new(access_key_id, secret_access_key, session_token))
+    }
+
     /// The access key's id: not a secret, but not logged either.
     #[must_use]
     pub fn access_key_id(&self) -> &str {

@@ -453,7 +453,7 @@ fn classify(code: &str, status: u16) -> ErrorKind {
 pub fn read_error(status: u16, headers: &HeaderMap, body: &[u8]) -> Error {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     // A larger one is nobody's answer, and taken apart it would cost more memory than there is to give.
-    let body = if body.len() > MAX_ERROR_BODY { b"" } else { body };
+    let body = if body.len() as u64 > MAX_ERROR_BODY { b"" } else { body };
     let (code, message) =
         if body.trim_ascii_start().starts_with(b"<") { xml_error(body) } else { json_error(body) };
     // `com.amazon.coral.service#ExpiredTokenException`, `ExpiredTokenException:http://…`
@@ -461,7 +461,9 @@ pub fn read_error(status: u16, headers: &HeaderMap, body: &[u8]) -> Error {
         let code = code.rsplit('#').next().unwrap_or_default();
         clean(code.split(':').next().unwrap_or_default())
     });
-    let code = code.filter(|code| !code.is_empty()).unwrap_or_else(|| format!("Http{status}"));
+    let named = code.filter(|code| !code.is_empty());
+    let is_named = named.is_some();
+    let code = named.unwrap_or_else(|| format!("Http{status}"));
     let mut kind = classify(&code, status);
     let about_time = message.as_deref().is_some_and(|text| {
         text.contains("Signature expired") || text.contains("Signature not yet current")
@@ -470,17 +472,27 @@ pub fn read_error(status: u16, headers: &HeaderMap, body: &[u8]) -> Error {
     {
         kind = ErrorKind::ClockSkew;
     }
-    // No body is quoted: neither AWS's nor a proxy's. The request id is what AWS's support asks for.
-    let request_id = text("x-amzn-requestid").map(clean).filter(|id| !id.is_empty());
-    let shown = request_id
-        .map_or_else(|| format!("HTTP {status}"), |id| format!("HTTP {status}, request id {id}"));
-    // A gateway's answer may hide a request that was stored; Kinesis's own 500 says that it was not.
-    let ambiguous = matches!(status, 408 | 502 | 504)
+    let shown = describe_answer(status, headers);
+    // A gateway's answer may hide a request that was stored; Kinesis's own 500 says that it was not, and a 503 that nobody has taken it.
+    let passed_on = matches!(status, 200..=299 | 500..) && status != 503;
+    let ambiguous = (passed_on && !is_named)
+        || matches!(status, 408 | 502 | 504)
         || matches!(code.as_str(), "RequestTimeout" | "RequestTimeoutException");
     Error { kind, ambiguous, detail: message, ..Error::new(&code, shown) }
 }
 
-const MAX_ERROR_BODY: usize = 64 * 1024;
+/// What of an answer is shown: no body, neither AWS's nor a proxy's. The request id is what AWS's support asks for.
+#[must_use]
+pub fn describe_answer(status: u16, headers: &HeaderMap) -> String {
+    let id = headers.get("x-amzn-requestid").and_then(|value| value.to_str().ok()).map(clean);
+    match id.filter(|id| !id.is_empty()) {
+        Some(id) => format!("HTTP {status}, request id {id}"),
+        None => format!("HTTP {status}"),
+    }
+}
+
+/// A longer one is nobody's answer, in bytes.
+pub const MAX_ERROR_BODY: u64 = 64 * 1024;
 
 /// Code and message of `{"__type": …, "message": …}`. Each key is read for itself, so that an odd one takes no other with it.
 fn json_error(body: &[u8]) -> (Option<String>, Option<String>) {

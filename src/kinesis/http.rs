@@ -13,7 +13,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use ureq::SendBody;
 
-use super::error::{Error, ErrorKind};
+use super::error::{Error, ErrorKind, MAX_ERROR_BODY};
 use super::proxy::Proxies;
 use super::tls::Tls;
 use super::transport::{Connections, Cut, InterruptHandle, NoLookup};
@@ -161,7 +161,15 @@ impl HttpClient {
             parts.headers.insert(http::header::CONTENT_LENGTH, upload.left.len().into());
             self.agent.run(Request::from_parts(parts, SendBody::from_reader(upload)))?
         };
-        let body = response.body_mut().with_config().limit(MAX_RESPONSE).read_to_vec()?;
+        let body = match response.status().as_u16() {
+            200 => response.body_mut().with_config().limit(MAX_RESPONSE).read_to_vec()?,
+            // The status says enough, however long the page that comes with it.
+            _ => {
+                let mut page = Vec::new();
+                response.body_mut().as_reader().take(MAX_ERROR_BODY + 1).read_to_end(&mut page)?;
+                page
+            }
+        };
         let (parts, _) = response.into_parts();
         Ok(Response { status: parts.status.as_u16(), headers: parts.headers, body })
     }

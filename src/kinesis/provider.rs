@@ -143,12 +143,19 @@ fn is_trusted(uri: &str, lambda_host: &str) -> bool {
 fn current(
     cache: &mut Option<ExpiringCredentials>,
     now: SystemTime,
-    fetch: impl FnOnce() -> Result<ExpiringCredentials, Error>,
+    deadline: &Deadline,
+    fetch: impl FnOnce(&Deadline) -> Result<ExpiringCredentials, Error>,
 ) -> Result<Credentials, Error> {
     if let Some(held) = cache.as_ref().filter(|held| held.is_good(now) && now < held.refresh_at) {
         return Ok(held.credentials.clone());
     }
-    match (fetch(), cache.as_mut().filter(|held| held.is_good(now))) {
+    let mut held = cache.as_mut().filter(|held| held.is_good(now));
+    // Those that are good are not given up for new ones: most of the time is for sending with them.
+    let fetched = match held {
+        Some(_) => fetch(&deadline.sooner(deadline.left(Instant::now()) / 3 * 2)),
+        None => fetch(deadline),
+    };
+    match (fetched, held.take()) {
         (Ok(fresh), _) => Ok(cache.insert(fresh).credentials.clone()),
         (Err(error), Some(held)) => {
             let soon = held.expires_soon(now);
@@ -198,22 +205,19 @@ impl CredentialsProvider {
     ) -> Result<Credentials, Error> {
         let CredentialsProvider { source, role, http, interrupts, own, assumed } = self;
         let now = skew.now();
-        let mut own = || match source {
+        let mut own = |deadline: &Deadline| match source {
             CredentialsSource::Environment(credentials) => Ok(credentials.clone()),
-            CredentialsSource::Container(endpoint) => {
-                let fetched = || {
-                    endpoint
-                        .fetch(http, interrupts, now, deadline)
-                        .map_err(|error| error.while_fetching(CONTAINER_CREDENTIALS))
-                };
-                current(own, now, fetched)
-            }
+            CredentialsSource::Container(endpoint) => current(own, now, deadline, |deadline| {
+                endpoint
+                    .fetch(http, interrupts, now, deadline)
+                    .map_err(|error| error.while_fetching(CONTAINER_CREDENTIALS))
+            }),
             CredentialsSource::Missing(unset) => Err(missing(*unset)),
         };
         match role {
-            None => own(),
-            Some(role) => current(assumed, now, || {
-                sts::assume(role, &own()?, http, interrupts, skew, deadline)
+            None => own(deadline),
+            Some(role) => current(assumed, now, deadline, |deadline| {
+                sts::assume(role, &own(deadline)?, http, interrupts, skew, deadline)
             }),
         }
     }
@@ -300,10 +304,9 @@ fn read_credentials(body: &[u8], now: SystemTime) -> Option<ExpiringCredentials>
         expiration: Option<String>,
     }
     let answer: Response = crate::json::read(body).ok()?;
-    let whole = !answer.access_key_id.is_empty() && !answer.secret_access_key.is_empty();
     let credentials =
-        Credentials::new(answer.access_key_id, answer.secret_access_key, answer.token);
-    whole.then(|| ExpiringCredentials::new(credentials, answer.expiration.as_deref(), now))
+        Credentials::answered(answer.access_key_id, answer.secret_access_key, answer.token)?;
+    Some(ExpiringCredentials::new(credentials, answer.expiration.as_deref(), now))
 }
 
 #[cfg(test)]
@@ -405,34 +408,53 @@ mod tests {
             expires: at + Duration::from_secs(minutes * 60),
             refresh_at: at + Duration::from_secs(minutes.saturating_sub(15) * 60),
         };
-        let failure = || Err(Error::new("Timeout", "down"));
+        let failure = |_: &Deadline| Err(Error::new("Timeout", "down"));
         let after = |minutes: u64| start + Duration::from_secs(minutes * 60);
+        let within = Deadline::after(Instant::now(), Duration::from_secs(900), Limit::Credentials);
         let mut held = None;
         assert_eq!(
-            current(&mut held, start, || Ok(made("first", start, 60))).unwrap().access_key_id(),
+            current(&mut held, start, &within, |_| Ok(made("first", start, 60)))
+                .unwrap()
+                .access_key_id(),
             "first"
         );
         // Not asked before it is time; then asked, kept on a failure, and not asked with every send.
         assert_eq!(
-            current(&mut held, after(44), || panic!("too early")).unwrap().access_key_id(),
+            current(&mut held, after(44), &within, |_| panic!("too early"))
+                .unwrap()
+                .access_key_id(),
             "first"
         );
-        assert_eq!(current(&mut held, after(46), failure).unwrap().access_key_id(), "first");
         assert_eq!(
-            current(&mut held, after(46), || panic!("too often")).unwrap().access_key_id(),
+            current(&mut held, after(46), &within, failure).unwrap().access_key_id(),
             "first"
         );
-        assert_eq!(current(&mut held, after(59), failure).unwrap().access_key_id(), "first");
+        assert_eq!(
+            current(&mut held, after(46), &within, |_| panic!("too often"))
+                .unwrap()
+                .access_key_id(),
+            "first"
+        );
+        assert_eq!(
+            current(&mut held, after(59), &within, failure).unwrap().access_key_id(),
+            "first"
+        );
+        // While they are good, most of the time is left for sending with them.
+        let third = |deadline: &Deadline| {
+            assert!(deadline.left(Instant::now()) <= Duration::from_secs(300));
+            Err(Error::new("Timeout", "down"))
+        };
+        assert!(current(&mut held, after(59) + REFRESH_RETRY.1, &within, third).is_ok());
         // Over is over.
-        assert!(current(&mut held, after(60), failure).is_err());
+        assert!(current(&mut held, after(60), &within, failure).is_err());
         assert_eq!(
-            current(&mut held, after(60), || Ok(made("second", after(60), 60)))
+            current(&mut held, after(60), &within, |_| Ok(made("second", after(60), 60)))
                 .unwrap()
                 .access_key_id(),
             "second"
         );
         assert_eq!(
-            current(&mut held, after(106), || Ok(made("third", after(106), 60)))
+            current(&mut held, after(106), &within, |_| Ok(made("third", after(106), 60)))
                 .unwrap()
                 .access_key_id(),
             "third"

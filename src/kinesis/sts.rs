@@ -153,11 +153,11 @@ fn form(role: &Role) -> Vec<u8> {
 
 /// Emulators answer XML whatever they are asked for, and so does STS unless told otherwise: four elements are cut out of it.
 fn read_answer(xml: &str, skew: &ClockSkew) -> Option<ExpiringCredentials> {
-    let credentials = Credentials::new(
+    let credentials = Credentials::answered(
         tag(xml, "AccessKeyId")?,
         tag(xml, "SecretAccessKey")?,
         Some(tag(xml, "SessionToken")?),
-    );
+    )?;
     Some(ExpiringCredentials::new(credentials, tag(xml, "Expiration").as_deref(), skew.now()))
 }
 

@@ -210,11 +210,33 @@ impl Transport for TlsTransport {
     }
 
     fn is_open(&mut self) -> bool {
-        self.stream.sock.get_mut().is_open()
+        self.stream.sock.get_mut().is_open() && self.is_read_to_the_end()
     }
 
     fn is_tls(&self) -> bool {
         true
+    }
+}
+
+impl TlsTransport {
+    /// Whether nothing of an answer is left in any buffer on its way: what came twice would be taken for the answer to the next request.
+    /// A server's session tickets are read here, and are no answer.
+    fn is_read_to_the_end(&mut self) -> bool {
+        loop {
+            match self.stream.conn.process_new_packets() {
+                Ok(state) if state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed() => {}
+                _ => return false,
+            }
+            let below = self.stream.sock.get_mut().buffers();
+            let mut encrypted = below.input();
+            if encrypted.is_empty() {
+                return true;
+            }
+            match self.stream.conn.read_tls(&mut encrypted) {
+                Ok(amount @ 1..) => below.input_consume(amount),
+                _ => return false,
+            }
+        }
     }
 }
 

@@ -152,3 +152,46 @@ fn the_last_report_of_the_last_invocation_is_on_the_stream() {
         .collect();
     assert_eq!(reports, [serde_json::json!(report.request_id)]);
 }
+
+/// `LOG_LEVEL`: nothing by default; `info` says how it starts and how it ends; `debug` says each request as well.
+#[test]
+fn each_log_level_says_what_it_is_for() {
+    for (level, start_and_end, requests) in
+        [("error", 0, 0), ("warn", 0, 0), ("info", 2, 0), ("debug", 2, 4)]
+    {
+        let kinesis = Kinesis::start();
+        let lambda = extension(&kinesis).setting("LOG_LEVEL", level).start();
+        lambda.init().unwrap();
+        for _ in 0..3 {
+            lambda.invoke(Invocation::new().text("hello")).unwrap();
+        }
+        assert!(lambda.shutdown("spindown").is_clean());
+        let lines = lambda.stderr();
+        let (sent, others): (Vec<_>, Vec<_>) =
+            lines.iter().partition(|line| line.contains(" DEBUG PutRecords of "));
+        assert_eq!(others.len(), start_and_end, "{level}: {lines:?}");
+        assert_eq!(sent.len(), if requests == 0 { 0 } else { kinesis.puts().len() }, "{lines:?}");
+        assert!(sent.len() >= requests, "{lines:?}");
+        for line in sent {
+            assert!(
+                line.contains(" bytes, took ") && line.contains("HTTP 200, request id "),
+                "{line}"
+            );
+        }
+        if let [first, last] = others.as_slice() {
+            for part in [
+                &format!("version {}", env!("CARGO_PKG_VERSION")),
+                "platform and function events to telemetry in us-east-1",
+                "flush mode end",
+                "credentials from the environment",
+            ] {
+                assert!(first.contains(part), "{part} missing in {first}");
+            }
+            let ledger = last.split_once("the end: ").unwrap().1;
+            let ledger: serde_json::Value = serde_json::from_str(ledger).unwrap();
+            assert_eq!(ledger["received"], ledger["delivered"], "{ledger}");
+            assert_eq!(ledger["shutdownReason"], "spindown");
+        }
+        kinesis.account().compare(&lambda.sent()).assert_clean();
+    }
+}

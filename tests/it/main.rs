@@ -6,6 +6,7 @@
     reason = "test code: a broken assumption should stop the test where it happens"
 )]
 
+mod answers;
 mod architecture;
 mod check;
 mod circumstances;

@@ -26,13 +26,13 @@ use crate::{extension, ledger};
 const LONG: Duration = Duration::from_secs(60);
 
 /// A client without the rest of the extension, and requests for it.
-struct Bare {
+pub(crate) struct Bare {
     client: Client,
     packer: Packer,
 }
 
 impl Bare {
-    fn of(url: &str, variables: &[(&str, &str)]) -> Bare {
+    pub(crate) fn of(url: &str, variables: &[(&str, &str)]) -> Bare {
         let keys = Credentials::default();
         let base = [
             ("KINESIS_TELEMETRY_STREAM", "telemetry"),
@@ -69,13 +69,33 @@ impl Bare {
         }
     }
 
+    pub(crate) fn with(kinesis: &Kinesis, variables: &[(&str, &str)]) -> Bare {
+        let bundle = kinesis.ca_bundle();
+        let bundle = bundle.as_ref().map(|bundle| ("AWS_CA_BUNDLE", bundle.to_str().unwrap()));
+        let variables: Vec<_> = variables.iter().copied().chain(bundle).collect();
+        Bare::of(&kinesis.url(), &variables)
+    }
+
+    /// So many records in one request.
+    pub(crate) fn put_records(
+        &mut self,
+        count: usize,
+        within: Duration,
+    ) -> Result<Vec<RecordOutcome>, Error> {
+        let mut request = Request::new(self.packer.limits());
+        for _ in 0..count {
+            self.packer.internal_event(&mut request, "test", "{}", "key", 1_795_425_345_000);
+        }
+        self.client.put(&mut request, &deadline(within))
+    }
+
     fn request(&mut self) -> Request {
         let mut request = Request::new(self.packer.limits());
         self.packer.internal_event(&mut request, "test", "{}", "key", 1_795_425_345_000);
         request
     }
 
-    fn put(&mut self, within: Duration) -> Result<Vec<RecordOutcome>, Error> {
+    pub(crate) fn put(&mut self, within: Duration) -> Result<Vec<RecordOutcome>, Error> {
         let mut request = self.request();
         self.client.put(&mut request, &deadline(within))
     }
@@ -106,7 +126,7 @@ fn server(
 }
 
 /// Reads a whole request, whose body has no other end than its `Content-Length`.
-fn read_request(stream: &mut TcpStream) {
+pub(crate) fn read_request(stream: &mut TcpStream) {
     let (mut seen, mut buffer) = (Vec::new(), [0; 65536]);
     loop {
         let count = stream.read(&mut buffer).unwrap();

@@ -43,6 +43,7 @@ enum Kind {
     Replace(Vec<u8>),
     Poison(Vec<u8>),
     Dribble(usize, Duration),
+    Twice,
     Close,
 }
 
@@ -194,6 +195,12 @@ impl Fault {
         Self::new(Kind::Close)
     }
 
+    /// The answer comes twice, the second time right behind the first.
+    #[must_use]
+    pub fn answer_twice() -> Self {
+        Self::new(Kind::Twice)
+    }
+
     /// Happens this often.
     #[must_use]
     pub fn times(mut self, count: u32) -> Self {
@@ -249,6 +256,7 @@ pub(crate) struct Plan {
     pub(crate) replace: Option<Vec<u8>>,
     pub(crate) dribble: Option<(usize, Duration)>,
     pub(crate) close: bool,
+    pub(crate) twice: bool,
 }
 
 impl Plan {
@@ -320,6 +328,7 @@ fn apply(kind: &Kind, plan: &mut Plan) {
         Kind::Replace(body) => plan.replace = Some(body.clone()),
         Kind::Dribble(bytes, pause) => plan.dribble = Some((*bytes, *pause)),
         Kind::Close => plan.close = true,
+        Kind::Twice => plan.twice = true,
         Kind::Poison(_) => {
             let text = "1 validation error detected: a record was refused.";
             let body = serde_json::json!({ "__type": "InvalidArgumentException", "message": text })

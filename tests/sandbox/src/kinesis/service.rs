@@ -198,7 +198,8 @@ impl Connection<'_> {
             let _ = self.send(wire, &bytes[..few.min(bytes.len())], plan);
             return self.close();
         }
-        self.send(wire, &bytes, plan) && !plan.close
+        let whole = self.send(wire, &bytes, plan) && !plan.close;
+        whole && (!plan.twice || wire.stream.write_all(&bytes).is_ok())
     }
 
     fn close(&self) -> bool {
