@@ -1,5 +1,6 @@
 /** Reads the context (`-c key=value`, see `scripts/deploy --help`) and makes the stack. */
-import { App, CfnWaitConditionHandle, Stack, Tags } from 'aws-cdk-lib';
+import { App, CfnWaitConditionHandle, DefaultStackSynthesizer, PermissionsBoundary, Stack, Tags } from 'aws-cdk-lib';
+import * as fs from 'node:fs';
 import * as path from 'node:path';
 
 import { TelemetryStack } from './stack';
@@ -15,14 +16,16 @@ export function fill(app: App): App {
   };
   const yes = (key: string): boolean => boolean(key, context(key) ?? 'false');
   const name = context('stackName') ?? 'kinesis-telemetry';
+  const qualifier = context('qualifier');
+  const synthesizer = (): object => (qualifier ? { synthesizer: new DefaultStackSynthesizer({ qualifier }) } : {});
   if (yes('destroy')) {
     // To delete a stack its name is enough: no layers, no tags. A template may not be empty, so there is this.
-    new CfnWaitConditionHandle(new Stack(app, name), 'Nothing');
+    new CfnWaitConditionHandle(new Stack(app, name, synthesizer()), 'Nothing');
     return app;
   }
   const missing = REQUIRED_TAGS.filter((tag) => !context(tag));
   if (missing.length > 0) throw new Error(`these tags are required: ${missing.map((tag) => `-c ${tag}=...`).join(' ')}`);
-  const [streamArn, encryption, alarmTopic] = ['streamArn', 'encryption', 'alarmTopic'].map(context);
+  const [streamArn, encryption, alarmTopic, boundary] = ['streamArn', 'encryption', 'alarmTopic', 'permissionsBoundary'].map(context);
   const [shards, retentionHours, maxGigabytesPerDay] = ['shards', 'retentionHours', 'maxGigabytesPerDay'].map((key) => number(key, context(key)));
   const stack = new TelemetryStack(app, name, {
     // Seen from dist/, both here and in the copy under target/cdk.
@@ -34,6 +37,10 @@ export function fill(app: App): App {
     ...(maxGigabytesPerDay && { maxGigabytesPerDay }),
     ...(alarmTopic && { alarmTopic }),
     settings: json('settings', context('settings') ?? '{}'),
+    version: JSON.parse(fs.readFileSync(path.join(__dirname, '../package.json'), 'utf8')).version,
+    retain: yes('retain'),
+    ...synthesizer(),
+    ...(boundary && { permissionsBoundary: PermissionsBoundary.fromName(boundary) }),
     denyCloudWatchLogs: yes('denyLogs'),
     archive: yes('archive'),
     consumed: yes('consumed'),

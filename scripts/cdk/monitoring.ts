@@ -3,7 +3,7 @@ import { Duration, aws_cloudwatch as cloudwatch, aws_cloudwatch_actions as actio
 import { Construct } from 'constructs';
 
 /** What `METRICS=emf` makes of the ledger, as far as it is shown here. Each has the dimension `FunctionName`. */
-export const EMF = { namespace: 'KinesisTelemetryExtension', received: 'Received', lost: ['Dropped', 'PlatformDropped'], held: 'HoldMs' };
+export const EMF = { namespace: 'KinesisTelemetryExtension', received: 'Received', lost: ['Dropped', 'PlatformDropped'], held: 'HoldMs' } as const;
 
 /** Over which the metrics are summed up. */
 const PERIOD = Duration.minutes(5);
@@ -24,7 +24,7 @@ export interface MonitoringProps {
   readonly topic?: sns.ITopic;
 }
 
-/** One dashboard, alarms on throttled writes and on the amount of data, and one on the consumers' lag if there are any. */
+/** One dashboard; alarms on throttled writes, the amount of data, the consumers' lag and lost events, as far as there are such metrics. */
 export class Monitoring extends Construct {
   readonly dashboard: cloudwatch.Dashboard;
   readonly alarms: readonly cloudwatch.Alarm[];
@@ -52,12 +52,11 @@ export class Monitoring extends Construct {
     );
 
     if (props.embeddedMetrics) {
-      const own = (metricName: string) =>
-        functions.map((fn) => new cloudwatch.Metric({ ...sum, namespace: EMF.namespace, metricName, dimensionsMap: { FunctionName: fn.functionName } }));
+      const all = (name: string) => functions.map((fn) => own(fn, name));
       this.dashboard.addWidgets(
-        graph('Events received', ...own(EMF.received)),
-        graph('Events lost', ...EMF.lost.flatMap(own)),
-        graph('Time that invocations were held, ms', ...own(EMF.held)),
+        graph('Events received', ...all(EMF.received)),
+        graph('Events lost', ...EMF.lost.flatMap(all)),
+        graph('Time that invocations were held, ms', ...all(EMF.held)),
       );
     }
 
@@ -89,7 +88,7 @@ export class Monitoring extends Construct {
         evaluationPeriods: 3,
         treatMissingData: cloudwatch.TreatMissingData.NOT_BREACHING,
       });
-    this.alarms = props.consumed ? [write, volume, read()] : [write, volume];
+    this.alarms = [write, volume, ...(props.consumed ? [read()] : []), ...(props.embeddedMetrics ? [this.lost(functions)] : [])];
     if (props.topic) {
       const action = new actions.SnsAction(props.topic);
       this.alarms.forEach((alarm) => {
@@ -98,6 +97,31 @@ export class Monitoring extends Construct {
       });
     }
   }
+
+  /** Events that never reach the stream: the extension counts them in its ledger, and with `METRICS=emf` as a metric. */
+  private lost(functions: readonly lambda.Function[]): cloudwatch.Alarm {
+    const dropped = functions.map((fn) => own(fn, EMF.lost[0]));
+    const names = dropped.map((_, at) => `m${at}`);
+    const metric = new cloudwatch.MathExpression({
+      label: 'Events dropped',
+      expression: `SUM([${names.join(', ')}])`,
+      usingMetrics: Object.fromEntries(dropped.map((each, at) => [`m${at}`, each])),
+      period: PERIOD,
+    });
+    return new cloudwatch.Alarm(this, 'Dropped', {
+      alarmDescription: 'The extension had to drop events: its ledger on the stream says how many, and why',
+      metric,
+      threshold: 1,
+      comparisonOperator: cloudwatch.ComparisonOperator.GREATER_THAN_OR_EQUAL_TO_THRESHOLD,
+      evaluationPeriods: 1,
+      treatMissingData: cloudwatch.TreatMissingData.NOT_BREACHING,
+    });
+  }
+}
+
+/** A metric of the extension's own, of one function. */
+function own(fn: lambda.Function, metricName: string): cloudwatch.Metric {
+  return new cloudwatch.Metric({ namespace: EMF.namespace, metricName, dimensionsMap: { FunctionName: fn.functionName }, period: PERIOD, statistic: 'Sum' });
 }
 
 function graph(title: string, ...left: cloudwatch.IMetric[]): cloudwatch.GraphWidget {

@@ -7,6 +7,8 @@
  * are checked at synth, so that a bad one is no surprise in production.
  */
 
+import { Token } from 'aws-cdk-lib';
+
 /** What every variable's name begins with. */
 export const PREFIX = 'KINESIS_TELEMETRY_';
 
@@ -14,7 +16,7 @@ export const PREFIX = 'KINESIS_TELEMETRY_';
 export interface ExtensionSettings {
   // <fields>
   /** types of telemetry to send; default: platform,function; allowed: any of platform, function, extension */
-  readonly types?: readonly ('platform' | 'function' | 'extension')[];
+  readonly types?: ('platform' | 'function' | 'extension')[];
   /** when to send: at an invocation's end, during the next one, or adaptive: end while invocations are rare; default: adaptive; allowed: adaptive, end, next */
   readonly flush?: 'adaptive' | 'end' | 'next';
   /** how old an event may get before it is sent, while invocations keep coming (Managed Instances: 1000); default: 10000; allowed: 100 to 900000 */
@@ -86,7 +88,18 @@ export const pairs: Rule = {
   allowed: 'key=value,key=value',
   fits: (value) => Object.entries(Object(value)).every(([key, tag]) => /^[^=,]+$/.test(key) && /^[^,]*$/.test(String(tag))),
 };
-export const text = (allowed: string): Rule => ({ allowed, fits: (value) => typeof value === 'string' });
+/** What the binary checks in texts, by the words in which it says what is allowed. */
+const PATTERNS: Readonly<Record<string, RegExp>> = {
+  'the ARN of an IAM role': /^arn:[a-z-]+:iam::[0-9]{12}:role\/[\w+=,.@/-]+$/,
+  '2 to 1224 letters, digits and _+=,.@:/-': /^[\w+=,.@:/-]{2,1224}$/,
+  'event types, comma-separated, `*` at the end of one': /^ *([\w.-]*\*?)? *(, *([\w.-]*\*?)? *)*$/,
+};
+export const text = (allowed: string): Rule => {
+  const pattern = PATTERNS[allowed];
+  if (!pattern) throw new Error(`no pattern for ${allowed}`);
+  // What is known only at deployment, such as the ARN of a role in the same stack, is checked by the binary alone.
+  return { allowed, fits: (value) => typeof value === 'string' && (Token.isUnresolved(value) || pattern.test(value)) };
+};
 
 /** A rule for each field of the type: the compiler sees to it that none is missing. */
 export const RULES: Readonly<Record<keyof ExtensionSettings, Rule>> = {
@@ -131,6 +144,7 @@ export function environment(settings: ExtensionSettings): Record<string, string>
     if (!rule) return [`${field}: no such setting`];
     return rule.fits(value) ? [] : [`${field}=${JSON.stringify(value)}: allowed is ${rule.allowed}`];
   });
+  if (settings.externalId !== undefined && settings.roleArn === undefined) problems.push('externalId: allowed is with roleArn only');
   if (problems.length > 0) throw new Error(`settings of the telemetry extension: ${problems.join('; ')}`);
   return Object.fromEntries(given.map(([field, value]) => [variable(field), written(value)]));
 }

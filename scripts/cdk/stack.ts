@@ -1,13 +1,13 @@
 /** The stack that `scripts/deploy` deploys: the extension, how others find it, and functions to try it with. */
 import {
-  CfnOutput, Duration, RemovalPolicy, Stack, StackProps, aws_iam as iam, aws_kinesis as kinesis, aws_kms as kms, aws_lambda as lambda,
+  CfnDeletionPolicy, CfnOutput, CfnResource, Duration, RemovalPolicy, Stack, StackProps, aws_iam as iam, aws_kinesis as kinesis, aws_kms as kms, aws_lambda as lambda,
   aws_logs as logs, aws_sns as sns, aws_ssm as ssm,
 } from 'aws-cdk-lib';
 import { Construct } from 'constructs';
 import * as path from 'node:path';
 
 import { Archive } from './archive';
-import { ARCHITECTURES, ExistingStream, KinesisTelemetryExtension, StreamOptions } from './extension';
+import { ARCHITECTURES, ExistingStream, KinesisTelemetryExtension, PARAMETERS, StreamOptions } from './extension';
 import { Monitoring } from './monitoring';
 import { ExtensionSettings } from './settings';
 
@@ -15,6 +15,10 @@ import { ExtensionSettings } from './settings';
 export interface TelemetryStackProps extends StackProps {
   /** The folder that `scripts/build-layer` writes. */
   readonly layers: string;
+  /** Of the extension: part of a parameter's name. */
+  readonly version: string;
+  /** Whether stream and layers outlive the stack. Default: false, which suits a stack to try things with. */
+  readonly retain?: boolean;
   /** ARN of a stream that is there already. Default: one is made, as the next three say. */
   readonly streamArn?: string;
   /** A provisioned stream of so many shards. Default: on demand. */
@@ -37,21 +41,21 @@ export interface TelemetryStackProps extends StackProps {
   readonly alarmTopic?: string;
 }
 
-/** Where SAM, Terraform and others find what they need to attach the extension. */
-export const PARAMETERS = '/telemetry/kinesis';
-
 /** One stream, a layer and a demo function for each architecture, a policy, parameters, a dashboard and alarms. */
 export class TelemetryStack extends Stack {
   constructor(scope: Construct, id: string, props: TelemetryStackProps) {
     super(scope, id, { description: 'Telemetry of Lambda functions on a Kinesis data stream', ...props });
-    // A stack to try things with, so nothing of it stays behind. In a stack of your own, leave `removalPolicy` out.
-    const removalPolicy = RemovalPolicy.DESTROY;
+    const removalPolicy = props.retain ? RemovalPolicy.RETAIN : RemovalPolicy.DESTROY;
     const telemetry = new KinesisTelemetryExtension(this, 'Telemetry', { layers: props.layers, stream: this.stream(props), removalPolicy });
     this.output('StreamName', telemetry.stream.streamName);
     this.publish('StreamArn', 'stream/arn', telemetry.stream.streamArn, 'The stream to write to');
     this.publish('PolicyArn', 'runtime/policy/arn', telemetry.policy.managedPolicyArn, 'Managed policy for the roles of functions with the extension');
 
-    telemetry.layers.forEach((layer, name) => {
+    Object.entries(telemetry.layers).forEach(([name, layer]) => {
+      // Other stacks may be pinned to a version: a new one does not take the old one away, nor its parameter.
+      keepReplaced(layer);
+      keepReplaced(this.parameter(`Version-${name}`, `extension/${name}/${props.version}`, layer.layerVersionArn, `Layer version for ${name}`));
+      this.parameter(`Latest-${name}`, `extension/${name}/latest`, layer.layerVersionArn, `Newest layer version for ${name}`);
       this.publish(`LayerArn-${name}`, `extension/${name}/arn`, layer.layerVersionArn, `Layer version for ${name}`);
       // The architecture that a function has when it names none has the short name.
       if (name === 'x86_64') this.publish('LayerArn', 'extension/arn', layer.layerVersionArn, `Layer version for ${name}`);
@@ -121,12 +125,23 @@ export class TelemetryStack extends Stack {
 
   /** A value as an SSM parameter and as an output. */
   private publish(id: string, name: string, stringValue: string, description: string): void {
-    new ssm.StringParameter(this, `Parameter-${id}`, { parameterName: `${PARAMETERS}/${name}`, stringValue, description });
+    this.parameter(id, name, stringValue, description);
     this.output(id, stringValue, description);
+  }
+
+  private parameter(id: string, name: string, stringValue: string, description: string): ssm.StringParameter {
+    return new ssm.StringParameter(this, `Parameter-${id}`, { parameterName: `${PARAMETERS}/${name}`, stringValue, description });
   }
 
   /** Outputs take letters and digits only. */
   private output(id: string, value: string, description?: string): void {
     new CfnOutput(this, `Output-${id}`, { value, ...(description && { description }) }).overrideLogicalId(id.replace(/[^A-Za-z0-9]/g, ''));
   }
+}
+
+/** What an update puts something else in place of stays. */
+function keepReplaced(construct: Construct | lambda.ILayerVersion): void {
+  const options = (construct.node.defaultChild as CfnResource).cfnOptions;
+  options.updateReplacePolicy = CfnDeletionPolicy.RETAIN;
+  options.deletionPolicy ??= CfnDeletionPolicy.DELETE;
 }

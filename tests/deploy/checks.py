@@ -12,6 +12,7 @@ import zipfile
 
 import attached
 import imaged
+import packed
 import published
 import readback
 import tools
@@ -316,6 +317,7 @@ CHECKS = [
     Check("types", "strict TypeScript", types),
     Check("settings", "the settings' type is the binary's table", settings, "types"),
     Check("template", "what the template must say", template, "types"),
+    Check("package", "the construct can be published, and jsii compiles it", packed.check, "types"),
     Check("offline", "synthesis without a network", offline),
     Check("lint", "cfn-lint has nothing to say", lint, "template"),
     Check("security", "checkov finds nothing but what is accepted", security, "template"),

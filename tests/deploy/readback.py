@@ -9,11 +9,13 @@ import hashlib
 import io
 import json
 import re
+import tomllib
 import zipfile
 
 import botocore.exceptions
 
 from emulation import ACCOUNT, REGION
+from tools import REPOSITORY
 
 STACK = "kinesis-telemetry"
 ARCHITECTURES = {"x86_64": "x8664", "arm64": "arm64"}
@@ -70,11 +72,15 @@ class Readback:
         self.expect("statements", document["Statement"], [statement])
 
     def read_parameters(self):
-        ssm = self.client("ssm")
+        ssm, version = self.client("ssm"), tomllib.loads((REPOSITORY / "Cargo.toml").read_text())["package"]["version"]
         wanted = {
             "extension/arn": "LayerArnx8664",
             "extension/x86_64/arn": "LayerArnx8664",
             "extension/arm64/arn": "LayerArnarm64",
+            "extension/x86_64/latest": "LayerArnx8664",
+            "extension/arm64/latest": "LayerArnarm64",
+            f"extension/x86_64/{version}": "LayerArnx8664",
+            f"extension/arm64/{version}": "LayerArnarm64",
             "runtime/policy/arn": "PolicyArn",
             "stream/arn": "StreamArn",
         }

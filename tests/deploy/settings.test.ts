@@ -1,6 +1,7 @@
 /** Holds the type of the settings, its comments and its checks to what the binary itself says with `--help`. */
+import { Token } from 'aws-cdk-lib';
 import * as assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import * as fs from 'node:fs';
 import * as path from 'node:path';
 import { test } from 'node:test';
@@ -40,7 +41,7 @@ function kind(allowed: string): { type: string; rule: string } {
   const [, min, max, except] = /^(\d+) to (\d+)(?:, not (\d+))?$/.exec(allowed) ?? [];
   if (min && max) return { type: 'number', rule: `number(${[min, max, ...(except ? [except] : [])].map(digits).join(', ')})` };
   const [, some] = /^any of (.+)$/.exec(allowed) ?? [];
-  if (some) return { type: `readonly (${quoted(some).join(' | ')})[]`, rule: `someOf(${quoted(some).join(', ')})` };
+  if (some) return { type: `(${quoted(some).join(' | ')})[]`, rule: `someOf(${quoted(some).join(', ')})` };
   if (/^\w+(, \w+)+$/.test(allowed)) return { type: quoted(allowed).join(' | '), rule: `oneOf(${quoted(allowed).join(', ')})` };
   if (allowed === 'key=value,key=value') return { type: 'Readonly<Record<string, string>>', rule: 'pairs' };
   return { type: 'string', rule: `text('${allowed.replaceAll("'", "\\'")}')` };
@@ -84,6 +85,27 @@ test('bad values are named, all at once', () => {
     () => environment(bad as unknown as ExtensionSettings),
     (error: Error) => Object.keys(bad).every((field) => error.message.includes(`${field}=`) || error.message.includes(`${field}: no such`)),
   );
+});
+
+test('texts are allowed that the binary allows, and no others', () => {
+  const roleArn = 'arn:aws:iam::123456789012:role/a/writer';
+  const values: [keyof ExtensionSettings, string][] = [
+    ...[roleArn, 'writer', 'arn:aws:iam::123:role/writer', 'arn:aws:iam::123456789012:role/', 'arn:aws:iam::123456789012:role/a b', 'arn:aws:iam::123456789012:user/x']
+      .map((value): [keyof ExtensionSettings, string] => ['roleArn', value]),
+    ...['ab', 'a', 'x'.repeat(1224), 'x'.repeat(1225), 'a b', '_+=,.@:/-', 'a*'].map((value): [keyof ExtensionSettings, string] => ['externalId', value]),
+    ...['platform.start', 'platform.init*, platform.extension ,', '*', 'a b', 'a*b', 'plattform/start'].map((value): [keyof ExtensionSettings, string] => ['exclude', value]),
+  ];
+  for (const [field, value] of values) {
+    const variables = { ...(field === 'externalId' && { [variable('roleArn')]: roleArn }), [variable(field)]: value };
+    const nobody = { AWS_REGION: 'eu-west-1', AWS_ENDPOINT_URL: 'http://127.0.0.1:9', AWS_ACCESS_KEY_ID: 'x', AWS_SECRET_ACCESS_KEY: 'x' };
+    const done = spawnSync(given('KTE_BINARY'), ['--check'], { env: { ...nobody, KINESIS_TELEMETRY_STREAM: 's', ...variables }, encoding: 'utf8', timeout: 10_000 });
+    const refused = done.stdout.includes(`settings: ${variable(field)}`);
+    assert.match(done.stdout, /^FAIL/m, 'it was checked');
+    const rule = RULES[field];
+    assert.equal(rule.fits(value), !refused, `${field}=${value}:\n${done.stdout}`);
+  }
+  assert.throws(() => environment({ externalId: 'abc' }), /externalId: allowed is with roleArn only/);
+  assert.equal(RULES.roleArn.fits(Token.asString({ Ref: 'Role' })), true);
 });
 
 test('numbers take their bounds and nothing beyond', () => {

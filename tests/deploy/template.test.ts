@@ -1,6 +1,6 @@
 /** What the template says, above all where an emulator would not notice: architectures, log groups, tags, deletion, permissions. */
-import { App, Duration, RemovalPolicy, Stack, aws_iam as iam, aws_kinesis as kinesis, aws_lambda as lambda } from 'aws-cdk-lib';
-import { Match, Template } from 'aws-cdk-lib/assertions';
+import { App, Duration, RemovalPolicy, Stack, aws_ecr as ecr, aws_iam as iam, aws_kinesis as kinesis, aws_lambda as lambda } from 'aws-cdk-lib';
+import { Annotations, Match, Template } from 'aws-cdk-lib/assertions';
 import * as assert from 'node:assert/strict';
 import * as fs from 'node:fs';
 import * as os from 'node:os';
@@ -8,10 +8,13 @@ import * as path from 'node:path';
 import { after, test } from 'node:test';
 
 import { REQUIRED_TAGS, fill } from './app';
-import { KinesisTelemetryExtension, KinesisTelemetryExtensionProps } from './extension';
+import { KinesisTelemetryExtension, KinesisTelemetryExtensionProps, TelemetryExtension } from './extension';
 import { EXTENSION } from './layer';
 
 type Json = Record<string, any>;
+
+/** Of the package; `tests/deploy/run` compares it with the program's. */
+const VERSION = JSON.parse(fs.readFileSync(path.join(__dirname, '../package.json'), 'utf8')).version as string;
 
 const MACHINES: Record<string, number> = { x86_64: 0x3e, arm64: 0xb7 };
 const TAGS = { CostCenter: '4711', Environment: 'test', Application: 'telemetry', Owner: 'somebody' };
@@ -178,6 +181,10 @@ test('what others need to attach the extension is in parameters and outputs', ()
     '/telemetry/kinesis/extension/arn': { Ref: x86 },
     '/telemetry/kinesis/extension/x86_64/arn': { Ref: x86 },
     '/telemetry/kinesis/extension/arm64/arn': { Ref: arm },
+    [`/telemetry/kinesis/extension/x86_64/${VERSION}`]: { Ref: x86 },
+    [`/telemetry/kinesis/extension/arm64/${VERSION}`]: { Ref: arm },
+    '/telemetry/kinesis/extension/x86_64/latest': { Ref: x86 },
+    '/telemetry/kinesis/extension/arm64/latest': { Ref: arm },
     '/telemetry/kinesis/runtime/policy/arn': { Ref: policy },
     '/telemetry/kinesis/stream/arn': { 'Fn::GetAtt': [stream, 'Arn'] },
   });
@@ -268,10 +275,47 @@ test('the extension\'s own metrics are on the dashboard when they are on', () =>
 test('alarms: throttled writes and volume always, the lag where somebody reads, told to the topic if there is one', () => {
   const names = (from: Template) => resources(from, 'AWS::CloudWatch::Alarm').map(([, it]) => it.Properties.MetricName);
   assert.deepEqual(names(stack), ['WriteProvisionedThroughputExceeded', 'IncomingBytes']);
-  assert.deepEqual(names(variants.archive), ['WriteProvisionedThroughputExceeded', 'IncomingBytes', 'GetRecords.IteratorAgeMilliseconds']);
+  const formula = undefined;
+  assert.deepEqual(names(variants.archive), ['WriteProvisionedThroughputExceeded', 'IncomingBytes', 'GetRecords.IteratorAgeMilliseconds', formula]);
   for (const [, alarm] of resources(variants.existing, 'AWS::CloudWatch::Alarm')) {
     assert.deepEqual(alarm.Properties.AlarmActions, ['arn:aws:sns:eu-west-1:123456789012:alarms']);
   }
+});
+
+test('with metrics of its own, an alarm goes off when any function drops events', () => {
+  const alarm = resources(variants.archive, 'AWS::CloudWatch::Alarm').find(([id]) => id.includes('Dropped'))![1];
+  const [sum, ...parts] = alarm.Properties.Metrics as Json[];
+  assert.equal(sum!.Expression, 'SUM([m0, m1])');
+  const functions = resources(variants.archive, 'AWS::Lambda::Function').map(([id]) => ({ Ref: id }));
+  assert.deepEqual(parts.map((part) => part.MetricStat.Metric.Dimensions[0].Value), functions);
+  assert.deepEqual(new Set(parts.map((part) => part.MetricStat.Metric.MetricName)), new Set(['Dropped']));
+  assert.deepEqual([alarm.Properties.Threshold, alarm.Properties.ComparisonOperator], [1, 'GreaterThanOrEqualToThreshold']);
+});
+
+test('an update keeps the old layer versions and their parameters, whatever else is kept', () => {
+  const kept = Object.values(stack.toJSON().Resources as Record<string, Json>).filter((it) => it.UpdateReplacePolicy === 'Retain' && it.DeletionPolicy !== 'Retain');
+  const names = kept.map((it) => it.Properties.LayerName ?? it.Properties.Name).sort();
+  assert.deepEqual(names, [
+    `/telemetry/kinesis/extension/arm64/${VERSION}`,
+    `/telemetry/kinesis/extension/x86_64/${VERSION}`,
+    'kinesis-telemetry-extension-arm64',
+    'kinesis-telemetry-extension-x86_64',
+  ]);
+});
+
+test('on demand, stream and layers outlive the stack', () => {
+  const kept = template('retained', { retain: 'true' });
+  for (const type of ['AWS::Kinesis::Stream', 'AWS::Lambda::LayerVersion']) {
+    resources(kept, type).forEach(([id, it]) => assert.equal(it.DeletionPolicy, 'Retain', id));
+  }
+});
+
+test('a permissions boundary is put on every role, and a qualifier is part of what CDK needs of the account', () => {
+  const bounded = template('bounded', { permissionsBoundary: 'limits', qualifier: 'ours', archive: 'true' });
+  for (const [id, it] of resources(bounded, 'AWS::IAM::Role')) {
+    assert.ok(JSON.stringify(it.Properties.PermissionsBoundary).includes('policy/limits'), id);
+  }
+  assert.equal(bounded.toJSON().Parameters.BootstrapVersion.Default, '/cdk-bootstrap/ours/version');
 });
 
 test('the alarm on the volume goes off at so many gigabytes a day', () => {
@@ -329,6 +373,91 @@ test('attachTo keeps what the function has', () => {
 test('attachTo refuses a function that it has no layer for', () => {
   const attach = () => construct({ architectures: [lambda.Architecture.X86_64] }, (extension, its) => extension.attachTo(fn(its, { architecture: lambda.Architecture.ARM_64 })));
   assert.throws(attach, /Fn is for arm64; there are layers for x86_64 only/);
+});
+
+test('attachTo a second time changes the settings and adds nothing', () => {
+  const once = construct({}, (extension, its) => extension.attachTo(fn(its), { settings: { flush: 'end' }, denyCloudWatchLogs: true }));
+  const twice = construct({}, (extension, its) => {
+    const mine = fn(its);
+    extension.attachTo(mine, { settings: { flush: 'next' }, denyCloudWatchLogs: true });
+    extension.attachTo(mine, { settings: { flush: 'end' }, denyCloudWatchLogs: true });
+  });
+  assert.deepEqual(twice.toJSON(), once.toJSON());
+});
+
+test('a function has one extension only', () => {
+  const attach = () => construct({}, (extension, its) => {
+    const mine = fn(its);
+    extension.attachTo(mine);
+    KinesisTelemetryExtension.fromSsm(its, 'Other').attachTo(mine);
+  });
+  assert.throws(attach, /Theirs\/Fn has the extension of Theirs\/Telemetry already/);
+});
+
+test('a container image is refused at synth, with what to put into its Dockerfile', () => {
+  const repository = (its: Stack) => ecr.Repository.fromRepositoryName(its, 'Repository', 'theirs');
+  const image = (its: Stack) => new lambda.DockerImageFunction(its, 'Image', { code: lambda.DockerImageCode.fromEcr(repository(its)) });
+  const attach = () => construct({}, (extension, its) => extension.attachTo(image(its)));
+  assert.throws(attach, /Theirs\/Image is a container image, which takes no layers.*COPY --from=/);
+});
+
+test('attachToAll attaches to what the filter lets through, and warns of what cannot have it', () => {
+  const its = new Stack(new App({ outdir: fs.mkdtempSync(path.join(scratch, 'out-')) }), 'Theirs');
+  const extension = new KinesisTelemetryExtension(its, 'Telemetry', { layers: GOOD, architectures: [lambda.Architecture.X86_64] });
+  const code = lambda.Code.fromInline('exports.handler = async () => {}');
+  const make = (id: string, architecture: lambda.Architecture) => new lambda.Function(its, id, { runtime: lambda.Runtime.NODEJS_24_X, handler: 'index.handler', code, architecture });
+  extension.attachToAll(its, { settings: { flush: 'end' }, filter: { matches: (each) => each.node.id !== 'Noisy' } });
+  ['Late', 'Noisy'].forEach((id) => make(id, lambda.Architecture.X86_64));
+  make('Arm', lambda.Architecture.ARM_64);
+  const theirs = Template.fromStack(its);
+  const flush = resources(theirs, 'AWS::Lambda::Function').map(([, it]) => it.Properties.Environment?.Variables?.KINESIS_TELEMETRY_FLUSH);
+  assert.deepEqual(flush, ['end', undefined, undefined]);
+  assert.equal(Annotations.fromStack(its).findWarning('/Theirs/Arm', Match.stringLikeRegexp('Theirs/Arm is for arm64; there are layers for x86_64 only')).length, 1);
+});
+
+test('somebody else may be let write, and decrypt what for', () => {
+  const theirs = construct({ stream: { encryption: kinesis.StreamEncryption.KMS } }, (extension, its) => {
+    extension.grantWrite(new iam.Role(its, 'Writer', { assumedBy: new iam.AccountRootPrincipal() }));
+  });
+  const [stream] = only(theirs, 'AWS::Kinesis::Stream');
+  const [key] = only(theirs, 'AWS::KMS::Key');
+  assert.deepEqual(statements(theirs, 'AWS::IAM::Policy'), [
+    { Effect: 'Allow', Action: 'kinesis:PutRecords', Resource: { 'Fn::GetAtt': [stream, 'Arn'] } },
+    { Effect: 'Allow', Action: 'kms:GenerateDataKey', Resource: { 'Fn::GetAtt': [key, 'Arn'] } },
+  ]);
+});
+
+/** A stack that takes the extension from elsewhere. */
+function importing(make: (its: Stack) => TelemetryExtension, role?: string): Template {
+  const its = new Stack(new App({ outdir: fs.mkdtempSync(path.join(scratch, 'out-')) }), 'Theirs');
+  make(its).attachTo(fn(its, role ? { role: iam.Role.fromRoleArn(its, 'Role', role) } : {}));
+  return Template.fromStack(its);
+}
+
+test('another stack takes the newest layer by a parameter, not by an import that would hold the old one fast', () => {
+  const theirs = importing((its) => KinesisTelemetryExtension.fromSsm(its, 'Telemetry'));
+  assert.ok(!JSON.stringify(theirs.toJSON()).includes('Fn::ImportValue'));
+  const parameters = Object.fromEntries(Object.entries(theirs.toJSON().Parameters as Record<string, Json>).map(([id, it]) => [it.Default, id]));
+  const [, it] = only(theirs, 'AWS::Lambda::Function');
+  assert.deepEqual(it.Properties.Layers, [{ Ref: parameters['/telemetry/kinesis/extension/x86_64/latest'] }]);
+  assert.deepEqual(it.Properties.Environment.Variables, { KINESIS_TELEMETRY_STREAM: { Ref: parameters['/telemetry/kinesis/stream/arn'] } });
+  const policies = only(theirs, 'AWS::IAM::Role')[1].Properties.ManagedPolicyArns;
+  assert.deepEqual(policies[1], { Ref: parameters['/telemetry/kinesis/runtime/policy/arn'] });
+  const pinned = importing((its) => KinesisTelemetryExtension.fromSsm(its, 'Telemetry', { prefix: '/ours', version: '1.2.3' }));
+  const names = Object.values(pinned.toJSON().Parameters as Record<string, Json>).map((each) => each.Default);
+  assert.ok(names.includes('/ours/extension/x86_64/1.2.3'), `${names}`);
+});
+
+test('an extension by its ARNs is attached to functions, also to those with a role of another stack', () => {
+  const layerArns = { x86_64: 'arn:aws:lambda:eu-west-1:210987654321:layer:kinesis-telemetry-extension-x86_64:3' };
+  for (const policyArn of [undefined, 'arn:aws:iam::123456789012:policy/write']) {
+    const make = (its: Stack) => KinesisTelemetryExtension.fromAttributes(its, 'Telemetry', { layerArns, streamArn: STREAM, ...(policyArn && { policyArn }) });
+    const theirs = importing(make, 'arn:aws:iam::123456789012:role/theirs');
+    assert.deepEqual(only(theirs, 'AWS::Lambda::Function')[1].Properties.Layers, [layerArns.x86_64]);
+    const [, policy] = only(theirs, 'AWS::IAM::Policy');
+    assert.deepEqual(policy.Properties.Roles, ['theirs']);
+    assert.deepEqual(policy.Properties.PolicyDocument.Statement, [{ Effect: 'Allow', Action: 'kinesis:PutRecords', Resource: STREAM }]);
+  }
 });
 
 test('a role that others look after gets the policy as well', () => {

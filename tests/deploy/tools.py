@@ -37,6 +37,17 @@ def checkov():
     return venv("checkov", HERE / "requirements-checkov.txt")
 
 
+def jsii():
+    """jsii's compiler, by npm with a lock file."""
+    source, place = HERE / "jsii", ROOT / "jsii"
+    stamp, lock = place / "node_modules/installed", source / "package-lock.json"
+    if not stamp.exists() or stamp.read_text() != lock.read_text():
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(source, place)
+        quietly(["npm", "ci", "--prefix", place, "--ignore-scripts", "--no-audit", "--no-fund"])
+        shutil.copy(lock, stamp)
+
+
 def preparation():
     """The npm packages and the layers, by way of `scripts/deploy`."""
     quietly([REPOSITORY / "scripts/deploy", "--prepare"])
