@@ -543,6 +543,7 @@ fn run_all() -> Vec<Seen> {
 /// Says which row failed.
 struct Named(&'static str);
 
+#[expect(clippy::print_stderr, reason = "beside what the panic says")]
 impl Drop for Named {
     fn drop(&mut self) {
         if std::thread::panicking() {
