@@ -228,7 +228,7 @@ pub const SETTINGS: &[Setting] = &[
         "LOG_LEVEL",
         "warn",
         Allowed::OneOf(&["error", "warn", "info", "debug"]),
-        "lowest level of the extension's own lines on stderr",
+        "lowest level of the extension's own lines on stderr; info adds its start and its end, debug each request",
     ),
 ];
 

@@ -3,7 +3,6 @@
 //! Runs on the dispatcher's thread. The client, and with it TLS, is made with the first call: nothing of it is needed before `/next`.
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, ErrorKind as Io, Read};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -15,6 +14,7 @@ use ureq::SendBody;
 
 use super::error::{Error, ErrorKind, MAX_ERROR_BODY};
 use super::proxy::Proxies;
+use super::small_file;
 use super::tls::Tls;
 use super::transport::{Connections, Cut, InterruptHandle, NoLookup};
 use crate::deadline::Deadline;
@@ -101,10 +101,7 @@ impl HttpSettings {
         let problem = |what: String| {
             Error::new("CaBundle", format!("AWS_CA_BUNDLE: {}: {what}", path.display()))
         };
-        let mut pem = Vec::new();
-        // Bounded, since the path may lead anywhere.
-        let read = File::open(path).and_then(|file| file.take(MAX_BUNDLE).read_to_end(&mut pem));
-        read.map_err(|error| problem(error.to_string()))?;
+        let pem = small_file::read(path, MAX_BUNDLE).map_err(|error| problem(error.to_string()))?;
         let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem).flatten().collect();
         if certificates.is_empty() {
             return Err(problem("holds no PEM certificate".to_owned()));

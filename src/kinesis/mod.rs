@@ -15,6 +15,7 @@ pub mod record;
 pub mod request;
 pub mod response;
 pub mod sign;
+mod small_file;
 pub mod sts;
 mod tls;
 mod transport;

@@ -4,8 +4,7 @@
 //! Nothing is fetched before the first send, so that nothing of it can be part of a snapshot. Runs on the dispatcher's thread.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
@@ -17,6 +16,7 @@ use super::credentials::{CALL_TIMEOUT, Credentials, ExpiringCredentials, REFRESH
 use super::error::{CONTAINER_CREDENTIALS, Error, read_error};
 use super::http::HttpSettings;
 use super::proxy::Proxies;
+use super::small_file;
 use super::sts::{self, Role};
 use super::transport::InterruptHandle;
 use crate::deadline::{Deadline, Limit};
@@ -286,11 +286,9 @@ impl ContainerEndpoint {
     }
 }
 
-/// Bounded, since the path may lead anywhere.
 fn read_token(path: &Path) -> io::Result<String> {
-    let mut token = String::new();
-    File::open(path)?.take(MAX_TOKEN).read_to_string(&mut token)?;
-    Ok(token)
+    String::from_utf8(small_file::read(path, MAX_TOKEN)?)
+        .map_err(|_| io::Error::other("not a text"))
 }
 
 /// The answer of a container endpoint. Quoted nowhere.

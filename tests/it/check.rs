@@ -169,12 +169,33 @@ fn a_bad_certificate_authority() {
         command.env("AWS_CA_BUNDLE", other.ca_bundle().unwrap());
     });
     wrong(answer, &["Tls", "the one that is set lacks the certificate authority"]);
-    for file in ["/nowhere.pem", "/dev/null"] {
+    for file in ["/nowhere.pem", "/dev/null", "/tmp"] {
         let answer = check(&kinesis, |command| {
             command.env("AWS_CA_BUNDLE", file);
         });
         wrong(answer, &[file, "a readable PEM file"]);
     }
+}
+
+/// To open a named pipe took until somebody wrote to it: for ever.
+#[test]
+fn a_named_pipe_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let kinesis = Kinesis::start();
+    let answer = check(&kinesis, |command| {
+        command.env("AWS_CA_BUNDLE", &pipe);
+    });
+    wrong(answer, &["CaBundle", "not a file"]);
+    let answer = check(&kinesis, |command| {
+        command
+            .env("AWS_ACCESS_KEY_ID", "")
+            .env("AWS_SECRET_ACCESS_KEY", "")
+            .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:9/")
+            .env("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", &pipe);
+    });
+    wrong(answer, &["BadToken", "not a file"]);
 }
 
 #[test]
