@@ -344,6 +344,27 @@ fn main_is_short_and_files_are_not_long() {
     }
 }
 
+/// rustfmt puts a function's closing brace under its first word.
+#[test]
+fn no_function_is_longer_than_a_screen_and_a_half() {
+    let mut functions = 0;
+    for (name, code) in code() {
+        let lines: Vec<&str> = code.lines().collect();
+        for (at, line) in lines.iter().enumerate() {
+            let word = line.trim_start();
+            let is_public = word.starts_with("pub") && line.contains(" fn ");
+            if !word.starts_with("fn ") && !is_public {
+                continue;
+            }
+            let end = format!("{}}}", " ".repeat(line.len() - word.len()));
+            let length = lines[at..].iter().position(|line| *line == end).unwrap_or_default();
+            functions += 1;
+            assert!(length < 100, "{name}: {word} has {length} lines");
+        }
+    }
+    assert!(functions > 400, "{functions}: functions are found at all");
+}
+
 /// What an error means, and what to do about it, is written down once.
 #[test]
 fn codes_of_aws_stand_in_one_file() {
