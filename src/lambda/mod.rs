@@ -1,6 +1,7 @@
 //! Upstream: what Lambda says. The Extensions API, the Telemetry API's listener, and the bodies it posts.
 
 pub mod api;
+mod connections;
 pub mod destination;
 mod envelope;
 mod fields;

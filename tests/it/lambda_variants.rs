@@ -100,6 +100,12 @@ fn a_life_with_a_poster_that_does_not_try_again() {
     lives(&Variant { lambda: LambdaBuilder::poster_without_retry, ..USUAL });
 }
 
+/// Between two invocations each connection to Kinesis dies, and nobody says so.
+#[test]
+fn a_life_in_which_old_connections_are_black_holes() {
+    lives(&Variant { kinesis: |kinesis| kinesis.black_hole_old_connections(ms(50)), ..USUAL });
+}
+
 #[test]
 fn a_life_with_a_fast_clock() {
     lives(&Variant { lambda: |lambda| lambda.deadline_offset(-3_600_000), ..USUAL });
