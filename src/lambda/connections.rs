@@ -1,5 +1,5 @@
-//! The connections to the listener: which there are, and which one gives way when there are too many.
-//! Shared by the listener's threads.
+//! The connections to the listener: which there are, and which one gives way when there are too
+//! many. Shared by the listener's threads.
 
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -61,7 +61,8 @@ impl Connections {
         self.lock().retain(|other| !Arc::ptr_eq(other, connection));
     }
 
-    /// Makes room, if there is one at all: first by a connection that never asked for the right path.
+    /// Makes room, if there is one at all: first by a connection that never asked for the right
+    /// path.
     pub(super) fn cut_oldest(&self) {
         cut_oldest(&mut self.lock());
     }

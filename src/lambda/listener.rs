@@ -38,11 +38,13 @@ use crate::sandbox::Sandbox;
 
 /// Lambda's bodies have 2 x `maxBytes` and some; one larger than this is not taken.
 pub const MAX_BODY: usize = 8 * 1024 * 1024;
-/// So much of a body that is not taken is read, so that the client gets to see its answer. Lambda posts nothing that is larger.
+/// So much of a body that is not taken is read, so that the client gets to see its answer. Lambda
+/// posts nothing that is larger.
 const MAX_UNREAD: usize = 64 * 1024 * 1024;
 /// Room behind a body for the ids that its events share, so that it need not be moved for them.
 const SIDE_ROOM: usize = 256;
-/// How long SHUTDOWN waits for a body that is being parsed, before it does without what is held back.
+/// How long SHUTDOWN waits for a body that is being parsed, before it does without what is held
+/// back.
 const PARSING_TIME: Duration = Duration::from_millis(100);
 /// Names the boot of the machine, which is the sandbox: the same for each of its processes.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -51,8 +53,8 @@ const SMALL_BODY: usize = 64 * 1024;
 /// Bytes of larger bodies that are read at the same time, unless one alone has more: as many as
 /// Lambda's largest has.
 const READ_AT_ONCE: usize = 5 * 1024 * 1024 / 2;
-/// How long a larger body may stall, and how long it may take, when another one waits for it: Lambda
-/// sends from next door.
+/// How long a larger body may stall, and how long it may take, when another one waits for it:
+/// Lambda sends from next door.
 const MAX_STALL: Duration = Duration::from_secs(2);
 const MAX_READING: Duration = Duration::from_secs(10);
 /// The pause after a connection could not be accepted.
@@ -86,8 +88,8 @@ struct Port {
 }
 
 impl Listener {
-    /// Binds `port` on all interfaces: Lambda calls `sandbox.localdomain`, which need not be loopback. Connections wait in the kernel until
-    /// [`Listener::start`].
+    /// Binds `port` on all interfaces: Lambda calls `sandbox.localdomain`, which need not be
+    /// loopback. Connections wait in the kernel until [`Listener::start`].
     ///
     /// # Errors
     /// If the port is taken.
@@ -95,7 +97,8 @@ impl Listener {
         TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
     }
 
-    /// A listener that hands what it takes to `admission`. On Managed Instances invocations overlap, and AWS's emulator drops the path.
+    /// A listener that hands what it takes to `admission`. On Managed Instances invocations
+    /// overlap, and AWS's emulator drops the path.
     #[must_use]
     pub fn new(
         settings: &Settings,
@@ -141,7 +144,8 @@ impl Listener {
         if self.destination.invoked() {
             log::warn!(
                 "any-path",
-                "for some invocations all POSTs were to another path than Lambda was given; from now on any path is taken"
+                "for some invocations all POSTs were to another path than Lambda was given; \
+                 from now on any path is taken"
             );
         }
     }
@@ -151,7 +155,8 @@ impl Listener {
         if self.destination.waited_in_vain() {
             log::warn!(
                 "any-path",
-                "platform.runtimeDone did not come, and POSTs to another path than Lambda was given were refused; from now on any path is taken"
+                "platform.runtimeDone did not come, and POSTs to another path than Lambda \
+                 was given were refused; from now on any path is taken"
             );
         }
     }
@@ -179,8 +184,9 @@ impl Listener {
         started
     }
 
-    /// From now on no POST is answered 200: what is taken in already is in the channel when this comes back, and so is what was held back for
-    /// a continuation that never came. A body that is still being parsed is waited for, but not for long.
+    /// From now on no POST is answered 200: what is taken in already is in the channel when this
+    /// comes back, and so is what was held back for a continuation that never came. A body that is
+    /// still being parsed is waited for, but not for long.
     pub fn close(&self, until: Instant) {
         let until = until.min(Instant::now() + PARSING_TIME);
         let intake = loop {
@@ -208,7 +214,8 @@ impl Listener {
             }
             None => log::warn!(
                 "close",
-                "a telemetry POST is still being read at SHUTDOWN; a cut record before it may be lost"
+                "a telemetry POST is still being read at SHUTDOWN; \
+                 a cut record before it may be lost"
             ),
         }
     }
@@ -233,7 +240,8 @@ impl Listener {
                 Err(_) => {
                     log::warn!(
                         "accept",
-                        "the telemetry listener could not accept a connection (too many open files?) and tries again"
+                        "the telemetry listener could not accept a connection \
+                         (too many open files?) and tries again"
                     );
                     self.connections.cut_oldest();
                     thread::sleep(ACCEPT_RETRY);
@@ -292,8 +300,8 @@ impl Listener {
         true
     }
 
-    /// Puts a body's events into the queue before its answer: the next POST, which comes after the answer, cannot overtake them. Says whether they
-    /// will be looked at.
+    /// Puts a body's events into the queue before its answer: the next POST, which comes after the
+    /// answer, cannot overtake them. Says whether they will be looked at.
     fn take(&self, body: Vec<u8>, events: Vec<Event>) -> bool {
         let mut intake = self.lock();
         if self.closed.load(Ordering::Acquire) {
@@ -309,7 +317,8 @@ impl Listener {
         !self.closed.load(Ordering::Acquire)
     }
 
-    /// Lambda might post a batch that was refused again and again, and nothing behind it: it is told 200, and the loss is counted.
+    /// Lambda might post a batch that was refused again and again, and nothing behind it: it is
+    /// told 200, and the loss is counted.
     fn too_large(&self, request: Request, have_read: usize) -> bool {
         self.ledger.refused_posts.add(1);
         log::error!("body", "a telemetry POST of more than {MAX_BODY} bytes is dropped");
@@ -399,7 +408,8 @@ impl Listener {
                 self.ledger.platform_dropped_bytes.add(bytes);
                 log::warn!(
                     "logs-dropped",
-                    "Lambda dropped {records} log records ({bytes} bytes) before they reached the extension"
+                    "Lambda dropped {records} log records ({bytes} bytes) \
+                     before they reached the extension"
                 );
                 Some(message::Signal::Gap)
             }
@@ -416,8 +426,8 @@ fn now() -> message::Now {
     message::Now { mono: Instant::now(), wall: epoch_ms(SystemTime::now()) }
 }
 
-/// Reads a body into a buffer that may be used already, up to its declared length. One that does not
-/// declare any is read up to its end, or just over the bound.
+/// Reads a body into a buffer that may be used already, up to its declared length. One that does
+/// not declare any is read up to its end, or just over the bound.
 fn read_body(reader: &mut dyn Read, declared: usize, body: &mut Vec<u8>) -> IoResult<()> {
     let most = if declared > 0 {
         declared
@@ -452,8 +462,9 @@ fn read_body(reader: &mut dyn Read, declared: usize, body: &mut Vec<u8>) -> IoRe
     Ok(())
 }
 
-/// Whether a body came to its end. A chunked one does not say how long it is, and tiny_http reports the end of the connection inside a chunk as
-/// its end. But Lambda posts arrays of objects, also where it cuts a record, and what was cut off elsewhere does not end like one.
+/// Whether a body came to its end. A chunked one does not say how long it is, and tiny_http reports
+/// the end of the connection inside a chunk as its end. But Lambda posts arrays of objects, also
+/// where it cuts a record, and what was cut off elsewhere does not end like one.
 fn is_whole(body: &[u8], declared: Option<usize>) -> bool {
     match declared {
         Some(declared) => body.len() == declared,
@@ -464,8 +475,8 @@ fn is_whole(body: &[u8], declared: Option<usize>) -> bool {
     }
 }
 
-/// Answers a request whose body is not wanted, of which `have_read` bytes were read. Says whether it
-/// was read to its end.
+/// Answers a request whose body is not wanted, of which `have_read` bytes were read. Says whether
+/// it was read to its end.
 fn discard(mut request: Request, have_read: usize, status: u16) -> bool {
     if request.body_length().is_some_and(|declared| declared > MAX_UNREAD) {
         answer(request, status);

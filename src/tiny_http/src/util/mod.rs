@@ -1,3 +1,4 @@
+pub use self::bounded_sizes::BoundedSizes;
 pub use self::equal_reader::EqualReader;
 pub use self::fused_reader::FusedReader;
 pub use self::refined_tcp_stream::RefinedTcpStream;
@@ -6,6 +7,7 @@ pub use self::sequential::{SequentialReader, SequentialReaderBuilder};
 
 use std::str::FromStr;
 
+mod bounded_sizes;
 mod equal_reader;
 mod fused_reader;
 pub(crate) mod refined_tcp_stream;
