@@ -127,6 +127,7 @@ impl Shared {
             ledger: Arc::clone(&self.ledger),
             packer: Mutex::new(packer(config, &self.sandbox, &self.ledger)),
             sending: Arc::clone(&self.sending),
+            held_piece: Mutex::default(),
         }
     }
 

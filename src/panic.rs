@@ -4,8 +4,7 @@
 //! it says one line and parks the thread for good. The process lives, `main` keeps calling `/next`, and whoever would have waited for the
 //! parked thread sees [`happened`] and stops waiting. A panic of the main thread itself runs the idle loop from inside the hook.
 //!
-//! Threads without a name are the libraries' own. tiny_http's handle one connection each and panic when a client hangs up too early: that is
-//! nobody's loss. But its accept thread panics too, where it has no file descriptor left; somebody has to accept in its place.
+//! Threads without a name are the libraries' own: their panics are nobody's loss.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,16 +27,6 @@ pub fn in_dispatcher() -> bool {
     IN_DISPATCHER.load(Ordering::Acquire)
 }
 
-/// Where tiny_http 0.12 duplicates the socket of a new connection, on its accept thread.
-const ACCEPTING: &str = "refined_tcp_stream.rs";
-type Rescue = Box<dyn Fn() + Send + Sync>;
-static RESCUE: OnceLock<Rescue> = OnceLock::new();
-
-/// What to do when tiny_http's accept thread has panicked. Runs on that thread.
-pub fn rescue_accept(rescue: impl Fn() + Send + Sync + 'static) {
-    let _ = RESCUE.set(Box::new(rescue));
-}
-
 type Wake = Box<dyn Fn() + Send + Sync>;
 static WAKE: OnceLock<Wake> = OnceLock::new();
 
@@ -51,10 +40,6 @@ pub fn install_hook(idle: impl Fn() + Send + Sync + 'static) {
     std::panic::set_hook(Box::new(move |info| {
         let thread = std::thread::current();
         let Some(name) = thread.name() else {
-            let accepting = info.location().is_some_and(|at| at.file().ends_with(ACCEPTING));
-            if let Some(rescue) = RESCUE.get().filter(|_| accepting) {
-                rescue();
-            }
             park();
         };
         if name == DISPATCHER {

@@ -96,6 +96,8 @@ pub struct Admission {
     pub packer: Mutex<Packer>,
     /// Set by the dispatcher while a request is on its way.
     pub sending: Arc<AtomicBool>,
+    /// For the piece of a cut record that waits for its continuation. None at first.
+    pub held_piece: Mutex<Option<Charge>>,
 }
 
 impl Admission {
@@ -168,6 +170,16 @@ impl Admission {
     #[must_use]
     pub fn reserve(&self, batch: &Batch) -> Reservation {
         self.gauge.try_charge(batch.cost()).filter(|_| !batch.remaining().is_empty())
+    }
+
+    /// So many bytes are held back for the next POST to continue: they take room like all that waits.
+    pub fn hold(&self, bytes: usize) {
+        let mut held = self.held_piece.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.as_ref().map_or(0, Charge::bytes) != bytes {
+            // The old one gives its room back first.
+            *held = None;
+            *held = (bytes > 0).then(|| self.gauge.charge(bytes));
+        }
     }
 
     /// Buffers for a POST of so many bytes.

@@ -152,8 +152,8 @@ impl Spool {
         if about.is_dir() { Ok(about.uid()) } else { Err(ErrorKind::NotADirectory.into()) }
     }
 
-    /// Finds what an earlier process has left. Reads none of it. A file that was never completed is deleted: its events are in that
-    /// process's ledger, or it was killed in the middle.
+    /// Finds what an earlier process has left. Reads none of it. A file that was never completed is
+    /// deleted: its events are in that process's ledger, or it was killed in the middle.
     pub fn recover(&self) {
         if self.owner_of_folder().is_err() {
             return;
@@ -194,8 +194,8 @@ impl Spool {
         let _ = fs::remove_file(path).or_else(|_| fs::remove_dir(path));
     }
 
-    /// Reads a segment; `buffer` gives one for so many bytes. Its file stays until [`Spool::remove`]. `Err`: it is damaged, and so many
-    /// events are lost.
+    /// Reads a segment; `buffer` gives one for so many bytes. Its file stays until
+    /// [`Spool::remove`]. `Err`: it is damaged, and so many events are lost.
     ///
     /// # Errors
     /// See above.

@@ -1,4 +1,5 @@
-//! Which segments of the spool exist, and what they hold. Pure: what is written, read and deleted is the caller's.
+//! Which segments of the spool exist, and what they hold. Pure: what is written, read and deleted
+//! is the caller's.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -52,8 +53,9 @@ impl Index {
         }
     }
 
-    /// A place for a segment of that size, which is being written from now on; and those that have to give way for it, oldest first: they are
-    /// in the index no more. `None` where it can never fit.
+    /// A place for a segment of that size, which is being written from now on; and those that have
+    /// to give way for it, oldest first: they are in the index no more. `None` where it can never
+    /// fit.
     pub fn reserve(
         &mut self,
         bytes: u64,

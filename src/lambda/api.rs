@@ -1,7 +1,8 @@
-//! The Extensions API and the Telemetry API's subscription: register, subscribe, next, init/error, exit/error.
+//! The Extensions API and the Telemetry API's subscription: register, subscribe, next, init/error,
+//! exit/error.
 //!
-//! Runs on the main thread. No time-out on any call: the process may be frozen for hours inside `/next`. No proxy either: ureq would send
-//! even these calls through one.
+//! Runs on the main thread. No time-out on any call: the process may be frozen for hours inside
+//! `/next`. No proxy either: ureq would send even these calls through one.
 
 use std::fmt;
 use std::net::ToSocketAddrs;
@@ -31,10 +32,12 @@ pub struct Buffering {
 
 /// The schema with Managed Instances' events; regions that do not know it yet answer 400.
 const SCHEMAS: [&str; 2] = ["2025-01-29", "2022-12-13"];
-/// `/next` fails for a reason of Lambda's or because the sandbox is being torn down: try again this often, with a growing pause, then give up.
+/// `/next` fails for a reason of Lambda's or because the sandbox is being torn down: try again this
+/// often, with a growing pause, then give up.
 const NEXT_TRIES: u32 = 40;
 
-/// The identifier that registration gives and every other call shows. A secret between Lambda and this process.
+/// The identifier that registration gives and every other call shows. A secret between Lambda and
+/// this process.
 #[derive(Clone)]
 pub struct ExtensionId(String);
 
@@ -44,7 +47,8 @@ impl fmt::Debug for ExtensionId {
     }
 }
 
-/// Looks a name up where it is needed. ureq's own resolver has code for time-outs, which no call here has.
+/// Looks a name up where it is needed. ureq's own resolver has code for time-outs, which no call
+/// here has.
 #[derive(Debug)]
 struct Lookup;
 
@@ -169,7 +173,8 @@ impl Api {
         Api { agent, base: format!("http://{host}") }
     }
 
-    /// Registers for INVOKE and SHUTDOWN, or for SHUTDOWN alone where `invokes` says so or Lambda refuses INVOKE (Managed Instances).
+    /// Registers for INVOKE and SHUTDOWN, or for SHUTDOWN alone where `invokes` says so or Lambda
+    /// refuses INVOKE (Managed Instances).
     ///
     /// # Errors
     /// If Lambda refuses or cannot be reached: there is nothing left to do then but to end.
@@ -271,7 +276,8 @@ impl Api {
         Ok((answer.status().as_u16(), body))
     }
 
-    /// Says that all is done with the event before, and waits for the next one; as long as it takes.
+    /// Says that all is done with the event before, and waits for the next one; as long as it
+    /// takes.
     ///
     /// # Errors
     /// If it goes on failing for about a minute: then the sandbox's API is gone for good.
@@ -307,7 +313,8 @@ impl Api {
         })
     }
 
-    /// Reports that the start failed: the function's init fails with `kind`, which must look like `Extension.Reason`. Best effort.
+    /// Reports that the start failed: the function's init fails with `kind`, which must look like
+    /// `Extension.Reason`. Best effort.
     pub fn init_error(&self, id: &ExtensionId, kind: &str) {
         self.report("init/error", id, kind);
     }

@@ -1,13 +1,16 @@
-//! Where Lambda posts: the secret path of the destination, and which POSTs are taken. Owns no socket, thread, clock or log.
+//! Where Lambda posts: the secret path of the destination, and which POSTs are taken. Owns no
+//! socket, thread, clock or log.
 //!
-//! Lambda may keep the subscription of the process before a reset (its Logs API calls subscribing idempotent), so every process of a sandbox
-//! has the same path. Lambda may also drop the path (its Managed Instances emulator does): then any path is taken, until the right one is seen.
+//! Lambda may keep the subscription of the process before a reset (its Logs API calls subscribing
+//! idempotent), so every process of a sandbox has the same path. Lambda may also drop the path (its
+//! Managed Instances emulator does): then any path is taken, until the right one is seen.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest, Sha256};
 
-/// Invocations in a row without any POST on the right path, while POSTs elsewhere were refused: Lambda does not know the path.
+/// Invocations in a row without any POST on the right path, while POSTs elsewhere were refused:
+/// Lambda does not know the path.
 const SILENT_INVOCATIONS: u32 = 3;
 
 /// See the module's page. Shared by the listener's threads and `main`.
@@ -28,7 +31,8 @@ struct State {
 }
 
 impl Destination {
-    /// `any` where Lambda is known to drop the path. Without a `boot_id` the path is `random`, and a process after a reset has another one.
+    /// `any` where Lambda is known to drop the path. Without a `boot_id` the path is `random`, and
+    /// a process after a reset has another one.
     #[must_use]
     pub fn new(
         boot_id: Option<&str>,
@@ -62,7 +66,8 @@ impl Destination {
         taken
     }
 
-    /// An invocation begins. Says whether any path is taken from now on, because the invocations before it were silent.
+    /// An invocation begins. Says whether any path is taken from now on, because the invocations
+    /// before it were silent.
     pub fn invoked(&self) -> bool {
         let mut state = self.lock();
         if !state.refused {
@@ -72,7 +77,8 @@ impl Destination {
         state.silent > SILENT_INVOCATIONS && state.open()
     }
 
-    /// An invocation was held for a `platform.runtimeDone` that did not come by its deadline. Says whether any path is taken from now on.
+    /// An invocation was held for a `platform.runtimeDone` that did not come by its deadline. Says
+    /// whether any path is taken from now on.
     pub fn waited_in_vain(&self) -> bool {
         let mut state = self.lock();
         state.refused && state.open()
@@ -90,10 +96,12 @@ impl State {
     }
 }
 
-/// The kernel's boot id is the same for all processes of a sandbox, also after a reset, and is seen nowhere outside of it. Code inside the
-/// sandbox can read it: nothing that the next process knows could be kept from the function, which has the same rights. What registration
-/// says of the function keeps sandboxes apart that were started from one image of a running machine and so share a boot id.
-/// Sandboxes restored from one SnapStart snapshot share the path in any case: it was chosen before the snapshot.
+/// The kernel's boot id is the same for all processes of a sandbox, also after a reset, and is seen
+/// nowhere outside of it. Code inside the sandbox can read it: nothing that the next process knows
+/// could be kept from the function, which has the same rights. What registration says of the
+/// function keeps sandboxes apart that were started from one image of a running machine and so
+/// share a boot id. Sandboxes restored from one SnapStart snapshot share the path in any case: it
+/// was chosen before the snapshot.
 fn derived(boot_id: &str, function: &[&str]) -> String {
     let mut hash = Sha256::new();
     for part in std::iter::once(&"kinesis-telemetry-extension destination")

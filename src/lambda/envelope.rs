@@ -1,4 +1,5 @@
-//! Lambda's envelope `{"time":…,"type":…,"record":…}`: parsed, kept where it stands, or written anew behind the body. Pure.
+//! Lambda's envelope `{"time":…,"type":…,"record":…}`: parsed, kept where it stands, or written
+//! anew behind the body. Pure.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -41,7 +42,8 @@ impl<'a> Envelope<'a> {
         self.kind?.get().strip_prefix('"')?.strip_suffix('"')
     }
 
-    /// The object in `bytes` without its closing brace, and the record, if it stands there just as it would be written.
+    /// The object in `bytes` without its closing brace, and the record, if it stands there just as
+    /// it would be written.
     pub(super) fn in_place(&self, bytes: &[u8]) -> Option<(Range<usize>, Range<usize>)> {
         let (time, kind, record) = (self.time?.get(), self.kind?.get(), self.record?.get());
         if !self.others.is_empty() {
@@ -59,8 +61,8 @@ impl<'a> Envelope<'a> {
         fits.then_some((start..end, record_at..end))
     }
 
-    /// Writes the canonical object without its closing brace, and says where it and its record are: for events whose keys are in another
-    /// order, with unknown keys, or on several lines.
+    /// Writes the canonical object without its closing brace, and says where it and its record are:
+    /// for events whose keys are in another order, with unknown keys, or on several lines.
     pub(super) fn rebuild(&self, out: &mut Appendix) -> (Range<usize>, Range<usize>) {
         let start = out.put(b"{").start;
         if let Some(time) = self.time {
@@ -77,7 +79,8 @@ impl<'a> Envelope<'a> {
             end = record.end;
         }
         for (key, value) in &self.others {
-            // A key that is there already, or that the extension adds itself, keeps Lambda's value under another name.
+            // A key that is there already, or that the extension adds itself, keeps Lambda's value
+            // under another name.
             let is_taken = ADDED_KEYS.contains(&key.as_ref())
                 || matches!(key.as_ref(), "time" | "type" | "record");
             let prefix = if is_taken { "lambda." } else { "" };
@@ -124,7 +127,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Envelope<'a> {
     }
 }
 
-/// Bytes that are not in the body as they are needed: rebuilt events, and ids. They end up behind the body.
+/// Bytes that are not in the body as they are needed: rebuilt events, and ids. They end up behind
+/// the body.
 pub(super) struct Appendix {
     base: usize,
     bytes: Vec<u8>,
@@ -143,7 +147,8 @@ impl Appendix {
         start..start + bytes.len()
     }
 
-    /// As `put`, with line ends replaced by spaces: an event stays one line. In JSON they stand between tokens only.
+    /// As `put`, with line ends replaced by spaces: an event stays one line. In JSON they stand
+    /// between tokens only.
     fn put_on_one_line(&mut self, bytes: &[u8]) -> Range<usize> {
         let range = self.put(bytes);
         for byte in self.bytes.iter_mut().skip(range.start - self.base) {
@@ -164,8 +169,9 @@ impl Appendix {
     }
 }
 
-/// Writes `head` and then the bytes in `range` as a JSON string of at most `max_bytes` behind the body, without another copy of them. Comes back
-/// with where the string is, and how many of the bytes it holds.
+/// Writes `head` and then the bytes in `range` as a JSON string of at most `max_bytes` behind the
+/// body, without another copy of them. Comes back with where the string is, and how many of the
+/// bytes it holds.
 pub(super) fn append_as_text(
     body: &mut Vec<u8>,
     range: Range<usize>,
@@ -190,8 +196,8 @@ pub(super) fn append_as_text(
     (start..start + length, taken)
 }
 
-/// Hands on `bytes` as they stand inside a JSON string, part by part, with U+FFFD where they are no UTF-8. Comes back with how many of them were
-/// handed on before `max_bytes` of text were reached.
+/// Hands on `bytes` as they stand inside a JSON string, part by part, with U+FFFD where they are no
+/// UTF-8. Comes back with how many of them were handed on before `max_bytes` of text were reached.
 fn escape(bytes: &[u8], max_bytes: usize, mut emit: impl FnMut(&[u8])) -> usize {
     let digit = |n: u8| if n < 10 { b'0' + n } else { b'a' + n - 10 };
     let (mut room, mut taken) = (max_bytes, 0);

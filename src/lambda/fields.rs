@@ -1,4 +1,5 @@
-//! What is read of a record: ids, level, and what flushing must know. Pure; the strings are as in JSON, between the quotes.
+//! What is read of a record: ids, level, and what flushing must know. Pure; the strings are as in
+//! JSON, between the quotes.
 
 use std::fmt;
 
@@ -64,7 +65,8 @@ impl<'a> RecordFields<'a> {
             return RecordFields::default();
         };
         let mut keys = Keys { logs: is_log(kind), ..Keys::default() };
-        // A record that a customer wrote may be anything; what of it is not as expected is left unread.
+        // A record that a customer wrote may be anything; what of it is not as expected is left
+        // unread.
         let mut reader = serde_json::Deserializer::from_str(raw);
         let _ = reader.deserialize_map(&mut keys);
         let Keys { mut fields, java_request_id, log_trace_id, .. } = keys;
@@ -150,7 +152,8 @@ fn metrics(object: &str) -> [Option<Box<str>>; METRICS.len()] {
     numbers.0
 }
 
-/// A string's bytes as they stand in JSON; `None` for an empty one, a longer one, and for any other type.
+/// A string's bytes as they stand in JSON; `None` for an empty one, a longer one, and for any other
+/// type.
 fn in_quotes(raw: &RawValue, max_bytes: usize) -> Option<&str> {
     raw.get()
         .strip_prefix('"')?
@@ -194,7 +197,8 @@ pub(super) struct FoundRuntimeDone<'a> {
     pub(super) failed: bool,
 }
 
-/// All of them, in their order. `current` is the invocation in progress: one whose id is cut or missing is taken for its.
+/// All of them, in their order. `current` is the invocation in progress: one whose id is cut or
+/// missing is taken for its.
 pub(super) fn runtime_done_in<'a>(
     mut bytes: &'a [u8],
     current: Option<&'a str>,
@@ -212,7 +216,8 @@ pub(super) fn runtime_done_in<'a>(
         };
         let request_id = match value(b"\"requestId\":\"") {
             Some((id, true)) if !id.is_empty() => Some(id),
-            // Cut: behind its last character stand the brace of Lambda's envelope and the end of the array.
+            // Cut: behind its last character stand the brace of Lambda's envelope and the end of
+            // the array.
             Some((start, _)) => {
                 current.filter(|id| id.starts_with(start.trim_end_matches([']', '}', ','])))
             }

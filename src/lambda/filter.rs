@@ -77,14 +77,15 @@ impl Level {
         named(&names, name)
     }
 
-    /// The level that a log line says of itself, by the name that any of the known loggers gives it; `None` for all others, such as the
-    /// numbers that some loggers write.
+    /// The level that a log line says of itself, by the name that any of the known loggers gives
+    /// it; `None` for all others, such as the numbers that some loggers write.
     #[must_use]
     pub fn of_line(name: &str) -> Option<Level> {
         Level::parse(name).or_else(|| named(&LOGGERS_NAMES, name)).or_else(|| Level::of_slog(name))
     }
 
-    /// `INFO+2`, `WARN-1`: Go's `log/slog` counts from the next lower name. Four lie between two names, so that `ERROR+4` is as good as fatal.
+    /// `INFO+2`, `WARN-1`: Go's `log/slog` counts from the next lower name. Four lie between two
+    /// names, so that `ERROR+4` is as good as fatal.
     fn of_slog(name: &str) -> Option<Level> {
         let (base, offset) = name.split_at_checked(name.find(['+', '-'])?)?;
         let offset: i64 = offset.parse().ok()?;
@@ -104,7 +105,8 @@ fn named<T: Copy>(names: &[(&str, T)], name: &str) -> Option<T> {
     names.iter().find(|(known, _)| name.eq_ignore_ascii_case(known)).map(|(_, level)| *level)
 }
 
-/// Event types that are not shipped: one by name, or all that begin with what stands before the `*`.
+/// Event types that are not shipped: one by name, or all that begin with what stands before the
+/// `*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Pattern {
     text: String,
@@ -126,7 +128,8 @@ impl From<Types> for Filter {
 }
 
 impl Filter {
-    /// Leaves out the event types in `list`, separated by commas. `None` where one of them cannot be a type.
+    /// Leaves out the event types in `list`, separated by commas. `None` where one of them cannot
+    /// be a type.
     #[must_use]
     pub fn excluding(self, list: &str) -> Option<Filter> {
         let names = list.split(',').map(str::trim).filter(|name| !name.is_empty());
@@ -161,7 +164,8 @@ impl Filter {
     #[must_use]
     pub fn ships_any(&self) -> bool {
         let left_out = |kind: &str| {
-            // Of the platform's events there are many types: all of them are left out only by what they begin with.
+            // Of the platform's events there are many types: all of them are left out only by what
+            // they begin with.
             let one = !kind.ends_with('.');
             let covers = |pattern: &Pattern| match pattern.is_prefix {
                 true => kind.starts_with(&pattern.text),
@@ -175,7 +179,8 @@ impl Filter {
             .any(|(asked, kind)| asked && !left_out(kind))
     }
 
-    /// Whether an event of that type is left out. `level`: what a JSON log line says of itself, between its quotes.
+    /// Whether an event of that type is left out. `level`: what a JSON log line says of itself,
+    /// between its quotes.
     #[must_use]
     pub fn excludes(&self, kind: &str, level: Option<&str>) -> bool {
         let low = || {

@@ -1,7 +1,9 @@
-//! One body -> numbered events and signals, in the light of the invocation in progress. Pure: no thread, socket, clock or log.
+//! One body -> numbered events and signals, in the light of the invocation in progress. Pure: no
+//! thread, socket, clock or log.
 //!
-//! A body is parsed in one pass and its events stay ranges into it. Text logs take `text_log`'s short way, others
-//! `envelope`'s; a body that does not parse goes through `repair`. What is read of a record is `fields`'s.
+//! A body is parsed in one pass and its events stay ranges into it. Text logs take `text_log`'s
+//! short way, others `envelope`'s; a body that does not parse goes through `repair`. What is read
+//! of a record is `fields`'s.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -37,7 +39,8 @@ pub enum Signal {
         /// The invoked ARN.
         arn: Option<String>,
     },
-    /// `platform.runtimeDone`: the function's own work is over. Found even in a body that does not parse.
+    /// `platform.runtimeDone`: the function's own work is over. Found even in a body that does not
+    /// parse.
     RuntimeDone {
         /// As in JSON, between the quotes.
         request_id: Arc<str>,
@@ -60,7 +63,8 @@ pub enum Signal {
         /// Their bytes.
         bytes: u64,
     },
-    /// `platform.restoreStart`: what comes now comes from a sandbox that was restored from a snapshot.
+    /// `platform.restoreStart`: what comes now comes from a sandbox that was restored from a
+    /// snapshot.
     Restored,
     /// A part of the body was past repair.
     Damaged,
@@ -81,7 +85,8 @@ pub struct ParsedBody {
     pub observed: Observed,
 }
 
-/// The stream of telemetry as this process has seen it so far: which invocation is in progress, and the last event number.
+/// The stream of telemetry as this process has seen it so far: which invocation is in progress, and
+/// the last event number.
 #[derive(Debug)]
 pub struct Intake {
     filter: Filter,
@@ -96,8 +101,8 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// `filter` says what to ship; other events are read for their signals only. `overlapping`: invocations run side by side (Managed
-    /// Instances), so that none is "in progress".
+    /// `filter` says what to ship; other events are read for their signals only. `overlapping`:
+    /// invocations run side by side (Managed Instances), so that none is "in progress".
     #[must_use]
     pub fn new(filter: impl Into<Filter>, overlapping: bool) -> Intake {
         let invocations = Invocations { overlapping, ..Invocations::default() };
@@ -118,7 +123,8 @@ impl Intake {
         Intake { observes, ..self }
     }
 
-    /// Takes pieces from this length on for ones that Lambda cut, where nothing else tells: for tests, whose records are shorter than Lambda's.
+    /// Takes pieces from this length on for ones that Lambda cut, where nothing else tells: for
+    /// tests, whose records are shorter than Lambda's.
     #[must_use]
     pub fn with_min_cut_bytes(self, min_cut_bytes: usize) -> Intake {
         Intake { min_cut_bytes, ..self }
@@ -145,12 +151,14 @@ impl Intake {
         self.take_with(bytes, Vec::new(), now)
     }
 
-    /// As [`Intake::take`]; the events go into a used buffer, whose pages need not be fetched again.
+    /// As [`Intake::take`]; the events go into a used buffer, whose pages need not be fetched
+    /// again.
     pub fn take_with(&mut self, bytes: Vec<u8>, events: Vec<Event>, now: EpochMs) -> ParsedBody {
         self.read(bytes, events, now, false)
     }
 
-    /// What is held back for the next body to continue and never was. To be called when no further body comes.
+    /// What is held back for the next body to continue and never was. To be called when no further
+    /// body comes.
     pub fn finish(&mut self, now: EpochMs) -> ParsedBody {
         if self.held.is_none() {
             ParsedBody::default()
@@ -260,7 +268,8 @@ impl Invocations {
         self.current = Some(invocation).filter(|_| !self.overlapping);
     }
 
-    /// Whether an invocation is the sandbox's first. The report of one before this process is none of its.
+    /// Whether an invocation is the sandbox's first. The report of one before this process is none
+    /// of its.
     fn is_cold_start(&self, request_id: &str) -> bool {
         match &self.first {
             Some(first) => **first == *request_id,
@@ -286,7 +295,8 @@ struct BodyReader<'i> {
     observed: Observed,
 }
 
-/// What an event without a request id of its own has from the invocation in progress. The spans are empty where there is none.
+/// What an event without a request id of its own has from the invocation in progress. The spans are
+/// empty where there is none.
 #[derive(Clone, Copy)]
 struct Progress {
     request_id: Span,
@@ -319,7 +329,8 @@ impl<'i> BodyReader<'i> {
         }
     }
 
-    /// The ordinary case: a whole JSON array of events. Comes back with the index behind the last byte that was understood.
+    /// The ordinary case: a whole JSON array of events. Comes back with the index behind the last
+    /// byte that was understood.
     fn read_array(&mut self, bytes: &[u8]) -> usize {
         // Once for all: what is behind a broken character is repair's.
         let text = match std::str::from_utf8(bytes) {
@@ -355,7 +366,8 @@ impl<'i> BodyReader<'i> {
         if skip_blanks(bytes, at + 1) == bytes.len() { bytes.len() } else { understood }
     }
 
-    /// One event of any form. Comes back with the index behind it; `None` if it is not one, or if it may be none.
+    /// One event of any form. Comes back with the index behind it; `None` if it is not one, or if
+    /// it may be none.
     fn read_element(&mut self, text: &str, at: usize, multi_line: bool) -> Option<usize> {
         let mut elements =
             serde_json::Deserializer::from_str(text.get(at..)?).into_iter::<Envelope<'_>>();
@@ -392,7 +404,8 @@ impl<'i> BodyReader<'i> {
         Some(end)
     }
 
-    /// What does not parse as a whole: element by element, with Lambda's cut records put together again.
+    /// What does not parse as a whole: element by element, with Lambda's cut records put together
+    /// again.
     fn repair(&mut self, body: &mut Vec<u8>, from: usize, last: bool) {
         // Behind it comes what is appended.
         let length = body.len();
@@ -627,7 +640,8 @@ impl<'i> BodyReader<'i> {
                 self.signals.extend(fields.log_stream.clone().map(Signal::LogStream))
             }
             "platform.restoreStart" => {
-                // Two sandboxes may come out of one snapshot: from here on they must not give the same ids to different events.
+                // Two sandboxes may come out of one snapshot: from here on they must not give the
+                // same ids to different events.
                 self.intake.number = 0;
                 self.intake.restores = self.intake.restores.saturating_add(1);
                 self.signals.push(Signal::Restored);
@@ -1248,7 +1262,8 @@ mod tests {
         for overlapping in [false, true] {
             let taken = Intake::new(ALL, overlapping).take(body(&events), 0);
             for (n, expected) in tenants.iter().enumerate() {
-                // Where invocations overlap, a text is of none, and a log of one that was not announced is its own.
+                // Where invocations overlap, a text is of none, and a log of one that was not
+                // announced is its own.
                 let expected = match (overlapping, n) {
                     (true, 1) => "",
                     (true, 3) => "red",

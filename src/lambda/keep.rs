@@ -1,8 +1,9 @@
 //! `KEEP` and `SUMMARY`: which invocations are shipped whole. Pure: no thread, clock or log.
 //!
-//! The events of an invocation wait here until it ends. Then [`choose`] says whether they are shipped or thinned out. Batches leave in the
-//! order in which they came, so one waits until all its events are decided. What is shipped gets its number when it leaves: what was
-//! thinned out leaves no gap.
+//! The events of an invocation wait here until it ends. Then [`choose`] says whether they are
+//! shipped or thinned out. Batches leave in the order in which they came, so one waits until all
+//! its events are decided. What is shipped gets its number when it leaves: what was thinned out
+//! leaves no gap.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -128,8 +129,9 @@ fn kept(reason: Reason) -> Choice {
     Choice { kept: true, reason }
 }
 
-/// Whether an invocation is shipped whole. `id`: the root of its trace, or its request id where it has none. All functions of a trace choose
-/// alike, and so does a consumer: the first 32 bits of the id's SHA-256 are compared with the share of 2^32.
+/// Whether an invocation is shipped whole. `id`: the root of its trace, or its request id where it
+/// has none. All functions of a trace choose alike, and so does a consumer: the first 32 bits of
+/// the id's SHA-256 are compared with the share of 2^32.
 #[must_use]
 pub fn choose(settings: &Settings, facts: &Facts, id: &str) -> Choice {
     let longer = |limit: Duration| facts.duration.is_some_and(|duration| duration > limit);
@@ -219,7 +221,8 @@ impl MilestoneKind {
     }
 }
 
-/// What `platform.runtimeDone` and `platform.report` say, as it stands in their JSON. Empty where they do not.
+/// What `platform.runtimeDone` and `platform.report` say, as it stands in their JSON. Empty where
+/// they do not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PlatformResult {
     /// `success`, `error`, `failure`, `timeout`, between the quotes.
@@ -282,7 +285,8 @@ struct Held<C> {
     charge: C,
 }
 
-/// The events that wait for their invocation's end, and what is known of the invocations. `C` comes with a batch and goes with it.
+/// The events that wait for their invocation's end, and what is known of the invocations. `C` comes
+/// with a batch and goes with it.
 #[derive(Debug)]
 pub struct Chooser<C> {
     settings: Settings,
@@ -339,13 +343,15 @@ impl<C: Default> Chooser<C> {
         self.undecided().for_each(|invocation| invocation.choice = Some(kept(Reason::Large)));
     }
 
-    /// The sandbox ends: what is not decided is kept, and summaries go without the reports that did not come.
+    /// The sandbox ends: what is not decided is kept, and summaries go without the reports that did
+    /// not come.
     pub fn finish(&mut self, now: EpochMs) {
         self.undecided().for_each(|invocation| invocation.choice = Some(kept(Reason::Unfinished)));
         (0..self.invocations.len()).for_each(|at| self.sum_up(at, now));
     }
 
-    /// The next batch whose events are all decided, without those that are thinned out; it may be empty.
+    /// The next batch whose events are all decided, without those that are thinned out; it may be
+    /// empty.
     pub fn next_ready(&mut self) -> Option<(Batch, C)> {
         let mut keeps = self.held.front()?.owners.iter().map(|owner| self.is_kept(*owner));
         let keeps = keeps.by_ref().collect::<Option<Vec<bool>>>()?;
@@ -859,7 +865,8 @@ mod tests {
         assert_eq!(life.thinned, 8 * MAX_INVOCATIONS as u64);
     }
 
-    /// `KTE_INVOCATIONS=1000000 cargo test --release --lib the_share -- --nocapture` for the long run.
+    /// `KTE_INVOCATIONS=1000000 cargo test --release --lib the_share -- --nocapture` for the long
+    /// run.
     #[test]
     #[expect(clippy::print_stdout, reason = "the long run says what it saw")]
     fn the_share_that_is_kept_is_the_one_that_was_asked_for() {

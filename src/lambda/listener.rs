@@ -1,26 +1,28 @@
-//! The telemetry listener: takes Lambda's POSTs, hands the events on, and then answers 200. Owns every tiny_http hazard.
+//! The telemetry listener: takes Lambda's POSTs, hands the events on, and then answers 200.
 //!
-//! - An answer to a pipelined request waits until the one before it is answered: nothing is answered while the intake's lock is held.
-//! - A request that is dropped with its body unread reads the rest first, into a buffer of the size that the client declared: the rest is
-//!   read here, or the request is never dropped.
+//! Each connection has a thread, which reads its requests one after the other. What a neighbour in
+//! the sandbox can take is bounded: connections ([`connections`](super::connections)), the head of
+//! a request (in `tiny_http`), the bytes of the bodies that are being read ([`Room`]), and what is
+//! read of a body that is not wanted.
+//!
 //! - A chunked body that ends inside a chunk looks like one that ends as it should: see `is_whole`.
-//! - Reading a body has no time-out, so a client that stalls costs its thread: another takes over before a body is read (leader and followers).
-//! - Its accept thread ends with the first failed `accept`, and panics where the socket cannot be duplicated (no file descriptor left): the
-//!   bound socket is kept here as well, so that another server can go on with it, while the first still serves its connections.
-//! - It asks for the rest of an unread body without a time-out: that costs a follower, not the listener.
+//! - Reading has no time-out, for Lambda keeps a connection between invocations: a client that
+//!   stalls costs its thread, and its connection gives way when others come.
+//! - A request that is dropped with its body unread reads the rest first.
 //!
 //! Runs on threads named `listener`. It never waits for room in the queue.
 
 use std::io::{ErrorKind, Read, Result as IoResult};
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use tiny_http::{Method, Request, Response, Server};
+use tiny_http::{ClientConnection, Method, Request, Response};
 
 use super::Settings;
+use super::connections::{Connection, Connections};
 use super::destination::Destination;
 use super::intake::{Intake, ParsedBody, Signal};
 use super::keep::Chooser;
@@ -36,16 +38,29 @@ use crate::sandbox::Sandbox;
 
 /// Lambda's bodies have 2 x `maxBytes` and some; one larger than this is not taken.
 pub const MAX_BODY: usize = 8 * 1024 * 1024;
-/// So much of a body that is not taken is read, so that the client gets to see its answer. Lambda posts nothing that is larger.
+/// So much of a body that is not taken is read, so that the client gets to see its answer. Lambda
+/// posts nothing that is larger.
 const MAX_UNREAD: usize = 64 * 1024 * 1024;
 /// Room behind a body for the ids that its events share, so that it need not be moved for them.
 const SIDE_ROOM: usize = 256;
-/// How long SHUTDOWN waits for a body that is being parsed, before it does without what is held back.
+/// How long SHUTDOWN waits for a body that is being parsed, before it does without what is held
+/// back.
 const PARSING_TIME: Duration = Duration::from_millis(100);
 /// Names the boot of the machine, which is the sandbox: the same for each of its processes.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-/// Threads that may be stuck in stalled bodies before the listener itself reads on the last one.
-const MAX_THREADS: usize = 64;
+/// A body up to this size needs no room of its own: of these there is one for each connection.
+const SMALL_BODY: usize = 64 * 1024;
+/// Bytes of larger bodies that are read at the same time, unless one alone has more: as many as
+/// Lambda's largest has.
+const READ_AT_ONCE: usize = 5 * 1024 * 1024 / 2;
+/// How long a larger body may stall, and how long it may take, when another one waits for it:
+/// Lambda sends from next door.
+const MAX_STALL: Duration = Duration::from_secs(2);
+const MAX_READING: Duration = Duration::from_secs(10);
+/// The pause after a connection could not be accepted.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+/// Threads that wait for the next connection: with so many none is started for each.
+const MAX_IDLE: usize = 3;
 
 /// A bound port, and what its threads share.
 #[derive(Debug)]
@@ -60,21 +75,21 @@ pub struct Listener {
     admission: Admission,
     sandbox: Arc<Sandbox>,
     ledger: Arc<Ledger>,
-    threads: AtomicUsize,
+    connections: Connections,
+    room: Room,
     /// Nobody looks into the queue any more: no POST is answered 200.
     closed: AtomicBool,
 }
 
-/// One bound socket and its idle threads. There is a second one after an `accept` has failed: the first still has its connections.
+/// The bound socket, and how many threads wait for a connection.
 struct Port {
-    server: Server,
-    spare: TcpListener,
+    socket: TcpListener,
     idle: AtomicUsize,
 }
 
 impl Listener {
-    /// Binds `port` on all interfaces: Lambda calls `sandbox.localdomain`, which need not be loopback. Connections wait in the kernel until
-    /// [`Listener::start`].
+    /// Binds `port` on all interfaces: Lambda calls `sandbox.localdomain`, which need not be
+    /// loopback. Connections wait in the kernel until [`Listener::start`].
     ///
     /// # Errors
     /// If the port is taken.
@@ -82,7 +97,8 @@ impl Listener {
         TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
     }
 
-    /// A listener that hands what it takes to `admission`. On Managed Instances invocations overlap, and AWS's emulator drops the path.
+    /// A listener that hands what it takes to `admission`. On Managed Instances invocations
+    /// overlap, and AWS's emulator drops the path.
     #[must_use]
     pub fn new(
         settings: &Settings,
@@ -111,7 +127,8 @@ impl Listener {
             admission,
             sandbox,
             ledger,
-            threads: AtomicUsize::new(0),
+            connections: Connections::default(),
+            room: Room::default(),
             closed: AtomicBool::new(false),
         }
     }
@@ -127,7 +144,8 @@ impl Listener {
         if self.destination.invoked() {
             log::warn!(
                 "any-path",
-                "for some invocations all POSTs were to another path than Lambda was given; from now on any path is taken"
+                "for some invocations all POSTs were to another path than Lambda was given; \
+                 from now on any path is taken"
             );
         }
     }
@@ -137,7 +155,8 @@ impl Listener {
         if self.destination.waited_in_vain() {
             log::warn!(
                 "any-path",
-                "platform.runtimeDone did not come, and POSTs to another path than Lambda was given were refused; from now on any path is taken"
+                "platform.runtimeDone did not come, and POSTs to another path than Lambda \
+                 was given were refused; from now on any path is taken"
             );
         }
     }
@@ -145,51 +164,29 @@ impl Listener {
     /// Serves the bound socket from now on.
     ///
     /// # Errors
-    /// If no thread can be started or the socket cannot be duplicated.
+    /// If no thread can be started.
     pub fn start(self: &Arc<Self>, socket: TcpListener) -> IoResult<()> {
-        let spare = socket.try_clone()?;
-        let listener = Arc::clone(self);
-        panic::rescue_accept(move || listener.accept_again(&spare));
         if let Some(pause) = self.tick {
             let listener = Arc::clone(self);
             named(move || listener.watch_ages(pause))?;
         }
-        let spare = socket.try_clone()?;
-        self.serve_on(socket, spare)
+        self.start_thread(&Arc::new(Port { socket, idle: AtomicUsize::new(0) }))
     }
 
-    fn serve_on(self: &Arc<Self>, socket: TcpListener, spare: TcpListener) -> IoResult<()> {
-        let listener = Arc::clone(self);
-        named(move || listener.serve_from(socket, spare))
-    }
-
-    fn serve_from(self: &Arc<Self>, socket: TcpListener, spare: TcpListener) {
-        match Server::from_listener(socket, None) {
-            Ok(server) => self.serve(&Arc::new(Port { server, spare, idle: AtomicUsize::new(0) })),
-            Err(error) => log::error!("listener", "the telemetry listener cannot start: {error}"),
+    fn start_thread(self: &Arc<Self>, port: &Arc<Port>) -> IoResult<()> {
+        // It counts from now on: another that comes back meanwhile is to see it.
+        port.idle.fetch_add(1, Ordering::AcqRel);
+        let (listener, serving) = (Arc::clone(self), Arc::clone(port));
+        let started = named(move || listener.serve(&serving));
+        if started.is_err() {
+            port.idle.fetch_sub(1, Ordering::AcqRel);
         }
+        started
     }
 
-    /// The accept thread of a server has ended. Starts another one on the same socket, once there are file descriptors again.
-    fn accept_again(self: &Arc<Self>, socket: &TcpListener) {
-        log::warn!(
-            "accept",
-            "the telemetry listener could not accept a connection (too many open files?) and tries again"
-        );
-        loop {
-            // As many as a new server and its first connections need, before it is started.
-            let enough: IoResult<Vec<TcpListener>> = (0..8).map(|_| socket.try_clone()).collect();
-            let started =
-                enough.and_then(|_| self.serve_on(socket.try_clone()?, socket.try_clone()?));
-            if started.is_ok() {
-                return;
-            }
-            thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    /// From now on no POST is answered 200: what is taken in already is in the channel when this comes back, and so is what was held back for
-    /// a continuation that never came. A body that is still being parsed is waited for, but not for long.
+    /// From now on no POST is answered 200: what is taken in already is in the channel when this
+    /// comes back, and so is what was held back for a continuation that never came. A body that is
+    /// still being parsed is waited for, but not for long.
     pub fn close(&self, until: Instant) {
         let until = until.min(Instant::now() + PARSING_TIME);
         let intake = loop {
@@ -207,7 +204,9 @@ impl Listener {
         match intake {
             Some(mut intake) => {
                 let now = now();
-                self.hand_over(intake.finish(now.wall));
+                let taken = intake.finish(now.wall);
+                self.admission.hold(0);
+                self.hand_over(taken);
                 if let Some(mut chooser) = self.chooser() {
                     chooser.finish(now.wall);
                     self.hand_over_decided(&mut chooser, Vec::new(), now);
@@ -215,38 +214,57 @@ impl Listener {
             }
             None => log::warn!(
                 "close",
-                "a telemetry POST is still being read at SHUTDOWN; a cut record before it may be lost"
+                "a telemetry POST is still being read at SHUTDOWN; \
+                 a cut record before it may be lost"
             ),
         }
     }
 
-    /// One thread's life: wait for a request, see to it that another thread waits for the next, then handle it.
+    /// One thread's life: wait for a connection, see to it that another thread waits for the next,
+    /// then serve it.
     fn serve(self: &Arc<Self>, port: &Arc<Port>) {
-        self.threads.fetch_add(1, Ordering::AcqRel);
-        port.idle.fetch_add(1, Ordering::AcqRel);
         loop {
-            let received = port.server.recv();
+            let accepted = port.socket.accept();
             let was_idle = port.idle.fetch_sub(1, Ordering::AcqRel);
-            match received {
-                Ok(request) => {
-                    if was_idle == 1 && self.threads.load(Ordering::Acquire) < MAX_THREADS {
-                        let (listener, port) = (Arc::clone(self), Arc::clone(port));
-                        let _ = named(move || listener.serve(&port));
+            match accepted {
+                Ok((socket, _)) => {
+                    let connection = self.connections.enter(socket);
+                    if was_idle == 1 && self.start_thread(port).is_err() {
+                        // It is served by the thread that should wait for the next one: not at all.
+                        connection.cut();
+                    } else {
+                        self.serve_connection(&connection);
                     }
-                    self.handle(request);
+                    self.connections.leave(&connection);
                 }
-                Err(_) => self.accept_again(&port.spare),
+                Err(_) => {
+                    log::warn!(
+                        "accept",
+                        "the telemetry listener could not accept a connection \
+                         (too many open files?) and tries again"
+                    );
+                    self.connections.cut_oldest();
+                    thread::sleep(ACCEPT_RETRY);
+                }
             }
-            // Lambda posts the next body while the last one is read: with three that wait, none is started anew. More have done their work.
-            if port.idle.fetch_add(1, Ordering::AcqRel) >= 3 {
+            if port.idle.fetch_add(1, Ordering::AcqRel) >= MAX_IDLE {
                 port.idle.fetch_sub(1, Ordering::AcqRel);
                 break;
             }
         }
-        self.threads.fetch_sub(1, Ordering::AcqRel);
     }
 
-    fn handle(&self, mut request: Request) {
+    /// The requests of one connection, until it ends, or would have to be read on for too long.
+    fn serve_connection(&self, connection: &Connection) {
+        for request in ClientConnection::new(connection.socket()) {
+            if !self.handle(connection, request) {
+                break;
+            }
+        }
+    }
+
+    /// Says whether the connection can go on.
+    fn handle(&self, connection: &Connection, mut request: Request) -> bool {
         if *request.method() != Method::Post || !self.destination.admits(request.url()) {
             self.ledger.refused_posts.add(1);
             log::warn!(
@@ -255,25 +273,35 @@ impl Listener {
             );
             return discard(request, 0, 404);
         }
+        connection.is_known();
         let declared = request.body_length().unwrap_or(0);
         if declared > MAX_BODY {
             return self.too_large(request, 0);
         }
+        let expected = request.body_length().unwrap_or(MAX_BODY);
+        let room = (expected > SMALL_BODY).then(|| self.room.take(expected, connection));
         let (mut body, events) = self.admission.buffers(declared + SIDE_ROOM);
-        let read = read_body(request.as_reader(), declared, &mut body);
+        let reader = request.as_reader();
+        let read = match &room {
+            Some(taken) => read_body(&mut InTime { reader, taken }, declared, &mut body),
+            None => read_body(reader, declared, &mut body),
+        };
         if body.len() > MAX_BODY {
             return self.too_large(request, body.len());
         }
         if read.is_err() || !is_whole(&body, request.body_length()) {
             // Cut off on the way: Lambda was not told 200 and sends it again.
-            return answer(request, 400);
+            drop((room, body));
+            answer(request, 400);
+            return false;
         }
         let taken = self.take(body, events);
         answer(request, if taken { 200 } else { 503 });
+        true
     }
 
-    /// Puts a body's events into the queue before its answer: the next POST, which comes after the answer, cannot overtake them. Says whether they
-    /// will be looked at.
+    /// Puts a body's events into the queue before its answer: the next POST, which comes after the
+    /// answer, cannot overtake them. Says whether they will be looked at.
     fn take(&self, body: Vec<u8>, events: Vec<Event>) -> bool {
         let mut intake = self.lock();
         if self.closed.load(Ordering::Acquire) {
@@ -283,18 +311,20 @@ impl Listener {
         // Main may know of an invocation before its `platform.start` has come.
         self.sandbox.each_invocation(|request_id| intake.invoked(request_id));
         let taken = intake.take_with(body, events, epoch_ms(SystemTime::now()));
+        self.admission.hold(intake.held_bytes());
         self.hand_over(taken);
         // SHUTDOWN did not wait for so long a body.
         !self.closed.load(Ordering::Acquire)
     }
 
-    /// Lambda might post a batch that was refused again and again, and nothing behind it: it is told 200, and the loss is counted.
-    fn too_large(&self, request: Request, have_read: usize) {
+    /// Lambda might post a batch that was refused again and again, and nothing behind it: it is
+    /// told 200, and the loss is counted.
+    fn too_large(&self, request: Request, have_read: usize) -> bool {
         self.ledger.refused_posts.add(1);
         log::error!("body", "a telemetry POST of more than {MAX_BODY} bytes is dropped");
         // The end of an invocation that is held may have been in it.
         self.admission.admit(Batch::default(), vec![message::Signal::Gap], now());
-        discard(request, have_read, 200);
+        discard(request, have_read, 200)
     }
 
     /// With the intake's lock held, as all that leads to [`Admission::admit`].
@@ -378,7 +408,8 @@ impl Listener {
                 self.ledger.platform_dropped_bytes.add(bytes);
                 log::warn!(
                     "logs-dropped",
-                    "Lambda dropped {records} log records ({bytes} bytes) before they reached the extension"
+                    "Lambda dropped {records} log records ({bytes} bytes) \
+                     before they reached the extension"
                 );
                 Some(message::Signal::Gap)
             }
@@ -395,18 +426,27 @@ fn now() -> message::Now {
     message::Now { mono: Instant::now(), wall: epoch_ms(SystemTime::now()) }
 }
 
-/// Reads a body into a buffer that may be used already. One that says its length is read up to that, any other up to its end or the bound.
+/// Reads a body into a buffer that may be used already, up to its declared length. One that does
+/// not declare any is read up to its end, or just over the bound.
 fn read_body(reader: &mut dyn Read, declared: usize, body: &mut Vec<u8>) -> IoResult<()> {
-    if declared == 0 {
+    let most = if declared > 0 {
+        declared
+    } else {
         body.clear();
-        return reader.take(MAX_BODY as u64 + 1).read_to_end(body).map(drop);
+        reader.take(SMALL_BODY as u64).read_to_end(body)?;
+        if body.len() < SMALL_BODY {
+            return Ok(());
+        }
+        MAX_BODY + 1
+    };
+    let mut have = if declared > 0 { 0 } else { body.len() };
+    if body.capacity() < most {
+        // The system gives it filled with zeros, and its pages only as they are used: a client may
+        // declare more than it sends, and a buffer that grows is there twice while it moves.
+        let begun = std::mem::replace(body, vec![0; most + SIDE_ROOM]);
+        body.splice(..have, begun.into_iter().take(have));
     }
-    if body.capacity() < declared {
-        // The system gives it filled with zeros, and its pages only as they are used: a client may declare more than it sends.
-        *body = vec![0; declared + SIDE_ROOM];
-    }
-    body.resize(declared, 0);
-    let mut have = 0;
+    body.resize(most, 0);
     while let Some(rest) = body.get_mut(have..).filter(|rest| !rest.is_empty()) {
         match reader.read(rest) {
             Ok(0) => break,
@@ -416,11 +456,15 @@ fn read_body(reader: &mut dyn Read, declared: usize, body: &mut Vec<u8>) -> IoRe
         }
     }
     body.truncate(have);
+    if declared == 0 {
+        body.shrink_to(have + SIDE_ROOM);
+    }
     Ok(())
 }
 
-/// Whether a body came to its end. A chunked one does not say how long it is, and tiny_http reports the end of the connection inside a chunk as
-/// its end. But Lambda posts arrays of objects, also where it cuts a record, and what was cut off elsewhere does not end like one.
+/// Whether a body came to its end. A chunked one does not say how long it is, and tiny_http reports
+/// the end of the connection inside a chunk as its end. But Lambda posts arrays of objects, also
+/// where it cuts a record, and what was cut off elsewhere does not end like one.
 fn is_whole(body: &[u8], declared: Option<usize>) -> bool {
     match declared {
         Some(declared) => body.len() == declared,
@@ -431,28 +475,95 @@ fn is_whole(body: &[u8], declared: Option<usize>) -> bool {
     }
 }
 
-/// Answers a request whose body is not wanted, of which `have_read` bytes were read.
-fn discard(mut request: Request, have_read: usize, status: u16) {
+/// Answers a request whose body is not wanted, of which `have_read` bytes were read. Says whether
+/// it was read to its end.
+fn discard(mut request: Request, have_read: usize, status: u16) -> bool {
     if request.body_length().is_some_and(|declared| declared > MAX_UNREAD) {
-        // It cannot be dropped: that would reserve as much memory as the client declared. Its connection stays as it is.
-        return std::mem::forget(request);
+        answer(request, status);
+        return false;
     }
     let mut buffer = [0; 16 * 1024];
     let mut left = MAX_UNREAD.saturating_sub(have_read);
-    while left > 0 {
+    let whole = loop {
+        if left == 0 {
+            break false;
+        }
         match request.as_reader().read(&mut buffer) {
-            Ok(0) => break,
+            Ok(0) => break true,
             Ok(count) => left = left.saturating_sub(count),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(_) => break,
+            Err(_) => break false,
         }
-    }
+    };
     answer(request, status);
+    whole
 }
 
 /// A client that hung up is nobody's problem here.
 fn answer(request: Request, status: u16) {
     let _ = request.respond(Response::empty(status));
+}
+
+/// Reads what others wait for: it fails when nothing comes, or it takes too long.
+struct InTime<'r, 't> {
+    reader: &'r mut dyn Read,
+    taken: &'t Taken<'t>,
+}
+
+impl Read for InTime<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> IoResult<usize> {
+        loop {
+            let waited_for = self.taken.room.waiting.load(Ordering::Acquire) > 0;
+            if waited_for && self.taken.since.elapsed() > MAX_READING {
+                return Err(ErrorKind::TimedOut.into());
+            }
+            match self.reader.read(buffer) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock && !waited_for => {}
+                read => return read,
+            }
+        }
+    }
+}
+
+/// Bytes of large bodies that are being read or parsed: one of the largest at a time, or several
+/// that are smaller. Guarantee 3 allows for no more.
+#[derive(Debug, Default)]
+struct Room {
+    taken: Mutex<usize>,
+    freed: Condvar,
+    waiting: AtomicUsize,
+}
+
+/// A part of a [`Room`], until it is dropped.
+struct Taken<'r> {
+    room: &'r Room,
+    bytes: usize,
+    connection: &'r Connection,
+    since: Instant,
+}
+
+impl Room {
+    /// Waits for those before it, none of which then takes longer than [`MAX_READING`].
+    fn take<'r>(&'r self, bytes: usize, connection: &'r Connection) -> Taken<'r> {
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        let mut taken = self
+            .freed
+            .wait_while(taken, |taken| *taken > 0 && *taken + bytes > READ_AT_ONCE)
+            .unwrap_or_else(PoisonError::into_inner);
+        self.waiting.fetch_sub(1, Ordering::AcqRel);
+        *taken += bytes;
+        connection.limit_stalls(Some(MAX_STALL));
+        Taken { room: self, bytes, connection, since: Instant::now() }
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.connection.limit_stalls(None);
+        *self.room.taken.lock().unwrap_or_else(PoisonError::into_inner) -= self.bytes;
+        self.room.freed.notify_all();
+    }
 }
 
 fn named(work: impl FnOnce() + Send + 'static) -> IoResult<()> {

@@ -1,6 +1,8 @@
-//! Upstream: what Lambda says. The Extensions API, the Telemetry API's listener, and the bodies it posts.
+//! Upstream: what Lambda says. The Extensions API, the Telemetry API's listener, and the bodies it
+//! posts.
 
 pub mod api;
+mod connections;
 pub mod destination;
 mod envelope;
 mod fields;

@@ -1,39 +1,48 @@
-//! Bodies that are not valid JSON: finds the events in them, and puts together what Lambda cut. Pure; nothing is copied, ranges are handed on.
+//! Bodies that are not valid JSON: finds the events in them, and puts together what Lambda cut.
+//! Pure; nothing is copied, ranges are handed on.
 //!
-//! Lambda cuts a log record over about 256 KiB in the middle of its JSON value. Each piece becomes an event of its own, envelope and
-//! closing brace around raw bytes, so the body does not parse (first described in DataDog/datadog-lambda-extension#1357). Two forms:
+//! Lambda cuts a log record over about 256 KiB in the middle of its JSON value. Each piece becomes
+//! an event of its own, envelope and closing brace around raw bytes, so the body does not parse
+//! (first described in DataDog/datadog-lambda-extension#1357). Two forms:
 //!
 //! ```text
 //! within a POST:  …"record":{"message":"AAAA},{"time":"…","type":"function","record":BBBB"}},{…}]
 //! across POSTs:   …"record":{"message":"AAAA}]   then   [{"time":"…","type":"function","record":BBBB"}},{…}]
 //! ```
 //!
-//! Between two pieces stands a **seam**: `},{"time":"…","type":"…","record":`, of the same type and time. The same bytes may be a function's own
-//! data, or the place where the next event begins. Which of them it is follows from the state of the JSON before the seam:
+//! Between two pieces stands a **seam**: `},{"time":"…","type":"…","record":`, of the same type and
+//! time. The same bytes may be a function's own data, or the place where the next event begins.
+//! Which of them it is follows from the state of the JSON before the seam:
 //!
-//! - If the seam cannot be JSON there (inside a string, say) and what follows continues the value, it is a seam.
-//! - If it can be JSON and what follows cannot continue the value, it is data, or the end of a piece whose continuation is lost. It is read as
-//!   data; if that comes to no end, the event ends there.
-//! - Both can be true only where a number is cut between two digits. Then the length of the piece decides: Lambda's are long.
+//! - If the seam cannot be JSON there (inside a string, say) and what follows continues the value,
+//!   it is a seam.
+//! - If it can be JSON and what follows cannot continue the value, it is data, or the end of a
+//!   piece whose continuation is lost. It is read as data; if that comes to no end, the event ends
+//!   there.
+//! - Both can be true only where a number is cut between two digits. Then the length of the piece
+//!   decides: Lambda's are long.
 //! - If neither is true the event is damaged up to there.
 //!
-//! What cannot be put together comes back as damaged, and reading goes on with the event behind its first seam: a lost continuation takes no
-//! whole event with it.
+//! What cannot be put together comes back as damaged, and reading goes on with the event behind its
+//! first seam: a lost continuation takes no whole event with it.
 
 use std::ops::Range;
 
 use super::text_log::has_control;
 use crate::clock;
 
-/// The most that is held for a continuation. Lambda's pieces have 256 KiB; a record of more than 16 of them is given up.
+/// The most that is held for a continuation. Lambda's pieces have 256 KiB; a record of more than 16
+/// of them is given up.
 const MAX_HELD_BYTES: usize = 4 * 1024 * 1024;
 /// The most pieces of one record.
 const MAX_PIECES: usize = 1024;
 /// The pieces of a record are written at once: their times do not differ by more than this.
 const MAX_PIECE_GAP_MS: u64 = 2000;
-/// Events may be out of order by this much. What looks like an older event is a function's own data.
+/// Events may be out of order by this much. What looks like an older event is a function's own
+/// data.
 const MAX_DISORDER_MS: u64 = 10_000;
-/// Bytes that are read for each byte of a body at the most, before an event is no longer looked for behind the next event's beginning.
+/// Bytes that are read for each byte of a body at the most, before an event is no longer looked for
+/// behind the next event's beginning.
 const MAX_READS: usize = 8;
 /// A piece that Lambda cut is longer than this.
 pub(super) const MIN_CUT_BYTES: usize = 200 * 1024;
@@ -107,7 +116,8 @@ impl Repair {
         Some(element)
     }
 
-    /// What does not begin as Lambda's events do: an object in another spelling, or none of Lambda's.
+    /// What does not begin as Lambda's events do: an object in another spelling, or none of
+    /// Lambda's.
     fn other(&mut self, body: &[u8]) -> Element {
         let mut json = Json::default();
         let mut at = self.at;
@@ -138,7 +148,8 @@ impl Repair {
         }
     }
 
-    /// Where the next event begins behind the one at `at`, without the comma between them, or the end.
+    /// Where the next event begins behind the one at `at`, without the comma between them, or the
+    /// end.
     fn next_header(&self, body: &[u8]) -> usize {
         let this = Header::at(body, self.at);
         let is_event = |next: &Header<'_>| {
@@ -168,14 +179,16 @@ struct Reading<'r, 'b> {
     json: Json,
     at: usize,
     pieces: Vec<Range<usize>>,
-    /// Of the piece being read: where it begins, where its part of the record begins, when it was written.
+    /// Of the piece being read: where it begins, where its part of the record begins, when it was
+    /// written.
     piece: usize,
     record: usize,
     time: &'b [u8],
     /// In keys that follow the record. Only a record is cut.
     is_behind_record: bool,
-    /// Indices of closing braces that may end the event, the first of each kind: of a seam that was taken; of one that was read as data
-    /// and may be the end of a piece whose continuation is lost; of any that was read as data.
+    /// Indices of closing braces that may end the event, the first of each kind: of a seam that was
+    /// taken; of one that was read as data and may be the end of a piece whose continuation is
+    /// lost; of any that was read as data.
     taken: Option<usize>,
     doubtful: Option<usize>,
     data: Option<usize>,
@@ -243,7 +256,8 @@ impl<'r, 'b> Reading<'r, 'b> {
                 }
             }
             if byte == b',' && self.at >= self.record && self.json.closes_envelope() {
-                // Behind a record in pieces Lambda writes no further keys: what stands there is of another one.
+                // Behind a record in pieces Lambda writes no further keys: what stands there is of
+                // another one.
                 if !self.pieces.is_empty() {
                     return Err(Failed::Anywhere);
                 }
@@ -261,8 +275,8 @@ impl<'r, 'b> Reading<'r, 'b> {
         Err(Failed::Anywhere)
     }
 
-    /// The event has ended. One in pieces, whose JSON may also have ended by chance, in the middle of what is another event, must be followed by
-    /// one in Lambda's spelling, or by none.
+    /// The event has ended. One in pieces, whose JSON may also have ended by chance, in the middle
+    /// of what is another event, must be followed by one in Lambda's spelling, or by none.
     fn whole(&mut self) -> Option<Element> {
         if self.pieces.is_empty() {
             return is_separated(self.body, self.at).then_some(Element::Whole(self.start..self.at));
@@ -276,7 +290,8 @@ impl<'r, 'b> Reading<'r, 'b> {
         Some(Element::Cut(std::mem::take(&mut self.pieces)))
     }
 
-    /// Whether the brace at hand and the header behind it are Lambda's and not the function's. An error if the event ends here.
+    /// Whether the brace at hand and the header behind it are Lambda's and not the function's. An
+    /// error if the event ends here.
     fn is_seam(&mut self, next: &Header<'_>) -> Result<bool, Failed> {
         self.repair.reads += next.len;
         let behind = self.at + 2 + next.len;
@@ -358,7 +373,8 @@ impl<'a> Header<'a> {
     }
 }
 
-/// Whether a log that is JSON as it stands may have been cut nevertheless: one that is long, with a seam in it.
+/// Whether a log that is JSON as it stands may have been cut nevertheless: one that is long, with a
+/// seam in it.
 pub(super) fn is_doubtful(event: &[u8], min_cut_bytes: usize) -> bool {
     event.len() > min_cut_bytes && find(event, min_cut_bytes, SEAM).is_some()
 }
@@ -424,7 +440,8 @@ pub(super) fn find(bytes: &[u8], from: usize, needle: &[u8]) -> Option<usize> {
     }
 }
 
-/// A reader of JSON that can be asked at any byte where it is. As strict as serde, but for UTF-8, which it does not look at.
+/// A reader of JSON that can be asked at any byte where it is. As strict as serde, but for UTF-8,
+/// which it does not look at.
 #[derive(Debug, Default)]
 struct Json {
     state: State,
@@ -505,7 +522,8 @@ impl Json {
         self.step(byte).is_some()
     }
 
-    /// How many of these bytes may be passed over: inside a text, up to what may end it, an escape, or a brace.
+    /// How many of these bytes may be passed over: inside a text, up to what may end it, an escape,
+    /// or a brace.
     fn plain_text(&self, bytes: &[u8]) -> usize {
         if !matches!(self.state, State::Text(_)) {
             return 0;
@@ -514,7 +532,8 @@ impl Json {
         if bytes.get(..plain).is_none_or(has_control) { 0 } else { plain }
     }
 
-    /// Whether the innermost (0) or an outer (1, 2, …) open value is an object; `None` where none is open.
+    /// Whether the innermost (0) or an outer (1, 2, …) open value is an object; `None` where none
+    /// is open.
     fn is_object(&self, outwards: usize) -> Option<bool> {
         let index = self.depth.checked_sub(outwards + 1)?;
         let bits = self.open.get(index / 64)?;

@@ -1,4 +1,5 @@
-//! The level that a line in a runtime's own text format says of itself. Pure; reads the first bytes of a JSON string, between its quotes.
+//! The level that a line in a runtime's own text format says of itself. Pure; reads the first bytes
+//! of a JSON string, between its quotes.
 //!
 //! Sources: Lambda's documentation of each runtime's log format, and `tests/golden/*_text.json`.
 
@@ -38,7 +39,8 @@ fn bracketed(head: &[u8]) -> Option<Level> {
     named(rest.get(..rest.iter().position(|byte| *byte == b']')?)?)
 }
 
-/// Node's and .NET's `2026-…Z\t6d68ca91-…\tINFO\t…`, and Java's `2026-11-23 09:15:45 6d68ca91-… INFO  …`.
+/// Node's and .NET's `2026-…Z\t6d68ca91-…\tINFO\t…`, and Java's `2026-11-23 09:15:45 6d68ca91-…
+/// INFO  …`.
 fn dated(head: &[u8]) -> Option<Level> {
     let mut words = Words(head);
     // A date, and a time where it is a word of its own.
@@ -59,7 +61,8 @@ fn ruby(head: &[u8]) -> Option<Level> {
     Words(rest).next().and_then(named)
 }
 
-/// What a runtime prints of an exception that nobody caught: `java.lang.IllegalStateException: …\n\tat …`, `panic: …`.
+/// What a runtime prints of an exception that nobody caught: `java.lang.IllegalStateException:
+/// …\n\tat …`, `panic: …`.
 fn exception_report(text: &[u8]) -> Option<Level> {
     let is_java = || {
         let class = text.iter().take_while(|byte| is_class_name(**byte)).count();

@@ -1,7 +1,8 @@
-//! The shortest way through a body: a text log as Lambda writes it is recognised by its fixed words and the end of its string. Pure.
+//! The shortest way through a body: a text log as Lambda writes it is recognised by its fixed words
+//! and the end of its string. Pure.
 //!
-//! Most of all telemetry looks so. What is the least bit different (other keys, other order, blanks, a JSON record, broken JSON) is not
-//! recognised here, and read by serde.
+//! Most of all telemetry looks so. What is the least bit different (other keys, other order,
+//! blanks, a JSON record, broken JSON) is not recognised here, and read by serde.
 
 use std::ops::Range;
 
@@ -18,7 +19,8 @@ pub(super) struct TextLog {
     pub(super) kind: &'static str,
 }
 
-/// Whether there is a control character: line ends and tabs between tokens, or something that no JSON string may hold.
+/// Whether there is a control character: line ends and tabs between tokens, or something that no
+/// JSON string may hold.
 #[must_use]
 pub(super) fn has_control(bytes: &[u8]) -> bool {
     const LOW: u64 = 0x2020_2020_2020_2020;
@@ -53,8 +55,8 @@ fn expect(bytes: &[u8], at: usize, word: &[u8]) -> Option<usize> {
     bytes.get(at..)?.starts_with(word).then_some(word.len())
 }
 
-/// The index behind the closing quote of a string whose inside begins at `at`; `None` for one that is not whole or has an escape that JSON
-/// does not know.
+/// The index behind the closing quote of a string whose inside begins at `at`; `None` for one that
+/// is not whole or has an escape that JSON does not know.
 fn string_end(bytes: &[u8], mut at: usize) -> Option<usize> {
     loop {
         at += memchr2(b'"', b'\\', bytes.get(at..)?)?;

@@ -1,5 +1,6 @@
-//! Telemetry as Lambda, its emulator and several vendors' programs have shown it, replayed through the built binary and compared whole with
-//! what must arrive on the stream. The cases are the files of `tests/golden`; its README has their format.
+//! Telemetry as Lambda, its emulator and several vendors' programs have shown it, replayed through
+//! the built binary and compared whole with what must arrive on the stream. The cases are the files
+//! of `tests/golden`; its README has their format.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -131,7 +132,8 @@ fn every_file_is_a_case_with_a_source() {
     }
 }
 
-/// Replays one file. A case that is marked as pending must still fail, so that the mark goes when the program is right.
+/// Replays one file. A case that is marked as pending must still fail, so that the mark goes when
+/// the program is right.
 #[track_caller]
 fn check(name: &str) {
     let case = Case::read(name);
@@ -171,7 +173,8 @@ impl Case {
         serde_json::from_str(&unfold(&text)).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
-    /// What the extension adds to every event of this case: what the simulated sandbox is, or what the file says instead.
+    /// What the extension adds to every event of this case: what the simulated sandbox is, or what
+    /// the file says instead.
     fn added(&self, kinesis: &Kinesis, lambda: &Lambda) -> Object {
         if self.settings.get("ENVELOPE").is_some_and(|envelope| envelope == "slim") {
             return self.always.clone();
@@ -236,7 +239,8 @@ fn percent_decoded(text: &str) -> Vec<u8> {
 fn replay(case: &Case) -> Result<(), String> {
     let began = iso_millis(SystemTime::now());
     let kinesis = Kinesis::start();
-    // Nothing is sent before SHUTDOWN, so that each event has all that its sandbox has learnt by then.
+    // Nothing is sent before SHUTDOWN, so that each event has all that its sandbox has learnt by
+    // then.
     let mut builder =
         extension(&kinesis).setting("MAX_AGE_MS", "900000").without_freeze().without_feedback();
     builder = match case.initialization.as_deref() {
@@ -293,8 +297,8 @@ fn post(lambda: &Lambda, body: &[u8]) {
     assert_eq!(lambda.post_raw(body).unwrap(), 200);
 }
 
-/// The events on the stream that came from the file, in the order that the extension took them, with ids that are the same each time:
-/// `A-1` is the first of the first process.
+/// The events on the stream that came from the file, in the order that the extension took them,
+/// with ids that are the same each time: `A-1` is the first of the first process.
 fn arrived(account: &Account, simulated: &[SentEvent], began: &str) -> Result<Vec<Object>, String> {
     let mut processes: Vec<&str> = Vec::new();
     let mut own: BTreeMap<&str, u64> = BTreeMap::new();
@@ -362,7 +366,8 @@ fn expected(case: &Case, added: &Object) -> Vec<Object> {
     case.expected.iter().map(complete).collect()
 }
 
-/// A value of the file as Lambda writes it, without blanks; where the blanks matter it is given as text: `{"$raw": "{ \"a\" : 1 }"}`.
+/// A value of the file as Lambda writes it, without blanks; where the blanks matter it is given as
+/// text: `{"$raw": "{ \"a\" : 1 }"}`.
 fn as_written(value: &str) -> String {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -405,7 +410,8 @@ fn around(line: &str, at: usize) -> String {
     format!("({end} bytes) …{shown}…")
 }
 
-/// A JSON object with its keys in their order, and its values as they stand, without blanks between their tokens.
+/// A JSON object with its keys in their order, and its values as they stand, without blanks between
+/// their tokens.
 #[derive(Clone, Debug, Default)]
 struct Object(Vec<(String, String)>);
 

@@ -3,8 +3,17 @@
 //!
 //! | threat | held by |
 //! |---|---|
+//! | a request that announces, or sends, more than there is | `lengths_that_lie_reserve_nothing_and_leave_nothing_behind`, `endless_bodies_are_read_only_so_far`, `endless_heads_end_their_connection` |
+//! | many connections, many large bodies | `neighbours_that_hold_connections_keep_lambda_out_of_none`, `large_bodies_at_the_same_time_are_read_one_after_the_other` |
+//! | a CONNECT proxy that drips, a `Date` that lies, clock skew without end, codes and ids of answers | `wire.rs` |
+//! | secrets in settings, written well or not | `secrets.rs` |
+//! | ids that a log claims | `lambda/intake.rs`, `golden.rs` |
+//! | POSTs to another path, also on Managed Instances | `lambda/destination.rs`, `platforms.rs` |
+//! | bodies that are costly to repair | `lambda/repair.rs`, `tests/fuzz` |
 //! | files planted in the spool's folder | `files_planted_in_the_spool_cost_nothing`, `a_folder_that_is_a_link_is_not_used`, `a_segment_that_was_exchanged_is_not_sent` |
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -202,4 +211,254 @@ fn a_segment_that_was_exchanged_is_not_sent() {
     let lost = ledger["dropped"]["rejected"].as_u64().unwrap();
     assert!(lost > 0, "{ledger}");
     assert_eq!(kinesis.account().flooded() as u64 + lost, 20_000, "{ledger}");
+}
+
+/// A client that sends whatever it wants and never minds what becomes of it.
+struct Client(TcpStream);
+
+impl Client {
+    fn connect(lambda: &Lambda) -> Client {
+        let stream = TcpStream::connect(("127.0.0.1", lambda.listener_port())).unwrap();
+        stream.set_read_timeout(Some(ms(20_000))).unwrap();
+        stream.set_write_timeout(Some(ms(20_000))).unwrap();
+        Client(stream)
+    }
+
+    /// Sends the piece again and again, until so many bytes were sent or the listener hangs up.
+    fn pour(&mut self, piece: &[u8], total: usize) -> usize {
+        let block = piece.repeat((1 << 20) / piece.len());
+        let mut sent = 0;
+        while sent < total && self.0.write_all(&block).is_ok() {
+            sent += block.len();
+        }
+        sent
+    }
+
+    /// The status of the next answer; 0 if the listener hangs up without one.
+    fn status(&mut self) -> u16 {
+        let mut head = [0; 12];
+        match self.0.read_exact(&mut head) {
+            Ok(()) => String::from_utf8_lossy(&head[9..]).parse().unwrap(),
+            Err(_) => 0,
+        }
+    }
+}
+
+/// After whatever was done: the same process serves the function, and is as small as promised.
+#[track_caller]
+fn assert_unharmed(kinesis: &Kinesis, lambda: &Lambda, pid: Option<i32>) {
+    let report = lambda.invoke(Invocation::new().text("unharmed.")).unwrap();
+    assert!(!report.deadline_exceeded && report.held < ms(1500), "{:?}", report.held);
+    assert_eq!(lambda.pid(), pid, "the same process");
+    assert_memory(lambda);
+    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+    kinesis.account().compare(&lambda.sent()).assert_lossless();
+    assert_eq!(kinesis.account().containing("unharmed.").len(), 1);
+    ledger(kinesis);
+}
+
+#[test]
+fn endless_heads_end_their_connection() {
+    const TOTAL: usize = 50 << 20;
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).without_freeze().timeout(ms(20_000)).start();
+    lambda.init().unwrap();
+    let pid = lambda.pid();
+    let path = lambda.subscription().unwrap().path;
+    for (before, piece) in [
+        (String::new(), "x"),
+        (String::new(), "\r"),
+        (String::new(), "GET "),
+        ("GET /".to_owned(), "x"),
+        (format!("POST {path}?"), "x"),
+        (format!("POST {path} HTTP/1.1\r\nX: "), "x"),
+        (format!("POST {path} HTTP/1.1\r\n"), "A: b\r\n"),
+        (format!("POST {path} HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1;"), "x"),
+        (format!("POST {path} HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"), "1"),
+        ("GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(), "1"),
+    ] {
+        let mut client = Client::connect(&lambda);
+        client.0.write_all(before.as_bytes()).unwrap();
+        let sent = client.pour(piece.as_bytes(), TOTAL);
+        assert!(sent < TOTAL, "all of it was read: {before}{piece}");
+        assert_memory(&lambda);
+    }
+    // One that is not too long is read, and the next on the connection may be as long.
+    let mut client = Client::connect(&lambda);
+    let head = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(16_000));
+    for _ in 0..3 {
+        client.0.write_all(head.as_bytes()).unwrap();
+        assert_eq!(client.status(), 404);
+        let mut rest = [0; 4096];
+        let _ = client.0.read(&mut rest).unwrap();
+    }
+    assert_unharmed(&kinesis, &lambda, pid);
+}
+
+#[test]
+fn lengths_that_lie_reserve_nothing_and_leave_nothing_behind() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).without_freeze().timeout(ms(20_000)).start();
+    lambda.init().unwrap();
+    let (pid, threads) = (lambda.pid(), lambda.stats().threads);
+    let path = lambda.subscription().unwrap().path;
+    let mut framings: Vec<String> = [
+        "100000000000000",
+        "9223372036854775807",
+        "9223372036854775808",
+        "18446744073709551615",
+        "18446744073709551616",
+        "-1",
+        "+5",
+        "0x10",
+        "",
+        "8388609",
+        "67108865",
+        "1025",
+    ]
+    .iter()
+    .map(|length| format!("Content-Length: {length}"))
+    .collect();
+    framings.push("Content-Length: 5\r\nContent-Length: 100000000000000".to_owned());
+    framings.push("Content-Length: 100000000000000\r\nContent-Length: 5".to_owned());
+    framings.push("Content-Length: 7\r\nTransfer-Encoding: chunked".to_owned());
+    framings.push("Transfer-Encoding: gzip".to_owned());
+    framings.push("Content-Length: 100000000000000\r\nExpect: 100-continue".to_owned());
+    framings.push("Content-Length: 100000000000000\r\nExpect: everything".to_owned());
+    framings.push("Content-Length: 100000000000000\r\nConnection: upgrade".to_owned());
+    for round in 0..5 {
+        for method in ["GET", "POST", "HEAD", "OPTIONS", "MADE-UP"] {
+            for target in ["/", path.as_str()] {
+                for framing in &framings {
+                    let mut client = Client::connect(&lambda);
+                    let request = format!(
+                        "{method} {target} HTTP/1.{}\r\nHost: x\r\n{framing}\r\n\r\nffffffffffffffff\r\n[",
+                        round % 2
+                    );
+                    // It may have hung up already.
+                    let _ = client.0.write_all(request.as_bytes());
+                    if round > 2 {
+                        let _ = client.0.shutdown(Shutdown::Write);
+                        client.status();
+                    }
+                }
+            }
+        }
+    }
+    wait_until(ms(10_000), "the connections to be gone", || lambda.stats().threads <= threads + 4);
+    assert_unharmed(&kinesis, &lambda, pid);
+}
+
+#[test]
+fn endless_bodies_are_read_only_so_far() {
+    const TOTAL: usize = 100 << 20;
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).without_freeze().timeout(ms(20_000)).start();
+    lambda.init().unwrap();
+    let pid = lambda.pid();
+    let path = lambda.subscription().unwrap().path;
+    let chunk = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
+    for (target, framing, piece) in [
+        ("/", "Transfer-Encoding: chunked", chunk.as_str()),
+        (&path, "Transfer-Encoding: chunked", &chunk),
+        ("/", "Content-Length: 9223372036854775807", "x"),
+        (&path, "Content-Length: 9223372036854775807", "x"),
+        ("/", "Connection: upgrade", "x"),
+        (&path, "Connection: upgrade", "x"),
+    ] {
+        let mut client = Client::connect(&lambda);
+        let head = format!("POST {target} HTTP/1.1\r\n{framing}\r\n\r\n");
+        client.0.write_all(head.as_bytes()).unwrap();
+        let sent = client.pour(piece.as_bytes(), TOTAL);
+        assert!(sent < TOTAL, "all of it was read: {target} {framing}");
+        assert_memory(&lambda);
+    }
+    assert_unharmed(&kinesis, &lambda, pid);
+}
+
+/// Some of them stop in the middle, and would keep the others waiting.
+#[test]
+fn large_bodies_at_the_same_time_are_read_one_after_the_other() {
+    let kinesis = Kinesis::builder().count_only().start();
+    let lambda = extension(&kinesis)
+        .without_freeze()
+        .timeout(ms(60_000))
+        .setting("SPOOL_BYTES", "0")
+        .start();
+    lambda.init().unwrap();
+    let path = lambda.subscription().unwrap().path;
+    let event = format!(r#"{{"time":"t","type":"function","record":"{}"}}"#, "x".repeat(1000));
+    let body = format!("[{}]", vec![event; 2300].join(","));
+    // Twice what Lambda is asked to send at the most, and some.
+    assert!(body.len() > 2 << 20);
+    let head = format!("POST {path} HTTP/1.1\r\nContent-Length: {}\r\n\r\n", body.len());
+    let stalled: Vec<Client> = (0..3)
+        .map(|_| {
+            let mut client = Client::connect(&lambda);
+            client.0.write_all(head.as_bytes()).unwrap();
+            client
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        for mut client in stalled {
+            let body = &body;
+            scope.spawn(move || {
+                let _ = client.0.write_all(&body.as_bytes()[..body.len() - 1]);
+                assert!([0, 400].contains(&client.status()));
+            });
+        }
+        for _ in 0..12 {
+            scope.spawn(|| {
+                let mut client = Client::connect(&lambda);
+                client.0.set_read_timeout(Some(ms(60_000))).unwrap();
+                client.0.set_write_timeout(Some(ms(60_000))).unwrap();
+                client.0.write_all(head.as_bytes()).unwrap();
+                client.0.write_all(body.as_bytes()).unwrap();
+                assert_eq!(client.status(), 200);
+            });
+        }
+    });
+    assert_memory(&lambda);
+    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+}
+
+#[test]
+fn neighbours_that_hold_connections_keep_lambda_out_of_none() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).without_freeze().timeout(ms(20_000)).start();
+    lambda.init().unwrap();
+    let pid = lambda.pid();
+    lambda.invoke(Invocation::new().text("before")).unwrap();
+    let mut held = Vec::new();
+    for n in 0..600 {
+        let mut client = Client::connect(&lambda);
+        // It may be cut at once.
+        let _ = client.0.write_all(&b"POST / HTTP/1.1\r\nContent-Length: 5000\r\n\r\nx"[..n % 40]);
+        held.push(client);
+    }
+    lambda.invoke(Invocation::new().text("meanwhile")).unwrap();
+    wait_until(ms(60_000), "those over the bound to end", || lambda.stats().threads < 64 + 16);
+    assert_memory(&lambda);
+    drop(held);
+    assert_unharmed(&kinesis, &lambda, pid);
+}
+
+/// tiny_http sorted encodings by weights of which some are no numbers. Sorting panics where there is
+/// no order, and after a panic nothing more is shipped.
+#[test]
+fn weights_that_have_no_order_are_no_panic() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).without_freeze().timeout(ms(20_000)).start();
+    lambda.init().unwrap();
+    let pid = lambda.pid();
+    let weights = "NaN NaN NaN NaN 53 NaN 46 6 21 25 NaN NaN 30 11 NaN 4 42 41 NaN NaN 43";
+    let weights: Vec<String> = weights.split(' ').map(|weight| format!("a;q={weight}")).collect();
+    let request = format!("GET / HTTP/1.1\r\nTE: {}\r\n\r\n", weights.join(","));
+    for _ in 0..3 {
+        let mut client = Client::connect(&lambda);
+        client.0.write_all(request.as_bytes()).unwrap();
+        assert_eq!(client.status(), 404);
+    }
+    assert!(lambda.stderr().iter().all(|line| !line.contains("panicked")), "{:?}", lambda.stderr());
+    assert_unharmed(&kinesis, &lambda, pid);
 }

@@ -1,4 +1,5 @@
-//! What AWS leaves open, decided in the harder way: the same life of a sandbox under every switch, and every event accounted for.
+//! What AWS leaves open, decided in the harder way: the same life of a sandbox under every switch,
+//! and every event accounted for.
 
 use std::time::Duration;
 
@@ -27,7 +28,8 @@ const USUAL: Variant = Variant {
     out_of_memory: false,
 };
 
-/// A cold start, warm invocations with pauses, a reset, invocations after it, and the end; in each mode.
+/// A cold start, warm invocations with pauses, a reset, invocations after it, and the end; in each
+/// mode.
 fn lives(variant: &Variant) {
     for mode in ["end", "next", "adaptive"] {
         let kinesis = (variant.kinesis)(Kinesis::builder()).start();
@@ -62,7 +64,8 @@ fn lives(variant: &Variant) {
         let (account, sent) = (kinesis.account(), lambda.sent());
         let comparison = account.compare(&sent);
         assert!(comparison.is_clean(), "{mode}: {comparison} {:?}", lambda.stderr());
-        // Where nothing is held, it takes some invocations to find out that Lambda does not know the path.
+        // Where nothing is held, it takes some invocations to find out that Lambda does not know
+        // the path.
         if !(variant.refuses && mode == "next") {
             let missing: Vec<_> =
                 sent.iter().filter(|event| event.handed == 0).map(ToString::to_string).collect();
@@ -98,6 +101,12 @@ fn a_life_without_the_path() {
 #[test]
 fn a_life_with_a_poster_that_does_not_try_again() {
     lives(&Variant { lambda: LambdaBuilder::poster_without_retry, ..USUAL });
+}
+
+/// Between two invocations each connection to Kinesis dies, and nobody says so.
+#[test]
+fn a_life_in_which_old_connections_are_black_holes() {
+    lives(&Variant { kinesis: |kinesis| kinesis.black_hole_old_connections(ms(50)), ..USUAL });
 }
 
 #[test]
@@ -190,7 +199,8 @@ fn a_life_with_all_of_it() {
     });
 }
 
-// --- the subscription ------------------------------------------------------------------------------------------------------------------
+// --- the subscription
+// ------------------------------------------------------------------------------------------------------------------
 
 #[test]
 fn every_process_of_a_sandbox_subscribes_the_same_path() {
@@ -279,7 +289,8 @@ fn on_managed_instances_any_path_is_taken_only_until_the_right_one_is_seen() {
     assert_eq!(ledger(&kinesis)["refusedPosts"], 1);
 }
 
-// --- deadlines -------------------------------------------------------------------------------------------------------------------------
+// --- deadlines
+// -------------------------------------------------------------------------------------------------------------------------
 
 #[test]
 fn shutdown_sends_what_waits_whatever_the_clock_says() {
@@ -393,7 +404,8 @@ fn an_invocation_whose_deadline_cannot_be_right_is_held_as_usual() {
     }
 }
 
-// --- crashes ---------------------------------------------------------------------------------------------------------------------------
+// --- crashes
+// ---------------------------------------------------------------------------------------------------------------------------
 
 #[test]
 fn a_crash_that_nobody_reports_loses_nothing() {
@@ -493,7 +505,8 @@ fn a_batch_that_lambda_does_not_post_again_is_reported_by_it_and_ends_the_wait()
     assert_eq!((account.containing("\"lost\"").len(), account.containing("kept").len()), (0, 1));
 }
 
-// --- Kinesis ---------------------------------------------------------------------------------------------------------------------------
+// --- Kinesis
+// ---------------------------------------------------------------------------------------------------------------------------
 
 #[test]
 fn a_shard_that_is_full_delays_and_loses_nothing() {

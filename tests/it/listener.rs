@@ -145,7 +145,8 @@ fn a_body_that_is_cut_off_is_not_taken() {
     let chunked = head(&lambda, "Transfer-Encoding: chunked");
     let half = &long[..2000];
     let cases = [
-        // In a body that says its length, inside a chunk, behind a chunk, in the size of one, and before the last line end.
+        // In a body that says its length, inside a chunk, behind a chunk, in the size of one, and
+        // before the last line end.
         format!("{}{half}", head(&lambda, &format!("Content-Length: {}", long.len()))),
         format!("{chunked}{:x}\r\n{half}", long.len()),
         format!("{chunked}{}", chunk(half)),
