@@ -27,5 +27,5 @@ SECRETS = [
     ("Hex High Entropy String", r"^tests/(golden|sandbox)/", r"spanId|traceId|executionArn", "a trace's id"),
     ("Hex High Entropy String", r"/(sign|sigv4)\.rs$", r"let (signature|hash|empty) = ", "a hash or signature that must come out"),
     ("Hex High Entropy String", r"^tests/peers/install\.py$", r"", "the checksum of a pinned program"),
-    ("Secret Keyword", r"^tests/", r"\"(test|example|of another key)\"|EXAMPLE", "for emulators"),
+    ("Secret Keyword", r"^tests/", r"\"(test|example|of another key|do not print this)\"|EXAMPLE", "for emulators"),
 ]
