@@ -27,7 +27,8 @@ def venv(name="venv", requirements=HERE / "requirements.txt"):
         shutil.rmtree(place, ignore_errors=True)
         quietly([sys.executable, "-m", "venv", place])
         # Bytecode is made when it is needed: most of it never is.
-        quietly([place / "bin/python", "-m", "pip", "install", "--no-compile", "--requirement", requirements])
+        pip = [place / "bin/python", "-m", "pip", "install", "--no-compile", "--require-hashes", "--only-binary", ":all:"]
+        quietly([*pip, "--requirement", requirements])
         stamp.write_text(wanted)
     return place / "bin"
 

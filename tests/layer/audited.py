@@ -13,7 +13,7 @@ from unittest import mock
 import bill
 import layers
 import tree
-from outcome import Failure, expect, run
+from harness import Failure, expect, run
 from tools import LAYERS, PROGRAM, REPOSITORY, TARGETS, script, venv
 
 # A crate of the program that nothing else is called like, to be given bad qualities.

@@ -11,7 +11,7 @@ import zlib
 
 import elf
 import pack
-from outcome import Failure, expect, run
+from harness import Failure, expect, run
 from tools import LAYERS, PROGRAM, REPOSITORY, TARGETS, output
 
 INSIDE = f"extensions/{PROGRAM}"

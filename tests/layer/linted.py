@@ -6,7 +6,7 @@ import re
 import subprocess
 
 import accepted
-from outcome import expect, run
+from harness import expect, run
 from tools import LAYERS, REPOSITORY, venv
 
 REQUIREMENTS = pathlib.Path(__file__).with_name("requirements") / "lint.txt"

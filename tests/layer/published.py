@@ -10,7 +10,7 @@ import time
 import pathlib
 
 import layers
-from outcome import Failure, expect, run
+from harness import Failure, expect, run
 from tools import LAYERS, PROGRAM, REPOSITORY, TARGETS, venv
 
 REQUIREMENTS = pathlib.Path(__file__).with_name("requirements") / "aws.txt"

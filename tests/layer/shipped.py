@@ -5,7 +5,7 @@ import re
 import shutil
 
 import layers
-from outcome import Skip, expect, run
+from harness import Skip, expect, run
 from tools import LAYERS, TARGETS
 
 MACHINE = {"aarch64": "arm64", "amd64": "x86_64"}.get(platform.machine(), platform.machine())

@@ -2,7 +2,7 @@
 import shutil
 
 import layers
-from outcome import Skip, expect, run
+from harness import Skip, expect, run
 from shipped import MACHINE, QEMU
 from tools import LAYERS, TARGETS
 

@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 
-from outcome import Failure, Skip, expect, run
+from harness import Failure, Skip, expect, run
 from tools import LAYERS, REPOSITORY, TOOLS, venv
 
 FOLDER = REPOSITORY / ".github/workflows"

@@ -1,4 +1,4 @@
-"""Installs the peers under target/peers: pinned, checked, and only once.
+"""Installs the peers under target/: pinned, checked, and only once.
 
 Uses pip and npm as they are set up on the machine. What is installed carries a stamp with its pins; a changed pin installs anew.
 """
@@ -9,6 +9,10 @@ import shutil
 import subprocess
 import sys
 import zipfile
+
+import harness  # which knows where the tools are
+import tools
+from tools import quietly
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -25,18 +29,9 @@ def machine():
     return {"aarch64": "arm64", "amd64": "x86_64"}.get(platform.machine(), platform.machine())
 
 
-def venv(root, name):
+def venv(name):
     """A virtual environment with requirements/<name>.txt; each peer has its own, for their pins contradict each other."""
-    requirements = HERE / "requirements" / f"{name}.txt"
-    place, stamp = root / name, root / name / "stamp"
-    wanted = f"{sys.version}\n{requirements.read_text()}"
-    if not stamp.exists() or stamp.read_text() != wanted:
-        shutil.rmtree(place, ignore_errors=True)
-        quietly([sys.executable, "-m", "venv", place])
-        pip = [place / "bin" / "python", "-m", "pip", "install", "--require-hashes", "--only-binary", ":all:"]
-        quietly([*pip, "--requirement", requirements])
-        stamp.write_text(wanted)
-    return place / "bin"
+    return tools.venv(f"peers-{name}", HERE / "requirements" / f"{name}.txt")
 
 
 def kinesis_local(root):
@@ -70,10 +65,3 @@ def rie(root, arch):
 
 def sha256(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def quietly(command):
-    """Runs an installer, and shows its output only when it fails."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
-    if done.returncode:
-        raise SystemExit(f"peers: {' '.join(map(str, command))} failed:\n{done.stdout}")

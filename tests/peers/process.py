@@ -4,9 +4,7 @@ import socket
 import subprocess
 import time
 
-
-class Failure(Exception):
-    """What a peer was expected to do and did not."""
+from harness import Failure
 
 
 def wait_until(what, seconds, probe):
