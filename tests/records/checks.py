@@ -409,12 +409,13 @@ class Ledger(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             path, picture = pathlib.Path(folder) / "file", pathlib.Path(folder) / "out.svg"
             lines = b"".join(map(event, range(1, 4))) + ledger_event(3, 3)
-            demo = b"".join(b'{"shard":0,"request":1,"event":' + line + b"}\n" for line in lines.splitlines()) + b'{"summary":{}}\n'
+            demo = b"".join(b'{"shard":0,"request":1,"arrivedMs":1795425345100,"event":' + line + b"}\n" for line in lines.splitlines()) + b'{"summary":{}}\n'
             for content in (lines, demo, json.dumps({"Records": [{"Data": base64.b64encode(lines).decode()}]}).encode()):
                 path.write_bytes(content)
                 said, code = self.run_on(str(path), "--plot", str(picture))
                 self.assertEqual((code, "first 1, last 3, 3 events" in said), (0, True), said)
                 self.assertEqual(xml.dom.minidom.parse(str(picture)).documentElement.tagName, "svg")
+                self.assertEqual("arrival on the stream" in picture.read_text(), content == demo)
             for form in FORMS:
                 said, code = self.run_on(str(SAMPLES / f"{form}.json"), "--plot", str(picture))
                 self.assertEqual(code, 0, said)
