@@ -107,7 +107,8 @@ def of_line(line):
     if not isinstance(value, dict):
         yield line, None
     elif isinstance(value.get("event"), dict):
-        yield json.dumps(value["event"]).encode(), None
+        arrived = value.get("arrivedMs")
+        yield json.dumps(value["event"]).encode(), arrived and arrived / 1000
     elif isinstance(value.get("Data"), str):
         yield base64.b64decode(value["Data"]), value.get("ApproximateArrivalTimestamp")
     elif "summary" not in value:

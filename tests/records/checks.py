@@ -1,5 +1,6 @@
 """The checks of tests/records/run, in the Python that has the clients."""
 import base64
+import collections
 import contextlib
 import gzip
 import hashlib
@@ -153,13 +154,73 @@ class Consumers(unittest.TestCase):
         self.assertEqual(handled, [event["eventId"] for event in kinesis_telemetry.Decoder().lambda_event(batch)])
 
     def test_the_manual_shows_these(self):
-        for name in ("consumer.py", "consumer.mjs"):
+        for name in ("consumer.py", "consumer.mjs", "dashboard.sql", "dashboard.py"):
             self.assertIn((HERE / "consumers" / name).read_text(), PAGE)
 
     def test_the_athena_table_has_every_key_that_arrives(self):
         columns = set(re.findall(r"^  `(\w+)` ", PAGE[PAGE.index("CREATE EXTERNAL TABLE") :], re.M))
         keys = {key for data in datas("lines-none") for event, _ in unpack.events(data) for key in event}
         self.assertLessEqual({key.lower() for key in keys}, columns)
+
+
+class Dashboard(unittest.TestCase):
+    """The manual's answers from summaries, in SQL and in Python, over what KEEP=5% leaves of three functions, delivered twice."""
+
+    def in_python(self):
+        module = loaded(HERE / "consumers/dashboard.py")
+        module.handler(lambda_event("dashboard"), None)
+        module.handler(lambda_event("dashboard"), None)
+        return {function: module.answers(summaries) for function, summaries in module.functions.items()}
+
+    def in_sql(self):
+        import duckdb
+        import sqlglot
+
+        text = (HERE / "consumers/dashboard.sql").read_text()
+        for number in (each for tree in sqlglot.parse(text, read="athena") for each in tree.find_all(sqlglot.exp.Literal)):
+            # Of decimals, Athena keeps as few digits as they have; DuckDB does not, so it would not show here.
+            self.assertTrue(number.is_string or number.is_int or "e" in number.name, number)
+        view, query = sqlglot.transpile(text, read="athena", write="duckdb")
+        types = {"string": "VARCHAR", "boolean": "BOOLEAN", "bigint": "BIGINT", "map<string,string>": "MAP(VARCHAR, VARCHAR)"}
+        columns = re.findall(r"^  `(\w+)` ([\w<,>]+?),?$", PAGE[PAGE.index("CREATE EXTERNAL TABLE") :], re.M)
+        database = duckdb.connect()
+        database.execute(f"CREATE TABLE telemetry ({', '.join(f'{name} {types[kind]}' for name, kind in columns)})")
+        # As the SerDe reads a line: names in lower case, and what is no text as JSON.
+        lines = [{key.lower(): value for key, value in event.items()} for data in datas("dashboard") for event, _ in unpack.events(data)]
+        for line in lines * 2:
+            line = {**line, "record": line["record"] if isinstance(line["record"], str) else json.dumps(line["record"])}
+            database.execute("INSERT INTO telemetry VALUES (" + ", ".join("?" * len(columns)) + ")", [line.get(name) for name, _ in columns])
+        database.execute(view)
+        found = database.execute(query)
+        names = [column[0] for column in found.description]
+        return {row[0]: dict(zip(names[1:], row[1:])) for row in found.fetchall()}
+
+    def test_sql_and_python_give_the_same_numbers(self):
+        python, sql = self.in_python(), self.in_sql()
+        self.assertEqual(python.keys(), sql.keys())
+        for function, answers in python.items():
+            self.assertEqual(answers.keys(), sql[function].keys())
+            for name, value in answers.items():
+                self.assertAlmostEqual(value, sql[function][name], places=12, msg=f"{function} {name}")
+
+    def test_they_are_exact_although_most_was_thinned_out(self):
+        answers = self.in_python()
+        self.assertEqual({function: each["invocations"] for function, each in answers.items()}, {"orders": 20, "billing": 20, "search": 20})
+        self.assertEqual({function: each["error_percent"] for function, each in answers.items()}, {"orders": 0, "billing": 20, "search": 5})
+        # The first of each process; a crash is followed by a new one, except the last, after which none was needed.
+        self.assertEqual({function: each["cold_percent"] for function, each in answers.items()}, {"orders": 5, "billing": 20, "search": 10})
+        whole = [event for data in datas("dashboard") for event, _ in unpack.events(data)]
+        lines = sum(event["type"] == "function" for event in whole)
+        kept = sum(event["type"] == "kinesis-telemetry.invocation" and event["record"]["kept"] for event in whole)
+        self.assertEqual(lines, kept * 10)
+        self.assertLess(kept, 60 / 2)
+
+    def test_p99_is_the_value_that_99_percent_do_not_exceed(self):
+        module = loaded(HERE / "consumers/dashboard.py")
+        for count, expected in ((1, 1), (99, 99), (100, 99), (101, 100), (200, 198), (201, 199)):
+            summaries = [{"durationMs": at, "status": "success"} for at in range(count, 0, -1)]
+            self.assertEqual(module.answers(summaries)["p99_ms"], expected, count)
+        self.assertEqual(module.answers([{"requestId": "unfinished"}])["error_percent"], 100)
 
 
 def subscription(*messages, kind="DATA_MESSAGE"):
@@ -348,22 +409,68 @@ class Ledger(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             path, picture = pathlib.Path(folder) / "file", pathlib.Path(folder) / "out.svg"
             lines = b"".join(map(event, range(1, 4))) + ledger_event(3, 3)
-            demo = b"".join(b'{"shard":0,"request":1,"event":' + line + b"}\n" for line in lines.splitlines()) + b'{"summary":{}}\n'
+            demo = b"".join(b'{"shard":0,"request":1,"arrivedMs":1795425345100,"event":' + line + b"}\n" for line in lines.splitlines()) + b'{"summary":{}}\n'
             for content in (lines, demo, json.dumps({"Records": [{"Data": base64.b64encode(lines).decode()}]}).encode()):
                 path.write_bytes(content)
                 said, code = self.run_on(str(path), "--plot", str(picture))
                 self.assertEqual((code, "first 1, last 3, 3 events" in said), (0, True), said)
                 self.assertEqual(xml.dom.minidom.parse(str(picture)).documentElement.tagName, "svg")
+                self.assertEqual("arrival on the stream" in picture.read_text(), content == demo)
             for form in FORMS:
                 said, code = self.run_on(str(SAMPLES / f"{form}.json"), "--plot", str(picture))
                 self.assertEqual(code, 0, said)
-            self.assertEqual(picture.read_text().count("<rect "), 1 + 20)
+            self.assertEqual(bars(picture), {"kept": 20})
+
+    def test_thinned_invocations_and_summaries(self):
+        with tempfile.TemporaryDirectory() as folder:
+            picture = pathlib.Path(folder) / "out.svg"
+            said, code = self.run_on(str(SAMPLES / "dashboard.json"), "--plot", str(picture))
+            self.assertEqual(code, 0, said)
+            kept = sum(map(int, re.findall(r"invocations (\d+) kept", said)))
+            self.assertEqual(sum(map(int, re.findall(r"of (\d+) invocations", said))), 60)
+            self.assertRegex(said, r"thinned  \d+ events; of \d+ invocations \d+ kept \(.*\d failed.*\)\n")
+            found = bars(picture)
+            self.assertEqual(found["thinned"], 60 - kept)
+            self.assertEqual(found["kept"], kept)
+            self.assertIn('class="arrival"', picture.read_text())
+
+    def test_the_picture_has_a_time_axis_and_rows_in_the_order_of_time(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path, picture = pathlib.Path(folder) / "file", pathlib.Path(folder) / "out.svg"
+            # The process whose name comes first begins last.
+            path.write_bytes(event(1, time="2026-11-23T09:16:44.000Z") + event(1, OTHER, time="2026-11-23T09:15:46.000Z"))
+            self.run_on(str(path), "--plot", str(picture))
+            drawn = picture.read_text()
+            self.assertLess(drawn.index(OTHER), drawn.index(PROCESS))
+            self.assertEqual(re.findall(r">(\d\d:\d\d:\d\d)<", drawn), [f"09:{at // 60:02}:{at % 60:02}" for at in range(15 * 60 + 50, 16 * 60 + 41, 10)])
+            self.assertNotIn("arrival on the stream", drawn)
+
+    def test_events_of_what_a_summary_calls_thinned_out_are_told(self):
+        summary = event(1, type="kinesis-telemetry.invocation", requestId="r1", record={"kept": False, "reason": "share"})
+        ledger_of_two = ledger_event(2, 2)
+        self.assertEqual(self.told([summary + event(2, requestId="r2") + ledger_of_two])[1], 0)
+        said, code = self.told([summary + event(2, requestId="r1") + ledger_of_two])
+        self.assertIn("strays   events of 1 invocations that were thinned out: r1", said)
+        self.assertEqual(code, 1)
+
+    def test_a_name_that_is_neither_file_nor_stream_is_one_line(self):
+        with fake_kinesis([[event(1)]]) as url:
+            for name in ("typo.jsonl", "./typo.jsonl"):
+                done = subprocess.run([ROOT / "scripts/ledger", name], env=account(url), capture_output=True, text=True, timeout=120)
+                self.assertEqual((done.returncode, done.stdout, len(done.stderr.splitlines())), (1, "", 1), done.stderr)
+                self.assertIn(f"there is no file {name}", done.stderr)
 
     def test_a_stream_with_several_shards_and_pages(self):
         shards = [[b"".join(map(event, range(n, n + 10)))] for n in (1, 11, 21)] + [[event(31), ledger_event(31, 31)]]
         with fake_kinesis(shards) as url:
             done = subprocess.run([ROOT / "scripts/ledger", "telemetry"], env=account(url), capture_output=True, text=True, timeout=120)
         self.assertEqual((done.returncode, "first 1, last 31, 31 events" in done.stdout), (0, True), done.stdout + done.stderr)
+
+
+def bars(picture):
+    """How many bars of each kind are in a picture, without those of its legend."""
+    drawn = collections.Counter(rect.getAttribute("class") for rect in xml.dom.minidom.parse(str(picture)).getElementsByTagName("rect"))
+    return {kind: drawn[kind] - 1 for kind in ("kept", "thinned") if drawn[kind] > 1}
 
 
 def account(url):
@@ -439,15 +546,43 @@ def fake_kinesis(shards, children={}, expire=()):
 
 
 class Cost(unittest.TestCase):
-    def test_the_price_rules(self):
+    def setUp(self):
         loader = importlib.machinery.SourceFileLoader("cost", str(ROOT / "scripts/cost"))
-        cost = importlib.util.module_from_spec(importlib.util.spec_from_loader("cost", loader))
-        loader.exec_module(cost)
+        self.cost = importlib.util.module_from_spec(importlib.util.spec_from_loader("cost", loader))
+        loader.exec_module(self.cost)
+
+    def test_the_price_rules(self):
         # A million invocations of one record of 25 KB and one of a byte more: 3 payload units, 51 KB.
-        row = cost.cost([25 * 1024, 25 * 1024 + 1], 1)
+        row = self.cost.cost([25 * 1024, 25 * 1024 + 1], 1)
         self.assertEqual((row["records"], row["shards"]), (2e6, 15))
         self.assertAlmostEqual(row["provisioned"], 3 * 0.014 + 15 * 0.015)
         self.assertAlmostEqual(row["on_demand"], 51 * 1024 * 1e6 / 2**30 * 0.08 + 0.04)
+        self.assertAlmostEqual(row["advantage"], 51 * 1024 * 1e6 / 2**30 * 0.032)
+
+    def test_the_time_that_lambda_bills(self):
+        # Held for 40 ms, with 1 ms of a whole CPU: a fourteenth of one takes 13.8 ms for that.
+        added, price = self.cost.billed(40, 1, 128)
+        self.assertAlmostEqual(added, 40 + 1769 / 128)
+        self.assertAlmostEqual(price, added / 1000 / 8 * 1e6 * 0.0000166667)
+        self.assertEqual(self.cost.billed(40, 1, 3538)[0], 41)
+
+    def test_what_cloudwatch_counts(self):
+        whole = [event for data in datas("event-none") for event, _ in unpack.events(data)]
+        messages = self.cost.log_events(whole)
+        self.assertEqual([len(each) for each in messages], [10 + 2] * 20)
+        size, behind = self.cost.cloudwatch([["x" * 74, "é" * 37]])
+        self.assertAlmostEqual(size, 200 * 1e6 / 2**30)
+        self.assertEqual(behind["records"], 1e6)
+        (first,) = kinesis_telemetry.Decoder().events(self.cost.subscription(["hello"]))
+        self.assertEqual((first["type"], first["record"], first["functionName"]), ("cloudwatch", "hello", "orders"))
+        self.assertAlmostEqual(self.cost.break_even(0.7, 0.015, 0.1), 25_000)
+
+    def test_every_price_in_the_manual_has_its_date_and_what_is_not_verified_says_so(self):
+        page = (ROOT / ".github/docs/records.md").read_text()
+        for name, price in self.cost.PRICES.items():
+            (row,) = [line for line in page.splitlines() if line.startswith(f"| {name} |")]
+            self.assertIn(f"| {self.cost.amount(price)} | {price.date} | {price.source}", row)
+            self.assertEqual("(not verified)" in row, not price.verified, name)
 
 
 if __name__ == "__main__":

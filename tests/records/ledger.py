@@ -1,13 +1,12 @@
 """Reads a stream, or a file of records, and says of each sandbox what is missing and what came twice.
 
 Event ids of one process run from 1 without a gap: a number that is not there was lost, one that is there again came twice.
-The ledger, a process's last event, must say the same.
+The ledger, a process's last event, must say the same. What KEEP has thinned out takes no number, and must not be there.
 """
 import argparse
 import collections
 import datetime
 import json
-import os
 import pathlib
 import re
 import sys
@@ -18,11 +17,14 @@ sys.dont_write_bytecode = True
 SCRIPTS = pathlib.Path(__file__).resolve().parents[2] / "scripts"
 sys.path += [str(SCRIPTS / "aws"), str(SCRIPTS / "decoder")]
 
+import client as aws
 import kinesis_telemetry
 import stream
 import timeline
 
-LEDGER, SANDBOX = "kinesis-telemetry.ledger", "kinesis-telemetry.sandbox"
+LEDGER, SUMMARY = "kinesis-telemetry.ledger", "kinesis-telemetry.invocation"
+# What Kinesis allows as a name, and ARNs.
+STREAM = re.compile(r"[\w.-]{1,128}|arn:\S+", re.ASCII)
 EVENT_ID = re.compile(r"([0-9a-f]{16})-(\d+|sandbox|ledger(?:-\d+)?)")
 
 
@@ -34,6 +36,9 @@ class Process:
         self.ledger = None
         self.function = None
         self.bytes = 0
+        # Request id -> the record of its summary; and how many other events it has.
+        self.summaries = {}
+        self.requests = collections.Counter()
 
     def gaps(self):
         """Runs of missing numbers below the highest, as (first, last); and what the ledger knows of beyond it."""
@@ -67,6 +72,24 @@ class Process:
             return "says nothing of repeats"
         return None
 
+    def strays(self):
+        """Requests that a summary calls thinned out, although events of theirs are here."""
+        return [request for request, summary in self.summaries.items() if not summary.get("kept") and self.requests[request]]
+
+    def thinned(self):
+        """What KEEP has left out, in words; None where it was not at work."""
+        events = (self.ledger or {}).get("thinned", 0)
+        if not events and not self.summaries:
+            return None
+        reasons = collections.Counter(summary.get("reason") for summary in self.summaries.values() if summary.get("kept"))
+        why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        kept = f"; of {len(self.summaries)} invocations {reasons.total()} kept{f' ({why})' if why else ''}" if self.summaries else ""
+        return f"{events} events{kept}"
+
+
+# When an event happened, and when its record arrived, as far as that is known.
+Moment = collections.namedtuple("Moment", "process time type request arrived")
+
 
 class Account:
     def __init__(self):
@@ -91,11 +114,15 @@ class Account:
         process.bytes += length
         if match[2].isdigit():
             process.numbers[int(match[2])] += 1
+            if event["type"] == SUMMARY and isinstance(event["record"], dict):
+                process.summaries[event.get("requestId")] = event["record"]
+            else:
+                process.requests[event.get("requestId")] += 1
         elif event["type"] == LEDGER and isinstance(event["record"], dict):
             # The one with the reason is the last.
             if process.ledger is None or "shutdownReason" in event["record"] or "shutdownReason" not in process.ledger:
                 process.ledger = event["record"]
-        self.moments.append((match[1], event.get("time"), event.get("type"), event.get("requestId"), arrived))
+        self.moments.append(Moment(match[1], event.get("time"), event.get("type"), event.get("requestId"), arrived))
 
     def report(self):
         """Lines for a person, and whether nothing is missing, repeated or in dispute."""
@@ -107,8 +134,13 @@ class Account:
             missing = sum(last - first + 1 for first, last in gaps)
             out.append(f"    gaps     {missing or 'none'}{listed(runs(gaps))}")
             out.append(f"    repeats  {len(repeats) or 'none'}{listed(f'{number} ({count} times)' for number, count in repeats.items())}")
+            thinned, strays = process.thinned(), process.strays()
+            if thinned:
+                out.append(f"    thinned  {thinned}")
+            if strays:
+                out.append(f"    strays   events of {len(strays)} invocations that were thinned out{listed(strays)}")
             out.append(f"    ledger   {why or 'agrees'}")
-            good = good and not gaps and not repeats and not why
+            good = good and not gaps and not repeats and not why and not strays
         out.append(f"{self.records} records, {self.events} events, {len(self.processes)} processes, {self.strangers} lines of others")
         out.append("nothing is missing" if good and self.processes else "something is to be looked at" if self.processes else "no events")
         return out, good and bool(self.processes)
@@ -142,14 +174,17 @@ class Progress:
 
 def read_stream(account, name, since):
     """Every record from the stream's oldest, or from `since` on, up to what is there now."""
-    import boto3
-
     progress = Progress("records")
-    source = stream.Stream(boto3.client("kinesis"), name, since)
+    source = stream.Stream(aws.client("kinesis"), name, since)
     for record in source.up_to_now():
         account.record(record["Data"], record.get("ApproximateArrivalTimestamp"))
         progress.show(account.records, f", {max(source.behind.values()):.0f} s behind")
     progress.end()
+
+
+def refuse(why):
+    print(f"scripts/ledger: {why}", file=sys.stderr)
+    return 1
 
 
 def main(arguments=None):
@@ -163,18 +198,25 @@ def main(arguments=None):
     parser.add_argument("--since", help="read the stream from this time on, such as 2026-11-23T09:15:00Z")
     parser.add_argument("--plot", type=pathlib.Path, metavar="OUT.svg", help="draw invocations and deliveries over time")
     chosen = parser.parse_args(arguments)
-    base = pathlib.Path(os.environ.get("LEDGER_FROM", "."))
-    account, path = Account(), base / chosen.source
+    account, path = Account(), pathlib.Path(chosen.source)
     if path.is_file():
         for data, arrived in stream.of_file(path.read_bytes()):
             account.record(data, arrived)
+    elif not STREAM.fullmatch(chosen.source):
+        return refuse(f"there is no file {chosen.source}")
     else:
+        aws.need_boto3()
         since = chosen.since and datetime.datetime.fromisoformat(chosen.since.replace("Z", "+00:00"))
-        read_stream(account, chosen.source, since)
+        try:
+            read_stream(account, chosen.source, since)
+        except Exception as error:
+            if type(error).__module__.split(".")[0] not in ("botocore", "boto3"):
+                raise
+            return refuse(f"there is no file {chosen.source}, and as a stream it can't be read: {aws.message(error)}")
     out, good = account.report()
     print("\n".join(out))
     if chosen.plot:
-        (base / chosen.plot).write_text(timeline.svg(account))
+        chosen.plot.write_text(timeline.svg(account))
     return 0 if good else 1
 
 

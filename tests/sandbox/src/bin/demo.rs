@@ -12,11 +12,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use sandbox::{
     Comparison, Fault, Invocation, InvokeReport, Kinesis, Lambda, LambdaError, SETTING_PREFIX,
-    ShutdownReport, Stats, StoredEvent, StoredRecord, Which, ms,
+    ShutdownReport, Stats, StoredEvent, StoredRecord, Which, ms, unix_millis,
 };
 use serde_json::{Value, json};
 
@@ -274,9 +274,10 @@ impl Screen {
         if self.json {
             // The line as it is on the stream, with its keys in their order.
             println!(
-                r#"{{"shard":{},"request":{},"event":{}}}"#,
+                r#"{{"shard":{},"request":{},"arrivedMs":{},"event":{}}}"#,
                 record.shard,
                 record.put,
+                unix_millis(SystemTime::now() - record.at.elapsed()),
                 event.text()
             );
             return;

@@ -195,6 +195,13 @@ impl LambdaBuilder {
         self
     }
 
+    /// The function's memory in MB; 128 unless set.
+    #[must_use]
+    pub fn memory(mut self, mb: u32) -> Self {
+        self.setup.identity.memory_mb = mb;
+        self
+    }
+
     /// The account; `123456789012` unless set. An empty one is left out of the answer to `register`.
     #[must_use]
     pub fn account(mut self, account: &str) -> Self {
