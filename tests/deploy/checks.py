@@ -117,6 +117,26 @@ def offline(setup):
     return f"{sum(file.stat().st_size for file in written)} bytes of template"
 
 
+def without_compiler(setup):
+    """From the zips of a release, without Rust: the same layers as from those built here. Without zips it says what it needs, at once."""
+    tools_needed = setup.work / "programs"
+    tools_needed.mkdir()
+    for program in ("bash", "dirname", "node", "npm", "python3", "cp", "mkdir", "rm", "chmod", "find", "cksum", "sort", "cat", "cmp", "tee", "grep"):
+        (tools_needed / program).symlink_to(shutil.which(program))
+    release = setup.work / "release"
+    release.mkdir()
+    for zipped in tools.LAYERS.glob("*.zip"):
+        shutil.copy(zipped, release)
+    setup.deploy_script("released", "--synth", "-c", f"layers={release}", PATH=tools_needed)
+    (made,) = (tools.CDK / "cdk.out").glob("*.template.json")
+    hashes = [made.read_text()]
+    setup.deploy_script("built", "--synth")
+    hashes.append(made.read_text())
+    if hashes[0] != hashes[1]:
+        raise Failure("a release's zips do not make the template that the built layers make")
+    return "the same template"
+
+
 def lint(setup):
     """W3005 is CDK's own: it says twice that a function waits for its role. Planted errors must be found, too."""
     templates = sorted(setup.templates.glob("*.json"))
@@ -204,9 +224,13 @@ def deployment(setup):
     if "with --bootstrap prepares them" not in said or stacks:
         raise Failure(f"without --bootstrap scripts/deploy made {stacks} and says:\n{said}")
     said = setup.deploy_script("deploy", "--bootstrap", **address)
-    for word in ("== bootstrap", "StreamName = ", "aws lambda get-function-configuration --function-name kinesis-telemetry-"):
+    for word in ("== bootstrap", "StreamName = ", " aws lambda get-function-configuration --function-name kinesis-telemetry-"):
         if word not in said:
             raise Failure(f"scripts/deploy does not say {word!r}:\n{said}")
+    # Typed into another shell, it must not reach another account.
+    destroy = f"AWS_ENDPOINT_URL=http://localhost:{setup.moto.port} AWS_REGION=us-east-1 scripts/deploy --destroy -c stackName=kinesis-telemetry"
+    if destroy not in said or said.count("scripts/deploy --destroy") != 1:
+        raise Failure(f"scripts/deploy does not say {destroy!r} alone:\n{said}")
     # Without the zips that CDK made and keeps: they would hide what `control` does to the files.
     shutil.copytree(tools.CDK / "cdk.out", setup.work / "assembly", ignore=shutil.ignore_patterns(".cache"))
     setup.found = setup.read_back()
@@ -319,6 +343,7 @@ CHECKS = [
     Check("template", "what the template must say", template, "types"),
     Check("package", "the construct can be published, and jsii compiles it", packed.check, "types"),
     Check("offline", "synthesis without a network", offline),
+    Check("release", "scripts/deploy with the zips of a release, and no compiler", without_compiler, "offline"),
     Check("lint", "cfn-lint has nothing to say", lint, "template"),
     Check("security", "checkov finds nothing but what is accepted", security, "template"),
     Check("image", "the container image holds the layers' programs", imaged.check),
