@@ -88,7 +88,7 @@ class Attached:
         expect("a setting that --set does not name", old["variables"]["KINESIS_TELEMETRY_FLUSH"], "next")
         (file,) = self.state.glob("*/function-other.json")
         expect("mode of the saved state", oct(file.stat().st_mode & 0o777), oct(0o600))
-        expect("variables of theirs in the saved state", "SECRET" in file.read_text(), False)
+        expect("variables of theirs in the saved state", "PRIVATE" in file.read_text(), False)
 
     def again(self):
         expect("the second time", self.call("other", "--set", "FLUSH=end").splitlines()[-1], "1 unchanged")

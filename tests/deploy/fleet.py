@@ -7,7 +7,7 @@ TRUST = {
     "Version": "2012-10-17",
     "Statement": [{"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}],
 }
-THEIRS = {"MINE": "1", "SECRET": "do not print this"}
+THEIRS = {"MINE": "1", "PRIVATE": "do not print this"}
 
 
 def packed():

@@ -9,6 +9,7 @@ SHELL = [
 PYTHON = [
     ("B404", "", "a script that runs other programs needs subprocess; how it calls them is looked at by B602 to B607"),
     ("B603", "", "no shell, and a list of arguments"),
+    ("B606", "scripts/aws/", "a script starts itself again, with the Python that has boto3: no shell, and a list of arguments"),
     ("B607", "", "programs of the system are found over PATH, as a shell would find them"),
     ("B606", "scripts/aws/", "runs itself again, with the Python that has the clients; no shell"),
     ("B105", "tests/", "keys that no account has, for emulators"),
