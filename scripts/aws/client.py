@@ -27,6 +27,8 @@ def client(service, region=None):
     import boto3
     from botocore.config import Config
 
+    # boto3 itself knows AWS_DEFAULT_REGION alone.
+    region = region or os.environ.get("AWS_REGION")
     retries = {"mode": "adaptive", "max_attempts": 10}
     return boto3.client(service, region_name=region, config=Config(retries=retries, max_pool_connections=2 * AT_ONCE))
 
