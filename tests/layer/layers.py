@@ -25,6 +25,8 @@ INPUTS = ["Cargo.toml", "Cargo.lock", "src", "scripts/build-layer", "scripts/lay
 # The second build: always of this one.
 TWICE = "x86_64"
 AGAIN = "again"
+# For a build that gets only what tests leave of a busy machine.
+PATIENCE = 3600
 PARTS = [*TARGETS, AGAIN]
 
 
@@ -34,7 +36,7 @@ def build(parts):
         if part == AGAIN:
             in_another_folder()
         else:
-            run("scripts/build-layer", part)
+            run("scripts/build-layer", part, timeout=PATIENCE)
         stamp(part).write_text(state(part))
 
 
@@ -95,7 +97,7 @@ def in_another_folder():
     given = pathlib.Path(os.environ.get("CARGO_HOME") or pathlib.Path.home() / ".cargo")
     home.symlink_to(given)
     environment = {**os.environ, "CARGO_HOME": str(home), "RUSTFLAGS": "-Copt-level=0", "SOURCE_DATE_EPOCH": "1"}
-    run(sys.executable, "scripts/build-layer", TWICE, cwd=ELSEWHERE, env=environment)
+    run(sys.executable, "scripts/build-layer", TWICE, cwd=ELSEWHERE, env=environment, timeout=PATIENCE)
     # What the checks compare stays; the rest takes up a gigabyte.
     shutil.rmtree(ELSEWHERE / "target/layer/build")
 

@@ -7,14 +7,17 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use kinesis_telemetry_extension::config::{self, Config, Types};
+use kinesis_telemetry_extension::config::{self, Config};
 use kinesis_telemetry_extension::deadline::{Deadline, Limit};
+use kinesis_telemetry_extension::dispatch::packer::Packer;
 use kinesis_telemetry_extension::event::Batch;
 use kinesis_telemetry_extension::kinesis::client::Client;
 use kinesis_telemetry_extension::kinesis::error::Error;
-use kinesis_telemetry_extension::kinesis::line::Envelope;
-use kinesis_telemetry_extension::kinesis::request::{Limits, Request};
+use kinesis_telemetry_extension::kinesis::line::{Envelope, LineWriter};
+use kinesis_telemetry_extension::kinesis::record::Limits;
+use kinesis_telemetry_extension::kinesis::request::Request;
 use kinesis_telemetry_extension::kinesis::response::RecordOutcome;
+use kinesis_telemetry_extension::lambda::filter::Types;
 use kinesis_telemetry_extension::sandbox::Sandbox;
 
 /// All types of telemetry.
@@ -52,16 +55,23 @@ pub fn settings(variables: &[(&str, &str)]) -> Config {
 /// If one is not.
 #[must_use]
 pub fn lines(batch: &Batch) -> Vec<Vec<u8>> {
-    let mut envelope = Envelope::new(config::Envelope::Full, Arc::new(Sandbox::default()));
+    let mut writer = LineWriter::new(Envelope::Full, Arc::new(Sandbox::default()));
     let line = |event| {
         let mut out = Vec::new();
-        envelope.line(event, batch.bytes(), &mut out);
+        writer.line(event, batch.bytes(), &mut out);
         let text = std::str::from_utf8(&out).expect("UTF-8");
         assert!(text.ends_with("}\n") && text.matches('\n').count() == 1, "{text:?}");
         serde_json::from_str::<&serde_json::value::RawValue>(text).expect("JSON");
         out
     };
     batch.remaining().iter().map(line).collect()
+}
+
+/// What a request of these settings may hold.
+#[must_use]
+pub fn limits(config: &Config) -> Limits {
+    let sandbox = Arc::new(Sandbox::default());
+    Packer::new(&config.dispatch, &config.kinesis.records, sandbox, Arc::default()).limits()
 }
 
 /// A request with these lines.
@@ -157,12 +167,7 @@ pub fn put(data: &[u8], variables: &[(&str, &str)]) {
     let config = settings(
         &[("KINESIS_TELEMETRY_RECORD", "event")].into_iter().chain(variables).collect::<Vec<_>>(),
     );
-    let limits = kinesis_telemetry_extension::dispatch::packer::Packer::new(
-        &config,
-        Arc::new(Sandbox::default()),
-        Arc::default(),
-    )
-    .limits();
+    let limits = limits(&config);
     let mut client = Client::new(&config.kinesis, Arc::new(Sandbox::default()));
     let mut request = request(limits, [b"{}\n".as_slice(), b"[]\n"].into_iter());
     // A cause that was removed is worth one more try, as the dispatcher has it; then no more.

@@ -10,13 +10,11 @@ use std::sync::{Arc, OnceLock};
 
 use fuzz_targets::{ALL, SEPARATOR, lines, request, settings};
 use kinesis_telemetry_extension::dispatch::core::Oldest;
-use kinesis_telemetry_extension::dispatch::packer::Packer;
 use kinesis_telemetry_extension::dispatch::spool::Spool;
 use kinesis_telemetry_extension::kinesis::endpoint::Stream;
-use kinesis_telemetry_extension::kinesis::request::Limits;
+use kinesis_telemetry_extension::kinesis::record::Limits;
 use kinesis_telemetry_extension::lambda::intake::Intake;
 use kinesis_telemetry_extension::ledger::Ledger;
-use kinesis_telemetry_extension::sandbox::Sandbox;
 use libfuzzer_sys::fuzz_target;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -54,9 +52,7 @@ fuzz_target!(init: write_seeds(), |data: &[u8]| {
 
 fn limits() -> Limits {
     static LIMITS: OnceLock<Limits> = OnceLock::new();
-    *LIMITS.get_or_init(|| {
-        Packer::new(&settings(&[]), Arc::new(Sandbox::default()), Arc::default()).limits()
-    })
+    *LIMITS.get_or_init(|| fuzz_targets::limits(&settings(&[])))
 }
 
 fn folder() -> &'static Path {
