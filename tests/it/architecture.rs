@@ -265,6 +265,7 @@ const SHELLS: [&str; 22] = [
     "random.rs",
     "sandbox.rs",
     "lambda/api.rs",
+    "lambda/connections.rs",
     "lambda/listener.rs",
     "dispatch/admission.rs",
     "dispatch/dispatcher.rs",
