@@ -128,6 +128,7 @@ impl Shared {
             packer: Mutex::new(packer(config, &self.sandbox, &self.ledger)),
             sending: Arc::clone(&self.sending),
             held_piece: Mutex::default(),
+            flush_timeout: config.dispatch.flush_timeout,
         }
     }
 
@@ -360,7 +361,7 @@ impl Extension {
         self.replies.clear();
         let ticket = self.ticket.get() + 1;
         self.ticket.set(ticket);
-        let mut watchdog = Watchdog::new(question, Instant::now());
+        let mut watchdog = Watchdog::new(question, Instant::now(), until);
         if self.messages.send(message(ticket)).is_err() {
             return false;
         }
@@ -375,7 +376,7 @@ impl Extension {
             let next = watchdog.next().map_or(until, |at| at.min(until));
             match self.replies.take(next) {
                 Some(Reply::AtRest(answered)) if answered == ticket => return true,
-                Some(Reply::FunctionFailed(at)) => watchdog.function_failed(at),
+                Some(Reply::HoldEnds(at)) => watchdog.hold_ends(at),
                 Some(Reply::AtRest(_) | Reply::Panicked) | None => {}
             }
         }

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::charge::{Charge, Gauge};
 use super::core::Oldest;
@@ -17,6 +17,7 @@ use super::packer::Packer;
 use super::printer::Printer;
 use super::spares::Spares;
 use super::spool::Spool;
+use super::watchdog::hold_ends_at;
 use crate::event::{Batch, Event};
 use crate::kinesis::request::Request;
 use crate::ledger::Ledger;
@@ -98,18 +99,34 @@ pub struct Admission {
     pub sending: Arc<AtomicBool>,
     /// For the piece of a cut record that waits for its continuation. None at first.
     pub held_piece: Mutex<Option<Charge>>,
+    /// `FLUSH_TIMEOUT_MS`
+    pub flush_timeout: Duration,
 }
 
 impl Admission {
     /// Takes what a POST brought.
     pub fn admit(&self, batch: Batch, signals: Vec<Signal>, now: Now) {
-        let at = now.mono;
-        for signal in &signals {
-            if let Signal::Done { at, failed: true, .. } = signal {
-                // Past the dispatcher, which may be busy: whoever waits for it has it interrupted.
-                self.replies.put(Reply::FunctionFailed(now.instant_of(*at)));
+        let ends: Vec<(Instant, bool)> = signals
+            .iter()
+            .filter_map(|signal| match signal {
+                Signal::Done { at, failed, .. } => Some((now.instant_of(*at), *failed)),
+                _ => None,
+            })
+            .collect();
+        self.take(batch, signals, now);
+        for (end, failed) in ends {
+            // Past the dispatcher, which may be busy: whoever waits for it has it interrupted. A request that begins from here on has the
+            // right deadline.
+            if (failed || self.sending.load(Ordering::Acquire))
+                && let Some(at) = hold_ends_at(end, failed, self.flush_timeout)
+            {
+                self.replies.put(Reply::HoldEnds(at));
             }
         }
+    }
+
+    fn take(&self, batch: Batch, signals: Vec<Signal>, now: Now) {
+        let at = now.mono;
         let events = batch.remaining().len() as u64;
         self.ledger.received.add(events);
         if panic::in_dispatcher() {

@@ -49,6 +49,8 @@ pub struct Parcel {
     pub refused: u32,
     /// See `refused`.
     pub refused_at: u64,
+    /// It may fail for what it holds, or a request that it is a part of did: others are sent first.
+    pub suspect: bool,
     /// When it may be sent again, in the core's own time.
     pub due: Duration,
     /// Whether a flush waits for it.
@@ -71,6 +73,7 @@ impl Parcel {
             refusal: Refusal::None,
             refused: 0,
             refused_at: 0,
+            suspect: false,
             due: Duration::ZERO,
             holds: true,
         }
@@ -82,11 +85,43 @@ impl Parcel {
         self.request.len() == 1 && self.request.events() <= 1
     }
 
+    /// What is to be remembered of it while it is on disk.
+    #[must_use]
+    pub fn history(&self) -> History {
+        History {
+            since: self.since,
+            tries: self.tries,
+            refusal: self.refusal,
+            refused: self.refused,
+            refused_at: self.refused_at,
+            suspect: self.suspect,
+        }
+    }
+
+    /// It was on disk.
+    pub fn remember(&mut self, history: History) {
+        let History { since, tries, refusal, refused, refused_at, suspect } = history;
+        (self.since, self.tries, self.refusal) = (since, tries, refusal);
+        (self.refused, self.refused_at, self.suspect) = (refused, refused_at, suspect);
+        self.sent_before = tries > 0;
+    }
+
     /// Another part of the same parcel, with the same history.
     #[must_use]
     pub fn part(&self, request: Request, charge: Charge) -> Parcel {
         Parcel { request, charge, ..*self }
     }
+}
+
+/// How often a parcel failed, and why: see [`Parcel`].
+#[derive(Clone, Copy, Debug)]
+pub struct History {
+    since: Duration,
+    tries: u32,
+    refusal: Refusal,
+    refused: u32,
+    refused_at: u64,
+    suspect: bool,
 }
 
 /// What was never sent.
@@ -143,10 +178,10 @@ impl Backlog {
         self.fresh.is_empty() && self.aside.is_empty()
     }
 
-    /// All that is set aside is due, as if it had not failed yet.
+    /// All that is set aside is due, as if it had failed once at the most.
     pub fn renew(&mut self, now: Duration) {
         for parcel in &mut self.aside {
-            (parcel.due, parcel.tries) = (parcel.due.min(now), 0);
+            (parcel.due, parcel.tries) = (parcel.due.min(now), parcel.tries.min(1));
         }
     }
 
@@ -190,11 +225,11 @@ impl Backlog {
         self.aside.iter().map(|parcel| parcel.charge.bytes()).sum()
     }
 
-    /// Of what is set aside and `wanted`, the one that failed least, and of those the oldest.
+    /// Of what is set aside and `wanted`, no suspect if there is another one; of those the one that failed least, and the oldest.
     pub fn take_aside(&mut self, wanted: impl Fn(&Parcel) -> bool) -> Option<Parcel> {
         let candidates = self.aside.iter().enumerate().filter(|(_, parcel)| wanted(parcel));
-        let (index, _) =
-            candidates.min_by_key(|(_, parcel)| (parcel.tries, parcel.due, parcel.since))?;
+        let (index, _) = candidates
+            .min_by_key(|(_, parcel)| (parcel.suspect, parcel.tries, parcel.due, parcel.since))?;
         Some(self.aside.remove(index))
     }
 

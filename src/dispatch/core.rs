@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::backlog::{Backlog, Item, Parcel, SegmentId};
+use super::backlog::{Backlog, History, Item, Parcel, SegmentId};
 use super::charge::{Charge, Gauge};
 use super::end::Stopping;
 use super::invocations::{Held, Invocations, Phase};
@@ -84,13 +84,8 @@ pub enum Step {
     Recover,
     /// Read a segment.
     Read(SegmentId),
-    /// Write a segment: `apart` from those that wait in order.
-    Spool {
-        /// What to write.
-        parcel: Box<Parcel>,
-        /// Nothing that comes later waits behind it.
-        apart: bool,
-    },
+    /// Write a segment, apart from those that wait in order: nothing that comes later waits behind it.
+    Spool(Box<Parcel>),
     /// All of a segment is settled: delete it.
     Remove(SegmentId),
     /// The sandbox ends for good: delete all segments, and count their events as undelivered.
@@ -120,8 +115,8 @@ pub enum Outcome {
     /// Of [`Step::Read`]: the request, what it weighs, and whether Kinesis may have stored it. `None`: the file is damaged, and so many events
     /// are lost.
     Read(SegmentId, Result<(Box<Request>, Charge, bool), u64>),
-    /// Of [`Step::Spool`]: whether it is written. What had to give way for it is counted already.
-    Spooled(Box<Parcel>, bool),
+    /// Of [`Step::Spool`]: the segment, if it could be written. What had to give way for it is counted already.
+    Spooled(Box<Parcel>, Option<SegmentId>),
     /// Of all others.
     Done,
 }
@@ -173,6 +168,8 @@ pub struct Core {
     pub(super) out: VecDeque<Step>,
     /// Segments that were read, and in how many parts they are.
     pub(super) open_segments: Vec<(SegmentId, usize)>,
+    /// Of segments on disk, how often they failed: what is refused for what it holds must not start anew each time it is read.
+    pub(super) histories: Vec<(SegmentId, History)>,
     /// Requests that delivered something so far.
     pub(super) deliveries: u64,
     /// Tries without a pause since something was delivered.
@@ -217,6 +214,7 @@ impl Core {
             stopping: None,
             out: VecDeque::new(),
             open_segments: Vec::new(),
+            histories: Vec::new(),
             deliveries: 0,
             tries_at_once: 0,
             carries: false,
@@ -264,6 +262,7 @@ impl Core {
                     self.answer(&tick, &held);
                 }
                 self.backlog.renew(tick.age);
+                self.retry.renew();
                 self.stopping
                     .get_or_insert_with(|| Stopping::new(ticket, deadline, report_until, reason));
             }
@@ -307,7 +306,7 @@ impl Core {
                     holds,
                     ..Parcel::new(*request, charge, tick.age)
                 };
-                self.backlog.set_aside(parcel);
+                self.read(parcel);
             }
             Outcome::Read(segment, Err(events)) => {
                 self.reads_apart = false;
@@ -532,13 +531,8 @@ impl Core {
             let probe = self.retry.probe_at().unwrap_or_default();
             let due_at = policy::due_in(&self.pending(view), self.max_age(), tick.age)
                 .map(|left| tick.age + left);
-            let aside = self
-                .backlog
-                .aside()
-                .iter()
-                .filter(|parcel| parcel.holds || self.sends_aside_alone())
-                .map(|parcel| parcel.due)
-                .min();
+            let aside =
+                self.backlog.aside().iter().map(|parcel| self.opens_window_at(parcel)).min();
             let relief = self.relief_at();
             times.extend(
                 [due_at, aside]

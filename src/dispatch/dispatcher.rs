@@ -123,13 +123,13 @@ impl Dispatcher {
                 });
                 return Outcome::Read(segment, read);
             }
-            Step::Spool { mut parcel, apart } => {
+            Step::Spool(mut parcel) => {
                 let ambiguous = parcel.ambiguous;
-                let written = self.spool.write(&mut parcel.request, ambiguous, apart);
+                let written = self.spool.write(&mut parcel.request, ambiguous, true);
                 if let Err(error) = &written {
                     log::error!("spool", "events cannot be kept under /tmp ({error})");
                 }
-                return Outcome::Spooled(parcel, written.is_ok());
+                return Outcome::Spooled(parcel, written.ok());
             }
             Step::Recover => self.spool.recover(),
             Step::Remove(segment) => self.spool.remove(segment),

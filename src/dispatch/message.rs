@@ -40,8 +40,8 @@ pub type Ticket = u64;
 pub enum Reply {
     /// The dispatcher is at rest: the answer to the question of that name.
     AtRest(Ticket),
-    /// The function whose invocation is held has failed, at that moment.
-    FunctionFailed(Instant),
+    /// The function has ended: what is on its way is to be cut short then.
+    HoldEnds(Instant),
     /// A thread has panicked: what is waited for may never come.
     Panicked,
 }

@@ -100,14 +100,18 @@ impl Retry {
     /// The request that was sent last has delivered nothing, and it makes no sense to send another one at once.
     pub fn failed(&mut self, age: Duration, throttled: bool) {
         self.failures = self.failures.saturating_add(1);
+        self.pause_all(age, throttled);
+    }
+
+    /// The same, where that says nothing of Kinesis: each record was refused for what it holds.
+    pub fn pause_all(&mut self, age: Duration, throttled: bool) {
         self.pauses = self.pauses.saturating_add(1);
         self.resume = Some(age.saturating_add(self.jitter.pause(self.pauses, throttled)));
     }
 
-    /// The request that was sent last has delivered nothing, and held only records that were refused before: they have a pause of their own,
-    /// and nothing else waits for it.
-    pub fn refused_again(&mut self) {
-        self.failures = self.failures.saturating_add(1);
+    /// There is little time left: pauses begin anew. The bound on requests that deliver nothing stays.
+    pub fn renew(&mut self) {
+        (self.pauses, self.resume) = (0, None);
     }
 
     /// Requests in a row that have delivered nothing.

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::backlog::{Item, Parcel, Refusal};
+use super::backlog::{Item, Parcel, Refusal, SegmentId};
 use super::core::{Core, MIN_TIME_LEFT, Oldest, Sent, Step, Tick, View};
 use super::invocations::Phase;
 use super::message::Load;
@@ -30,25 +30,27 @@ const LEDGER_EVERY: Duration = Duration::from_secs(300);
 pub(super) const TRIES_AT_ONCE: u32 = 2;
 /// A request that fails so often in a row makes way for another one: it may fail for what it holds.
 const TRIES_ALONE: u32 = 4;
+/// Segments of which it is remembered how often they failed.
+const HISTORIES: usize = 256;
 /// An event that stands alone is given up when it was refused so often, and others were taken since.
 const REFUSALS: u32 = 3;
 
 /// What may be sent now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scope {
-    /// Everything that is due.
+    /// What the flush waits for.
     Flush,
-    /// What was never sent, and with it what is due again.
-    InBetween,
-    /// Everything, due or not held by any flush.
+    /// In between: what is set aside and due again, and what is on disk.
+    Aside,
+    /// Everything that is due.
     All,
 }
 
 impl Core {
     /// The next request inside an invocation, at its end, or on Managed Instances at any time.
     pub(super) fn send_step(&mut self, tick: &Tick, view: View) -> Option<Step> {
-        let (until, scope) = self.window(tick, view)?;
-        let step = self.next_step(tick, view, until, scope);
+        let window = self.window(tick, view);
+        let step = window.and_then(|(until, scope)| self.next_step(tick, view, until, scope));
         if step.is_none() {
             self.carries = false;
         }
@@ -56,47 +58,41 @@ impl Core {
     }
 
     fn window(&self, tick: &Tick, view: View) -> Option<(Deadline, Scope)> {
-        let phase = self.held.as_ref().map(|held| held.phase);
-        match phase {
+        match self.held.as_ref().map(|held| held.phase) {
             Some(Phase::Flush(until)) => return Some((until, Scope::Flush)),
             Some(Phase::Probe { until, .. }) => {
-                let until = Deadline::after(
-                    tick.mono,
-                    until.saturating_duration_since(tick.mono),
-                    Limit::Probe,
-                );
+                let left = until.saturating_duration_since(tick.mono);
+                let until = Deadline::after(tick.mono, left, Limit::Probe);
                 return (!self.held.as_ref()?.tried).then_some((until, Scope::All));
             }
             Some(Phase::AwaitEnd) | None => {}
         }
-        if !self.is_awake() {
+        if !self.is_awake() || !self.may_probe(tick) {
             return None;
         }
-        let mut until = Deadline::after(
-            tick.mono,
-            IN_BETWEEN.min(self.settings.flush_timeout),
-            Limit::FlushTimeout,
-        );
+        let time = IN_BETWEEN.min(self.settings.flush_timeout);
+        let mut until = Deadline::after(tick.mono, time, Limit::FlushTimeout);
         if let Some(held) = &self.held {
             until = until.earlier(held.deadline);
         }
-        let due = policy::in_between(&self.pending(view), self.max_age(), tick.age);
-        let aside = self.backlog.aside().iter().any(|parcel| {
-            parcel.due <= tick.age
-                && (parcel.tries == 0 || parcel.holds || self.sends_aside_alone())
-        });
-        let apart = view.apart != Oldest::Empty && self.may_read_apart();
-        let open = self.retry.is_open();
-        if open && !self.may_probe(tick) {
-            // Still a window: what is too old goes to disk.
-            return Some((until.sooner(IN_BETWEEN), Scope::InBetween));
+        if policy::in_between(&self.pending(view), self.max_age(), tick.age) {
+            return Some((until, Scope::All));
         }
-        (due || aside || (apart && !open))
-            .then_some((until, if due { Scope::InBetween } else { Scope::Flush }))
+        let aside =
+            self.backlog.aside().iter().any(|parcel| self.opens_window_at(parcel) <= tick.age);
+        let apart = view.apart != Oldest::Empty && self.may_read_apart() && !self.retry.is_open();
+        (aside || apart).then_some((until, Scope::Aside))
     }
 
-    /// Managed Instances: no flush ever comes that what is set aside could go with.
-    pub(super) fn sends_aside_alone(&self) -> bool {
+    /// From when on what is set aside is sent again in between, although nothing else is.
+    pub(super) fn opens_window_at(&self, parcel: &Parcel) -> Duration {
+        let goes_when_due =
+            parcel.holds || parcel.tries == 0 || self.carries || self.sends_aside_alone();
+        if goes_when_due { parcel.due } else { parcel.due.max(parcel.since + self.max_age()) }
+    }
+
+    /// On Managed Instances no flush ever comes that what is set aside could go with, and at the end nothing comes.
+    fn sends_aside_alone(&self) -> bool {
         self.settings.continuous || self.stopping.is_some()
     }
 
@@ -120,52 +116,61 @@ impl Core {
         {
             return None;
         }
-        let in_flush = self.held.as_ref().is_some_and(|held| matches!(held.phase, Phase::Flush(_)));
-        let (carries, failing, alone) =
-            (self.carries, self.retry.failures() > 0, self.sends_aside_alone());
-        let age = tick.age;
-        let may_go = |parcel: &Parcel| {
-            let joins = parcel.holds
-                || carries
-                || alone
-                || scope == Scope::All
-                || failing
-                || (parcel.tries == 0 && !in_flush);
-            parcel.due <= age && joins
-        };
-        let may_read = self.may_read_apart() || (self.stopping.is_some() && self.has_room_aside());
-        let apart = matches!(view.apart, Oldest::Ready(_)) && !in_flush && may_read;
-        let has_others =
-            !self.backlog.is_fresh_empty() || matches!(view.overflow, Oldest::Ready(_)) || apart;
-        // A request that failed for what it holds must not keep others waiting.
-        let makes_way = |parcel: &Parcel| {
-            failing
-                && parcel.tries >= if parcel.refusal == Refusal::Content { 1 } else { TRIES_ALONE }
-        };
-        if let Some(parcel) = self.backlog.take_aside(may_go) {
-            if has_others && makes_way(&parcel) {
-                self.backlog.set_aside(parcel);
-            } else if let Some(parcel) = self.divided(tick, parcel) {
-                return Some(self.send(tick, parcel, until));
-            } else {
+        let fresh_goes = scope != Scope::Aside && !self.backlog.is_fresh_empty();
+        let segment = self.next_segment(view);
+        if let Some(parcel) = self.take_due(tick, scope, fresh_goes || segment.is_some()) {
+            return match self.divided(tick, parcel) {
+                Some(parcel) => Some(self.send(tick, parcel, until)),
                 // It was given up; there may be another one.
-                return self.out.pop_front().or_else(|| self.next_step(tick, view, until, scope));
-            }
+                None => self.out.pop_front().or_else(|| self.next_step(tick, view, until, scope)),
+            };
         }
         if let Some(step) = self.make_room_aside() {
             return Some(step);
         }
-        if let Some(parcel) = self.pack(tick) {
-            return Some(self.send(tick, parcel, until));
+        if fresh_goes {
+            // Where nothing of it fits into a request, there is something to say about that.
+            let parcel = self.pack(tick);
+            return parcel
+                .map(|parcel| self.send(tick, parcel, until))
+                .or_else(|| self.out.pop_front());
         }
+        let (segment, apart) = segment?;
+        self.reads_apart = apart;
+        Some(Step::Read(segment))
+    }
+
+    /// What is set aside, due, and to be sent before the `others`.
+    fn take_due(&mut self, tick: &Tick, scope: Scope, others: bool) -> Option<Parcel> {
+        // What is suspected to fail for what it holds, or fails again and again, must not keep others waiting.
+        // At the end there is no time to find out, and between two probes much of it passes.
+        let rarely = self.stopping.is_some() || self.retry.is_open();
+        let most = if rarely { 1 } else { TRIES_ALONE };
+        let makes_way = |parcel: &Parcel| parcel.suspect || parcel.tries >= most;
+        self.backlog.take_aside(|parcel| {
+            // What failed through a whole flush holds no later one.
+            parcel.due <= tick.age
+                && (parcel.holds || scope != Scope::Flush)
+                && !(others && makes_way(parcel))
+        })
+    }
+
+    fn in_flush(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| matches!(held.phase, Phase::Flush(_)))
+    }
+
+    /// The segment that is read next, if there is room for one, and whether it is one of those apart.
+    fn next_segment(&self, view: View) -> Option<(SegmentId, bool)> {
+        let stopping = self.stopping.is_some();
         match (view.overflow, view.apart) {
             // At the end nothing is put on disk to make room: what is read stays in memory until it is sent.
-            _ if self.stopping.is_some() && !self.has_room_aside() => None,
-            (Oldest::Ready(segment), _) => Some(Step::Read(segment)),
+            _ if stopping && !self.has_room_aside() => None,
+            (Oldest::Ready(segment), _) => Some((segment, false)),
             // Never inside a flush: nobody is held for it.
-            (Oldest::Empty, Oldest::Ready(segment)) if !in_flush && may_read => {
-                self.reads_apart = true;
-                Some(Step::Read(segment))
+            (Oldest::Empty, Oldest::Ready(segment))
+                if stopping || (!self.in_flush() && self.may_read_apart()) =>
+            {
+                Some((segment, true))
             }
             _ => None,
         }
@@ -174,12 +179,17 @@ impl Core {
     /// Whether a segment of those apart may be read: while Kinesis takes requests, or all that it does not take may fail for what they hold.
     fn may_read_apart(&self) -> bool {
         let by_content = !self.backlog.aside().is_empty()
-            && self.backlog.aside().iter().all(|parcel| parcel.refused > 0);
+            && self.backlog.aside().iter().all(|parcel| parcel.suspect);
         self.has_room_aside() && (self.retry.failures() == 0 || by_content)
     }
 
+    /// Whether one more segment may be read: within the quarter of the memory for what is set aside, and one beside a single one in any case.
+    /// At the end that memory is needed for nothing else.
     fn has_room_aside(&self) -> bool {
-        self.backlog.aside_bytes() < self.gauge.bound() / 4
+        self.backlog.aside().len() < 2
+            || self.backlog.aside_bytes() < self.gauge.bound() / 4
+            || (self.stopping.is_some()
+                && self.gauge.held() + self.packer.limits().body_bytes() <= self.gauge.bound())
     }
 
     fn send(&mut self, tick: &Tick, parcel: Parcel, until: Deadline) -> Step {
@@ -325,11 +335,6 @@ impl Core {
             outcomes.len()
         );
         self.out.push_back(Step::Log(Level::Info, "records", line));
-        if taken == 0 && parcel.tries > 0 {
-            self.retry.refused_again();
-        } else if taken == 0 {
-            self.retry.failed(tick.age, true);
-        }
         // Of those that were not taken: whether it is for what they are.
         let is_refused: Vec<bool> = outcomes
             .iter()
@@ -340,15 +345,24 @@ impl Core {
                 }
             })
             .collect();
+        if taken == 0 {
+            // What was refused before has a pause of its own, and nothing else waits for it.
+            match is_refused.contains(&false) {
+                _ if parcel.tries > 0 => {}
+                true => self.retry.failed(tick.age, true),
+                false => self.retry.pause_all(tick.age, false),
+            }
+            self.probe_failed(tick);
+        }
         if taken > 0 {
             parcel.request.keep(|index| !is_taken(index));
-            parcel.intact = false;
+            (parcel.intact, parcel.refused) = (false, 0);
         }
         // Kinesis has said of each record what became of it.
         parcel.ambiguous = false;
         if is_refused.contains(&true) && is_refused.contains(&false) {
             let others = parcel.request.divide(|index| is_refused.get(index) == Some(&true));
-            parcel.intact = false;
+            (parcel.intact, parcel.refused) = (false, 0);
             let charge = self.gauge.charge(others.cost());
             let passing = parcel.part(others, charge);
             self.opened(&passing);
@@ -404,10 +418,15 @@ impl Core {
                 format!("PutRecords failed: {error}; to fix it, {advice}"),
             )
         });
-        self.retry.failed(tick.age, error.kind == ErrorKind::Throttled);
+        // Where others were taken meanwhile it is for what it holds, and nothing else waits for it.
+        if !(parcel.suspect && self.deliveries > parcel.refused_at) {
+            self.retry.failed(tick.age, error.kind == ErrorKind::Throttled);
+        }
         if !passes && self.stopping.is_none() && !self.retry.is_open() {
             // It will not pass within a flush.
             self.retry.open(tick.age);
+        } else {
+            self.probe_failed(tick);
         }
         let refusal = match error.kind {
             ErrorKind::InvalidRequest => Refusal::Content,
@@ -418,20 +437,32 @@ impl Core {
         self.note_stop_failure();
     }
 
+    /// While the breaker is open each request is a probe; the next one comes later.
+    fn probe_failed(&mut self, tick: &Tick) {
+        if self.retry.is_open() && self.stopping.is_none() {
+            self.retry.open(tick.age);
+        }
+    }
+
     fn set_aside(&mut self, tick: &Tick, mut parcel: Parcel, refusal: Refusal, throttled: bool) {
         parcel.tries += 1;
-        parcel.refusal = refusal;
-        if parcel.refused == 0 {
+        // Of requests that fail as a whole again and again, the first time counts.
+        let again = refusal == Refusal::Whole && parcel.refusal == Refusal::Whole;
+        if parcel.refused == 0 && !again {
             parcel.refused_at = self.deliveries;
         }
+        parcel.refusal = refusal;
+        let others_taken = self.deliveries > parcel.refused_at;
         let suspect = refusal == Refusal::Content
-            || (refusal == Refusal::Whole && parcel.tries > TRIES_ALONE);
+            || (refusal == Refusal::Whole && (others_taken || parcel.tries > TRIES_ALONE));
         parcel.refused += u32::from(suspect);
+        parcel.suspect |= suspect;
         parcel.due = tick.age + self.retry.pause(parcel.tries, throttled);
         if suspect && parcel.is_alone() {
             // Only what is sent beside it can show whether it is this event or all of Kinesis.
             parcel.holds = false;
         }
+        parcel.request.shrink();
         parcel.charge.resize(parcel.request.cost());
         self.backlog.set_aside(parcel);
     }
@@ -514,13 +545,15 @@ impl Core {
     /// What is set aside has a quarter of the memory. Beyond that the one that failed most goes to disk, apart from what waits in order, or
     /// is dropped where there is no disk: it must not keep others out.
     fn make_room_aside(&mut self) -> Option<Step> {
-        let aside = self.backlog.aside();
-        if aside.len() < 2 || self.backlog.aside_bytes() <= self.gauge.bound() / 4 {
+        if self.stopping.is_some()
+            || self.backlog.aside().len() < 2
+            || self.backlog.aside_bytes() <= self.gauge.bound() / 4
+        {
             return None;
         }
         let parcel = self.backlog.take_most_tried(|parcel| parcel.tries > 0)?;
         if self.spool_works {
-            return Some(Step::Spool { parcel: Box::new(parcel), apart: true });
+            return Some(Step::Spool(Box::new(parcel)));
         }
         let events = parcel.request.events();
         self.ledger.dropped_queue.add(events);
@@ -540,11 +573,11 @@ impl Core {
             return None;
         }
         let old = |since: Duration| tick.age.saturating_sub(since) >= RELIEF_AGE;
-        let parcel = match self.backlog.take_aside(|parcel| old(parcel.since)) {
+        let parcel = match self.backlog.take_aside(|parcel| !parcel.intact && old(parcel.since)) {
             Some(parcel) => parcel,
             None => self.pack(tick)?,
         };
-        Some(Step::Spool { parcel: Box::new(parcel), apart: true })
+        Some(Step::Spool(Box::new(parcel)))
     }
 
     /// From when on [`Core::relief`] has something to do.
@@ -553,16 +586,35 @@ impl Core {
         if !held || !self.spool_works || !(self.retry.failures() > 0 || self.retry.is_open()) {
             return None;
         }
-        let aside = self.backlog.aside().iter().map(|parcel| parcel.since);
-        aside.chain(self.backlog.oldest()).min().map(|since| since + RELIEF_AGE)
+        // What is intact is on disk as well.
+        let aside = self.backlog.aside().iter().filter(|parcel| !parcel.intact);
+        let aside = aside.map(|parcel| parcel.since + RELIEF_AGE);
+        // What was never tried may go as soon as the pause of others is over.
+        let fresh_age = if self.retry.is_open() { RELIEF_AGE } else { 2 * RELIEF_AGE };
+        aside.chain(self.backlog.oldest().map(|since| since + fresh_age)).min()
     }
 
     /// A parcel was to be written to disk.
-    pub(super) fn spooled(&mut self, parcel: Parcel, written: bool) {
-        if written {
-            return self.settled(parcel);
+    pub(super) fn spooled(&mut self, parcel: Parcel, written: Option<SegmentId>) {
+        let Some(segment) = written else {
+            self.spool_works = false;
+            return self.backlog.set_aside(parcel);
+        };
+        if parcel.tries > 0 || parcel.suspect {
+            if self.histories.len() == HISTORIES {
+                self.histories.remove(0);
+            }
+            self.histories.push((segment, parcel.history()));
         }
-        self.spool_works = false;
+        self.settled(parcel);
+    }
+
+    /// A segment was read: what is known of it is not forgotten.
+    pub(super) fn read(&mut self, mut parcel: Parcel) {
+        let known = self.histories.iter().position(|(segment, _)| parcel.segment == Some(*segment));
+        if let Some(index) = known {
+            parcel.remember(self.histories.remove(index).1);
+        }
         self.backlog.set_aside(parcel);
     }
 }

@@ -100,7 +100,12 @@ impl Spool {
     ///
     /// # Errors
     /// If it cannot be written; its events are still the caller's then.
-    pub fn write(&self, request: &mut Request, ambiguous: bool, apart: bool) -> io::Result<()> {
+    pub fn write(
+        &self,
+        request: &mut Request,
+        ambiguous: bool,
+        apart: bool,
+    ) -> io::Result<SegmentId> {
         let head = spool_file::head(request, &self.stream, ambiguous);
         let bytes = (head.len() + request.body().len()) as u64;
         let reserved = self.lock().reserve(bytes, request.events(), apart);
@@ -120,7 +125,7 @@ impl Spool {
             }
             Err(_) => drop(index.remove(id)),
         }
-        written
+        written.map(|()| id)
     }
 
     fn write_file(&self, path: &Path, parts: &[&[u8]]) -> io::Result<()> {

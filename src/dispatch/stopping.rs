@@ -95,7 +95,7 @@ impl Core {
             if (stopping.failed || self.retry.is_open() || much)
                 && let Some(parcel) = self.take_for_disk(tick)
             {
-                return Some(Step::Spool { parcel: Box::new(parcel), apart: true });
+                return Some(Step::Spool(Box::new(parcel)));
             }
             until = until.sooner(until.left(tick.mono) / DISK_PART);
         }
@@ -128,7 +128,7 @@ impl Core {
             // Those are on disk already, and marked as in doubt.
             while self.backlog.take_aside(|parcel| parcel.intact).is_some() {}
             if let Some(parcel) = self.take_for_disk(tick) {
-                return Some(Step::Spool { parcel: Box::new(parcel), apart: true });
+                return Some(Step::Spool(Box::new(parcel)));
             }
         }
         self.enter(Phase::Drop);

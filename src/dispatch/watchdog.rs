@@ -18,33 +18,44 @@ const STOP_SEEN: Duration = Duration::from_millis(100);
 const INVOKE_SEEN: Duration = Duration::from_millis(200);
 /// After a function that failed an invocation is held for 500 ms at most; the rest of that is for the disk.
 const FAILED_FUNCTION: Duration = Duration::from_millis(400);
+/// A request that was sent since the end is known has its own deadline, and is over by then.
+const LATE: Duration = Duration::from_millis(20);
+
+/// When the request that is on its way at a function's end is to be cut short at the latest.
+#[must_use]
+pub fn hold_ends_at(end: Instant, failed: bool, flush_timeout: Duration) -> Option<Instant> {
+    let time = if failed { FAILED_FUNCTION.min(flush_timeout) } else { flush_timeout + LATE };
+    end.checked_add(time)
+}
 
 /// See the module's page.
 #[derive(Clone, Copy, Debug)]
 pub struct Watchdog {
     /// The core has not seen the question by then.
     unseen: Option<Instant>,
-    /// The function failed so long ago.
-    failed: Option<Instant>,
+    /// The invocation is held no longer.
+    hold_ends: Option<Instant>,
 }
 
 impl Watchdog {
-    /// A question was asked.
+    /// A question was asked, and is to be answered until then.
     #[must_use]
-    pub fn new(question: Question, now: Instant) -> Watchdog {
+    pub fn new(question: Question, now: Instant, until: Instant) -> Watchdog {
         let allowed = if question == Question::Stop { STOP_SEEN } else { INVOKE_SEEN };
-        Watchdog { unseen: now.checked_add(allowed), failed: None }
+        // Where little time is left most of it is for the answer.
+        let allowed = allowed.min(until.saturating_duration_since(now) / 8);
+        Watchdog { unseen: now.checked_add(allowed), hold_ends: None }
     }
 
-    /// The function whose invocation is held has failed. May be said again: the earliest counts.
-    pub fn function_failed(&mut self, at: Instant) {
-        self.failed = self.failed.into_iter().chain(at.checked_add(FAILED_FUNCTION)).min();
+    /// The invocation is to be held no longer than until then. May be said again: the earliest counts.
+    pub fn hold_ends(&mut self, at: Instant) {
+        self.hold_ends = Some(self.hold_ends.map_or(at, |before| before.min(at)));
     }
 
     /// When to look next. `None`: there is no need to.
     #[must_use]
     pub fn next(&self) -> Option<Instant> {
-        self.unseen.into_iter().chain(self.failed).min()
+        self.unseen.into_iter().chain(self.hold_ends).min()
     }
 
     /// Whether to interrupt now. `seen`: the core has seen the question.
@@ -52,8 +63,8 @@ impl Watchdog {
         if seen {
             self.unseen = None;
         }
-        if self.failed.is_some_and(|at| at <= now) {
-            self.failed = None;
+        if self.hold_ends.is_some_and(|at| at <= now) {
+            self.hold_ends = None;
             return true;
         }
         if self.unseen.is_some_and(|at| at <= now) {
@@ -77,7 +88,7 @@ mod tests {
     fn what_is_not_seen_in_time_interrupts_until_it_is() {
         for (question, allowed) in [(Question::Stop, STOP_SEEN), (Question::Invoked, INVOKE_SEEN)] {
             let start = Instant::now();
-            let mut watchdog = Watchdog::new(question, start);
+            let mut watchdog = Watchdog::new(question, start, start + ms(2000));
             assert_eq!(watchdog.next(), Some(start + allowed));
             assert!(!watchdog.interrupts(start + allowed - ms(1), false));
             assert!(watchdog.interrupts(start + allowed, false));
@@ -89,15 +100,27 @@ mod tests {
     }
 
     #[test]
-    fn a_function_that_failed_interrupts_once() {
+    fn a_question_that_comes_late_interrupts_earlier() {
         let start = Instant::now();
-        let mut watchdog = Watchdog::new(Question::Invoked, start);
+        let watchdog = Watchdog::new(Question::Stop, start, start + ms(80));
+        assert_eq!(watchdog.next(), Some(start + ms(10)));
+    }
+
+    #[test]
+    fn the_end_of_a_hold_interrupts_once() {
+        let start = Instant::now();
+        let mut watchdog = Watchdog::new(Question::Invoked, start, start + ms(2000));
         assert!(!watchdog.interrupts(start, true));
-        watchdog.function_failed(start + ms(1000));
-        watchdog.function_failed(start + ms(1200));
+        watchdog.hold_ends(start + ms(1400));
+        watchdog.hold_ends(start + ms(1600));
         assert_eq!(watchdog.next(), Some(start + ms(1400)));
         assert!(!watchdog.interrupts(start + ms(1399), true));
         assert!(watchdog.interrupts(start + ms(1400), true));
         assert!(!watchdog.interrupts(start + ms(9000), true));
+        for (failed, timeout, expected) in
+            [(false, 3000, 3020), (true, 3000, 400), (true, 50, 50), (false, 50, 70)]
+        {
+            assert_eq!(hold_ends_at(start, failed, ms(timeout)), Some(start + ms(expected)));
+        }
     }
 }

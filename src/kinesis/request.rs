@@ -497,6 +497,12 @@ impl Request {
             + gzip
     }
 
+    /// Gives back what its buffer has beyond its body: it may wait for long.
+    pub fn shrink(&mut self) {
+        // With room for the end of the body, which is written anew when records were taken out.
+        self.body.shrink_to(self.body.len() + 1024);
+    }
+
     /// The body's buffer, for the next request.
     #[must_use]
     pub fn into_buffer(self) -> Vec<u8> {

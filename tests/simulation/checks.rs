@@ -11,10 +11,10 @@ use kinesis_telemetry_extension::kinesis::request::Request;
 
 use crate::kinesis::Verdict;
 use crate::plan::{End, Mode};
-use crate::world::{Asking, Busy, MS, Taking, Us, World, numbers};
+use crate::world::{Asking, Busy, Healed, MS, Taking, Us, World, numbers};
 
 /// What the scheduler may add to a promise.
-const SLACK: Us = 150 * MS;
+const SLACK: Us = 70 * MS;
 
 impl World {
     /// After every wake-up.
@@ -79,7 +79,10 @@ impl World {
             return self.fail("the disk comes first", detail);
         }
         let aside = process.core.backlog();
-        let too_much = aside.aside().len() > 1 && aside.aside_bytes() > process.gauge.bound() / 4;
+        // At the end all of the memory is for what is left.
+        let too_much = process.stop_asked.is_none()
+            && aside.aside().len() > 1
+            && aside.aside_bytes() > process.gauge.bound() / 4;
         if !parcel.sent_before
             && parcel.segment.is_none()
             && too_much
@@ -154,7 +157,7 @@ impl World {
         let Some(running) = self.running.clone().filter(|running| running.id == *id) else {
             return;
         };
-        let slack = SLACK + 2 * self.slowest_disk();
+        let slack = SLACK + self.slowest_disk();
         let limit = asking.deadline + slack;
         if self.now > limit {
             return self.fail(
@@ -174,11 +177,8 @@ impl World {
         // Where the clock was set, or the event says no time, the end is taken for one of when it came.
         let exact = running.what.done.has_time && self.jumped_at.is_none();
         let from = if exact { ended } else { ended.max(heard) };
-        // A request that began before anybody knew of the end may still take its time.
-        let request =
-            if running.what.done.gap.is_some() { promised } else { promised.min(1000 * MS) };
-        let late = if heard > ended + 200 * MS && !failed { heard + request } else { heard };
-        let limit = (from + promised).max(late) + slack;
+        // Nobody can let it go before its end is known.
+        let limit = (from + promised).max(heard) + slack;
         if self.now > limit {
             let held = (self.now - ended) / MS;
             self.fail(
@@ -217,42 +217,80 @@ impl World {
 
     /// From now on Kinesis takes what it ever takes.
     pub(crate) fn note_healed(&mut self) {
+        let poisoned = self.waiting_anywhere().into_iter().filter(|event| self.is_poison(*event));
+        let poisoned = poisoned.count() as u64;
         let ledger = &self.process.ledger;
-        // What had no room is no matter of Kinesis.
-        self.process.healed = Some((
-            ledger.dropped() - ledger.dropped_queue.get(),
-            ledger.requests.get(),
-            ledger.received.get(),
-        ));
+        self.process.healed = Some(Healed {
+            // What had no room is no matter of Kinesis.
+            given_up: ledger.dropped() - ledger.dropped_queue.get(),
+            requests: ledger.requests.get(),
+            received: ledger.received.get(),
+            poisoned,
+        });
+    }
+
+    /// The events from before Kinesis did well that wait in memory or on disk, and are not refused for what they hold.
+    pub(crate) fn deliverable(&self) -> Vec<u32> {
+        let mut waiting = self.waiting_anywhere();
+        waiting.retain(|event| {
+            let fate = &self.events[*event as usize];
+            *event < self.clean_from && !self.is_poison(*event) && fate.refused < 3 && !fate.excused
+        });
+        waiting
+    }
+
+    fn waiting_anywhere(&self) -> Vec<u32> {
+        let process = &self.process;
+        let mut waiting: Vec<u32> =
+            self.files.values().flat_map(|file| file.events.iter().copied()).collect();
+        for message in &process.channel {
+            if let Message::Telemetry { load, .. } = message {
+                waiting.extend(load_numbers(load));
+            }
+        }
+        let backlog = process.core.backlog();
+        waiting.extend(backlog.fresh().flat_map(|item| load_numbers(&item.load)));
+        let aside = backlog.aside().iter().flat_map(|parcel| request_numbers(&parcel.request));
+        waiting.extend(aside);
+        if let Busy::Send { parcel, .. } | Busy::Spool { parcel, .. } = &process.busy {
+            waiting.extend(request_numbers(&parcel.request));
+        }
+        waiting.retain(|event| !self.events[*event as usize].acknowledged);
+        waiting.sort_unstable();
+        waiting.dedup();
+        waiting
+    }
+
+    /// So many quiet invocations are enough to deliver all that can be.
+    pub(crate) fn most_rounds(&self) -> u32 {
+        let poisoned = self.process.healed.map_or(0, |healed| healed.poisoned);
+        10 + 4 * u32::try_from(poisoned).unwrap_or(u32::MAX / 8)
     }
 
     fn check_healed(&mut self) {
-        let Some((dropped, requests, received)) = self.process.healed else { return };
-        if self.ending.is_none_or(|(reason, ..)| reason != "spindown")
-            || self.slowest_disk() > 5 * MS
-        {
+        let Some(healed) = self.process.healed else { return };
+        if self.ending.is_none_or(|(reason, ..)| reason != "spindown") {
             return;
         }
         let ledger = &self.process.ledger;
-        let poisoned = self.events.iter().enumerate().filter(|(number, fate)| {
+        let refused = self.events.iter().enumerate().filter(|(number, fate)| {
             let poison = self.is_poison(u32::try_from(*number).unwrap_or(0));
             (poison || fate.refused > 2) && fate.process == self.process.number
         });
-        let poisoned = poisoned.count() as u64;
-        let lost = ledger.dropped() - ledger.dropped_queue.get() - dropped;
-        // A segment is divided step by step: an event that is refused takes neighbours with it where time ends, but not many.
-        if lost > 8 * poisoned + self.process.damaged {
+        let refused = refused.count() as u64;
+        let lost = ledger.dropped() - ledger.dropped_queue.get() - healed.given_up;
+        if lost > refused + self.process.damaged {
             let json = ledger.json(None);
             self.fail(
                 "everything deliverable is delivered",
-                format!("{lost} events are lost, {poisoned} may be: {json}"),
+                format!("{lost} events are lost, {refused} may be: {json}"),
             );
             return;
         }
-        let sent = ledger.requests.get() - requests;
+        let sent = ledger.requests.get() - healed.requests;
         let most = 60
-            + 25 * poisoned
-            + 2 * (ledger.received.get() - received)
+            + 25 * healed.poisoned
+            + 2 * (ledger.received.get() - healed.received)
             + 3 * self.events.len() as u64;
         if sent > most {
             self.fail(
@@ -283,10 +321,9 @@ impl World {
         // counts them so. Its ledger counts them as received twice too, which this model of one fate for each event has no word for.
         let mut seen = std::collections::HashSet::new();
         self.files.retain(|_, file| file.events.iter().all(|event| seen.insert(*event)));
-        for fate in
-            self.events.iter_mut().filter(|fate| fate.process == number && !fate.acknowledged)
-        {
-            fate.excused = true;
+        for (event, fate) in self.events.iter_mut().enumerate() {
+            let on_disk = u32::try_from(event).is_ok_and(|event| seen.contains(&event));
+            fate.excused |= fate.process == number && !fate.acknowledged && !on_disk;
         }
     }
 
@@ -358,10 +395,9 @@ impl World {
                 }
                 continue;
             }
-            let poison = self.is_poison(u32::try_from(event).unwrap_or(0));
             match place {
                 0 => {
-                    lost_refused += u64::from(poison || fate.refused >= 3);
+                    lost_refused += u64::from(fate.refused >= 3);
                     // Before a reset, what is as it is on disk stays there; other parts of such a segment may have been given up.
                     let stays = self.process.stop_asked.is_some() && !spindown && on_disk[event];
                     if stays { kept += 1 } else { lost += 1 }
@@ -405,7 +441,18 @@ impl World {
         if rejected > lost_refused + self.process.damaged {
             self.fail(
                 "only what is refused is given up",
-                format!("{rejected} rejected, {lost_refused} were refused three times"),
+                format!(
+                    "{rejected} rejected, {lost_refused} were refused three times {:?}",
+                    self.events
+                        .iter()
+                        .enumerate()
+                        .filter(|(n, f)| f.process == number
+                            && f.received
+                            && !f.acknowledged
+                            && places[*n] == 0)
+                        .map(|(n, f)| (n, f.refused))
+                        .collect::<Vec<_>>()
+                ),
             );
         }
     }

@@ -90,6 +90,11 @@ pub(crate) enum Act {
     },
     /// From now on Kinesis and the disk do well, but for what is refused for its content.
     Heal,
+    /// Quiet invocations, or traffic, until all is delivered that can be.
+    UntilDelivered {
+        /// That there were so far.
+        rounds: u32,
+    },
     /// SHUTDOWN with the given window.
     Stop {
         window: Ms,
@@ -344,22 +349,7 @@ fn ordinary(rng: &mut fastrand::Rng, loud: bool) -> Vec<Act> {
         return acts;
     }
     acts.push(Act::Heal);
-    for _ in 0..10 {
-        // Longer than the longest time between two probes.
-        acts.push(Act::Freeze { wall: 40_000, mono: pick(rng, &[0, 40_000]) });
-        let runs = rng.u64(300..1500);
-        let done = Done { delay: 5, lost: false, has_time: true, again: None, gap: None };
-        let quiet = Post { after: 1, events: 1, text: 20, weight: 300 };
-        acts.push(Act::Invoke(Invocation {
-            runs,
-            limit: 30_000,
-            posts: vec![quiet],
-            end: End::Success,
-            done,
-            report_delay: 5,
-            window: 2000,
-        }));
-    }
+    acts.push(Act::UntilDelivered { rounds: 0 });
     acts.push(Act::Stop { window: 2000 });
     acts
 }
@@ -374,10 +364,7 @@ fn managed_instances(rng: &mut fastrand::Rng, loud: bool) -> Vec<Act> {
     let mut acts: Vec<Act> = (0..rng.usize(1..8)).map(|_| traffic(rng, loud)).collect();
     if rng.bool() {
         acts.push(Act::Heal);
-        acts.push(Act::Traffic {
-            lasts: 60_000,
-            posts: vec![Post { after: 40_000, events: 1, text: 20, weight: 300 }],
-        });
+        acts.push(Act::UntilDelivered { rounds: 0 });
     }
     acts.push(Act::Stop { window: 2000 });
     acts

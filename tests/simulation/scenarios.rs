@@ -390,6 +390,50 @@ fn a_segment_that_was_read_too_late_keeps_its_place() {
     live(&Plan::random(38_888));
 }
 
+/// Seeds that once broke a promise, each with its cause.
+#[test]
+fn seeds_that_once_went_wrong() {
+    for (seed, cause) in [
+        (3_177_270, "an event that fails whole requests was sent again before each segment"),
+        (3_264_585, "the same, and a single refused event left no room to read a segment"),
+        (3_319_343, "the same"),
+        (33, "what was set aside was never sent again in a sandbox that only flushes at the end"),
+        (225, "a throttled event waited for the end of the sandbox although Kinesis did well"),
+        (459, "an event was given up after two refusals of its own and one of its neighbours"),
+        (2241, "a refused event was written to disk and read again, and each time it began anew"),
+        (3497, "with the breaker open each probe was the same refused request"),
+        (5541, "events behind many refused segments had no time at the end"),
+        (13_662, "at the end fresh events waited for the pause of a refused one"),
+        (7904, "a request that began before an end was heard held the invocation"),
+        (23_133, "an order to stop with little time left waited for a request"),
+        (271_533, "fresh events were written to disk because a single event was refused"),
+        (39_962, "fresh events were written to disk in the pause of a refused one"),
+    ] {
+        let life = World::new(&Plan::random(seed), false).live();
+        assert!(life.violation.is_none(), "{seed}: {cause}: {:?}", life.violation);
+    }
+}
+
+/// Each probe of an outage was a second after the one before, and held an invocation.
+#[test]
+fn in_an_outage_probes_become_rarer() {
+    for mode in [Mode::Hangs, Mode::Throttles, Mode::Configuration("AccessDeniedException")] {
+        let mut acts = Vec::new();
+        for _ in 0..60 {
+            acts.push(Act::Invoke(invocation(20, vec![post(1, 1)])));
+            acts.push(freeze(2000));
+        }
+        acts.push(Act::Stop { window: 2000 });
+        let mut plan = Plan::quiet(acts);
+        plan.kinesis = vec![(0, mode)];
+        let life = live(&plan);
+        let held = held(&life).iter().filter(|hold| **hold > 50 * MS).count();
+        // 1, 2, 4, 8, 16, 30, 30 and 30 seconds, half of that at least, in two minutes.
+        assert!(held <= 12, "{mode:?}: {held} invocations of 60 are held: {:?}", life.holds);
+        assert!(life.sends < 60, "{mode:?}: {} requests", life.sends);
+    }
+}
+
 /// Kinesis fails the whole request for what one event holds, with a code that says nothing of the kind: others are to go first, and then it
 /// is divided.
 #[test]

@@ -173,7 +173,7 @@ impl World {
                 self.process.busy = Busy::Read(segment);
                 self.disk_time()
             }
-            Step::Spool { parcel, apart } => self.begin_spool(parcel, apart),
+            Step::Spool(parcel) => self.begin_spool(parcel),
             Step::CloseIntake(until) => {
                 self.say(|_| "core: closes the intake".to_owned());
                 if matches!(self.process.taking, Taking::Nothing) {
@@ -232,17 +232,15 @@ impl World {
         takes
     }
 
-    fn begin_spool(&mut self, mut parcel: Box<Parcel>, apart: bool) -> Us {
+    fn begin_spool(&mut self, mut parcel: Box<Parcel>) -> Us {
         let ambiguous = parcel.ambiguous;
-        let (id, file) = self.reserve(&mut parcel.request, ambiguous, apart);
-        if apart && let Some(file) = &file {
+        let (id, file) = self.reserve(&mut parcel.request, ambiguous, true);
+        if let Some(file) = &file {
             for event in &file.events {
                 self.events[*event as usize].out_of_order = true;
             }
         }
-        self.say(|_| {
-            format!("core: spools {} events, apart {apart}, as {id:?}", parcel.request.events())
-        });
+        self.say(|_| format!("core: spools {} events as {id:?}", parcel.request.events()));
         self.process.busy = Busy::Spool { parcel, id, file };
         self.disk_time()
     }
@@ -264,7 +262,7 @@ impl World {
                 let written = self.commit(id, file);
                 self.process.write_failed |= !written;
                 self.say(|_| format!("core: spooled: {written}"));
-                Outcome::Spooled(parcel, written)
+                Outcome::Spooled(parcel, id.filter(|_| written))
             }
             Busy::Close => {
                 self.process.closed = true;
@@ -326,7 +324,7 @@ impl World {
                         match outcome {
                             RecordOutcome::Taken => fate.acknowledged = true,
                             RecordOutcome::Failed { kind, .. } => {
-                                fate.refused += u16::from(is_content(*kind))
+                                fate.refused += u16::from(is_content(*kind) && record.len() == 1)
                             }
                         }
                     }
@@ -334,8 +332,8 @@ impl World {
                 }
             }
             Err((error, _)) if is_content(error.kind) => {
-                for event in verdict.events.iter().flatten() {
-                    self.events[*event as usize].refused += 1;
+                if let [event] = verdict.events.concat()[..] {
+                    self.events[event as usize].refused += 1;
                 }
             }
             Err(_) => {}
@@ -424,8 +422,8 @@ impl World {
         self.process.ledger.received.add(u64::from(body.events));
         let signals = body.signals;
         for signal in &signals {
-            if let Signal::Done { request_id, failed, .. } = signal {
-                self.heard_end(request_id, *failed);
+            if let Signal::Done { request_id, .. } = signal {
+                self.heard_end(request_id);
             }
         }
         if body.events == 0 {
@@ -532,7 +530,15 @@ impl World {
         charge: Option<kinesis_telemetry_extension::dispatch::charge::Charge>,
     ) {
         let at = self.instant(self.now);
+        let ends: Vec<(Arc<str>, bool)> = signals
+            .iter()
+            .filter_map(|signal| match signal {
+                Signal::Done { request_id, failed, .. } => Some((Arc::clone(request_id), *failed)),
+                _ => None,
+            })
+            .collect();
         self.process.channel.push_back(Message::Telemetry { at, signals, load, charge });
+        ends.iter().for_each(|(id, failed)| self.passed_end_on(id, *failed));
         self.notify();
     }
 
@@ -621,6 +627,7 @@ impl World {
             let fate = &mut self.events[*event as usize];
             (fate.process, fate.received, fate.acknowledged, fate.out_of_order) =
                 (number, true, false, true);
+            fate.refused = 0;
         }
     }
 
@@ -686,7 +693,7 @@ impl World {
             Step::SendLedger { .. } => 3,
             Step::Recover => 4,
             Step::Read(_) => 5,
-            Step::Spool { .. } => 6,
+            Step::Spool(_) => 6,
             Step::Remove(_) => 7,
             Step::Discard => 8,
             Step::CloseIntake(_) => 9,

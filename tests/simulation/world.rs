@@ -15,7 +15,7 @@ use kinesis_telemetry_extension::dispatch::message::{Message, Now, Signal, Ticke
 use kinesis_telemetry_extension::dispatch::packer::Packer;
 use kinesis_telemetry_extension::dispatch::spares::Spares;
 use kinesis_telemetry_extension::dispatch::spool_index::{Entry as IndexEntry, Index};
-use kinesis_telemetry_extension::dispatch::watchdog::{Question, Watchdog};
+use kinesis_telemetry_extension::dispatch::watchdog::{Question, Watchdog, hold_ends_at};
 use kinesis_telemetry_extension::event::{Batch, Event, Span};
 use kinesis_telemetry_extension::kinesis::RecordSettings;
 use kinesis_telemetry_extension::kinesis::endpoint::Stream;
@@ -26,7 +26,7 @@ use kinesis_telemetry_extension::ledger::Ledger;
 use kinesis_telemetry_extension::sandbox::Sandbox;
 
 use crate::kinesis::Verdict;
-use crate::plan::{Act, Disk, Invocation, Mode, Plan, Post};
+use crate::plan::{Act, Disk, Done, End, Invocation, Mode, Plan, Post};
 
 /// Microseconds of the monotonic clock.
 pub(crate) type Us = u64;
@@ -51,7 +51,7 @@ pub(crate) struct Fate {
     pub(crate) acknowledged: bool,
     /// It was sent before, or left its place in the order.
     pub(crate) out_of_order: bool,
-    /// How often it was refused for what it may hold.
+    /// How often it was refused for what it may hold while it stood alone, by this process.
     pub(crate) refused: u16,
     /// It was in the memory of a process that was killed without a word, or in a file that was damaged.
     pub(crate) excused: bool,
@@ -230,8 +230,19 @@ pub(crate) struct Process {
     pub(crate) polls: (Us, u32),
     pub(crate) stop_asked: Option<Us>,
     pub(crate) healthy_since: Option<Us>,
-    /// When its ledger was last looked at: dropped and requests, at the moment from which Kinesis does well.
-    pub(crate) healed: Option<(u64, u64, u64)>,
+    /// From when on Kinesis does well.
+    pub(crate) healed: Option<Healed>,
+}
+
+/// A process at the moment from which Kinesis does well.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Healed {
+    /// Events that were given up.
+    pub(crate) given_up: u64,
+    pub(crate) requests: u64,
+    pub(crate) received: u64,
+    /// Events that wait and are refused for what they hold.
+    pub(crate) poisoned: u64,
 }
 
 pub(crate) struct World {
@@ -575,9 +586,43 @@ impl World {
                 self.note_healed();
                 self.after(0, Wake::NextAct);
             }
+            Act::UntilDelivered { rounds } => self.another_round(rounds),
             Act::Stop { window } => self.end("spindown", self.now + window * MS),
             Act::Reset { window } => self.end("failure", self.now + window * MS),
         }
+    }
+
+    /// A quiet invocation or some traffic, if there still is something to deliver.
+    fn another_round(&mut self, rounds: u32) {
+        const QUIET: Post = Post { after: 1, events: 1, text: 20, weight: 300 };
+        if rounds >= 3 && self.deliverable().is_empty() {
+            return self.after(0, Wake::NextAct);
+        }
+        if rounds >= self.most_rounds() {
+            let (left, most) = (self.deliverable(), self.most_rounds());
+            let detail = format!("{left:?} still wait after {most} rounds");
+            return self.fail("everything deliverable is delivered", detail);
+        }
+        self.acts.push_front(Act::UntilDelivered { rounds: rounds + 1 });
+        if self.plan.setup.continuous {
+            self.acts.push_front(Act::Traffic { lasts: 10_000, posts: vec![QUIET] });
+        } else {
+            let done = Done { delay: 5, lost: false, has_time: true, again: None, gap: None };
+            let runs = self.between(300, 1500);
+            self.acts.push_front(Act::Invoke(Invocation {
+                runs,
+                limit: 30_000,
+                posts: vec![QUIET],
+                end: End::Success,
+                done,
+                report_delay: 5,
+                window: 2000,
+            }));
+            // Longer than the longest time between two probes.
+            let mono = if self.rng.bool() { 40_000 } else { 0 };
+            self.acts.push_front(Act::Freeze { wall: 40_000, mono });
+        }
+        self.after(0, Wake::NextAct);
     }
 
     fn deliver(
@@ -634,7 +679,6 @@ impl World {
     }
 
     fn function_end(&mut self) {
-        use crate::plan::End;
         let wall = self.true_wall();
         let Some(running) = &mut self.running else { return };
         running.ended = Some(self.now);
@@ -786,7 +830,8 @@ impl World {
             }
         };
         let question = if matches!(ask, Ask::Stop) { Question::Stop } else { Question::Invoked };
-        let watchdog = Watchdog::new(question, self.instant(self.now));
+        let until = self.instant(deadline + 50 * MS);
+        let watchdog = Watchdog::new(question, self.instant(self.now), until);
         self.say(|_| format!("main: asks {ask:?}, ticket {ticket}, deadline {} ms", deadline / MS));
         self.process.asking =
             Some(Asking { ticket, ask, at: self.now, deadline, handed_in: false, watchdog });
@@ -899,17 +944,28 @@ impl World {
         self.at(next, Wake::Watch(number, ticket));
     }
 
-    /// The listener has read the end of a function that failed.
-    pub(crate) fn heard_end(&mut self, id: &Arc<str>, failed: bool) {
+    /// The listener has read the end of a function.
+    pub(crate) fn heard_end(&mut self, id: &Arc<str>) {
         let now = self.now;
-        let Some(running) = self.running.as_mut().filter(|running| running.id == *id) else {
+        if let Some(running) = self.running.as_mut().filter(|running| running.id == *id) {
+            running.heard.get_or_insert(now);
+        }
+    }
+
+    /// The listener has passed it on.
+    pub(crate) fn passed_end_on(&mut self, id: &Arc<str>, failed: bool) {
+        let now = self.now;
+        let Some(running) = self.running.as_ref().filter(|running| running.id == *id) else {
             return;
         };
-        running.heard.get_or_insert(now);
         let ended = running.ended.filter(|_| running.what.done.has_time).unwrap_or(now);
         let ended = self.base + Duration::from_micros(ended);
-        if let Some(asking) = self.process.asking.as_mut().filter(|_| failed) {
-            asking.watchdog.function_failed(ended);
+        let flush_timeout = Duration::from_millis(self.plan.setup.flush_timeout);
+        let sending = matches!(self.process.busy, Busy::Send { .. } | Busy::Ledger { .. });
+        if let Some(asking) = self.process.asking.as_mut().filter(|_| failed || sending)
+            && let Some(at) = hold_ends_at(ended, failed, flush_timeout)
+        {
+            asking.watchdog.hold_ends(at);
             self.watch_next();
         }
     }
