@@ -189,7 +189,7 @@ class Dashboard(unittest.TestCase):
         lines = [{key.lower(): value for key, value in event.items()} for data in datas("dashboard") for event, _ in unpack.events(data)]
         for line in lines * 2:
             line = {**line, "record": line["record"] if isinstance(line["record"], str) else json.dumps(line["record"])}
-            database.execute("INSERT INTO telemetry VALUES (" + ", ".join("?" * len(columns)) + ")", [line.get(name) for name, _ in columns])
+            database.table("telemetry").insert([line.get(name) for name, _ in columns])
         database.execute(view)
         found = database.execute(query)
         names = [column[0] for column in found.description]
