@@ -453,6 +453,23 @@ class Ledger(unittest.TestCase):
         self.assertIn("strays   events of 1 invocations that were thinned out: r1", said)
         self.assertEqual(code, 1)
 
+    def test_a_retry_under_the_same_request_id_is_an_invocation_of_its_own(self):
+        def of(number, second, kind, record):
+            return event(number, time=f"2026-11-23T09:15:{second}.000Z", type=kind, requestId="r1", record=record)
+
+        tries = [
+            of(1, 10, "platform.start", {}), of(2, 11, "platform.runtimeDone", {"status": "error"}),
+            of(3, 12, "kinesis-telemetry.invocation", {"kept": True, "reason": "failed", "durationMs": 1000}),
+            of(4, 20, "kinesis-telemetry.invocation", {"kept": False, "reason": "share", "durationMs": 1000}),
+        ]
+        with tempfile.TemporaryDirectory() as folder:
+            picture = pathlib.Path(folder) / "out.svg"
+            said, code = self.told([b"".join(tries) + ledger_event(4, 4)], "--plot", str(picture))
+            self.assertEqual(bars(picture), {"kept": 1, "thinned": 1})
+        self.assertIn("of 2 invocations 1 kept (1 failed)", said)
+        self.assertNotIn("strays", said)
+        self.assertEqual(code, 0)
+
     def test_a_name_that_is_neither_file_nor_stream_is_one_line(self):
         with fake_kinesis([[event(1)]]) as url:
             for name in ("typo.jsonl", "./typo.jsonl"):

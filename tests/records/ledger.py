@@ -36,8 +36,8 @@ class Process:
         self.ledger = None
         self.function = None
         self.bytes = 0
-        # Request id -> the record of its summary; and how many other events it has.
-        self.summaries = {}
+        # Request id -> the records of its summaries, and how many other events it has. Lambda tries again under the same id.
+        self.summaries = collections.defaultdict(list)
         self.requests = collections.Counter()
 
     def gaps(self):
@@ -74,21 +74,23 @@ class Process:
 
     def strays(self):
         """Requests that a summary calls thinned out, although events of theirs are here."""
-        return [request for request, summary in self.summaries.items() if not summary.get("kept") and self.requests[request]]
+        none_kept = [request for request, summaries in self.summaries.items() if not any(each.get("kept") for each in summaries)]
+        return [request for request in none_kept if self.requests[request]]
 
     def thinned(self):
         """What KEEP has left out, in words; None where it was not at work."""
         events = (self.ledger or {}).get("thinned", 0)
-        if not events and not self.summaries:
+        summaries = [each for those in self.summaries.values() for each in those]
+        if not events and not summaries:
             return None
-        reasons = collections.Counter(summary.get("reason") for summary in self.summaries.values() if summary.get("kept"))
+        reasons = collections.Counter(each.get("reason") for each in summaries if each.get("kept"))
         why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-        kept = f"; of {len(self.summaries)} invocations {reasons.total()} kept{f' ({why})' if why else ''}" if self.summaries else ""
+        kept = f"; of {len(summaries)} invocations {reasons.total()} kept{f' ({why})' if why else ''}" if summaries else ""
         return f"{events} events{kept}"
 
 
 # When an event happened, and when its record arrived, as far as that is known.
-Moment = collections.namedtuple("Moment", "process time type request arrived")
+Moment = collections.namedtuple("Moment", "process time type request summary arrived")
 
 
 class Account:
@@ -115,14 +117,16 @@ class Account:
         if match[2].isdigit():
             process.numbers[int(match[2])] += 1
             if event["type"] == SUMMARY and isinstance(event["record"], dict):
-                process.summaries[event.get("requestId")] = event["record"]
+                if process.numbers[int(match[2])] == 1:
+                    process.summaries[event.get("requestId")].append(event["record"])
             else:
                 process.requests[event.get("requestId")] += 1
         elif event["type"] == LEDGER and isinstance(event["record"], dict):
             # The one with the reason is the last.
             if process.ledger is None or "shutdownReason" in event["record"] or "shutdownReason" not in process.ledger:
                 process.ledger = event["record"]
-        self.moments.append(Moment(match[1], event.get("time"), event.get("type"), event.get("requestId"), arrived))
+        summary = event.get("record") if event.get("type") == SUMMARY else None
+        self.moments.append(Moment(match[1], event.get("time"), event.get("type"), event.get("requestId"), summary, arrived))
 
     def report(self):
         """Lines for a person, and whether nothing is missing, repeated or in dispute."""

@@ -8,7 +8,6 @@ STEPS = [base * scale for scale in (0.001, 0.01, 0.1, 1) for base in (1, 2, 5)] 
     10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 7 * 86400, 30 * 86400, 365 * 86400,
 ]
 MOST_LINES = 10
-SUMMARY = "kinesis-telemetry.invocation"
 # The colours differ in lightness, too, so that they can be told apart without seeing colour.
 STYLE = """
   text { font: 11px sans-serif; fill: #1f2328 } .page { fill: #ffffff } .grey { fill: #59636e } .axis { stroke: #d1d9e0 }
@@ -68,13 +67,17 @@ def svg(account):
 
 def bars(row, process, y, x):
     """A kept invocation reaches from its start to its runtimeDone; of one that was thinned out, the summary says how long it was."""
-    starts = {one.request: at for at, one, _ in row if one.type == "platform.start"}
-    for at, one, _ in row:
-        summary = process.summaries.get(one.request, {})
+    starts = {}
+    for at, one, _ in sorted(row, key=lambda moment: moment[0]):
+        if one.type == "platform.start":
+            starts[one.request] = at
+            continue
         if one.type == "platform.runtimeDone" and one.request in starts:
-            begun, state, why = starts[one.request], "kept", summary.get("reason")
-        elif one.type == SUMMARY and not summary.get("kept"):
-            begun, state, why = at - float(summary.get("durationMs") or 0) / 1000, "thinned", "thinned out"
+            begun, state = starts.pop(one.request), "kept"
+            why = next((each.get("reason") for each in process.summaries.get(one.request, []) if each.get("kept")), None)
+        elif isinstance(one.summary, dict) and not one.summary.get("kept"):
+            lasted = one.summary.get("durationMs")
+            begun, state, why = at - (lasted / 1000 if isinstance(lasted, (int, float)) else 0), "thinned", "thinned out"
         else:
             continue
         title = escape(", ".join(str(word) for word in (one.request, why) if word))
