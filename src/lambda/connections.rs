@@ -9,18 +9,21 @@ use std::time::Duration;
 /// Lambda has one or two. Each has a thread.
 const MAX_CONNECTIONS: usize = 64;
 
+/// What a connection is read from and written to.
+pub(super) type Stream<'c> = &'c TcpStream;
+
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Connection {
-    socket: Arc<TcpStream>,
+    socket: TcpStream,
     known: AtomicBool,
 }
 
 impl Connection {
     /// To be read from and written to.
     #[must_use]
-    pub(super) fn socket(&self) -> Arc<TcpStream> {
-        Arc::clone(&self.socket)
+    pub(super) fn stream(&self) -> Stream<'_> {
+        &self.socket
     }
 
     /// Whoever is at its other end knows the path.
@@ -46,8 +49,7 @@ pub(super) struct Connections(Mutex<Vec<Arc<Connection>>>);
 impl Connections {
     /// A new one. Where there are too many, an older one is cut for it.
     pub(super) fn enter(&self, socket: TcpStream) -> Arc<Connection> {
-        let connection =
-            Arc::new(Connection { socket: Arc::new(socket), known: AtomicBool::new(false) });
+        let connection = Arc::new(Connection { socket, known: AtomicBool::new(false) });
         let mut all = self.lock();
         if all.len() >= MAX_CONNECTIONS {
             cut_oldest(&mut all);

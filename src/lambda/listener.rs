@@ -2,28 +2,28 @@
 //!
 //! Each connection has a thread, which reads its requests one after the other. What a neighbour in
 //! the sandbox can take is bounded: connections ([`connections`](super::connections)), the head of
-//! a request (in `tiny_http`), the bytes of the bodies that are being read ([`Room`]), and what is
-//! read of a body that is not wanted.
+//! a request ([`http`](super::http)), the bytes of the bodies that are being read ([`Room`]), and
+//! what is read of a body that is not wanted.
 //!
-//! - A chunked body that ends inside a chunk looks like one that ends as it should: see `is_whole`.
 //! - Reading has no time-out, for Lambda keeps a connection between invocations: a client that
 //!   stalls costs its thread, and its connection gives way when others come.
-//! - A request that is dropped with its body unread reads the rest first.
+//! - `tiny_http` writes the answers. Its server cannot be bounded from outside: see `Cargo.toml`.
 //!
 //! Runs on threads named `listener`. It never waits for room in the queue.
 
-use std::io::{ErrorKind, Read, Result as IoResult};
+use std::io::{ErrorKind, Read, Result as IoResult, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use tiny_http::{ClientConnection, Method, Request, Response};
+use tiny_http::{HTTPVersion, Header, Response};
 
 use super::Settings;
-use super::connections::{Connection, Connections};
+use super::connections::{Connection, Connections, Stream};
 use super::destination::Destination;
+use super::http::{NoRequest, Request, RequestReader};
 use super::intake::{Intake, ParsedBody, Signal};
 use super::keep::Chooser;
 use crate::clock::epoch_ms;
@@ -256,16 +256,26 @@ impl Listener {
 
     /// The requests of one connection, until it ends, or would have to be read on for too long.
     fn serve_connection(&self, connection: &Connection) {
-        for request in ClientConnection::new(connection.socket()) {
-            if !self.handle(connection, request) {
-                break;
+        let mut reader = RequestReader::new(connection.stream());
+        loop {
+            let goes_on = match reader.next() {
+                Ok(request) => self.handle(connection, request),
+                Err(NoRequest::Ended) => false,
+                Err(NoRequest::Refused(status)) => {
+                    self.ledger.refused_posts.add(1);
+                    write_answer(connection.stream(), status, false);
+                    false
+                }
+            };
+            if !goes_on {
+                return;
             }
         }
     }
 
     /// Says whether the connection can go on.
-    fn handle(&self, connection: &Connection, mut request: Request) -> bool {
-        if *request.method() != Method::Post || !self.destination.admits(request.url()) {
+    fn handle(&self, connection: &Connection, mut request: Request<'_, Stream<'_>>) -> bool {
+        if !request.is_post || !self.destination.admits(&request.target) {
             self.ledger.refused_posts.add(1);
             log::warn!(
                 "refused",
@@ -274,30 +284,33 @@ impl Listener {
             return discard(request, 0, 404);
         }
         connection.is_known();
-        let declared = request.body_length().unwrap_or(0);
-        if declared > MAX_BODY {
+        // A length that no number holds is too large as well.
+        let length = request.body_length().map(|all| usize::try_from(all).unwrap_or(usize::MAX));
+        if length.is_some_and(|length| length > MAX_BODY) {
             return self.too_large(request, 0);
         }
-        let expected = request.body_length().unwrap_or(MAX_BODY);
+        let expected = length.unwrap_or(MAX_BODY);
         let room = (expected > SMALL_BODY).then(|| self.room.take(expected, connection));
-        let (mut body, events) = self.admission.buffers(declared + SIDE_ROOM);
-        let reader = request.as_reader();
+        let (mut body, events) = self.admission.buffers(length.unwrap_or(0) + SIDE_ROOM);
         let read = match &room {
-            Some(taken) => read_body(&mut InTime { reader, taken }, declared, &mut body),
-            None => read_body(reader, declared, &mut body),
+            Some(taken) => {
+                read_body(&mut InTime { reader: &mut request, taken }, length, &mut body)
+            }
+            None => read_body(&mut request, length, &mut body),
         };
         if body.len() > MAX_BODY {
             return self.too_large(request, body.len());
         }
-        if read.is_err() || !is_whole(&body, request.body_length()) {
+        if read.is_err() || !request.is_read() {
             // Cut off on the way: Lambda was not told 200 and sends it again.
             drop((room, body));
-            answer(request, 400);
+            answer(&mut request, 400, false);
             return false;
         }
         let taken = self.take(body, events);
-        answer(request, if taken { 200 } else { 503 });
-        true
+        let goes_on = request.keeps_alive;
+        answer(&mut request, if taken { 200 } else { 503 }, goes_on);
+        goes_on
     }
 
     /// Puts a body's events into the queue before its answer: the next POST, which comes after the
@@ -319,7 +332,7 @@ impl Listener {
 
     /// Lambda might post a batch that was refused again and again, and nothing behind it: it is
     /// told 200, and the loss is counted.
-    fn too_large(&self, request: Request, have_read: usize) -> bool {
+    fn too_large(&self, request: Request<'_, Stream<'_>>, have_read: usize) -> bool {
         self.ledger.refused_posts.add(1);
         log::error!("body", "a telemetry POST of more than {MAX_BODY} bytes is dropped");
         // The end of an invocation that is held may have been in it.
@@ -426,20 +439,20 @@ fn now() -> message::Now {
     message::Now { mono: Instant::now(), wall: epoch_ms(SystemTime::now()) }
 }
 
-/// Reads a body into a buffer that may be used already, up to its declared length. One that does
-/// not declare any is read up to its end, or just over the bound.
-fn read_body(reader: &mut dyn Read, declared: usize, body: &mut Vec<u8>) -> IoResult<()> {
-    let most = if declared > 0 {
-        declared
+/// Reads a body into a buffer that may be used already, up to its length. One that does not say its
+/// length is read up to its end, or just over the bound.
+fn read_body(reader: &mut dyn Read, length: Option<usize>, body: &mut Vec<u8>) -> IoResult<()> {
+    let most = if let Some(length) = length {
+        length
     } else {
         body.clear();
         reader.take(SMALL_BODY as u64).read_to_end(body)?;
-        if body.len() < SMALL_BODY {
-            return Ok(());
-        }
         MAX_BODY + 1
     };
-    let mut have = if declared > 0 { 0 } else { body.len() };
+    let mut have = if length.is_some() { 0 } else { body.len() };
+    if length.is_none() && have < SMALL_BODY {
+        return Ok(());
+    }
     if body.capacity() < most {
         // The system gives it filled with zeros, and its pages only as they are used: a client may
         // declare more than it sends, and a buffer that grows is there twice while it moves.
@@ -456,52 +469,45 @@ fn read_body(reader: &mut dyn Read, declared: usize, body: &mut Vec<u8>) -> IoRe
         }
     }
     body.truncate(have);
-    if declared == 0 {
+    if length.is_none() {
         body.shrink_to(have + SIDE_ROOM);
     }
     Ok(())
 }
 
-/// Whether a body came to its end. A chunked one does not say how long it is, and tiny_http reports
-/// the end of the connection inside a chunk as its end. But Lambda posts arrays of objects, also
-/// where it cuts a record, and what was cut off elsewhere does not end like one.
-fn is_whole(body: &[u8], declared: Option<usize>) -> bool {
-    match declared {
-        Some(declared) => body.len() == declared,
-        None => {
-            let mut end = body.iter().rev().filter(|byte| !byte.is_ascii_whitespace());
-            matches!((end.next(), end.next()), (Some(b']'), Some(b'}' | b'[')) | (None, _))
-        }
-    }
-}
-
 /// Answers a request whose body is not wanted, of which `have_read` bytes were read. Says whether
-/// it was read to its end.
-fn discard(mut request: Request, have_read: usize, status: u16) -> bool {
-    if request.body_length().is_some_and(|declared| declared > MAX_UNREAD) {
-        answer(request, status);
-        return false;
-    }
-    let mut buffer = [0; 16 * 1024];
+/// the connection can go on.
+fn discard(mut request: Request<'_, Stream<'_>>, have_read: usize, status: u16) -> bool {
     let mut left = MAX_UNREAD.saturating_sub(have_read);
-    let whole = loop {
-        if left == 0 {
-            break false;
+    if request.body_length().is_none_or(|length| length <= MAX_UNREAD as u64) {
+        let mut buffer = [0; 16 * 1024];
+        while left > 0 && !request.is_read() {
+            match request.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => left = left.saturating_sub(count),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
         }
-        match request.as_reader().read(&mut buffer) {
-            Ok(0) => break true,
-            Ok(count) => left = left.saturating_sub(count),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(_) => break false,
-        }
-    };
-    answer(request, status);
-    whole
+    }
+    let goes_on = request.is_read() && request.keeps_alive;
+    answer(&mut request, status, goes_on);
+    goes_on
 }
 
-/// A client that hung up is nobody's problem here.
-fn answer(request: Request, status: u16) {
-    let _ = request.respond(Response::empty(status));
+fn answer(request: &mut Request<'_, Stream<'_>>, status: u16, goes_on: bool) {
+    write_answer(request.stream(), status, goes_on);
+}
+
+/// In one piece. A client that hung up is nobody's problem here.
+fn write_answer(mut stream: Stream<'_>, status: u16, goes_on: bool) {
+    let mut response = Response::empty(status);
+    if !goes_on && let Ok(header) = Header::from_bytes("Connection", "close") {
+        response.add_header(header);
+    }
+    let mut bytes = Vec::with_capacity(256);
+    let written = response.raw_print(&mut bytes, HTTPVersion(1, 1), &[], false, None);
+    let _ = written.and_then(|()| stream.write_all(&bytes));
 }
 
 /// Reads what others wait for: it fails when nothing comes, or it takes too long.

@@ -7,6 +7,7 @@ pub mod destination;
 mod envelope;
 mod fields;
 pub mod filter;
+mod http;
 pub mod intake;
 pub mod keep;
 pub mod listener;

@@ -15,9 +15,7 @@ const DOORS: [(&str, &str, &[&str]); 1] =
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    // A copy of what others wrote, with its own habits.
-    let own = entries.filter(|path| !path.ends_with("src/tiny_http"));
-    own.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] }).collect()
+    entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] }).collect()
 }
 
 /// The files under `src` by name, and the code of each: without its tests and comments.

@@ -443,8 +443,8 @@ fn neighbours_that_hold_connections_keep_lambda_out_of_none() {
     assert_unharmed(&kinesis, &lambda, pid);
 }
 
-/// tiny_http sorted encodings by weights of which some are no numbers. Sorting panics where there is
-/// no order, and after a panic nothing more is shipped.
+/// Encodings may have weights that are no numbers. A server that sorts by them panics, for there is
+/// no order, and after a panic nothing more is sent.
 #[test]
 fn weights_that_have_no_order_are_no_panic() {
     let kinesis = Kinesis::start();

@@ -28,7 +28,7 @@ fn post(lambda: &Lambda, body: &str) -> String {
     format!("{}{body}", head(lambda, &format!("Content-Length: {}", body.len())))
 }
 
-/// The statuses of the next answers; tiny_http answers with an empty body.
+/// The statuses of the next answers; they have no body.
 fn statuses(stream: &mut TcpStream, count: usize) -> Vec<u16> {
     let mut bytes = Vec::new();
     let mut chunk = [0; 4096];
