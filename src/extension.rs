@@ -83,6 +83,7 @@ struct Shared {
     spool: Arc<Spool>,
     replies: Arc<Mailbox<Reply>>,
     sending: Arc<AtomicBool>,
+    preparing: Arc<AtomicU64>,
     seen: Arc<AtomicU64>,
 }
 
@@ -111,8 +112,8 @@ impl Shared {
             config.dispatch.print_lost.then(|| Arc::clone(&printer)),
             Arc::clone(&ledger),
         ));
-        let (replies, sending, seen) = Default::default();
-        Shared { ledger, sandbox, gauge, spares, printer, spool, replies, sending, seen }
+        let (replies, sending, preparing, seen) = Default::default();
+        Shared { ledger, sandbox, gauge, spares, printer, spool, replies, sending, preparing, seen }
     }
 
     /// The sending end of the channel.
@@ -127,6 +128,7 @@ impl Shared {
             ledger: Arc::clone(&self.ledger),
             packer: Mutex::new(packer(config, &self.sandbox, &self.ledger)),
             sending: Arc::clone(&self.sending),
+            preparing: Arc::clone(&self.preparing),
             held_piece: Mutex::default(),
             flush_timeout: config.dispatch.flush_timeout,
         }
@@ -168,6 +170,7 @@ impl Shared {
             spares: Arc::clone(&self.spares),
             gauge: Arc::clone(&self.gauge),
             sending: Arc::clone(&self.sending),
+            preparing: Arc::clone(&self.preparing),
             close_intake,
         }
     }
@@ -370,6 +373,9 @@ impl Extension {
             if watchdog.interrupts(now, self.seen.load(Ordering::Acquire) >= ticket) {
                 self.interrupts.interrupt(self.interrupts.generation());
             }
+            if let Some(generation) = watchdog.interrupts_preparing(now) {
+                self.interrupts.interrupt(generation);
+            }
             if now >= until {
                 break;
             }
@@ -377,6 +383,9 @@ impl Extension {
             match self.replies.take(next) {
                 Some(Reply::AtRest(answered)) if answered == ticket => return true,
                 Some(Reply::HoldEnds(at)) => watchdog.hold_ends(at),
+                Some(Reply::EndedWhilePreparing(generation)) => {
+                    watchdog.ended_while_preparing(Instant::now(), generation);
+                }
                 Some(Reply::AtRest(_) | Reply::Panicked) | None => {}
             }
         }

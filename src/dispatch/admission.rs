@@ -5,7 +5,7 @@
 //! case. Callers hold the intake's lock, so that one POST after the other passes.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -101,6 +101,8 @@ pub struct Admission {
     pub held_piece: Mutex<Option<Charge>>,
     /// `FLUSH_TIMEOUT_MS`
     pub flush_timeout: Duration,
+    /// The generation of the call in which the dispatcher makes a connection ready; 0: it does not.
+    pub preparing: Arc<AtomicU64>,
 }
 
 impl Admission {
@@ -114,10 +116,18 @@ impl Admission {
             })
             .collect();
         self.take(batch, signals, now);
+        if ends.is_empty() {
+            return;
+        }
+        // After the message itself: the dispatcher says that it prepares before it looks for messages once more.
+        let preparing = self.preparing.load(Ordering::SeqCst);
+        if preparing > 0 {
+            self.replies.put(Reply::EndedWhilePreparing(preparing));
+        }
         for (end, failed) in ends {
             // Past the dispatcher, which may be busy: whoever waits for it has it interrupted. A request that begins from here on has the
             // right deadline.
-            if (failed || self.sending.load(Ordering::Acquire))
+            if (failed || preparing > 0 || self.sending.load(Ordering::Acquire))
                 && let Some(at) = hold_ends_at(end, failed, self.flush_timeout)
             {
                 self.replies.put(Reply::HoldEnds(at));

@@ -19,6 +19,7 @@ use super::message::{Message, Now, Ticket};
 use super::metrics::Metrics;
 use super::packer::Packer;
 use super::policy::{self, Cadence, FlushMode, OnInvoke, Pending};
+use super::preparing::{Effort, Preparation};
 use super::retry::Retry;
 use super::spares::Spares;
 use crate::clock::EpochMs;
@@ -80,6 +81,13 @@ pub enum Step {
         /// At the latest until then.
         deadline: Deadline,
     },
+    /// Make the connection ready for the flush of the held invocation: nothing is requested of Kinesis.
+    Prepare {
+        /// How much the function is asked to make way.
+        effort: Effort,
+        /// At the latest until then.
+        deadline: Deadline,
+    },
     /// Take over what an earlier process has left.
     Recover,
     /// Read a segment.
@@ -117,6 +125,8 @@ pub enum Outcome {
     Read(SegmentId, Result<(Box<Request>, Charge, bool), u64>),
     /// Of [`Step::Spool`]: the segment, if it could be written. What had to give way for it is counted already.
     Spooled(Box<Parcel>, Option<SegmentId>),
+    /// Of [`Step::Prepare`]: whether there is nothing more to do for it.
+    Prepared(bool),
     /// Of all others.
     Done,
 }
@@ -174,6 +184,8 @@ pub struct Core {
     pub(super) deliveries: u64,
     /// Tries without a pause since something was delivered.
     pub(super) tries_at_once: u32,
+    /// The last flush had something to send: the next one will have too. So will the first.
+    flushes: bool,
     /// Something was delivered since the dispatcher was last at rest: what is set aside may go with it.
     pub(super) carries: bool,
     /// Whether there is a spool, and it could be written to.
@@ -217,6 +229,7 @@ impl Core {
             histories: Vec::new(),
             deliveries: 0,
             tries_at_once: 0,
+            flushes: true,
             carries: false,
             spool_works: settings.spool,
             reads_apart: false,
@@ -285,6 +298,9 @@ impl Core {
         if let Some(step) = self.send_step(&tick, view) {
             return step;
         }
+        if let Some(step) = self.prepare_step(&tick, view) {
+            return step;
+        }
         // Deciding may have left something to say.
         self.out.pop_front().unwrap_or_else(|| Step::Wait(self.wake_at(&tick, view)))
     }
@@ -323,6 +339,11 @@ impl Core {
                 }
             }
             Outcome::Spooled(parcel, written) => self.spooled(*parcel, written),
+            Outcome::Prepared(ready) => {
+                if let Some(held) = &mut self.held {
+                    held.preparation.tried(ready, tick.mono);
+                }
+            }
             Outcome::Done => {}
         }
     }
@@ -398,6 +419,7 @@ impl Core {
             phase: phase.unwrap_or(Phase::AwaitEnd),
             tried: false,
             delivered: false,
+            preparation: Preparation::new(tick.mono),
         };
         match phase {
             Some(_) => self.held = Some(held),
@@ -479,6 +501,7 @@ impl Core {
     fn let_go(&mut self, tick: &Tick, held: &Held) {
         // What failed through a whole flush holds no later one.
         self.backlog.release();
+        self.flushes = held.tried;
         if held.tried && !held.delivered && !self.retry.is_open() {
             self.retry.open(tick.age);
         }
@@ -490,6 +513,22 @@ impl Core {
         let time = self.invocations.let_go(&held.request_id, tick.mono);
         self.ledger.held(time);
         self.out.push_back(Step::Reply(held.ticket));
+    }
+
+    /// The connection is made ready while the function of a held invocation runs, so that the flush need not: unless no flush is to be
+    /// expected, or Kinesis is failing, and the flush is to find out whether it still does.
+    fn prepare_step(&mut self, tick: &Tick, view: View) -> Option<Step> {
+        let held = self.preparing(view)?;
+        let effort = held.preparation.due(tick.mono)?;
+        let deadline = self.in_between_deadline(tick);
+        (deadline.left(tick.mono) >= MIN_TIME_LEFT).then_some(Step::Prepare { effort, deadline })
+    }
+
+    /// The invocation that a connection is made ready for.
+    fn preparing(&self, view: View) -> Option<&Held> {
+        let expected = self.flushes || self.has_due(view);
+        let held = self.held.as_ref().filter(|held| held.phase == Phase::AwaitEnd)?;
+        (expected && self.retry.failures() == 0 && self.stopping.is_none()).then_some(held)
     }
 
     /// An end that never came must not cost a wait each time.
@@ -526,6 +565,7 @@ impl Core {
                 Phase::Flush(until) => until.sooner(MIN_TIME_LEFT).at(),
             });
         }
+        times.extend(self.preparing(view).and_then(|held| held.preparation.due_at()));
         if self.is_awake() {
             times.extend(self.retry.wait_until(tick.mono, tick.age));
             let probe = self.retry.probe_at().unwrap_or_default();

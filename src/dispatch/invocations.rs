@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::message::{Now, Signal, Ticket};
+use super::preparing::Preparation;
 use crate::deadline::Deadline;
 
 /// Ends that are remembered: those for which the INVOKE may still come, or a hold is still to be counted.
@@ -43,6 +44,8 @@ pub struct Held {
     pub tried: bool,
     /// Whether Kinesis took anything then.
     pub delivered: bool,
+    /// Makes the connection ready while the function runs.
+    pub preparation: Preparation,
 }
 
 /// A function's own end.

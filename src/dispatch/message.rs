@@ -42,6 +42,8 @@ pub enum Reply {
     AtRest(Ticket),
     /// The function has ended: what is on its way is to be cut short then.
     HoldEnds(Instant),
+    /// The function has ended while the connection was made ready for its flush, in the call of that generation.
+    EndedWhilePreparing(u64),
     /// A thread has panicked: what is waited for may never come.
     Panicked,
 }

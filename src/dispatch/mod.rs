@@ -15,6 +15,7 @@ pub mod message;
 pub mod metrics;
 pub mod packer;
 pub mod policy;
+pub mod preparing;
 pub mod printer;
 pub mod retry;
 pub mod sending;

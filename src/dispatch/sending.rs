@@ -70,11 +70,7 @@ impl Core {
         if !self.is_awake() || !self.may_probe(tick) {
             return None;
         }
-        let time = IN_BETWEEN.min(self.settings.flush_timeout);
-        let mut until = Deadline::after(tick.mono, time, Limit::FlushTimeout);
-        if let Some(held) = &self.held {
-            until = until.earlier(held.deadline);
-        }
+        let until = self.in_between_deadline(tick);
         if policy::in_between(&self.pending(view), self.max_age(), tick.age) {
             return Some((until, Scope::All));
         }
@@ -82,6 +78,13 @@ impl Core {
             self.backlog.aside().iter().any(|parcel| self.opens_window_at(parcel) <= tick.age);
         let apart = view.apart != Oldest::Empty && self.may_read_apart() && !self.retry.is_open();
         (aside || apart).then_some((until, Scope::Aside))
+    }
+
+    /// Of what is done inside an invocation: the function may end meanwhile, and the time of the flush begin.
+    pub(super) fn in_between_deadline(&self, tick: &Tick) -> Deadline {
+        let time = IN_BETWEEN.min(self.settings.flush_timeout);
+        let until = Deadline::after(tick.mono, time, Limit::FlushTimeout);
+        self.held.as_ref().map_or(until, |held| until.earlier(held.deadline))
     }
 
     /// From when on what is set aside is sent again in between, although nothing else is.

@@ -28,6 +28,9 @@ pub fn hold_ends_at(end: Instant, failed: bool, flush_timeout: Duration) -> Opti
     end.checked_add(time)
 }
 
+/// After the function's end, the flush waits so long for a connection that is being made ready: most likely it is ready soon.
+const PREPARING: Duration = Duration::from_millis(100);
+
 /// See the module's page.
 #[derive(Clone, Copy, Debug)]
 pub struct Watchdog {
@@ -35,6 +38,8 @@ pub struct Watchdog {
     unseen: Option<Instant>,
     /// The invocation is held no longer.
     hold_ends: Option<Instant>,
+    /// The function has ended, and the call of that generation makes a connection ready.
+    preparing: Option<(Instant, u64)>,
 }
 
 impl Watchdog {
@@ -44,7 +49,7 @@ impl Watchdog {
         let allowed = if question == Question::Stop { STOP_SEEN } else { INVOKE_SEEN };
         // Where little time is left most of it is for the answer.
         let allowed = allowed.min(until.saturating_duration_since(now) / 8);
-        Watchdog { unseen: now.checked_add(allowed), hold_ends: None }
+        Watchdog { unseen: now.checked_add(allowed), hold_ends: None, preparing: None }
     }
 
     /// The invocation is to be held no longer than until then. May be said again: the earliest counts.
@@ -52,10 +57,22 @@ impl Watchdog {
         self.hold_ends = Some(self.hold_ends.map_or(at, |before| before.min(at)));
     }
 
+    /// The function has ended while the call of that generation makes a connection ready.
+    pub fn ended_while_preparing(&mut self, now: Instant, generation: u64) {
+        self.preparing = now.checked_add(PREPARING).map(|at| (at, generation));
+    }
+
+    /// The call that makes a connection ready and is to be interrupted now.
+    pub fn interrupts_preparing(&mut self, now: Instant) -> Option<u64> {
+        let (_, generation) = self.preparing.take_if(|(at, _)| *at <= now)?;
+        Some(generation)
+    }
+
     /// When to look next. `None`: there is no need to.
     #[must_use]
     pub fn next(&self) -> Option<Instant> {
-        self.unseen.into_iter().chain(self.hold_ends).min()
+        let preparing = self.preparing.map(|(at, _)| at);
+        self.unseen.into_iter().chain(self.hold_ends).chain(preparing).min()
     }
 
     /// Whether to interrupt now. `seen`: the core has seen the question.
@@ -97,6 +114,19 @@ mod tests {
             assert!(!watchdog.interrupts(start + allowed + ms(500), true));
             assert_eq!(watchdog.next(), None);
         }
+    }
+
+    #[test]
+    fn a_connection_that_is_never_ready_is_given_up_after_the_functions_end() {
+        let start = Instant::now();
+        let mut watchdog = Watchdog::new(Question::Invoked, start, start + ms(2000));
+        assert!(!watchdog.interrupts(start, true));
+        watchdog.ended_while_preparing(start + ms(50), 7);
+        assert_eq!(watchdog.next(), Some(start + ms(150)));
+        assert_eq!(watchdog.interrupts_preparing(start + ms(149)), None);
+        assert!(!watchdog.interrupts(start + ms(150), true), "no other call is interrupted for it");
+        assert_eq!(watchdog.interrupts_preparing(start + ms(150)), Some(7));
+        assert_eq!(watchdog.interrupts_preparing(start + ms(500)), None);
     }
 
     #[test]

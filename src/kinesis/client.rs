@@ -78,6 +78,13 @@ impl Client {
         }
     }
 
+    /// Whether [`Client::prepare`] would have nothing to do. Costs a look at the connection, and no more.
+    pub fn is_ready(&mut self) -> bool {
+        self.notice_restore();
+        self.provider.is_current(self.skew.now())
+            && self.http.as_ref().is_some_and(HttpClient::is_ready)
+    }
+
     /// Opens a connection, unless there is one that is alive, and fetches credentials that are due. Nothing is requested of Kinesis.
     ///
     /// # Errors
@@ -129,6 +136,10 @@ impl Client {
 
     fn begin(&mut self) {
         self.interrupts.begin();
+        self.notice_restore();
+    }
+
+    fn notice_restore(&mut self) {
         if self.restores.happened() {
             // Sockets are dead, TLS sessions are known to other sandboxes, and credentials may be old.
             self.http = None;

@@ -171,6 +171,11 @@ impl HttpClient {
         Ok(Response { status: parts.status.as_u16(), headers: parts.headers, body })
     }
 
+    /// Whether there is a connection that is alive.
+    pub(super) fn is_ready(&self) -> bool {
+        self.connections.is_ready()
+    }
+
     /// Opens a connection ahead of its use, unless there is one that is alive. Requests nothing.
     pub(super) fn prepare(&mut self, url: &str, deadline: &Deadline) -> Result<(), Error> {
         self.check_time(deadline, Instant::now())?;

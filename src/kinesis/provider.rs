@@ -1,7 +1,7 @@
 //! Where credentials come from, and how long they are good.
 //!
 //! The environment's win; without them (SnapStart) the container endpoint is asked; with `ROLE_ARN` either are exchanged for a role's.
-//! Nothing is fetched before the first send, so that nothing of it can be part of a snapshot. Runs on the dispatcher's thread.
+//! Nothing is fetched before the first invocation, so that nothing of it can be part of a snapshot. Runs on the dispatcher's thread.
 
 use std::fmt;
 use std::io;
@@ -139,6 +139,11 @@ fn is_trusted(uri: &str, lambda_host: &str) -> bool {
     }
 }
 
+/// The credentials that `cache` holds, unless it is time to renew them.
+fn not_due(cache: Option<&ExpiringCredentials>, now: SystemTime) -> Option<&ExpiringCredentials> {
+    cache.filter(|held| held.is_good(now) && now < held.refresh_at)
+}
+
 /// The credentials that `cache` holds, renewed when it is time.
 fn current(
     cache: &mut Option<ExpiringCredentials>,
@@ -146,7 +151,7 @@ fn current(
     deadline: &Deadline,
     fetch: impl FnOnce(&Deadline) -> Result<ExpiringCredentials, Error>,
 ) -> Result<Credentials, Error> {
-    if let Some(held) = cache.as_ref().filter(|held| held.is_good(now) && now < held.refresh_at) {
+    if let Some(held) = not_due(cache.as_ref(), now) {
         return Ok(held.credentials.clone());
     }
     let mut held = cache.as_mut().filter(|held| held.is_good(now));
@@ -219,6 +224,15 @@ impl CredentialsProvider {
             Some(role) => current(assumed, now, deadline, |deadline| {
                 sts::assume(role, &own(deadline)?, http, interrupts, skew, deadline)
             }),
+        }
+    }
+
+    /// Whether nothing is due to be fetched.
+    pub(super) fn is_current(&self, now: SystemTime) -> bool {
+        match (&self.role, &self.source) {
+            (Some(_), _) => not_due(self.assumed.as_ref(), now).is_some(),
+            (None, CredentialsSource::Container(_)) => not_due(self.own.as_ref(), now).is_some(),
+            (None, CredentialsSource::Environment(_) | CredentialsSource::Missing(_)) => true,
         }
     }
 

@@ -188,6 +188,17 @@ impl Connections {
         }
     }
 
+    /// Whether there is a connection that is alive, made ready or used before.
+    pub(super) fn is_ready(&self) -> bool {
+        if let Some(ready) = self.take_ready() {
+            self.state().ready = Some(ready);
+            return true;
+        }
+        let state = self.state();
+        state.is_usable(state.opened)
+            && state.socket.upgrade().is_some_and(|socket| is_alive(&socket))
+    }
+
     /// Opens a connection ahead of its use, unless there is one that is alive.
     pub(super) fn prepare(
         &self,
@@ -195,18 +206,11 @@ impl Connections {
         url: &Uri,
         deadline: Instant,
     ) -> Result<(), ureq::Error> {
-        if let Some(ready) = self.take_ready() {
-            self.state().ready = Some(ready);
+        if self.is_ready() {
             return Ok(());
         }
-        let alive = {
-            let state = self.state();
-            state.is_usable(state.opened)
-                && state.socket.upgrade().is_some_and(|socket| is_alive(&socket))
-        };
-        if alive {
-            return Ok(());
-        }
+        // An old one that was idle for too long would look as if it had been used just now.
+        self.close();
         self.begin(deadline, deadline);
         let (now, myself) = (ureq::unversioned::transport::time::Instant::now(), self.clone());
         let details = ConnectionDetails {

@@ -25,6 +25,7 @@ mod loss;
 mod matrix;
 mod panics;
 mod platforms;
+mod ready;
 mod records;
 mod scale;
 mod secrets;

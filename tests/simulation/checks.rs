@@ -11,7 +11,7 @@ use kinesis_telemetry_extension::kinesis::request::Request;
 
 use crate::kinesis::Verdict;
 use crate::plan::{End, Mode};
-use crate::world::{Asking, Busy, Healed, MS, Taking, Us, World, numbers};
+use crate::world::{Ask, Asking, Busy, Healed, MS, Taking, Us, World, numbers};
 
 /// What the scheduler may add to a promise.
 const SLACK: Us = 70 * MS;
@@ -117,6 +117,23 @@ impl World {
                 fate.out_of_order = true;
                 self.process.last_sent = Some(*event);
             }
+        }
+    }
+
+    /// A connection is made ready: for an invocation that is held to its function's end, which nobody knows of yet, and for nothing else.
+    pub(crate) fn check_prepare(&mut self, left: Us) {
+        let invariant = "a connection is made ready in held invocations";
+        self.process.looks += 1;
+        let looks = self.process.looks;
+        let known = |id: &Arc<str>| self.process.ended.contains(id);
+        let asking = self.process.asking.as_ref().filter(|asking| asking.handed_in);
+        let held = matches!(asking, Some(Asking { ask: Ask::Invocation(id), .. }) if !known(id));
+        if !held || self.process.in_next {
+            self.fail(invariant, "nobody is held, or the function's end is known".to_owned());
+        } else if left > 1000 * MS {
+            self.fail(invariant, format!("it may take {} ms", left / MS));
+        } else if looks > 10 {
+            self.fail(invariant, format!("{looks} tries for one invocation"));
         }
     }
 

@@ -9,6 +9,7 @@ use kinesis_telemetry_extension::dispatch::admission::{Circumstances, Place, pla
 use kinesis_telemetry_extension::dispatch::backlog::{Parcel, SegmentId};
 use kinesis_telemetry_extension::dispatch::core::{Oldest, Outcome, Step};
 use kinesis_telemetry_extension::dispatch::message::{Load, Message, Signal};
+use kinesis_telemetry_extension::dispatch::preparing::Effort;
 use kinesis_telemetry_extension::dispatch::spool_index::Entry;
 use kinesis_telemetry_extension::event::Batch;
 use kinesis_telemetry_extension::kinesis::error::ErrorKind;
@@ -16,7 +17,7 @@ use kinesis_telemetry_extension::kinesis::request::Request;
 use kinesis_telemetry_extension::kinesis::response::RecordOutcome;
 
 use crate::kinesis::{Verdict, interrupted};
-use crate::plan::Disk;
+use crate::plan::{Disk, Mode};
 use crate::world::{Ask, Body, Busy, Fate, MS, SpoolFile, Taking, Us, Wake, World, batch, numbers};
 
 impl World {
@@ -113,6 +114,7 @@ impl World {
                 }
             }
             Message::Invoked { ticket, .. } | Message::Stop { ticket, .. } => {
+                self.process.looks = 0;
                 if let Some(asking) =
                     self.process.asking.as_mut().filter(|asking| asking.ticket == *ticket)
                 {
@@ -162,6 +164,13 @@ impl World {
                 }
                 return Some(Outcome::Done);
             }
+            Step::Prepare { effort, deadline } => {
+                let left = self.micros(deadline.at()).saturating_sub(self.now);
+                match self.prepare(effort, left) {
+                    Some(takes) => takes,
+                    None => return Some(Outcome::Prepared(false)),
+                }
+            }
             Step::Recover => {
                 self.recover();
                 self.process.busy = Busy::Other;
@@ -207,6 +216,27 @@ impl World {
         let (number, token) = (self.process.number, self.process.token);
         self.after(takes, Wake::StepDone(number, token));
         None
+    }
+
+    /// How long it takes to make a connection ready; `None`: that is not done now.
+    fn prepare(&mut self, effort: Effort, left: Us) -> Option<Us> {
+        self.check_prepare(left);
+        let handshake = self.between(MS, 20 * MS);
+        let (alive, idle) = (self.chance(2), self.chance(2));
+        let takes = match self.mode() {
+            _ if alive => 0,
+            _ if effort == Effort::Look || (effort == Effort::WhenIdle && !idle) => return None,
+            Mode::Refuses => 300,
+            Mode::Hangs | Mode::ConnectTimeout => Us::MAX,
+            Mode::Slow(ms) => handshake + self.between(0, ms * MS),
+            _ => handshake,
+        };
+        let late = self.between(0, 2 * MS);
+        let takes = if takes > left { left + late } else { takes };
+        self.say(|_| format!("core: makes a connection ready ({effort:?}) for {} ms", takes / MS));
+        self.process.prepares += 1;
+        self.process.busy = Busy::Prepare;
+        Some(takes)
     }
 
     fn begin_send(&mut self, mut parcel: Box<Parcel>, left: Us) -> Us {
@@ -268,6 +298,7 @@ impl World {
                 self.process.closed = true;
                 Outcome::Done
             }
+            Busy::Prepare => Outcome::Prepared(true),
             Busy::Other => Outcome::Done,
         };
         let now = self.clock();
@@ -281,17 +312,20 @@ impl World {
         let delay = self.between(0, 40 * MS);
         let kept = self.rng.bool();
         let verdict = match &mut self.process.busy {
-            Busy::Send { verdict, .. } | Busy::Ledger { verdict, .. } => verdict,
+            Busy::Send { verdict, .. } | Busy::Ledger { verdict, .. } => Some(verdict),
+            Busy::Prepare => None,
             _ => return,
         };
-        if matches!(&verdict.sent, Err((error, _)) if error.kind == ErrorKind::Interrupted) {
-            // It was ended already, and comes back soon.
-            return;
-        }
-        let ambiguous = !verdict.connecting;
-        verdict.sent = interrupted(ambiguous);
-        if !(ambiguous && kept) {
-            verdict.stored.fill(false);
+        if let Some(verdict) = verdict {
+            if matches!(&verdict.sent, Err((error, _)) if error.kind == ErrorKind::Interrupted) {
+                // It was ended already, and comes back soon.
+                return;
+            }
+            let ambiguous = !verdict.connecting;
+            verdict.sent = interrupted(ambiguous);
+            if !(ambiguous && kept) {
+                verdict.stored.fill(false);
+            }
         }
         self.say(|_| "main: interrupts the request".to_owned());
         self.process.token += 1;
@@ -701,6 +735,7 @@ impl World {
             Step::Log(..) => 11,
             Step::Reply(_) => 12,
             Step::Exit => 13,
+            Step::Prepare { .. } => 14,
         };
         self.digest = (self.digest ^ kind ^ (self.now << 4)).wrapping_mul(0x0100_0000_01b3);
         if too_many {

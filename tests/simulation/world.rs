@@ -161,10 +161,24 @@ pub(crate) struct Asking {
 #[derive(Debug)]
 pub(crate) enum Busy {
     Nothing,
-    Send { parcel: Box<Parcel>, verdict: Verdict, began: Us },
-    Ledger { request: Box<Request>, verdict: Verdict, began: Us },
+    Send {
+        parcel: Box<Parcel>,
+        verdict: Verdict,
+        began: Us,
+    },
+    Ledger {
+        request: Box<Request>,
+        verdict: Verdict,
+        began: Us,
+    },
     Read(SegmentId),
-    Spool { parcel: Box<Parcel>, id: Option<SegmentId>, file: Option<SpoolFile> },
+    Spool {
+        parcel: Box<Parcel>,
+        id: Option<SegmentId>,
+        file: Option<SpoolFile>,
+    },
+    /// A connection is being made ready.
+    Prepare,
     Close,
     Other,
 }
@@ -228,6 +242,9 @@ pub(crate) struct Process {
     /// Segments of an earlier process that were read.
     pub(crate) read: Vec<SegmentId>,
     pub(crate) polls: (Us, u32),
+    /// Names the last call that made a connection ready, and the looks for the invocation in progress.
+    pub(crate) prepares: u64,
+    pub(crate) looks: u32,
     pub(crate) stop_asked: Option<Us>,
     pub(crate) healthy_since: Option<Us>,
     /// From when on Kinesis does well.
@@ -855,6 +872,10 @@ impl World {
 
     fn main_next(&mut self) {
         self.process.in_next = true;
+        if matches!(self.process.busy, Busy::Prepare) {
+            let detail = "/next is called while a connection is made ready".to_owned();
+            self.fail("no request across a freeze", detail);
+        }
         if let Some(running) = &mut self.running {
             running.next_called = true;
         }
@@ -928,6 +949,10 @@ impl World {
         let seen = asking.handed_in;
         let now = self.base + Duration::from_micros(self.now);
         let interrupts = asking.watchdog.interrupts(now, seen);
+        let preparing = asking.watchdog.interrupts_preparing(now);
+        if preparing == Some(self.process.prepares) && matches!(self.process.busy, Busy::Prepare) {
+            self.interrupt();
+        }
         if interrupts {
             self.interrupt();
         }
@@ -961,13 +986,21 @@ impl World {
         let ended = running.ended.filter(|_| running.what.done.has_time).unwrap_or(now);
         let ended = self.base + Duration::from_micros(ended);
         let flush_timeout = Duration::from_millis(self.plan.setup.flush_timeout);
+        let preparing = matches!(self.process.busy, Busy::Prepare);
+        let generation = self.process.prepares;
+        let at = self.base + Duration::from_micros(now);
+        if let Some(asking) = self.process.asking.as_mut().filter(|_| preparing) {
+            asking.watchdog.ended_while_preparing(at, generation);
+        }
         let sending = matches!(self.process.busy, Busy::Send { .. } | Busy::Ledger { .. });
-        if let Some(asking) = self.process.asking.as_mut().filter(|_| failed || sending)
+        let cut = failed || sending || preparing;
+        if let Some(asking) = self.process.asking.as_mut().filter(|_| cut)
             && let Some(at) = hold_ends_at(ended, failed, flush_timeout)
         {
             asking.watchdog.hold_ends(at);
             self.watch_next();
         }
+        self.watch_next();
     }
 }
 
@@ -1036,6 +1069,8 @@ impl Process {
             reading: None,
             read: Vec::new(),
             polls: (0, 0),
+            prepares: 0,
+            looks: 0,
             stop_asked: None,
             healthy_since: None,
             healed: None,

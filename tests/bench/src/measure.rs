@@ -121,7 +121,7 @@ use Unit::{Count, Kib, Microseconds as Us, Milliseconds as Ms, PerSecond};
 use Yardstick::{GlibcFloor, OwnFloor, OwnFloors, Self_};
 
 /// In the order of the table.
-pub(crate) const ALL: [Measure; 38] = [
+pub(crate) const ALL: [Measure; 41] = [
     held(row("start", "start", "process start to first /next", Ms, OwnFloor), Bound::AtMost(1.5)),
     row("start-cpu", "start", "  CPU until then", Ms, OwnFloor),
     row("start-faults", "start", "  page faults until then", Count, OwnFloor),
@@ -205,6 +205,9 @@ pub(crate) const ALL: [Measure; 38] = [
     row("tls-connections", "tls", "  connections for all of them", Count, Yardstick::None),
     row("tls-requests", "tls", "  requests in all of them", Count, Yardstick::None),
     row("tls-peak", "tls", "  peak memory with TLS", Kib, Yardstick::None),
+    row("ready-live", "ready", "end, TLS, 2 ms away: held", Ms, Yardstick::None),
+    row("ready-dead", "ready", "  after the connection died", Ms, Self_("ready-live")),
+    row("ready-first", "ready", "  in the first invocation", Ms, Self_("ready-live")),
 ];
 
 /// Samples of one measure and one contestant.

@@ -20,13 +20,14 @@ pub(crate) struct Scenario {
     turn: fn(&Contestant, &Plan, &mut Results) -> Result<()>,
 }
 
-pub(crate) const ALL: [Scenario; 6] = [
+pub(crate) const ALL: [Scenario; 7] = [
     Scenario { name: "start", rounds: (41, 11), turn: start },
     Scenario { name: "flood", rounds: (7, 3), turn: flood },
     Scenario { name: "growth", rounds: (1, 1), turn: growth },
     Scenario { name: "invocations", rounds: (2, 1), turn: invocations },
     Scenario { name: "forms", rounds: (5, 1), turn: forms },
     Scenario { name: "tls", rounds: (3, 1), turn: tls },
+    Scenario { name: "ready", rounds: (9, 2), turn: ready },
 ];
 
 /// Batches of 1000 events of 300 bytes.
@@ -294,6 +295,29 @@ fn tls(contestant: &Contestant, plan: &Plan, results: &mut Results) -> Result<()
         }
         lambda.shutdown("spindown");
     }
+    Ok(())
+}
+
+/// How long invocations are held with TLS and a round trip of 2 ms: the first one, then in turns one with a live connection and one
+/// whose connection died before it.
+fn ready(contestant: &Contestant, _: &Plan, results: &mut Results) -> Result<()> {
+    if contestant.kind != Kind::Extension {
+        return Ok(());
+    }
+    let kinesis = Kinesis::builder().count_only().tls().round_trip(ms(2)).start();
+    let lambda = contestant.sandbox(&kinesis).setting("FLUSH", "end").start();
+    lambda.init()?;
+    let held = || -> Result<f64> {
+        let report = lambda.invoke(Invocation::new().text("order taken").work(ms(60)))?;
+        Ok(report.held.as_secs_f64() * 1e3)
+    };
+    results.add("ready-first", contestant, held()?);
+    for _ in 0..5 {
+        results.add("ready-live", contestant, held()?);
+        kinesis.reset_idle_connections();
+        results.add("ready-dead", contestant, held()?);
+    }
+    lambda.shutdown("spindown");
     Ok(())
 }
 

@@ -12,7 +12,7 @@ mod tls;
 mod unpack;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -48,6 +48,7 @@ pub struct KinesisBuilder {
     tls: bool,
     black_hole: Option<Duration>,
     idle_close: Option<Duration>,
+    round_trip: Duration,
     shard_limit: bool,
 }
 
@@ -131,6 +132,13 @@ impl KinesisBuilder {
         self
     }
 
+    /// How far away it is: what opens a connection, each half of a handshake and each request arrive so much later.
+    #[must_use]
+    pub fn round_trip(mut self, time: Duration) -> Self {
+        self.round_trip = time;
+        self
+    }
+
     /// Each shard takes 1 MiB and 1000 records a second; what comes beyond that is throttled, record by record.
     #[must_use]
     pub fn shard_limit(mut self) -> Self {
@@ -159,6 +167,7 @@ impl KinesisBuilder {
             count_only: self.count_only,
             black_hole: self.black_hole,
             idle_close: self.idle_close,
+            round_trip: self.round_trip,
             tls: authority.as_ref().map(|authority| Arc::clone(&authority.server)),
         };
         let service = Arc::new(Service {
@@ -169,6 +178,7 @@ impl KinesisBuilder {
             clock_ms: AtomicI64::new(0),
             stop: Stop::default(),
             in_flight: Default::default(),
+            handshakes: AtomicU64::new(0),
         });
         let server = Server::start(Arc::clone(&service) as _).expect("a port of 127.0.0.1 is free");
         Kinesis { server, service, authority }
@@ -199,6 +209,7 @@ impl Kinesis {
             tls: false,
             black_hole: None,
             idle_close: None,
+            round_trip: Duration::ZERO,
             shard_limit: false,
         }
     }
@@ -310,6 +321,13 @@ impl Kinesis {
             let sockets: Vec<_> = lock(&service.in_flight).values().cloned().collect();
             sockets.iter().filter(|socket| !hung_up(socket, Duration::ZERO)).count()
         })
+    }
+
+    /// How many TLS handshakes are over, for another thread.
+    #[must_use]
+    pub fn handshakes(&self) -> Arc<dyn Fn() -> u64 + Send + Sync> {
+        let service = Arc::clone(&self.service);
+        Arc::new(move || service.handshakes.load(Ordering::SeqCst))
     }
 
     /// Every request so far, in the order in which they were settled.

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -41,6 +41,7 @@ pub(crate) struct Setup {
     pub(crate) black_hole: Option<Duration>,
     /// After so long an idle connection is closed.
     pub(crate) idle_close: Option<Duration>,
+    pub(crate) round_trip: Duration,
     pub(crate) tls: Option<Arc<ServerConfig>>,
 }
 
@@ -55,17 +56,26 @@ pub(crate) struct Service {
     pub(crate) stop: Stop,
     /// Connections on which a request has begun and whose answer is not out yet.
     pub(crate) in_flight: Mutex<HashMap<u64, Arc<TcpStream>>>,
+    pub(crate) handshakes: AtomicU64,
 }
 
 impl Serve for Service {
     fn serve(&self, connection: u64, stream: TcpStream) {
         let Ok(socket) = stream.try_clone().map(Arc::new) else { return };
+        let mut stream = Far { stream, round_trip: self.setup.round_trip, turned: true };
+        std::thread::sleep(stream.round_trip);
         let stream = match &self.setup.tls {
             None => Socket::Plain(stream),
-            Some(config) => match ServerConnection::new(Arc::clone(config)) {
-                Ok(session) => Socket::Tls(Box::new(StreamOwned::new(session, stream))),
-                Err(_) => return,
-            },
+            Some(config) => {
+                let Ok(mut session) = ServerConnection::new(Arc::clone(config)) else { return };
+                if session.complete_io(&mut stream).is_err() {
+                    return;
+                }
+                self.handshakes.fetch_add(1, Ordering::SeqCst);
+                // The first request travels with the client's end of the handshake.
+                stream.turned = false;
+                Socket::Tls(Box::new(StreamOwned::new(session, stream)))
+            }
         };
         let mut wire = Wire::new(stream);
         let mut here = Connection { id: connection, socket, service: self };
@@ -76,8 +86,36 @@ impl Serve for Service {
 
 /// The connection, encrypted or not.
 enum Socket {
-    Plain(TcpStream),
-    Tls(Box<StreamOwned<ServerConnection, TcpStream>>),
+    Plain(Far),
+    Tls(Box<StreamOwned<ServerConnection, Far>>),
+}
+
+/// A socket whose other end is some way off: what comes after something was written comes later.
+struct Far {
+    stream: TcpStream,
+    round_trip: Duration,
+    turned: bool,
+}
+
+impl Read for Far {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.stream.read(buffer)?;
+        if std::mem::take(&mut self.turned) && count > 0 {
+            std::thread::sleep(self.round_trip);
+        }
+        Ok(count)
+    }
+}
+
+impl Write for Far {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.turned = true;
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
 }
 
 impl Read for Socket {
