@@ -1,7 +1,7 @@
 //! What is known of this sandbox: what the envelope says of every event. Shared by all threads; each fact is learnt once or rarely.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::random;
@@ -16,6 +16,8 @@ pub struct Sandbox {
     facts: Mutex<Facts>,
     /// Rises whenever a fact changes, so that what was made of the facts can be kept until then.
     generation: AtomicU64,
+    /// Kinesis, as it can be reached from here, takes no CBOR.
+    refuses_cbor: AtomicBool,
 }
 
 /// What Lambda has said so far. Strings are plain text, not JSON.
@@ -68,7 +70,12 @@ impl Facts {
 
 impl Default for Sandbox {
     fn default() -> Self {
-        Sandbox { id: random::hex16(), facts: Mutex::default(), generation: AtomicU64::new(1) }
+        Sandbox {
+            id: random::hex16(),
+            facts: Mutex::default(),
+            generation: AtomicU64::new(1),
+            refuses_cbor: AtomicBool::new(false),
+        }
     }
 }
 
@@ -83,6 +90,17 @@ impl Sandbox {
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Kinesis has refused CBOR: for the rest of this sandbox's life it gets none.
+    pub fn cbor_refused(&self) {
+        self.refuses_cbor.store(true, Ordering::Release);
+    }
+
+    /// Whether it has refused CBOR so far.
+    #[must_use]
+    pub fn refuses_cbor(&self) -> bool {
+        self.refuses_cbor.load(Ordering::Acquire)
     }
 
     /// It was restored from a snapshot, from which others may come too: from now on its id is another one.

@@ -15,6 +15,7 @@ use crate::kinesis::provider::CredentialsSource;
 use crate::kinesis::proxy::{self, Proxies};
 use crate::kinesis::record::{Compression, RecordFormat};
 use crate::kinesis::sts::{self, Role};
+use crate::kinesis::wire::Wire;
 use crate::lambda::api::Buffering;
 use crate::lambda::filter::{Filter, Level, Types};
 use crate::lambda::keep;
@@ -283,12 +284,14 @@ impl<'a> Reader<'a> {
         ];
         const ENVELOPES: &[(&str, Envelope)] =
             &[("full", Envelope::Full), ("slim", Envelope::Slim)];
+        const WIRES: &[(&str, Wire)] = &[("json", Wire::Json), ("cbor", Wire::Cbor)];
         RecordSettings {
             format: self.one_of("RECORD", FORMATS, RecordFormat::Lines),
             compression: self.one_of("COMPRESSION", COMPRESSIONS, Compression::None),
             max_bytes: self.number("RECORD_BYTES"),
             partition_key: self.one_of("PARTITION_KEY", KEYS, PartitionKey::Sandbox),
             envelope: self.one_of("ENVELOPE", ENVELOPES, Envelope::Full),
+            wire: self.one_of("WIRE", WIRES, Wire::Json),
         }
     }
 

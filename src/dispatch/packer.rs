@@ -9,6 +9,7 @@ use crate::kinesis::RecordSettings;
 use crate::kinesis::line::{LineWriter, PartitionKey};
 use crate::kinesis::record::Limits;
 use crate::kinesis::request::{Added, Request};
+use crate::kinesis::wire::Wire;
 use crate::ledger::Ledger;
 use crate::sandbox::Sandbox;
 
@@ -47,6 +48,7 @@ impl Packer {
                 request_bytes: REQUEST_BYTES.min(settings.queue_bytes / 4),
                 record: records.format,
                 compression: records.compression,
+                wire: records.wire,
             },
             partition_key: records.partition_key,
             ledger,
@@ -58,7 +60,8 @@ impl Packer {
     /// The sizes to keep to.
     #[must_use]
     pub fn limits(&self) -> Limits {
-        self.limits
+        let wire = if self.sandbox.refuses_cbor() { Wire::Json } else { self.limits.wire };
+        Limits { wire, ..self.limits }
     }
 
     /// What one request takes: the dispatcher sends as soon as so much waits.
@@ -71,13 +74,13 @@ impl Packer {
     #[must_use]
     pub fn packed_bytes(&self, batch: &Batch) -> usize {
         let lines = batch.bytes().len() + batch.remaining().len() * self.writer.added_bytes();
-        Limits { request_bytes: lines, ..self.limits }.body_bytes()
+        Limits { request_bytes: lines, ..self.limits() }.body_bytes()
     }
 
     /// The same of its first request.
     #[must_use]
     pub fn body_bytes(&self, batch: &Batch) -> usize {
-        self.packed_bytes(batch).min(self.limits.body_bytes())
+        self.packed_bytes(batch).min(self.limits().body_bytes())
     }
 
     /// What is known of the sandbox.

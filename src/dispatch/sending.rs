@@ -402,6 +402,8 @@ impl Core {
         if at_once {
             self.tries_at_once += 1;
             parcel.due = tick.age;
+            // The client may have given it another form.
+            parcel.charge.resize(parcel.request.cost());
             return self.backlog.set_aside(parcel);
         }
         let passes = matches!(

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::Settings;
 use super::clock_skew::ClockSkew;
-use super::error::{Error, ErrorKind, describe_answer, read_error};
+use super::error::{Error, ErrorKind, describe_answer, read_error, refuses_cbor};
 use super::http::{HttpClient, Response};
 use super::provider::CredentialsProvider;
 use super::request::Request;
 use super::response::{RecordOutcome, read_outcomes};
 use super::sign;
 pub use super::transport::InterruptHandle;
+use super::wire::Wire;
 use crate::deadline::Deadline;
 use crate::log;
 use crate::sandbox::Sandbox;
@@ -30,6 +31,7 @@ pub struct Client {
     http: Option<HttpClient>,
     skew: ClockSkew,
     removed: RemovedCauses,
+    sandbox: Arc<Sandbox>,
     restores: Restores,
     interrupts: InterruptHandle,
 }
@@ -53,7 +55,8 @@ impl Client {
             http: None,
             skew: ClockSkew::default(),
             removed: RemovedCauses::default(),
-            restores: Restores::new(snap_start, sandbox),
+            restores: Restores::new(snap_start, Arc::clone(&sandbox)),
+            sandbox,
             interrupts,
         }
     }
@@ -74,7 +77,9 @@ impl Client {
                 self.removed = RemovedCauses::default();
                 Ok(outcomes)
             }
-            Err(error) => Err(Error { retry_now: self.remove_cause(&error), ..error }),
+            Err(error) => {
+                Err(Error { retry_now: error.retry_now || self.remove_cause(&error), ..error })
+            }
         }
     }
 
@@ -152,10 +157,15 @@ impl Client {
         request: &mut Request,
         deadline: &Deadline,
     ) -> Result<Vec<RecordOutcome>, Error> {
+        if self.sandbox.refuses_cbor() || self.settings.records.wire == Wire::Json {
+            // An earlier process, or this one before it knew, may have packed it otherwise.
+            request.convert(Wire::Json);
+        }
         let sent = request.len();
         let hash = request.finish(&self.settings.stream);
+        let wire = request.wire();
         let begun = Instant::now();
-        let response = self.post(request.body(), hash, deadline);
+        let response = self.post(wire, request.body(), hash, deadline);
         if log::enabled(log::Level::Debug) {
             let came = response.as_ref().map(|r| describe_answer(r.status, &r.headers));
             log::debug!(
@@ -168,17 +178,42 @@ impl Client {
             );
         }
         let Response { status, headers, body } = response?;
-        if status == 200 {
-            return read_outcomes(&body, sent);
+        let result = if status == 200 {
+            read_outcomes(&body, sent)
+        } else {
+            Err(read_error(status, &headers, &body))
+        };
+        if wire == Wire::Cbor && refuses_cbor(status, &body, result.as_ref().err()) {
+            return self.fall_back(status, result);
         }
-        let error = read_error(status, &headers, &body);
-        if error.kind == ErrorKind::ClockSkew {
+        if result.as_ref().is_err_and(|error| error.kind == ErrorKind::ClockSkew) {
             self.skew.learn(&headers);
         }
-        Err(error)
+        result
     }
 
-    fn post(&mut self, body: &[u8], hash: String, deadline: &Deadline) -> Result<Response, Error> {
+    /// From now on JSON. The same records are sent again at once, if they were not taken: it was not for what they are.
+    fn fall_back(
+        &self,
+        status: u16,
+        result: Result<Vec<RecordOutcome>, Error>,
+    ) -> Result<Vec<RecordOutcome>, Error> {
+        self.sandbox.cbor_refused();
+        let why = result.as_ref().map_or_else(|error| error.code.as_str(), |_| "an answer in JSON");
+        log::warn!(
+            "wire",
+            "the endpoint does not take CBOR (HTTP {status}, {why}); this sandbox sends JSON from now on"
+        );
+        result.map_err(|error| Error { kind: ErrorKind::Transient, retry_now: true, ..error })
+    }
+
+    fn post(
+        &mut self,
+        wire: Wire,
+        body: &[u8],
+        hash: String,
+        deadline: &Deadline,
+    ) -> Result<Response, Error> {
         let credentials = self.provider.credentials(&mut self.skew, deadline)?;
         let endpoint = &self.settings.endpoint;
         let scope = sign::Scope {
@@ -188,7 +223,7 @@ impl Client {
             time: self.skew.now(),
         };
         let headers = [
-            ("content-type", "application/x-amz-json-1.1"),
+            ("content-type", wire.content_type()),
             ("x-amz-target", "Kinesis_20131202.PutRecords"),
         ];
         let post = sign::post(&scope, &credentials, &headers, hash)?;

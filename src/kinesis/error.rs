@@ -12,6 +12,7 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use super::cbor;
 use super::endpoint;
 
 /// What an error means for those who wait to send.
@@ -448,12 +449,14 @@ fn classify(code: &str, status: u16) -> ErrorKind {
     })
 }
 
-/// The error in an answer whose status is not 200. The body may be JSON of any kind, XML, HTML, or empty.
+/// The error in an answer whose status is not 200. The body may be JSON of any kind, CBOR, XML, HTML, or empty.
 #[must_use]
 pub fn read_error(status: u16, headers: &HeaderMap, body: &[u8]) -> Error {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     // A larger one is nobody's answer, and taken apart it would cost more memory than there is to give.
     let body = if body.len() as u64 > MAX_ERROR_BODY { b"" } else { body };
+    let json = cbor::is_map(body).then(|| cbor::to_json(body).unwrap_or_default());
+    let body = json.as_ref().map_or(body, |json| json.as_bytes());
     let (code, message) =
         if body.trim_ascii_start().starts_with(b"<") { xml_error(body) } else { json_error(body) };
     // `com.amazon.coral.service#ExpiredTokenException`, `ExpiredTokenException:http://…`
@@ -493,6 +496,25 @@ pub fn describe_answer(status: u16, headers: &HeaderMap) -> String {
 
 /// A longer one is nobody's answer, in bytes.
 pub const MAX_ERROR_BODY: u64 = 64 * 1024;
+
+/// Whether the answer to a request in CBOR says that the endpoint takes none. `error` is what was read of it, if it is one.
+///
+/// Some say so, some answer in another form, as if JSON had been sent, and some fail over it. What gateways and load balancers say of
+/// themselves, and what is known to be about something else, such as credentials, is no such answer, in whatever form it comes.
+#[must_use]
+pub fn refuses_cbor(status: u16, body: &[u8], error: Option<&Error>) -> bool {
+    const REFUSALS: &[&str] =
+        &["UnknownOperationException", "SerializationException", "Http404", "Http415"];
+    let Some(error) = error else { return !cbor::is_map(body) };
+    let is_other = !cbor::is_map(body)
+        && match status {
+            200 | 500 => true,
+            413 => false,
+            400..=499 => error.kind == ErrorKind::InvalidRequest || find(&error.code).is_none(),
+            _ => false,
+        };
+    is_other || REFUSALS.contains(&error.code.as_str()) || error.code == "UnreadableResponse"
+}
 
 /// Code and message of `{"__type": …, "message": …}`. Each key is read for itself, so that an odd one takes no other with it.
 fn json_error(body: &[u8]) -> (Option<String>, Option<String>) {
@@ -755,6 +777,60 @@ mod tests {
         assert!(!error.ambiguous && !error.stale);
         assert_eq!(error.step(), Some(ASSUME_ROLE));
         assert_eq!(Error::new("AccessDeniedException", "x").step(), None);
+    }
+
+    #[test]
+    fn an_error_in_cbor_is_read_like_one_in_json() {
+        let body =
+            b"\xbf\x66__type\x78\x26com.amazon.coral#ExpiredTokenException\x67message\x61m\xff";
+        let error = read_error(400, &HeaderMap::new(), body);
+        assert_eq!(
+            (error.code.as_str(), error.detail.as_deref()),
+            ("ExpiredTokenException", Some("m"))
+        );
+        for broken in [&body[..body.len() - 1], b"\xa1", b"\xbf\x01\x02\xff"] {
+            assert_eq!(read_error(400, &HeaderMap::new(), broken).code, "Http400");
+        }
+    }
+
+    #[test]
+    fn who_takes_no_cbor_is_told_from_who_has_another_trouble() {
+        let typed = |code: &str| format!(r#"{{"__type":"{code}"}}"#).into_bytes();
+        let as_cbor = |code: &str| {
+            let mut body = b"\xa1\x66__type".to_vec();
+            cbor::text(code, &mut body);
+            body
+        };
+        for (status, body, refused) in [
+            (415, Vec::new(), true),
+            (404, b"<UnknownOperationException/>".to_vec(), true),
+            (400, typed("UnknownOperationException"), true),
+            (400, as_cbor("UnknownOperationException"), true),
+            (400, as_cbor("SerializationException"), true),
+            (400, typed("SerializationException"), true),
+            (400, typed("ValidationException"), true),
+            (400, as_cbor("ValidationException"), false),
+            (400, b"<html>".to_vec(), true),
+            (500, typed("InternalFailure"), true),
+            (500, as_cbor("InternalFailure"), false),
+            (400, typed("ExpiredTokenException"), false),
+            (400, as_cbor("NeverSeen"), false),
+            (400, typed("ProvisionedThroughputExceededException"), false),
+            (429, Vec::new(), false),
+            (413, Vec::new(), false),
+            (502, b"<html>".to_vec(), false),
+            (503, Vec::new(), false),
+            (504, Vec::new(), false),
+        ] {
+            let error = read_error(status, &HeaderMap::new(), &body);
+            assert_eq!(refuses_cbor(status, &body, Some(&error)), refused, "{status} {body:x?}");
+        }
+        let unreadable = Error::new("UnreadableResponse", "");
+        assert!(
+            refuses_cbor(200, b"", Some(&unreadable))
+                && refuses_cbor(200, b"\xa1", Some(&unreadable))
+        );
+        assert!(refuses_cbor(200, b"{}", None) && !refuses_cbor(200, b"\xa0", None));
     }
 
     /// Each code stands in one row: the first one would hide a second.

@@ -1,5 +1,6 @@
 //! Downstream: what Kinesis takes. Records, PutRecords requests, signatures, answers. Knows neither Lambda nor the queue.
 
+mod cbor;
 pub mod client;
 pub mod clock_skew;
 pub mod credentials;
@@ -19,6 +20,7 @@ mod small_file;
 pub mod sts;
 mod tls;
 mod transport;
+pub mod wire;
 
 use self::endpoint::{Endpoint, Stream};
 use self::error::Place;
@@ -27,6 +29,7 @@ use self::line::{Envelope, PartitionKey};
 use self::provider::CredentialsSource;
 use self::record::{Compression, RecordFormat};
 use self::sts::Role;
+use self::wire::Wire;
 
 /// What this room needs to know. Made when the environment is read.
 #[derive(Clone, Debug)]
@@ -60,6 +63,8 @@ pub struct RecordSettings {
     pub partition_key: PartitionKey,
     /// `ENVELOPE`: what each event carries.
     pub envelope: Envelope,
+    /// `WIRE`: the form of requests, where the endpoint takes it.
+    pub wire: Wire,
 }
 
 impl Settings {

@@ -2,24 +2,14 @@
 
 use std::ops::Range;
 
-use base64_simd::STANDARD;
-
 use super::gzip;
 use super::kpl;
+use super::wire::Wire;
 
 /// AWS's limit of records in a request.
 pub const MAX_RECORDS: usize = 500;
-/// Kinesis's limit of a partition key, in characters.
-const MAX_KEY: usize = 256;
-/// What a body has beside base64, with some hundred records.
+/// What a body has beside its data, with some hundred records.
 const FRAME_BYTES: usize = 32 * 1024;
-/// A record in a body is this, its data, and what follows.
-pub(super) const DATA: &[u8] = b"{\"Data\":\"";
-/// Between a record's data and its partition key.
-pub(super) const KEY: &[u8] = b"\",\"PartitionKey\":\"";
-/// Behind the key.
-pub(super) const END: &[u8] = b"\"}";
-
 /// How events are packed into Kinesis records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordFormat {
@@ -51,20 +41,22 @@ pub struct Limits {
     pub record: RecordFormat,
     /// Of a record's data; in an aggregate, of each event.
     pub compression: Compression,
+    /// The form of a request.
+    pub wire: Wire,
 }
 
 impl Limits {
     /// How many bytes a request's body may have, unless one record needs more.
     #[must_use]
     pub fn body_bytes(&self) -> usize {
-        self.request_bytes.div_ceil(3) * 4 + FRAME_BYTES
+        self.wire.encoded(self.request_bytes) + FRAME_BYTES
     }
 
-    /// How many bytes any request's body may have: one record of the largest size, or a full request of compressed ones.
+    /// How many bytes any request's body may have, in either form: one record of the largest size, or a full request of compressed ones.
     #[must_use]
     pub fn largest_body(&self) -> usize {
-        (self.request_bytes + self.request_bytes / 2).max(self.record_bytes + 1024).div_ceil(3) * 4
-            + MAX_RECORDS * 512
+        let most = (self.request_bytes + self.request_bytes / 2).max(self.record_bytes + 1024);
+        Wire::Json.encoded(most) + MAX_RECORDS * 512
     }
 
     /// Whether a whole record is compressed while it is filled, so that its size shows only when it is closed.
@@ -98,25 +90,10 @@ pub(super) struct Record {
     pub(super) bytes: usize,
 }
 
-/// Appends bytes to a body. `encode_append` by itself grows the body by just what it adds: a copy of the whole each time.
-pub(super) fn append_base64(bytes: &[u8], body: &mut Vec<u8>) {
-    body.reserve(bytes.len().div_ceil(3) * 4);
-    STANDARD.encode_append(bytes, body);
-}
-
 /// The lines of a record as it stands in a body, however they were packed; `most` bytes of what was compressed.
-pub(super) fn lines(record: &[u8], most: usize) -> Option<Vec<u8>> {
-    let (data, _) = data_and_key(record)?;
-    Some(unpacked(&STANDARD.decode_to_vec(data).ok()?, most))
-}
-
-/// The data, in base64, and the partition key of a record as it stands in a body.
-pub(super) fn data_and_key(record: &[u8]) -> Option<(&[u8], &str)> {
-    let rest = record.strip_prefix(DATA)?;
-    let (data, rest) = rest.split_at_checked(memchr::memchr(b'"', rest)?)?;
-    let key = std::str::from_utf8(rest.strip_prefix(KEY)?.strip_suffix(END)?).ok()?;
-    let plain = key.chars().all(|c| !c.is_control() && c != '"' && c != '\\');
-    (plain && (1..=MAX_KEY).contains(&key.chars().count())).then_some((data, key))
+pub(super) fn lines(wire: Wire, record: &[u8], most: usize) -> Option<Vec<u8>> {
+    let (data, _) = wire.data_and_key(record)?;
+    Some(unpacked(&wire.decode(data)?, most))
 }
 
 /// Whether a line is the ledger or the sandbox event, which count as no event. Lambda's types never begin so.

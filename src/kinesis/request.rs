@@ -1,17 +1,15 @@
 //! The body of one PutRecords request: lines go into records, records into the body, within the limits. Pure.
 //!
-//! Each line goes straight into the body as base64, and the body is hashed while it grows: one pass over the data. A record's place in the
-//! body is remembered, so that those that failed are sent again without being packed again.
+//! Each line goes straight into the body, in JSON as base64, and such a body is hashed while it grows: one pass over the data. A record's
+//! place in the body is remembered, so that those that failed are sent again without being packed again.
 
-use base64_simd::STANDARD;
 use sha2::{Digest, Sha256};
 
 use super::endpoint::Stream;
 use super::gzip::{self, Gzip};
 use super::kpl::{self, Aggregate};
-use super::record::{
-    self, Compression, DATA, KEY, Limits, MAX_RECORDS, Record, RecordFormat, append_base64,
-};
+use super::record::{self, Compression, Limits, MAX_RECORDS, Record, RecordFormat};
+use super::wire::Wire;
 use crate::random;
 
 /// Lines are gathered before they are encoded, and what was encoded is hashed while it is in the CPU's first cache.
@@ -20,6 +18,8 @@ const ENCODE_STEP: usize = 6 * 1024;
 const LONG_TEXT: usize = 64 * 1024;
 /// Room in the body behind a long text: for the end of its record and of the request.
 const ROOM_BEHIND: usize = 4096;
+/// What a record has beside its data and key, in either form.
+const FRAME: usize = 32;
 /// No event is shorter: it has a type and an id.
 const SHORTEST_LINE: usize = 16;
 
@@ -64,14 +64,21 @@ pub enum Added {
     TooLong(usize),
 }
 
-const HEAD: &[u8] = b"{\"Records\":[";
 impl Request {
     /// An empty request.
     #[must_use]
     pub fn new(limits: Limits) -> Request {
-        let mut request = Request {
+        Request::with_buffer(limits, Vec::new())
+    }
+
+    /// An empty request whose body is written into a buffer that may have been used, so that its pages need not be fetched again.
+    #[must_use]
+    pub fn with_buffer(limits: Limits, mut buffer: Vec<u8>) -> Request {
+        buffer.clear();
+        buffer.extend_from_slice(limits.wire.head());
+        Request {
             limits,
-            body: Vec::new(),
+            body: buffer,
             records: Vec::new(),
             open: None,
             tail: Vec::new(),
@@ -80,17 +87,7 @@ impl Request {
             hasher: Sha256::new(),
             hashed: 0,
             finished: None,
-        };
-        request.body.extend_from_slice(HEAD);
-        request
-    }
-
-    /// An empty request whose body is written into a buffer that may have been used, so that its pages need not be fetched again.
-    #[must_use]
-    pub fn with_buffer(limits: Limits, mut buffer: Vec<u8>) -> Request {
-        buffer.clear();
-        buffer.extend_from_slice(HEAD);
-        Request { body: buffer, ..Request::new(limits) }
+        }
     }
 
     /// Adds the line that `write` appends to the buffer it is given; `key` is its partition key, or `None` for a fresh one each record.
@@ -173,18 +170,20 @@ impl Request {
             open.bytes += length;
         }
         self.payload += length;
-        self.body.reserve_exact(length.div_ceil(3) * 4 + ROOM_BEHIND);
+        let wire = self.limits.wire;
+        self.body.reserve_exact(wire.encoded(length) + ROOM_BEHIND);
         // Base64 goes by three bytes: the tail is filled up to that.
-        let missing = (3 - self.tail.len() % 3) % 3;
+        let group = wire.group();
+        let missing = (group - self.tail.len() % group) % group;
         let (first, text) = text.split_at(missing.min(text.len()));
         self.tail.extend_from_slice(first);
-        append_base64(&self.tail, &mut self.body);
+        wire.append(&self.tail, &mut self.body);
         self.tail.clear();
-        let whole = text.len() / 3 * 3;
+        let whole = text.len() / group * group;
         let (text, last) = text.split_at(whole);
         for piece in text.chunks(ENCODE_STEP) {
-            append_base64(piece, &mut self.body);
-            self.hash();
+            wire.append(piece, &mut self.body);
+            self.hash_open();
         }
         self.tail.extend_from_slice(last);
         self.tail.extend_from_slice(&end);
@@ -249,11 +248,7 @@ impl Request {
     }
 
     fn open_record(&mut self, key: String, any_key: bool) {
-        if !self.records.is_empty() {
-            self.body.push(b',');
-        }
-        let start = self.body.len();
-        self.body.extend_from_slice(DATA);
+        let start = self.begin_record();
         let bytes = self.limits.opening(key.len());
         self.payload += bytes;
         let aggregate = (self.limits.record == RecordFormat::Kpl)
@@ -264,15 +259,34 @@ impl Request {
         self.open = Some(Open { start, bytes, key, any_key, aggregate, events: 0 });
     }
 
-    /// Encodes whole groups of three bytes of the tail, once it is worth it.
+    /// Begins another record in the body, and says where.
+    fn begin_record(&mut self) -> usize {
+        let wire = self.limits.wire;
+        if !self.records.is_empty() {
+            self.body.extend_from_slice(wire.separator());
+        }
+        let start = self.body.len();
+        wire.open(&mut self.body);
+        start
+    }
+
+    /// Encodes whole groups of bytes of the tail, once it is worth it.
     fn encode(&mut self) {
         if self.tail.len() < ENCODE_STEP {
             return;
         }
-        let whole = self.tail.len() / 3 * 3;
-        append_base64(self.tail.get(..whole).unwrap_or_default(), &mut self.body);
+        let group = self.limits.wire.group();
+        let whole = self.tail.len() / group * group;
+        self.limits.wire.append(self.tail.get(..whole).unwrap_or_default(), &mut self.body);
         self.tail.drain(..whole);
-        self.hash();
+        self.hash_open();
+    }
+
+    /// Hashes what is new while a record is open. In CBOR that waits for the end: the length of the record's data is still to come.
+    fn hash_open(&mut self) {
+        if self.limits.wire == Wire::Json {
+            self.hash();
+        }
     }
 
     fn hash(&mut self) {
@@ -287,16 +301,15 @@ impl Request {
         }
         if let Some(gzip) = self.gzip.as_mut().filter(|_| self.limits.compresses_records()) {
             gzip.close(&mut self.tail);
-            let encoded = self.body.len() - open.start - DATA.len();
-            let bytes = encoded / 4 * 3 + self.tail.len() + open.key.len();
+            let encoded = self.limits.wire.data_length(open.start, &self.body);
+            let bytes = encoded + self.tail.len() + open.key.len();
             self.payload = self.payload - open.bytes + bytes;
             open.bytes = bytes;
         }
-        append_base64(&self.tail, &mut self.body);
+        let wire = self.limits.wire;
+        wire.append(&self.tail, &mut self.body);
         self.tail.clear();
-        self.body.extend_from_slice(KEY);
-        self.body.extend_from_slice(open.key.as_bytes());
-        self.body.extend_from_slice(b"\"}");
+        wire.close(open.start, &open.key, &mut self.body);
         self.records.push(Record {
             range: open.start..self.body.len(),
             events: open.events,
@@ -311,7 +324,7 @@ impl Request {
         }
         self.close();
         self.gzip = None;
-        self.body.extend_from_slice(ending(stream).as_bytes());
+        self.body.extend_from_slice(&self.limits.wire.ending(stream));
         self.hash();
         let hash = hex(&self.hasher.finalize_reset());
         self.finished = Some(hash.clone());
@@ -321,17 +334,18 @@ impl Request {
     /// Keeps the records that `wanted` says, in their order; the body is then to be finished again.
     pub fn keep(&mut self, mut wanted: impl FnMut(usize) -> bool) {
         let old = std::mem::take(&mut self.records);
-        let mut end = HEAD.len();
+        let (head, separator) = (self.limits.wire.head().len(), self.limits.wire.separator());
+        let mut end = head;
         for (index, mut record) in old.into_iter().enumerate() {
             if !wanted(index) {
                 self.payload -= record.bytes;
                 continue;
             }
-            if end > HEAD.len() {
-                if let Some(comma) = self.body.get_mut(end) {
-                    *comma = b',';
+            if end > head {
+                if let Some(place) = self.body.get_mut(end..end + separator.len()) {
+                    place.copy_from_slice(separator);
                 }
-                end += 1;
+                end += separator.len();
             }
             let length = record.range.len();
             self.body.copy_within(record.range.clone(), end);
@@ -364,16 +378,20 @@ impl Request {
         hash: &str,
         stream: &Stream,
     ) -> Option<Request> {
+        // Whatever is packed by now: an earlier process, or this one, may have done it otherwise.
+        let wire = Wire::of(&body);
+        let limits = Limits { wire, ..limits };
         let mut request = Request::new(limits);
-        let mut end = HEAD.len();
+        let mut end = wire.head().len();
         for [start, length, events, bytes] in index {
             let start = usize::try_from(*start).ok()?;
             let range = start..start.checked_add(usize::try_from(*length).ok()?)?;
             let record = body.get(range.clone())?;
             let first = request.records.is_empty();
-            let joined = if first { start == end } else { body.get(end..start)? == b"," };
-            let (data, key) = record::data_and_key(record)?;
-            let size = STANDARD.decoded_length(data).ok()? + key.len();
+            let joined =
+                if first { start == end } else { body.get(end..start)? == wire.separator() };
+            let (data, key) = wire.data_and_key(record)?;
+            let size = wire.decoded_length(data)? + key.len();
             // An event is a line of its own, unless what was compressed holds more.
             let most =
                 if limits.compression == Compression::Gzip { limits.record_bytes } else { size };
@@ -388,9 +406,9 @@ impl Request {
             request.payload += size;
             request.records.push(Record { range, events: *events, bytes: size });
         }
-        if !body.starts_with(HEAD)
+        if !body.starts_with(wire.head())
             || request.records.is_empty()
-            || body.get(end..)? != ending(stream).as_bytes()
+            || body.get(end..)? != wire.ending(stream)
         {
             return None;
         }
@@ -403,8 +421,47 @@ impl Request {
     /// The lines of each record, decoded and unpacked, for those who have to read them again.
     pub fn data(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
         self.records.iter().filter_map(|record| {
-            record::lines(self.body.get(record.range.clone())?, self.limits.record_bytes)
+            let body = self.body.get(record.range.clone())?;
+            record::lines(self.limits.wire, body, self.limits.record_bytes)
         })
+    }
+
+    fn data_and_key(&self, record: &Record) -> Option<(&[u8], &str)> {
+        self.limits.wire.data_and_key(self.body.get(record.range.clone())?)
+    }
+
+    /// The form that it has.
+    #[must_use]
+    pub fn wire(&self) -> Wire {
+        self.limits.wire
+    }
+
+    /// Gives it that form, if it has another one: the same records, to be finished again.
+    pub fn convert(&mut self, wire: Wire) {
+        if self.limits.wire == wire {
+            return;
+        }
+        self.close();
+        // What was packed here or restored is always readable; if it were not, it would rather stay as it is than be lost.
+        if let Some(converted) = self.converted(wire) {
+            *self = converted;
+        }
+    }
+
+    fn converted(&self, wire: Wire) -> Option<Request> {
+        let limits = Limits { wire, ..self.limits };
+        let frames = self.records.len() * FRAME + ROOM_BEHIND;
+        let buffer = Vec::with_capacity(wire.encoded(self.payload) + frames);
+        let mut other = Request::with_buffer(limits, buffer);
+        for record in &self.records {
+            let (data, key) = self.data_and_key(record)?;
+            let start = other.begin_record();
+            wire.append(&self.limits.wire.decode(data)?, &mut other.body);
+            wire.close(start, key, &mut other.body);
+            other.payload += record.bytes;
+            other.records.push(Record { range: start..other.body.len(), ..record.clone() });
+        }
+        Some(other)
     }
 
     /// Takes the records that are not `wanted` out, into a request of their own; both are to be finished again.
@@ -420,7 +477,7 @@ impl Request {
             .map(|(_, record)| record)
         {
             if !others.records.is_empty() {
-                others.body.push(b',');
+                others.body.extend_from_slice(self.limits.wire.separator());
             }
             let start = others.body.len();
             others.body.extend_from_slice(self.body.get(record.range.clone()).unwrap_or_default());
@@ -448,7 +505,7 @@ impl Request {
         let key = self
             .records
             .first()
-            .and_then(|record| record::data_and_key(self.body.get(record.range.clone())?))
+            .and_then(|record| self.data_and_key(record))
             .map(|(_, key)| key.to_owned());
         let parts = (middle > 0).then(|| {
             [lines.get(..middle), lines.get(middle..)]
@@ -551,12 +608,6 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(64), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
-/// What stands behind the records.
-fn ending(stream: &Stream) -> String {
-    let (member, name) = stream.member();
-    // Checked at start: neither a name nor an ARN has a character that JSON escapes.
-    format!("],\"{member}\":\"{name}\"}}")
-}
 #[cfg(test)]
 mod tests {
     use base64_simd::STANDARD;
@@ -568,6 +619,7 @@ mod tests {
         request_bytes: 10_000,
         record: RecordFormat::Lines,
         compression: Compression::None,
+        wire: Wire::Json,
     };
 
     fn stream() -> Stream {
@@ -575,19 +627,44 @@ mod tests {
     }
 
     /// Partition key and data of each record of a finished body, parsed and decoded by other means than the ones that made it.
-    fn read(request: &Request) -> Vec<(String, String)> {
+    fn records(request: &Request) -> Vec<(String, Vec<u8>)> {
+        if request.wire() == Wire::Cbor {
+            return records_of_cbor(request.body());
+        }
         let value: serde_json::Value = serde_json::from_slice(request.body()).unwrap();
         assert_eq!(value["StreamName"], "telemetry");
         let text = |v: &serde_json::Value| v.as_str().unwrap().to_owned();
         let records = value["Records"].as_array().unwrap().iter();
         records
-            .map(|r| {
-                (
-                    text(&r["PartitionKey"]),
-                    String::from_utf8(STANDARD.decode_to_vec(text(&r["Data"])).unwrap()).unwrap(),
-                )
+            .map(|r| (text(&r["PartitionKey"]), STANDARD.decode_to_vec(text(&r["Data"])).unwrap()))
+            .collect()
+    }
+
+    fn records_of_cbor(body: &[u8]) -> Vec<(String, Vec<u8>)> {
+        let members = |value: ciborium::Value, names: [&str; 2]| {
+            let members: Vec<_> = value.into_map().unwrap();
+            assert_eq!(
+                members.iter().map(|(name, _)| name.as_text().unwrap()).collect::<Vec<_>>(),
+                names
+            );
+            let [first, second]: [_; 2] = members.try_into().unwrap();
+            (first.1, second.1)
+        };
+        let whole = ciborium::from_reader(body).unwrap();
+        let (list, name) = members(whole, ["Records", "StreamName"]);
+        assert_eq!(name.as_text(), Some("telemetry"));
+        let records = list.into_array().unwrap().into_iter();
+        records
+            .map(|record| {
+                let (data, key) = members(record, ["Data", "PartitionKey"]);
+                (key.into_text().unwrap(), data.into_bytes().unwrap())
             })
             .collect()
+    }
+
+    fn read(request: &Request) -> Vec<(String, String)> {
+        let text = |(key, data)| (key, String::from_utf8(data).unwrap());
+        records(request).into_iter().map(text).collect()
     }
 
     fn add(request: &mut Request, key: Option<&str>, line: &str) -> Added {
@@ -682,11 +759,12 @@ mod tests {
         use {Compression::Gzip, RecordFormat::Event, RecordFormat::Kpl, RecordFormat::Lines};
         let forms = [Lines, Event, Kpl]
             .into_iter()
-            .flat_map(|record| [Compression::None, Gzip].map(|compression| (record, compression)));
-        for ((record, compression), record_bytes) in
+            .flat_map(|record| [Compression::None, Gzip].map(|compression| (record, compression)))
+            .flat_map(|form| [Wire::Json, Wire::Cbor].map(|wire| (form, wire)));
+        for (((record, compression), wire), record_bytes) in
             forms.flat_map(|form| [1024, 5000, 300_000].map(|bytes| (form, bytes)))
         {
-            let limits = Limits { record_bytes, request_bytes: 100_000, record, compression };
+            let limits = Limits { record_bytes, request_bytes: 100_000, record, compression, wire };
             let longest = limits.longest_line(3);
             let mut noise = 7_u64;
             let mut line = |length: usize| -> Vec<u8> {
@@ -702,10 +780,9 @@ mod tests {
             let mut finish = |request: &mut Request| {
                 let hash = request.finish(&stream());
                 assert_eq!(hash, sha256(request.body()));
-                let value: serde_json::Value = serde_json::from_slice(request.body()).unwrap();
+                assert_eq!(Wire::of(request.body()), wire);
                 let mut total = 0;
-                for (index, stored) in value["Records"].as_array().unwrap().iter().enumerate() {
-                    let data = STANDARD.decode_to_vec(stored["Data"].as_str().unwrap()).unwrap();
+                for (index, (_, data)) in records(request).into_iter().enumerate() {
                     assert_eq!(
                         request.record(index).1 as usize,
                         data.len() + 3,
@@ -773,16 +850,19 @@ mod tests {
 
     #[test]
     fn a_long_text_gives_the_same_body_and_is_held_once() {
-        for (record, record_bytes) in [
-            (RecordFormat::Lines, 1 << 20),
-            (RecordFormat::Event, 1 << 20),
-            (RecordFormat::Lines, 10 << 20),
+        for (record, record_bytes, wire) in [
+            (RecordFormat::Lines, 1 << 20, Wire::Json),
+            (RecordFormat::Event, 1 << 20, Wire::Json),
+            (RecordFormat::Lines, 10 << 20, Wire::Json),
+            (RecordFormat::Lines, 1 << 20, Wire::Cbor),
+            (RecordFormat::Event, 10 << 20, Wire::Cbor),
         ] {
             let limits = Limits {
                 record_bytes,
                 request_bytes: 1 << 20,
                 record,
                 compression: Compression::None,
+                wire,
             };
             let texts: Vec<Vec<u8>> =
                 [5, LONG_TEXT - 1, LONG_TEXT, LONG_TEXT + 1, 7, 200_001, 200_002, 3]
@@ -812,6 +892,7 @@ mod tests {
             request_bytes: 1 << 20,
             record: RecordFormat::Lines,
             compression: Compression::None,
+            wire: Wire::Json,
         });
         let text = vec![b'x'; 8 << 20];
         request.add_text(Some("k"), 1, &text, |out| out.push(b'\n'));
@@ -822,7 +903,13 @@ mod tests {
 
     #[test]
     fn only_the_wanted_records_stay() {
-        let mut request = Request::new(Limits { record: RecordFormat::Event, ..LIMITS });
+        for wire in [Wire::Json, Wire::Cbor] {
+            only_the_wanted_records_stay_in(Limits { record: RecordFormat::Event, wire, ..LIMITS });
+        }
+    }
+
+    fn only_the_wanted_records_stay_in(limits: Limits) {
+        let mut request = Request::new(limits);
         for n in 0..7 {
             add(&mut request, Some("k"), &"x".repeat(SHORTEST_LINE + n));
         }
@@ -858,8 +945,81 @@ mod tests {
         assert_eq!(first.events() + second.events(), 3);
     }
 
+    /// What waited when the endpoint refused CBOR, and what an earlier process has left.
+    #[test]
+    fn either_form_becomes_the_other_with_the_same_records() {
+        use {Compression::Gzip, RecordFormat::Event, RecordFormat::Kpl, RecordFormat::Lines};
+        for (record, compression) in
+            [(Lines, Compression::None), (Event, Gzip), (Kpl, Compression::None), (Lines, Gzip)]
+        {
+            for (from, to) in [(Wire::Json, Wire::Cbor), (Wire::Cbor, Wire::Json)] {
+                let limits = Limits { record, compression, wire: from, ..LIMITS };
+                let fill = |wire: Wire| {
+                    let mut request = Request::new(Limits { wire, ..limits });
+                    for n in 0..40 {
+                        let line = format!("{}\n", "x".repeat(n * 7));
+                        let key = ["a", "another key"][n / 20];
+                        assert_eq!(add(&mut request, Some(key), &line), Added::Yes);
+                    }
+                    request
+                };
+                // While its last record is open, finished, and restored from a file.
+                for state in 0..3 {
+                    let (mut request, mut other) = (fill(from), fill(to));
+                    if state > 0 {
+                        request.finish(&stream());
+                    }
+                    if state > 1 {
+                        let (hash, index) = (request.finish(&stream()), request.index());
+                        let body = request.body().to_vec();
+                        // Restored by a process that packs otherwise.
+                        let limits = Limits { wire: to, ..limits };
+                        request = Request::restore(limits, body, &index, &hash, &stream()).unwrap();
+                        assert_eq!(request.wire(), from);
+                    }
+                    request.convert(to);
+                    let hash = request.finish(&stream());
+                    assert_eq!((request.wire(), &hash), (to, &other.finish(&stream())));
+                    assert_eq!(hash, sha256(request.body()));
+                    assert_eq!((request.index(), request.payload), (other.index(), other.payload));
+                    assert!(request.body().len() + 4 * ROOM_BEHIND > request.cost() - 4096);
+                    request.convert(to);
+                    assert!(request.finished.is_some());
+                }
+            }
+        }
+    }
+
+    /// A part of it is sent again, in two parts, before the form changes.
+    #[test]
+    fn parts_of_a_request_change_their_form_too() {
+        let limits = Limits { record: RecordFormat::Event, wire: Wire::Cbor, ..LIMITS };
+        let mut request = Request::new(limits);
+        for n in 0..9 {
+            add(&mut request, Some("k"), &"x".repeat(SHORTEST_LINE + n));
+        }
+        request.finish(&stream());
+        request.keep(|index| index % 2 == 0);
+        let (first, second) = request.halve().unwrap();
+        let sizes: Vec<usize> = [first, second]
+            .into_iter()
+            .flat_map(|mut part| {
+                part.convert(Wire::Json);
+                part.finish(&stream());
+                read(&part).into_iter().map(|(_, data)| data.len())
+            })
+            .collect();
+        assert_eq!(sizes, [16, 18, 20, 22, 24]);
+    }
+
     #[test]
     fn what_could_not_have_been_made_here_is_not_restored() {
+        for wire in [Wire::Json, Wire::Cbor] {
+            what_could_not_have_been_made_here_in(wire);
+        }
+    }
+
+    fn what_could_not_have_been_made_here_in(wire: Wire) {
         let line = "a line of a log, with its end\n";
         for (record, compression) in [
             (RecordFormat::Lines, Compression::None),
@@ -869,7 +1029,7 @@ mod tests {
             (RecordFormat::Event, Compression::Gzip),
             (RecordFormat::Kpl, Compression::Gzip),
         ] {
-            let limits = Limits { record, compression, ..LIMITS };
+            let limits = Limits { record, compression, wire, ..LIMITS };
             let mut request = Request::new(limits);
             for key in ["k", "k", "another"] {
                 add(&mut request, Some(key), line);
@@ -893,16 +1053,30 @@ mod tests {
                 forged[0][field] = value;
                 assert!(restore(&body, &forged, &stream()).is_none(), "{field} {value}");
             }
-            let text = String::from_utf8(body).unwrap();
-            for forged in [
-                text.replace("\"telemetry\"", "\"another\""),
-                text.replace("},{", "} {"),
-                text.replace("{\"Data\":\"", "{\"data\":\""),
-                text.replace("\"PartitionKey\":\"k\"", "\"PartitionKey\":\"\\\""),
-                format!("{text} "),
-                format!(" {text}"),
-            ] {
-                assert!(restore(forged.as_bytes(), &index, &stream()).is_none(), "{forged}");
+            let with = |from: &[u8], to: &[u8]| {
+                let at = memchr::memmem::find(&body, from).unwrap();
+                [&body[..at], to, &body[at + from.len()..]].concat()
+            };
+            let forgeries: &[(&[u8], &[u8])] = match wire {
+                Wire::Json => &[
+                    (b"\"telemetry\"", b"\"another\""),
+                    (b"},{", b"} {"),
+                    (b"{\"Data\":\"", b"{\"data\":\""),
+                    (b"\"PartitionKey\":\"k\"", b"\"PartitionKey\":\"\\\""),
+                ],
+                Wire::Cbor => &[
+                    (b"\x69telemetry", b"\x69telemetrz"),
+                    (b"\x9f", b"\x82"),
+                    (b"\xa2\x64Data\x5a", b"\xa2\x64Data\x7a"),
+                    (b"\x64Data\x5a\x00", b"\x64Data\x5a\x01"),
+                    (b"PartitionKey\x61k", b"PartitionKey\x61\""),
+                    (b"PartitionKey\x61k", b"PartitionKey\x60k"),
+                    (b"PartitionKey\x61k", b"PartitionKey\x41k"),
+                ],
+            };
+            let extended = [[&body[..], b" "].concat(), [b" ", &body[..]].concat()];
+            for forged in forgeries.iter().map(|(from, to)| with(from, to)).chain(extended) {
+                assert!(restore(&forged, &index, &stream()).is_none(), "{forged:x?}");
             }
         }
     }

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::cbor;
 use super::error::{Error, ErrorKind, classify_record, clean};
 use super::record::MAX_RECORDS;
 
@@ -88,6 +89,8 @@ struct Entry {
 pub fn read_outcomes(body: &[u8], sent: usize) -> Result<Vec<RecordOutcome>, Error> {
     let unreadable =
         |message: String| Error { ambiguous: true, ..Error::new("UnreadableResponse", message) };
+    let json = cbor::is_map(body).then(|| cbor::to_json(body).unwrap_or_default());
+    let body = json.as_ref().map_or(body, |json| json.as_bytes());
     let response: Response = crate::json::read(body).map_err(|error| {
         unreadable(format!("a 200 that is no answer to PutRecords ({:?})", error.classify()))
     })?;

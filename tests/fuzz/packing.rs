@@ -9,8 +9,31 @@ use kinesis_telemetry_extension::kinesis::record::{
     Compression, Limits, MAX_RECORDS, RecordFormat,
 };
 use kinesis_telemetry_extension::kinesis::request::{Added, Request};
+use kinesis_telemetry_extension::kinesis::wire::Wire;
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
+
+/// A request in CBOR.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+struct Whole {
+    records: Vec<Stored>,
+    stream_name: String,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    #[serde(rename = "Data", deserialize_with = "bytes")]
+    data: Vec<u8>,
+    #[serde(rename = "PartitionKey")]
+    key: String,
+}
+
+fn bytes<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    let value: ciborium::Value = serde::Deserialize::deserialize(deserializer)?;
+    value.into_bytes().map_err(|_| serde::de::Error::custom("data that are no bytes"))
+}
 
 /// Key and data of each record on the wire.
 fn records(request: &mut Request) -> Vec<(String, Vec<u8>)> {
@@ -18,6 +41,11 @@ fn records(request: &mut Request) -> Vec<(String, Vec<u8>)> {
     let expected: String =
         Sha256::digest(request.body()).iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(hash, expected);
+    if request.wire() == Wire::Cbor {
+        let whole: Whole = ciborium::from_reader(request.body()).unwrap();
+        assert_eq!(whole.stream_name, "s");
+        return whole.records.into_iter().map(|record| (record.key, record.data)).collect();
+    }
     let value: serde_json::Value = serde_json::from_slice(request.body()).unwrap();
     let text = |record: &serde_json::Value, key: &str| record[key].as_str().unwrap().to_owned();
     let records = value["Records"].as_array().unwrap().iter();
@@ -37,10 +65,12 @@ proptest! {
         record_bytes in 1024usize..8000,
         request_bytes in 2000usize..50_000,
         many_events: bool,
+        cbor: bool,
         failing in prop::collection::vec(any::<bool>(), 500),
     ) {
         let record = if many_events { RecordFormat::Lines } else { RecordFormat::Event };
-        let limits = Limits { record_bytes, request_bytes, record, compression: Compression::None };
+        let wire = if cbor { Wire::Cbor } else { Wire::Json };
+        let limits = Limits { record_bytes, request_bytes, record, compression: Compression::None, wire };
         let line = |n: usize, key: usize, length: usize| format!("{n:06} {key} {}\n", "x".repeat(length));
         let mut sent: Vec<(String, Vec<u8>)> = Vec::new();
         let mut too_long = 0;
@@ -66,6 +96,11 @@ proptest! {
             waiting.drain(..taken);
             let events = request.events();
             let mut first = records(&mut request);
+            if failing[0] {
+                // It turns out that the endpoint takes the other form only.
+                request.convert(if cbor { Wire::Json } else { Wire::Cbor });
+                prop_assert_eq!(&records(&mut request), &first);
+            }
             prop_assert!(first.len() <= MAX_RECORDS);
             let sizes: Vec<usize> = first.iter().map(|(key, data)| key.len() + data.len()).collect();
             prop_assert!(sizes.iter().all(|size| *size <= record_bytes));

@@ -8,6 +8,7 @@
 
 mod answers;
 mod architecture;
+mod cbor;
 mod check;
 mod circumstances;
 mod delivery;

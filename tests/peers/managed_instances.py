@@ -24,10 +24,11 @@ CONCURRENCY = 8
 OF_ONE_EXTENSION = {"platform.extension", "platform.telemetrySubscription"}
 
 
-def delivers(setup, service, change=None, files=(), settings=None):
+def delivers(setup, service, change=None, files=(), settings=None, says=None):
     """Everything that Lambda posts while many invocations overlap is on the stream of `service`, once.
 
-    `settings` makes the extension's environment from the service, where that is not the service's own.
+    `settings` makes the extension's environment from the service, where that is not the service's own. `says` is in the one line that
+    the extension says; without it there is none.
     """
     with contextlib.ExitStack() as stack:
         aws = stack.enter_context(service)
@@ -48,8 +49,9 @@ def delivers(setup, service, change=None, files=(), settings=None):
     check_requests(events, requests)
     check_witness(events, lambda_.stage / "tmp/witness")
     received = stream.check_ledger(events)
-    if lambda_.said():
-        raise Failure(f"the extension had something to say: {lambda_.said()}")
+    said = lambda_.said()
+    if len(said) != (says is not None) or not all(says in line for line in said):
+        raise Failure(f"the extension had something else to say than {says}: {said}")
     return f"events in {received} out {len(events) - 1}"
 
 
@@ -177,6 +179,14 @@ def by_kinesis_local(setup):
     return delivers(setup, KinesisLocal(setup))
 
 
+def in_cbor(setup):
+    return delivers(setup, KinesisLocal(setup), {"KINESIS_TELEMETRY_WIRE": "cbor"})
+
+
+def without_cbor(setup):
+    return delivers(setup, Ministack(setup), {"KINESIS_TELEMETRY_WIRE": "cbor"}, says="does not take CBOR")
+
+
 def wrong_secret(setup):
     return refused(setup, "InvalidSignatureException", change={"AWS_SECRET_ACCESS_KEY": "of another key"})
 
@@ -247,6 +257,8 @@ CHECKS = [
         by_kinesis_local,
         ["npm", "node"],
     ),
+    Check("cbor", [emulator.NAME, kinesis_local.NAME], "the same in CBOR, there and back", in_cbor, ["npm", "node"]),
+    Check("cbor-refused", MINISTACK, "the same where nobody takes CBOR: one line, and JSON", without_cbor),
     Check("kpl", AGGREGATED, "the same as KPL aggregates, taken apart by the consumers' own library", aggregated),
     Check("kpl-gzip", AGGREGATED, "the same with each event compressed", zipped),
     Check("tls", MINISTACK, "the same over TLS, with AWS_CA_BUNDLE", by_tls, ["openssl"]),

@@ -115,6 +115,30 @@ class Forms(unittest.TestCase):
             self.assertEqual(told(form), expected, form)
 
 
+class Wire(unittest.TestCase):
+    def test_bodies_in_cbor_are_read_by_another_library_and_say_what_arrived(self):
+        import cbor2
+
+        for form in FORMS:
+            whole = json.loads((SAMPLES / "cbor" / f"{form}.json").read_text())
+            arrived = [(record["PartitionKey"], base64.b64decode(record["Data"])) for record in whole["Records"]]
+            sent = []
+            for body in map(base64.b64decode, whole["Bodies"]):
+                stream = io.BytesIO(body)
+                request = cbor2.load(stream)
+                self.assertEqual((list(request), stream.read()), (["Records", "StreamName"], b""), form)
+                self.assertEqual(request["StreamName"], "telemetry")
+                for record in request["Records"]:
+                    self.assertEqual(list(record), ["Data", "PartitionKey"])
+                    self.assertIsInstance(record["Data"], bytes)
+                    sent.append((record["PartitionKey"], record["Data"]))
+            self.assertEqual(sent, arrived, form)
+            self.assertGreater(len(arrived), 10)
+            # No base64: what a body has beside data and keys is small.
+            frames = sum(len(base64.b64decode(body)) for body in whole["Bodies"]) - sum(len(key) + len(data) for key, data in sent)
+            self.assertLess(frames, 30 * len(sent) + 40 * len(whole["Bodies"]), form)
+
+
 class Consumers(unittest.TestCase):
     """The manual's consumers, on all forms that they say they read, with everything delivered twice."""
 

@@ -1,10 +1,13 @@
 //! A Kinesis with faults: what becomes of a request, by time, key and content.
 
+use std::sync::Arc;
+
 use kinesis_telemetry_extension::dispatch::core::Sent;
 use kinesis_telemetry_extension::kinesis::error::{Error, ErrorKind, classify_record};
 use kinesis_telemetry_extension::kinesis::line::PartitionKey;
 use kinesis_telemetry_extension::kinesis::request::Request;
 use kinesis_telemetry_extension::kinesis::response::RecordOutcome;
+use kinesis_telemetry_extension::kinesis::wire::Wire;
 
 use crate::plan::Mode;
 use crate::world::{MS, Us, World, numbers};
@@ -25,7 +28,12 @@ pub(crate) struct Verdict {
 impl World {
     /// `left`: until the deadline, when every call is over.
     pub(crate) fn kinesis(&mut self, request: &mut Request, left: Us, is_ledger: bool) -> Verdict {
+        let sandbox = Arc::clone(&self.process.sandbox);
+        if self.plan.wire() == Wire::Json || sandbox.refuses_cbor() {
+            request.convert(Wire::Json);
+        }
         let _ = request.finish(&self.stream);
+        let refused = request.wire() == Wire::Cbor && self.plan.refuses_cbor();
         let events: Vec<Vec<u32>> = request.data().map(|lines| numbers(&lines)).collect();
         let records = events.len();
         let usual = self.between(2 * MS, 15 * MS);
@@ -50,6 +58,18 @@ impl World {
             (100, Err((sent, String::new())))
         } else {
             match mode {
+                // As the client does: by an error, or by an answer that nobody can read, to what was stored.
+                Mode::Ok | Mode::Slow(_) if refused => {
+                    sandbox.cbor_refused();
+                    let kept = self.plan.seed % 16 == 7;
+                    stored.fill(kept);
+                    let code = if kept { "UnreadableResponse" } else { "InternalFailure" };
+                    let error = Error::new(code, "simulated");
+                    (
+                        usual,
+                        Err((Error { ambiguous: kept, retry_now: true, ..error }, String::new())),
+                    )
+                }
                 Mode::Ok => (usual, all(RecordOutcome::Taken)),
                 Mode::Slow(ms) => (usual + self.between(0, ms * MS), all(RecordOutcome::Taken)),
                 Mode::Refuses => (300, error("ConnectionFailed", false)),
@@ -169,6 +189,16 @@ pub(crate) fn interrupted(ambiguous: bool) -> Sent {
 
 /// The partition key of each record in a body.
 fn keys(body: &[u8]) -> Vec<String> {
+    if Wire::of(body) == Wire::Cbor {
+        let member = |value: &ciborium::Value, name: &str| -> Option<ciborium::Value> {
+            let mut members = value.as_map()?.iter();
+            members.find(|(key, _)| key.as_text() == Some(name)).map(|(_, value)| value.clone())
+        };
+        let whole: ciborium::Value = ciborium::from_reader(body).unwrap();
+        let records = member(&whole, "Records").unwrap().into_array().unwrap();
+        let key = |record| member(record, "PartitionKey").unwrap().into_text().unwrap();
+        return records.iter().map(key).collect();
+    }
     let body = String::from_utf8_lossy(body);
     body.split("\"PartitionKey\":\"")
         .skip(1)

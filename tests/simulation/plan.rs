@@ -3,6 +3,7 @@
 use kinesis_telemetry_extension::dispatch::policy::FlushMode;
 use kinesis_telemetry_extension::kinesis::line::{Envelope, PartitionKey};
 use kinesis_telemetry_extension::kinesis::record::{Compression, RecordFormat};
+use kinesis_telemetry_extension::kinesis::wire::Wire;
 
 /// Milliseconds.
 pub(crate) type Ms = u64;
@@ -183,6 +184,16 @@ const POISON_CODES: [&str; 4] =
     ["InvalidArgumentException", "ValidationException", "SerializationException", "Http413"];
 
 impl Plan {
+    /// Out of the seed itself, so that what else it decides stays as it was.
+    pub(crate) fn wire(&self) -> Wire {
+        if self.seed % 4 == 3 { Wire::Cbor } else { Wire::Json }
+    }
+
+    /// Kinesis takes no CBOR.
+    pub(crate) fn refuses_cbor(&self) -> bool {
+        self.seed % 8 == 7
+    }
+
     /// A quiet one, to be changed by hand.
     pub(crate) fn quiet(acts: Vec<Act>) -> Plan {
         Plan {

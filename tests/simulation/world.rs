@@ -209,6 +209,7 @@ pub(crate) struct Process {
     pub(crate) gauge: Arc<Gauge>,
     pub(crate) spares: Arc<Spares>,
     pub(crate) ledger: Arc<Ledger>,
+    pub(crate) sandbox: Arc<Sandbox>,
     /// Of the listener.
     pub(crate) packer: Packer,
     pub(crate) channel: VecDeque<Message>,
@@ -1043,6 +1044,7 @@ impl Process {
             gauge,
             spares,
             ledger,
+            sandbox,
             channel: VecDeque::new(),
             index: Index::new(plan.setup.spool_bytes),
             files: HashMap::new(),
@@ -1104,6 +1106,7 @@ fn configuration(plan: &Plan) -> Config {
             max_bytes: setup.record_bytes,
             partition_key: setup.key,
             envelope: setup.envelope,
+            wire: plan.wire(),
         },
     }
 }

@@ -50,22 +50,20 @@ pub(crate) fn start(binary: &Path, valgrind: &Path) -> Result<f64> {
 pub(crate) fn event(
     binary: &Path,
     valgrind: &Path,
-    envelope: &str,
+    settings: &[(&str, &str)],
     batches: (usize, usize),
 ) -> Result<f64> {
-    let short = flood(binary, valgrind, envelope, batches.0)?;
-    let long = flood(binary, valgrind, envelope, batches.1)?;
+    let short = flood(binary, valgrind, settings, batches.0)?;
+    let long = flood(binary, valgrind, settings, batches.1)?;
     Ok((long - short) / ((batches.1 - batches.0) * 1000) as f64)
 }
 
-fn flood(binary: &Path, valgrind: &Path, envelope: &str, batches: usize) -> Result<f64> {
+fn flood(binary: &Path, valgrind: &Path, settings: &[(&str, &str)], batches: usize) -> Result<f64> {
     let kinesis = Kinesis::builder().count_only().start();
     // Room for all of it: what would be spooled depends on how fast the stream is, and that on the machine.
     let setup = |builder: LambdaBuilder| {
-        builder
-            .setting("ENVELOPE", envelope)
-            .setting("FLUSH", "end")
-            .setting("QUEUE_BYTES", "268435456")
+        let builder = builder.setting("FLUSH", "end").setting("QUEUE_BYTES", "268435456");
+        settings.iter().fold(builder, |builder, (name, value)| builder.setting(name, value))
     };
     let (cost, bytes) = counted(binary, valgrind, &kinesis, setup, |lambda| {
         let (tell, told) = std::sync::mpsc::channel();

@@ -16,6 +16,10 @@ const GROWTH: f64 = 1.25;
 /// Batches of the short and of the long flood.
 const BATCHES: (usize, usize) = (5, 20);
 
+const SLIM: &[(&str, &str)] = &[("ENVELOPE", "slim")];
+const FULL: &[(&str, &str)] = &[("ENVELOPE", "full")];
+const CBOR: (&str, &str) = ("WIRE", "cbor");
+
 const HEAD: &str = "\
 # Instructions, as callgrind counts them, of the layer's program for x86_64: from its start until all threads rest with the
 # first /next out, and for each event of a flood of 300-byte logs, SHA-256 left out (valgrind has no SHA instructions).
@@ -59,8 +63,10 @@ fn count(binary: &Path) -> Result<Vec<(&'static str, f64)>> {
     let valgrind = valgrind().ok_or("valgrind is not on the PATH")?;
     Ok(vec![
         ("start", callgrind::start(binary, &valgrind)?),
-        ("event-slim", callgrind::event(binary, &valgrind, "slim", BATCHES)?),
-        ("event-full", callgrind::event(binary, &valgrind, "full", BATCHES)?),
+        ("event-slim", callgrind::event(binary, &valgrind, SLIM, BATCHES)?),
+        ("event-full", callgrind::event(binary, &valgrind, FULL, BATCHES)?),
+        ("cbor-slim", callgrind::event(binary, &valgrind, &[SLIM[0], CBOR], BATCHES)?),
+        ("cbor-full", callgrind::event(binary, &valgrind, &[FULL[0], CBOR], BATCHES)?),
     ])
 }
 
@@ -77,13 +83,13 @@ pub(crate) fn add(
     results.add(
         "flood-instructions",
         contestant,
-        callgrind::event(&contestant.file, valgrind, "slim", batches)?,
+        callgrind::event(&contestant.file, valgrind, SLIM, batches)?,
     );
     if contestant.kind == Kind::Extension {
         results.add(
             "flood-instructions-full",
             contestant,
-            callgrind::event(&contestant.file, valgrind, "full", batches)?,
+            callgrind::event(&contestant.file, valgrind, FULL, batches)?,
         );
     }
     progress("");

@@ -1,6 +1,6 @@
 //! Writes what the extension puts on a stream, one file a run, as `aws kinesis get-records` prints it.
 //!
-//! `records BINARY FOLDER INVOCATIONS RUNS...`: FOLDER/NAME.json for each run; on stdout one JSON line each. The runs:
+//! `records BINARY FOLDER INVOCATIONS RUNS...`: FOLDER/NAME.json for each run, with the bodies that brought it; on stdout one JSON line each. The runs:
 //! - `forms`: each form of records, RECORD-COMPRESSION
 //! - `keep`: `KEEP=5%` with a summary of each invocation, keep-COMPRESSION
 //! - `flush`: each `FLUSH` with a Kinesis that takes 20 ms, FLUSH
@@ -83,7 +83,7 @@ fn measure(
     delay: Option<Duration>,
     settings: &[(&str, &str)],
 ) {
-    let kinesis = Kinesis::builder().shards(SHARDS).start();
+    let kinesis = Kinesis::builder().shards(SHARDS).keep_bodies().start();
     let lambda = sandbox(binary, &kinesis, settings).start();
     lambda.init().unwrap();
     // A function that ends before Kinesis has answered would be held in `next`, too.
@@ -125,7 +125,9 @@ fn write(kinesis: &Kinesis, file: &Path) -> usize {
         .iter()
         .map(|record| stored(record, *times.get(&record.put).unwrap()))
         .collect();
-    let whole = json!({ "Shards": SHARDS, "Records": records }).to_string();
+    let bodies: Vec<String> =
+        kinesis.puts().iter().filter_map(|put| Some(STANDARD.encode(put.body.as_ref()?))).collect();
+    let whole = json!({ "Shards": SHARDS, "Records": records, "Bodies": bodies }).to_string();
     std::fs::write(file.with_extension("json"), whole).unwrap();
     kinesis.account().events.len()
 }

@@ -47,9 +47,9 @@ pub use clock::{amz_date, iso_millis, parse_amz_date, unix_millis};
 pub use http::Request;
 pub use identity::Identity;
 pub use kinesis::{
-    Account, Answered, Change, Comparison, Counted, Credentials, Fault, Kinesis, KinesisBuilder,
-    MAX_KEY_CHARS, MAX_RECORDS, ProcessAccount, Put, RecordOutcome, StoredEvent, StoredRecord,
-    Which,
+    Account, Answered, Cbor, Change, Comparison, Counted, Credentials, Fault, Kinesis,
+    KinesisBuilder, MAX_KEY_CHARS, MAX_RECORDS, ProcessAccount, Put, RecordOutcome, StoredEvent,
+    StoredRecord, Which,
 };
 pub use lambda::{
     ApiCall, Cut, CutForm, Delivery, Exit, Expected, Failure, FloodReport, InitReport, Invocation,

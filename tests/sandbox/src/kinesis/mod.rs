@@ -21,6 +21,7 @@ pub use account::{Account, Change, Comparison, ProcessAccount, StoredEvent};
 pub(crate) use account::{FLOOD_MARK, short};
 pub use faults::{Fault, Which};
 pub use put_records::{MAX_KEY_CHARS, MAX_RECORDS, RecordOutcome};
+pub use service::Cbor;
 pub(crate) use service::hung_up;
 pub use sigv4::Credentials;
 pub(crate) use sigv4::Verifier;
@@ -45,6 +46,8 @@ pub struct KinesisBuilder {
     credentials: Credentials,
     check_signature: bool,
     count_only: bool,
+    cbor: Cbor,
+    keep_bodies: bool,
     tls: bool,
     black_hole: Option<Duration>,
     idle_close: Option<Duration>,
@@ -111,6 +114,20 @@ impl KinesisBuilder {
         self
     }
 
+    /// What becomes of requests in CBOR; [`Cbor::Speaks`] unless set.
+    #[must_use]
+    pub fn cbor(mut self, cbor: Cbor) -> Self {
+        self.cbor = cbor;
+        self
+    }
+
+    /// Each [`Put`] has its body.
+    #[must_use]
+    pub fn keep_bodies(mut self) -> Self {
+        self.keep_bodies = true;
+        self
+    }
+
     /// Listens with TLS, under a certificate authority of its own; see [`Kinesis::ca_bundle`].
     #[must_use]
     pub fn tls(mut self) -> Self {
@@ -165,6 +182,8 @@ impl KinesisBuilder {
             credentials: self.credentials,
             check_signature: self.check_signature,
             count_only: self.count_only,
+            cbor: self.cbor,
+            keep_bodies: self.keep_bodies,
             black_hole: self.black_hole,
             idle_close: self.idle_close,
             round_trip: self.round_trip,
@@ -206,6 +225,8 @@ impl Kinesis {
             credentials: Credentials::default(),
             check_signature: true,
             count_only: false,
+            cbor: Cbor::Speaks,
+            keep_bodies: false,
             tls: false,
             black_hole: None,
             idle_close: None,

@@ -1,9 +1,11 @@
 //! One `PutRecords` call: what Kinesis takes, where each record goes, and the answer. Pure.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use base64::Engine as _;
+use ciborium::Value;
 use md5::{Digest, Md5};
 use serde::Deserialize;
 
@@ -22,23 +24,81 @@ pub(crate) struct Limits {
     pub(crate) record_bytes: usize,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Body<'a> {
-    #[serde(borrow)]
-    records: Option<Vec<Entry<'a>>>,
+/// What a body says, in whatever form.
+struct Call {
+    records: Vec<Entry>,
     stream_name: Option<String>,
-    #[serde(rename = "StreamARN")]
     stream_arn: Option<String>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Entry<'a> {
-    #[serde(borrow)]
-    data: Cow<'a, str>,
+struct Entry {
+    data: Vec<u8>,
     partition_key: Option<String>,
     explicit_hash_key: Option<String>,
+}
+
+impl Call {
+    fn from_json(body: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Body<'a> {
+            #[serde(borrow)]
+            records: Option<Vec<Record<'a>>>,
+            stream_name: Option<String>,
+            #[serde(rename = "StreamARN")]
+            stream_arn: Option<String>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Record<'a> {
+            #[serde(borrow)]
+            data: Cow<'a, str>,
+            partition_key: Option<String>,
+            explicit_hash_key: Option<String>,
+        }
+        let Body { records, stream_name, stream_arn } = serde_json::from_slice(body).ok()?;
+        let decode = |text: &str| base64::engine::general_purpose::STANDARD.decode(text).ok();
+        let entry = |record: Record<'_>| {
+            let Record { data, partition_key, explicit_hash_key } = record;
+            Some(Entry { data: decode(&data)?, partition_key, explicit_hash_key })
+        };
+        let records = records.unwrap_or_default().into_iter().map(entry).collect::<Option<_>>()?;
+        Some(Self { records, stream_name, stream_arn })
+    }
+
+    /// Data are byte strings there; a text or a list of numbers is refused.
+    fn from_cbor(body: &[u8]) -> Option<Self> {
+        let mut rest = body;
+        let whole: Value = ciborium::from_reader(&mut rest).ok()?;
+        let mut whole = members(whole).filter(|_| rest.is_empty())?;
+        let entry = |record: Value| {
+            let mut record = members(record)?;
+            Some(Entry {
+                data: record.remove("Data")?.into_bytes().ok()?,
+                partition_key: text(&mut record, "PartitionKey")?,
+                explicit_hash_key: text(&mut record, "ExplicitHashKey")?,
+            })
+        };
+        let records = match whole.remove("Records") {
+            Some(list) => list.into_array().ok()?.into_iter().map(entry).collect::<Option<_>>()?,
+            None => Vec::new(),
+        };
+        let (stream_name, stream_arn) =
+            (text(&mut whole, "StreamName")?, text(&mut whole, "StreamARN")?);
+        Some(Self { records, stream_name, stream_arn })
+    }
+}
+
+type Members = HashMap<String, Value>;
+
+fn members(value: Value) -> Option<Members> {
+    let member = |(name, value): (Value, Value)| Some((name.into_text().ok()?, value));
+    value.into_map().ok()?.into_iter().map(member).collect()
+}
+
+/// `Some(None)` where there is none.
+fn text(members: &mut Members, name: &str) -> Option<Option<String>> {
+    members.remove(name).map(|value| value.into_text()).transpose().ok()
 }
 
 /// A record of a request, decoded.
@@ -70,13 +130,14 @@ pub(crate) struct Stream<'a> {
 /// Reads a body and holds it against every limit.
 pub(crate) fn parse(
     body: &[u8],
+    is_cbor: bool,
     stream: &Stream<'_>,
     limits: &Limits,
 ) -> Result<Vec<Record>, Refusal> {
-    let body: Body<'_> =
-        serde_json::from_slice(body).map_err(|_| ("SerializationException", String::new()))?;
-    let entries = body.records.unwrap_or_default();
-    addressed(body.stream_name.as_deref(), body.stream_arn.as_deref(), stream)?;
+    let call = if is_cbor { Call::from_cbor(body) } else { Call::from_json(body) };
+    let call = call.ok_or_else(|| ("SerializationException", String::new()))?;
+    let entries = call.records;
+    addressed(call.stream_name.as_deref(), call.stream_arn.as_deref(), stream)?;
     if entries.is_empty() || entries.len() > MAX_RECORDS {
         let bound = if entries.is_empty() {
             "greater than or equal to 1"
@@ -86,7 +147,7 @@ pub(crate) fn parse(
         return Err(validation("records", &format!("Member must have length {bound}")));
     }
     let mut records = Vec::with_capacity(entries.len());
-    for (index, entry) in entries.iter().enumerate() {
+    for (index, entry) in entries.into_iter().enumerate() {
         records.push(record(index, entry, stream.shards, limits)?);
     }
     if records.iter().map(Record::size).sum::<usize>() > limits.request_bytes {
@@ -118,17 +179,10 @@ fn addressed(name: Option<&str>, arn: Option<&str>, stream: &Stream<'_>) -> Resu
     Ok(())
 }
 
-fn record(
-    index: usize,
-    entry: &Entry<'_>,
-    shards: usize,
-    limits: &Limits,
-) -> Result<Record, Refusal> {
+fn record(index: usize, entry: Entry, shards: usize, limits: &Limits) -> Result<Record, Refusal> {
     let member = |name: &str| format!("records.{}.member.{name}", index + 1);
-    let Ok(data) = base64::engine::general_purpose::STANDARD.decode(entry.data.as_bytes()) else {
-        return Err(("SerializationException", String::new()));
-    };
-    let Some(key) = entry.partition_key.clone() else {
+    let data = entry.data;
+    let Some(key) = entry.partition_key else {
         return Err(validation(&member("partitionKey"), "Member must not be null"));
     };
     let characters = key.chars().count();
@@ -275,7 +329,7 @@ mod tests {
     }
 
     fn refusal(records: &[(usize, &str)]) -> &'static str {
-        parse(&body(records), &STREAM, &LIMITS).map(|_| "").unwrap_or_else(|(code, _)| code)
+        parse(&body(records), false, &STREAM, &LIMITS).map(|_| "").unwrap_or_else(|(code, _)| code)
     }
 
     #[test]
@@ -296,7 +350,9 @@ mod tests {
     fn a_stream_is_found_by_name_and_by_arn() {
         let put = |head: &str| {
             let body = format!(r#"{{{head}"Records":[{{"Data":"eA==","PartitionKey":"k"}}]}}"#);
-            parse(body.as_bytes(), &STREAM, &LIMITS).map(|_| "").unwrap_or_else(|(code, _)| code)
+            parse(body.as_bytes(), false, &STREAM, &LIMITS)
+                .map(|_| "")
+                .unwrap_or_else(|(code, _)| code)
         };
         assert_eq!(put(r#""StreamName":"telemetry","#), "");
         assert_eq!(
@@ -314,13 +370,14 @@ mod tests {
         assert_eq!((shard((1 << 127) - 1, 4), shard(1 << 127, 4)), (1, 2));
         assert_eq!(shard(u128::MAX, 1), 0);
         // MD5("a") = 0cc1…, MD5("b") = 92eb…
-        let keys = parse(&body(&[(1, "a"), (1, "b")]), &STREAM, &LIMITS).unwrap();
+        let keys = parse(&body(&[(1, "a"), (1, "b")]), false, &STREAM, &LIMITS).unwrap();
         assert_eq!((keys[0].shard, keys[1].shard), (0, 2));
     }
 
     #[test]
     fn the_answer_names_each_record_in_order() {
-        let records = parse(&body(&[(1, "a"), (1, "b"), (1, "c")]), &STREAM, &LIMITS).unwrap();
+        let records =
+            parse(&body(&[(1, "a"), (1, "b"), (1, "c")]), false, &STREAM, &LIMITS).unwrap();
         let now = std::time::Instant::now();
         let mut faults = Faults::default();
         faults.set(Fault::throttle(Which::Indices(vec![1])), now);
@@ -332,5 +389,26 @@ mod tests {
         assert_eq!(answer["Records"][1]["ErrorCode"], "ProvisionedThroughputExceededException");
         assert_eq!(answer["Records"][0]["SequenceNumber"], "490");
         assert_eq!(answer["Records"][0]["ShardId"], "shardId-000000000000");
+    }
+
+    #[test]
+    fn cbor_says_the_same_and_its_data_are_bytes() {
+        let put = |data: Value| {
+            let text = |text: &str| Value::Text(text.to_owned());
+            let record = vec![(text("Data"), data), (text("PartitionKey"), text("k"))];
+            let whole = Value::Map(vec![
+                (text("Records"), Value::Array(vec![Value::Map(record)])),
+                (text("StreamName"), text("telemetry")),
+            ]);
+            let mut body = Vec::new();
+            ciborium::into_writer(&whole, &mut body).unwrap();
+            parse(&body, true, &STREAM, &LIMITS).map(|records| records[0].data.clone())
+        };
+        assert_eq!(put(Value::Bytes(vec![0, 0xff])).unwrap(), [0, 0xff]);
+        assert_eq!(put(Value::Text("eA==".to_owned())).unwrap_err().0, "SerializationException");
+        for (body, is_cbor) in [(body(&[(1, "k")]), true), (b"\xa0".to_vec(), false)] {
+            let refusal = parse(&body, is_cbor, &STREAM, &LIMITS).unwrap_err();
+            assert_eq!(refusal.0, "SerializationException");
+        }
     }
 }

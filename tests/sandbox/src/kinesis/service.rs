@@ -25,6 +25,26 @@ use crate::wait::{Stop, lock};
 const BODY_LIMIT: usize = 16 * 1024 * 1024;
 
 const CONTENT_TYPE: &str = "application/x-amz-json-1.1";
+const CBOR: &str = "application/x-amz-cbor-1.1";
+
+/// What the endpoint does with requests in CBOR; nothing is stored but where it is said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cbor {
+    /// Stores and answers them like those in JSON.
+    Speaks,
+    /// 415 without a body.
+    Unsupported,
+    /// 404 with `<UnknownOperationException/>`, as for any type of content that it does not know.
+    UnknownOperation,
+    /// 400, `SerializationException`: reads them as JSON.
+    Serialization,
+    /// 500, `InternalFailure`: fails over them.
+    Fails,
+    /// Stores them, and answers in JSON.
+    AnswersInJson,
+    /// Stores them, and answers 200 without a body.
+    AnswersNothing,
+}
 
 /// How the endpoint is set up; fixed when it starts.
 pub(crate) struct Setup {
@@ -37,6 +57,8 @@ pub(crate) struct Setup {
     pub(crate) credentials: Credentials,
     pub(crate) check_signature: bool,
     pub(crate) count_only: bool,
+    pub(crate) cbor: Cbor,
+    pub(crate) keep_bodies: bool,
     /// After so long an idle connection is dead.
     pub(crate) black_hole: Option<Duration>,
     /// After so long an idle connection is closed.
@@ -195,6 +217,7 @@ impl Connection<'_> {
             records.iter().any(|record| contains(&record.data, bytes))
         });
         let mut put = Put::of(request, self.id, service.setup.tls.is_some(), records);
+        put.body = service.setup.keep_bodies.then(|| request.body.clone());
         if service.stop.sleep(plan.delay) {
             return false;
         }
@@ -209,7 +232,10 @@ impl Connection<'_> {
             lock(&service.store).log(put);
             return self.hang();
         }
-        let reply = service.decide(request, &parsed, &plan, &mut put);
+        let mut reply = service.decide(request, &parsed, &plan, &mut put);
+        if is_cbor(request) && reply.content_type == CONTENT_TYPE {
+            service.setup.cbor.rewrite(&mut reply);
+        }
         self.deliver(wire, &plan, put, &reply)
     }
 
@@ -283,7 +309,7 @@ impl Service {
             account: &setup.account,
             shards: setup.shards,
         };
-        put_records::parse(&request.body, &stream, &setup.limits)
+        put_records::parse(&request.body, is_cbor(request), &stream, &setup.limits)
     }
 
     fn decide(
@@ -308,7 +334,8 @@ impl Service {
         }
         if request.method != "POST"
             || request.target != "/"
-            || request.header("content-type") != Some(CONTENT_TYPE)
+            || !(request.header("content-type") == Some(CONTENT_TYPE)
+                || is_cbor(request) && self.setup.cbor != Cbor::UnknownOperation)
         {
             let body = b"<UnknownOperationException/>\n".to_vec();
             let code = Some("UnknownOperationException".to_owned());
@@ -340,6 +367,9 @@ impl Service {
                 return refused(refusal.code, &refusal.message);
             }
         }
+        if let Some(reply) = self.setup.cbor.refusal().filter(|_| is_cbor(request)) {
+            return reply;
+        }
         let records = match parsed {
             Ok(records) => records,
             Err((code, message)) => return refused(code, message),
@@ -360,6 +390,40 @@ impl Service {
         ];
         answer(reply.status, &headers, &reply.body)
     }
+}
+
+impl Cbor {
+    fn refusal(self) -> Option<Reply> {
+        let code = match self {
+            Self::Unsupported => {
+                let (content_type, body) = ("text/plain", Vec::new());
+                return Some(Reply { status: 415, content_type, code: None, body });
+            }
+            Self::Serialization => "SerializationException",
+            Self::Fails => "InternalFailure",
+            _ => return None,
+        };
+        let status = if self == Self::Fails { 500 } else { 400 };
+        // In JSON: it does not know better.
+        Some(Reply { status, content_type: "application/json", ..refused(code, "") })
+    }
+
+    /// An answer to a request in CBOR, as this endpoint gives it.
+    fn rewrite(self, reply: &mut Reply) {
+        if self == Self::AnswersNothing && reply.status == 200 {
+            reply.body.clear();
+        }
+        let json = serde_json::from_slice::<serde_json::Value>(&reply.body);
+        if let (Self::Speaks, Ok(json)) = (self, json) {
+            reply.content_type = CBOR;
+            reply.body.clear();
+            ciborium::into_writer(&json, &mut reply.body).expect("memory can be written to");
+        }
+    }
+}
+
+fn is_cbor(request: &Request) -> bool {
+    request.header("content-type") == Some(CBOR)
 }
 
 fn refused(code: &str, message: &str) -> Reply {

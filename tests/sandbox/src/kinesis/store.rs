@@ -1,5 +1,6 @@
 //! What the endpoint keeps: every request, every stored record, and counts alone for the benches.
 
+use std::borrow::Cow;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Instant, SystemTime};
 
@@ -26,6 +27,8 @@ pub struct Put {
     pub headers: Vec<(String, String)>,
     /// Bytes of the body, base64 and all.
     pub body_bytes: usize,
+    /// The body itself, where [`KinesisBuilder::keep_bodies`](super::KinesisBuilder::keep_bodies) asks for it.
+    pub body: Option<Vec<u8>>,
     /// Records in it; 0 when the body could not be read.
     pub records: usize,
     /// Line ends in the data of all of them: the events, when they are packed as lines and not compressed.
@@ -71,6 +74,7 @@ impl Put {
             tls,
             headers: request.headers.clone(),
             body_bytes: request.body.len(),
+            body: None,
             records: records.len(),
             lines: records
                 .iter()
@@ -218,18 +222,16 @@ impl Store {
     /// Counts a body without keeping it, and returns a good answer for as many records as it holds.
     pub(crate) fn count(&mut self, body: &[u8]) -> Vec<u8> {
         let mut records = 0_u64;
-        for start in memchr::memmem::find_iter(body, br#""Data":""#) {
+        let (mut rest, is_cbor) = (body, body.first() != Some(&b'{'));
+        while let Some((data, behind)) = next_data(rest, is_cbor) {
+            rest = behind;
             records += 1;
-            let data = &body[start + 8..];
-            let end = memchr::memchr(b'"', data).unwrap_or(data.len());
-            if let Ok(mut data) = base64_simd::STANDARD.decode_to_vec(&data[..end]) {
-                // Gzip and aggregates are unpacked; what is text is counted as it is, as this is on the clock of the benches.
-                if matches!(data.first(), Some(0x1f | 0xf3)) {
-                    data = super::unpack::text(&data);
-                }
-                self.counted.events +=
-                    memchr::memmem::find_iter(&data, br#"{"time":""#).count() as u64;
-            }
+            // Gzip and aggregates are unpacked; what is text is counted as it is, as this is on the clock of the benches.
+            let data = match data.first() {
+                Some(0x1f | 0xf3) => Cow::Owned(super::unpack::text(&data)),
+                _ => data,
+            };
+            self.counted.events += memchr::memmem::find_iter(&data, br#"{"time":""#).count() as u64;
         }
         self.counted.requests += 1;
         self.counted.records += records;
@@ -238,4 +240,18 @@ impl Store {
         let entries = vec![entry; usize::try_from(records).unwrap_or(0)].join(",");
         format!(r#"{{"FailedRecordCount":0,"Records":[{entries}]}}"#).into_bytes()
     }
+}
+
+/// The data of the next record in a body, and what follows.
+fn next_data(body: &[u8], is_cbor: bool) -> Option<(Cow<'_, [u8]>, &[u8])> {
+    if is_cbor {
+        const DATA: &[u8] = b"\x64Data\x5a";
+        let start = memchr::memmem::find(body, DATA)? + DATA.len();
+        let (length, rest) = body[start..].split_first_chunk()?;
+        let (data, rest) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+        return Some((Cow::Borrowed(data), rest));
+    }
+    let start = memchr::memmem::find(body, br#""Data":""#)? + 8;
+    let end = start + memchr::memchr(b'"', &body[start..])?;
+    Some((Cow::Owned(base64_simd::STANDARD.decode_to_vec(&body[start..end]).ok()?), &body[end..]))
 }
