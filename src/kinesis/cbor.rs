@@ -207,7 +207,7 @@ mod tests {
         }
         // Six bytes of JSON for each one, and five.
         assert_eq!(to_json(&[&[0x9b, 0, 0, 0, 0, 0, 1, 0, 0][..], &[0xf6; 65_536]].concat()), None);
-        assert_eq!(to_json(&[vec![0x9f], vec![0x61, 7].repeat(60_000), vec![0xff]].concat()), None);
+        assert_eq!(to_json(&[vec![0x9f], [0x61, 7].repeat(60_000), vec![0xff]].concat()), None);
     }
 
     #[test]
