@@ -63,6 +63,14 @@ export interface ExtensionSettings {
   readonly onError?: 'continue' | 'fail';
   /** emf prints one CloudWatch embedded-metric line at shutdown and every 5 minutes; default: none; allowed: none, emf */
   readonly metrics?: 'none' | 'emf';
+  /** lowest level of the extension's own lines on stderr; info adds its start and its end, debug each request; default: 100%; allowed: 0% to 100% */
+  readonly keep?: string;
+  /** lowest level of the extension's own lines on stderr; info adds its start and its end, debug each request; default: none; allowed: 1 to 900000 */
+  readonly keepSlowMs?: number;
+  /** lowest level of the extension's own lines on stderr; info adds its start and its end, debug each request; default: ERROR; allowed: WARN, ERROR, FATAL, none */
+  readonly keepLevel?: 'WARN' | 'ERROR' | 'FATAL' | 'none';
+  /** lowest level of the extension's own lines on stderr; info adds its start and its end, debug each request; default: none; allowed: none, invocation */
+  readonly summary?: 'none' | 'invocation';
   /** lowest level of the extension's own lines on stderr; default: warn; allowed: error, warn, info, debug */
   readonly logLevel?: 'error' | 'warn' | 'info' | 'debug';
   // </fields>
@@ -94,6 +102,7 @@ export const pairs: Rule = {
 const PATTERNS: Readonly<Record<string, RegExp>> = {
   'the ARN of an IAM role': /^arn:[a-z-]+:iam::[0-9]{12}:role\/[\w+=,.@/-]+$/,
   '2 to 1224 letters, digits and _+=,.@:/-': /^[\w+=,.@:/-]{2,1224}$/,
+  '0% to 100%': /^ *0*(100(\.0+)?|\d{1,2}(\.\d+)?) *% *$/,
   'event types, comma-separated, `*` at the end of one': /^ *([\w.-]*\*?)? *(, *([\w.-]*\*?)? *)*$/,
 };
 export const text = (allowed: string): Rule => {
@@ -130,6 +139,10 @@ export const RULES: Readonly<Record<keyof ExtensionSettings, Rule>> = {
   fallback: oneOf('none', 'log'),
   onError: oneOf('continue', 'fail'),
   metrics: oneOf('none', 'emf'),
+  keep: text('0% to 100%'),
+  keepSlowMs: number(1, 900_000),
+  keepLevel: oneOf('WARN', 'ERROR', 'FATAL', 'none'),
+  summary: oneOf('none', 'invocation'),
   logLevel: oneOf('error', 'warn', 'info', 'debug'),
   // </rules>
 };

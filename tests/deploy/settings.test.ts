@@ -92,6 +92,7 @@ test('texts are allowed that the binary allows, and no others', () => {
   const values: [keyof ExtensionSettings, string][] = [
     ...[roleArn, 'writer', 'arn:aws:iam::123:role/writer', 'arn:aws:iam::123456789012:role/', 'arn:aws:iam::123456789012:role/a b', 'arn:aws:iam::123456789012:user/x']
       .map((value): [keyof ExtensionSettings, string] => ['roleArn', value]),
+    ...['5%', '0.5%', ' 5 % ', '100%', '100.0%', '0%', '100.5%', '101%', '5', '-1%', '.5%', '5.%', '1e1%'].map((value): [keyof ExtensionSettings, string] => ['keep', value]),
     ...['ab', 'a', 'x'.repeat(1224), 'x'.repeat(1225), 'a b', '_+=,.@:/-', 'a*'].map((value): [keyof ExtensionSettings, string] => ['externalId', value]),
     ...['platform.start', 'platform.init*, platform.extension ,', '*', 'a b', 'a*b', 'plattform/start'].map((value): [keyof ExtensionSettings, string] => ['exclude', value]),
   ];
