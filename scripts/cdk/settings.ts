@@ -63,15 +63,15 @@ export interface ExtensionSettings {
   readonly onError?: 'continue' | 'fail';
   /** emf prints one CloudWatch embedded-metric line at shutdown and every 5 minutes; default: none; allowed: none, emf */
   readonly metrics?: 'none' | 'emf';
-  /** lowest level of the extension's own lines on stderr; info adds its start and its end, debug each request; default: 100%; allowed: 0% to 100% */
+  /** share of ordinary invocations to send; the others are thinned out; default: 100%; allowed: 0% to 100% */
   readonly keep?: string;
-  /** lowest level of the extension's own lines on stderr; info adds its start and its end, debug each request; default: none; allowed: 1 to 900000 */
+  /** an invocation that ran longer is always sent; default: none; allowed: 1 to 900000 */
   readonly keepSlowMs?: number;
-  /** lowest level of the extension's own lines on stderr; info adds its start and its end, debug each request; default: ERROR; allowed: WARN, ERROR, FATAL, none */
+  /** an invocation with a log line from this level up is always sent; default: ERROR; allowed: WARN, ERROR, FATAL, none */
   readonly keepLevel?: 'WARN' | 'ERROR' | 'FATAL' | 'none';
-  /** lowest level of the extension's own lines on stderr; info adds its start and its end, debug each request; default: none; allowed: none, invocation */
+  /** sends one summary event for each invocation, thinned out or not; default: none; allowed: none, invocation */
   readonly summary?: 'none' | 'invocation';
-  /** lowest level of the extension's own lines on stderr; default: warn; allowed: error, warn, info, debug */
+  /** lowest level of the extension's own lines on stderr; info adds its start and its end, debug each request; default: warn; allowed: error, warn, info, debug */
   readonly logLevel?: 'error' | 'warn' | 'info' | 'debug';
   // </fields>
 }
