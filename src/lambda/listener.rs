@@ -1,8 +1,8 @@
 //! The telemetry listener: takes Lambda's POSTs, hands the events on, and then answers 200.
 //!
 //! Each connection has a thread, which reads its requests one after the other. What a neighbour in
-//! the sandbox can take is bounded: connections ([`connections`](super::connections)), the head of
-//! a request ([`http`](super::http)), the bytes of the bodies that are being read ([`Room`]), and
+//! the sandbox can take is bounded: connections (`connections`), the head of
+//! a request (`http`), the bytes of the bodies that are being read (`Room`), and
 //! what is read of a body that is not wanted.
 //!
 //! - Reading has no time-out, for Lambda keeps a connection between invocations: a client that
