@@ -399,11 +399,10 @@ fn a_proxy_that_closes_without_an_answer_is_retried() {
         kinesis.account().compare(&lambda.sent()).assert_clean();
         // A handshake that failed has stored nothing: 3 events counted as 39 possible duplicates.
         let ledger = ledger(&kinesis);
-        assert_eq!(
-            (&ledger["possibleDuplicates"], &ledger["requests"]),
-            (&0.into(), &5.into()),
-            "{fault:?} {ledger}"
-        );
+        assert_eq!(ledger["possibleDuplicates"], 0, "{fault:?} {ledger}");
+        // Two that are taken and three that are not, of which one may have been the try to make the connection ready.
+        let requests = ledger["requests"].as_u64().unwrap();
+        assert!((4..=5).contains(&requests), "{fault:?} {ledger}");
     }
 }
 

@@ -3,6 +3,7 @@ import json
 
 import boto3
 
+import install
 import stream
 from process import Process
 
@@ -27,7 +28,7 @@ class Ministack(Process):
         if certificate:
             tls = {"USE_SSL": "1", "MINISTACK_SSL_CERT": certificate.leaf, "MINISTACK_SSL_KEY": certificate.key}
             environment |= {name: str(value) for name, value in tls.items()}
-        super().__init__([setup.root / "ministack/bin/ministack"], environment, setup.work / "ministack.log", PORT)
+        super().__init__([install.venv("ministack") / "ministack"], environment, setup.work / "ministack.log", PORT)
 
     def prepare(self):
         self.kinesis = self.client("kinesis")

@@ -354,7 +354,10 @@ class Tail(unittest.TestCase):
             with subprocess.Popen(command, env=account(url), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as tail:
                 lines = sorted(json.loads(tail.stdout.readline())["eventId"] for _ in shards)
                 tail.send_signal(signal.SIGINT)
-                rest, said = tail.communicate(timeout=60)
+                try:
+                    rest, said = tail.communicate(timeout=60)
+                finally:
+                    tail.kill()
         self.assertEqual(lines, [f"{PROCESS}-1", f"{PROCESS}-3", f"{OTHER}-2"])
         self.assertEqual((tail.returncode, rest), (0, b""), said)
         self.assertIn(b"3 records, 3 events of 1 functions shown", said)
