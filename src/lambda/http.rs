@@ -143,9 +143,17 @@ impl<S: Read + Write> RequestReader<S> {
     fn fill(&mut self) -> IoResult<usize> {
         self.buffer.copy_within(self.used..self.filled, 0);
         (self.used, self.filled) = (0, self.filled - self.used);
-        let count = self.stream.read(self.buffer.get_mut(self.filled..).unwrap_or_default())?;
-        self.filled += count;
-        Ok(count)
+        loop {
+            match self.stream.read(self.buffer.get_mut(self.filled..).unwrap_or_default()) {
+                // A process that was stopped and goes on sees this.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => {
+                    let count = read?;
+                    self.filled += count;
+                    return Ok(count);
+                }
+            }
+        }
     }
 
     /// Bytes of a body: those that are here already, else from the stream.
