@@ -81,8 +81,8 @@ fn an_invocation_that_is_not_held_opens_nothing() {
 #[test]
 fn keys_are_there_before_the_function_ends() {
     let keys = Credentials {
-        access_key_id: "AKIAREADY".to_owned(),
-        secret_access_key: "ready/secret/of/forty/characters/or/so".to_owned(),
+        access_key_id: "AKIAREADYEXAMPLE".to_owned(),
+        secret_access_key: "EXAMPLE/secret/of/forty/characters/or/so".to_owned(),
         session_token: Some("ready//////////token+of+the+session==".to_owned()),
     };
     let kinesis = Kinesis::builder().credentials(keys.clone()).start();

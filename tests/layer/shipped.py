@@ -13,7 +13,6 @@ QEMU = {"arm64": "qemu-aarch64-static", "x86_64": "qemu-x86_64-static"}
 # What says nothing about a program under an emulator, and why.
 NOT_UNDER_QEMU = {
     "architecture::": "looks at the sources",
-    "docs::": "looks at the manual",
     "scale::": "looks at the manual",
     "docs::": "looks at the README and the manual",
     "circumstances::": "times its faults to fractions of a second, and limits files by a shell, without the emulator",
@@ -22,6 +21,8 @@ NOT_UNDER_QEMU = {
     "panics::": "builds a program of its own, for this machine",
     "records::single_events_come_back": "long; lines_come_back sends the same 50,000 events",
     "records::aggregates_come_back": "long; lines_come_back sends the same 50,000 events",
+    "hostile::": "would measure the emulator's memory",
+    "listener::a_length_that_nobody_could_send": "would measure the emulator's memory",
     "limits::memory_is_bounded": "would measure the emulator's memory",
     "limits::running_out_of_file_descriptors": "starts the program through a shell, without the emulator",
     "freeze::next_sends_with_the_next_invocation": "counts single milliseconds",
