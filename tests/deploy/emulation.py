@@ -5,7 +5,7 @@ import sys
 
 import tools
 
-sys.path.append(str(tools.HERE.parent / "peers"))
+sys.path += [str(tools.HERE.parent), str(tools.HERE.parent / "peers")]
 from process import Failure, Process
 
 REGION, ACCOUNT = "us-east-1", "123456789012"

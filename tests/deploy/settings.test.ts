@@ -94,7 +94,7 @@ test('texts are allowed that the binary allows, and no others', () => {
       .map((value): [keyof ExtensionSettings, string] => ['roleArn', value]),
     ...['5%', '0.5%', ' 5 % ', '100%', '100.0%', '0%', '100.5%', '101%', '5', '-1%', '.5%', '5.%', '1e1%'].map((value): [keyof ExtensionSettings, string] => ['keep', value]),
     ...['ab', 'a', 'x'.repeat(1224), 'x'.repeat(1225), 'a b', '_+=,.@:/-', 'a*'].map((value): [keyof ExtensionSettings, string] => ['externalId', value]),
-    ...['platform.start', 'platform.init*, platform.extension ,', '*', 'a b', 'a*b', 'plattform/start'].map((value): [keyof ExtensionSettings, string] => ['exclude', value]),
+    ...['platform.start', 'platform.init*, platform.extension ,', 'platform.*', 'a b', 'a*b', 'plattform/start'].map((value): [keyof ExtensionSettings, string] => ['exclude', value]),
   ];
   for (const [field, value] of values) {
     const variables = { ...(field === 'externalId' && { [variable('roleArn')]: roleArn }), [variable(field)]: value };
