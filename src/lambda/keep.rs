@@ -22,6 +22,8 @@ const MAX_INVOCATIONS: usize = 64;
 const NOBODY: u64 = 0;
 /// The owner of an event of a forgotten invocation that is thinned out.
 const THINNED: u64 = u64::MAX;
+/// The threshold that no hash reaches.
+const ALL_KEPT: u64 = 1 << 32;
 /// The type of the summary event.
 const SUMMARY_EVENT: &str = "kinesis-telemetry.invocation";
 
@@ -63,7 +65,13 @@ impl Settings {
     /// Whether there is anything to choose or to sum up.
     #[must_use]
     pub fn is_on(&self) -> bool {
-        self.threshold < 1 << 32 || self.summary
+        self.chooses() || self.summary
+    }
+
+    /// Whether events wait for a choice at all.
+    #[must_use]
+    pub fn chooses(&self) -> bool {
+        self.threshold < ALL_KEPT
     }
 }
 
@@ -386,6 +394,9 @@ impl<C: Default> Chooser<C> {
 
     /// Whether the events of an invocation are shipped; `None` while that is not decided.
     fn is_kept(&self, owner: u64) -> Option<bool> {
+        if !self.settings.chooses() {
+            return Some(true);
+        }
         match self.invocations.iter().rev().find(|one| one.serial == owner) {
             Some(invocation) => invocation.choice.map(|choice| choice.kept),
             None => Some(owner != THINNED),
@@ -750,6 +761,20 @@ mod tests {
         assert_eq!(numbers, (1..=life.shipped.len() as u64).collect::<Vec<_>>());
         assert_eq!((life.shipped.len(), life.thinned), (4 + 4 + 5 + 3 + 1, 5));
         assert!(!format!("{:?}", life.shipped).contains("dull"));
+    }
+
+    #[test]
+    fn where_all_are_kept_nothing_waits_and_summaries_say_why() {
+        let mut life = Life::new(Settings { threshold: ALL_KEPT, summary: true, ..settings() });
+        life.invoke("first", &[], "success", "1");
+        let before = life.shipped.len();
+        life.post(&[start("a"), log("one")]);
+        assert_eq!(life.shipped.len(), before + 2);
+        life.post(&[done("a", "error", "1"), report("a", "error", "1")]);
+        life.invoke("b", &[], "success", "1");
+        let summaries = life.shipped.iter().filter(|(_, event)| event["type"] == SUMMARY_EVENT);
+        let reasons: Vec<_> = summaries.map(|(_, event)| &event["record"]["reason"]).collect();
+        assert_eq!(reasons, ["first", "failed", "share"]);
     }
 
     #[test]

@@ -123,7 +123,7 @@ impl Listener {
                 Intake::new(settings.filter.clone(), managed_instances).observing(keep.is_on()),
             ),
             chooser: keep.is_on().then(|| Mutex::new(Chooser::new(keep))),
-            tick: keep.is_on().then(|| keep.max_age / 4),
+            tick: keep.chooses().then(|| keep.max_age / 4),
             admission,
             sandbox,
             ledger,
