@@ -21,7 +21,7 @@ use std::process::Command;
 use sandbox::{Fault, Invocation, Kinesis, Lambda, ms, wait_until};
 use sha2::{Digest, Sha256};
 
-use crate::{extension, ledger};
+use crate::{extension, ledger, overflowing};
 
 /// What guarantee 3 allows beside the queue, and the queue's default.
 const MEMORY_KIB: u64 = 12 * 1024 + 8 * 1024;
@@ -183,11 +183,7 @@ fn a_folder_that_is_a_link_is_not_used() {
 #[test]
 fn a_segment_that_was_exchanged_is_not_sent() {
     let kinesis = Kinesis::start();
-    let lambda = extension(&kinesis)
-        .setting("QUEUE_BYTES", "1048576")
-        .setting("FLUSH_TIMEOUT_MS", "500")
-        .timeout(ms(60_000))
-        .start();
+    let lambda = overflowing(&kinesis).start();
     lambda.init().unwrap();
     kinesis.fault(Fault::hang());
     lambda

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use sandbox::{Fault, Invocation, Kinesis, ms, wait_until};
 
-use crate::{extension, ledger};
+use crate::{extension, ledger, overflowing};
 
 /// What guarantee 3 allows beside the queue.
 const SLACK_KIB: u64 = 12 * 1024;
@@ -71,11 +71,7 @@ fn a_flood_is_delivered_whole_when_kinesis_keeps_up() {
 #[test]
 fn what_memory_cannot_hold_is_delivered_from_the_spool() {
     let kinesis = Kinesis::start();
-    let lambda = extension(&kinesis)
-        .setting("QUEUE_BYTES", "1048576")
-        .setting("FLUSH_TIMEOUT_MS", "500")
-        .timeout(ms(60_000))
-        .start();
+    let lambda = overflowing(&kinesis).start();
     lambda.init().unwrap();
     kinesis.fault(Fault::hang());
     lambda
@@ -102,11 +98,7 @@ fn what_memory_cannot_hold_is_delivered_from_the_spool() {
 #[test]
 fn a_spool_file_that_somebody_changed_is_counted_and_stops_nothing() {
     let kinesis = Kinesis::start();
-    let lambda = extension(&kinesis)
-        .setting("QUEUE_BYTES", "1048576")
-        .setting("FLUSH_TIMEOUT_MS", "500")
-        .timeout(ms(60_000))
-        .start();
+    let lambda = overflowing(&kinesis).start();
     lambda.init().unwrap();
     kinesis.fault(Fault::hang());
     lambda

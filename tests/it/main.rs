@@ -51,6 +51,14 @@ pub fn extension(kinesis: &Kinesis) -> LambdaBuilder {
     runner(Lambda::builder(binary()).kinesis(kinesis).tmp_in("TMPDIR").setting("FLUSH", "end"))
 }
 
+/// One whose memory is soon full, and that gives up a flush soon.
+pub fn overflowing(kinesis: &Kinesis) -> LambdaBuilder {
+    extension(kinesis)
+        .setting("QUEUE_BYTES", "1048576")
+        .setting("FLUSH_TIMEOUT_MS", "500")
+        .timeout(sandbox::ms(60_000))
+}
+
 /// A binary of another architecture needs an emulator in front.
 fn runner(builder: LambdaBuilder) -> LambdaBuilder {
     match std::env::var("KTE_RUNNER") {
