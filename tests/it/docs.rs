@@ -291,7 +291,7 @@ fn the_readme_shows_five_rows_of_the_benchmark() {
 #[test]
 fn the_picture_of_the_demo_shows_its_chapters() {
     let picture = read(".github/docs/demo.svg");
-    let demo = read("tests/sandbox/src/bin/demo.rs");
+    let demo = read("tests/sandbox/src/bin/demo/story.rs");
     let titles: Vec<&str> = picture
         .split("class=\"chapter\">-- ")
         .skip(1)
