@@ -116,7 +116,10 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     let blocks = look(origin, &steps, &kinesis);
     let account = kinesis.account();
     let comparison = account.compare(&lambda.sent());
-    let verdict = Verdict::of(&comparison, &account);
+    let types =
+        settings.iter().find(|(name, _)| name.strip_prefix(SETTING_PREFIX) == Some("TYPES"));
+    let types = types.map(|(_, value)| value.as_str()).filter(|types| !types.trim().is_empty());
+    let verdict = Verdict::of(&comparison, &account, types);
     let numbers = Numbers::of(&steps, &kinesis);
     let remarks = remarks(&blocks, &numbers, &lambda);
     let next = next_steps(arguments);

@@ -139,10 +139,10 @@ impl Page<'_> {
             };
             let id = block.request_id().and_then(|id| id.get(..8));
             let id = id.map_or(String::new(), |id| format!(" <code>{}</code>", escaped(id)));
-            let _ = write!(
+            let _ = writeln!(
                 page,
                 "<a class=\"step\" href=\"#step-{index}\" style=\"--unit:{}\"><span class=\"name\">{}{id}</span>\
-                 <span class=\"track\">{}</span><span class=\"cost\">{cost}</span></a>\n",
+                 <span class=\"track\">{}</span><span class=\"cost\">{cost}</span></a>",
                 scale.percent(unit),
                 escaped(block.step.name),
                 self.track(block, scale)

@@ -1,6 +1,6 @@
 //! What the run proved, in plain sentences.
 
-use sandbox::{Account, Comparison, Kinesis, Lambda};
+use sandbox::{Account, Comparison, Kinesis, Lambda, SentEvent};
 
 use super::life::{Block, RequestRow, counted, millis};
 use super::story::Step;
@@ -10,7 +10,8 @@ use super::story::Step;
 pub(crate) struct Verdict {
     pub(crate) handed: usize,
     pub(crate) delivered: usize,
-    /// Missing because the settings ask for it: what the extension's own ledgers count as excluded or thinned out.
+    /// Missing because the settings ask for it: of a type that is not sent, or what the extension's own ledgers count as
+    /// excluded or thinned out.
     pub(crate) left_out: usize,
     pub(crate) lost: usize,
     pub(crate) repeated: usize,
@@ -21,13 +22,20 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
-    pub(crate) fn of(comparison: &Comparison, account: &Account) -> Self {
+    /// `types` is the setting, where it is given.
+    pub(crate) fn of(comparison: &Comparison, account: &Account, types: Option<&str>) -> Self {
         let meant = |ledger: &serde_json::Value| {
             ["excluded", "thinned"].map(|name| ledger[name].as_u64().unwrap_or(0)).iter().sum()
         };
         let meant: u64 = account.ledgers().iter().map::<u64, _>(meant).sum();
+        let is_unwanted = |event: &&SentEvent| {
+            let group = event.kind.split('.').next().unwrap_or_default();
+            types.is_some_and(|types| !types.split(',').any(|wanted| wanted.trim() == group))
+        };
         let missing = comparison.lost.len();
-        let left_out = missing.min(usize::try_from(meant).unwrap_or(usize::MAX));
+        let unwanted = comparison.lost.iter().filter(is_unwanted).count();
+        let meant = unwanted.saturating_add(usize::try_from(meant).unwrap_or(usize::MAX));
+        let left_out = missing.min(meant);
         Self {
             handed: comparison.handed,
             delivered: comparison.delivered,
@@ -108,8 +116,8 @@ impl Numbers {
             added: added.first().zip(median).zip(added.last()).map(|((a, b), c)| (*a, *b, *c)),
             peak_kib: stats.map(|stats| stats.peak_kib).max().unwrap_or(0),
             ready: steps.iter().filter_map(ready).collect(),
-            shutdown: ends().last().map_or(0.0, |end| millis(end.took)),
-            exit: ends().last().map(|end| end.exit.to_string()).unwrap_or_default(),
+            shutdown: ends().next_back().map_or(0.0, |end| millis(end.took)),
+            exit: ends().next_back().map(|end| end.exit.to_string()).unwrap_or_default(),
         }
     }
 
@@ -123,9 +131,13 @@ pub(crate) fn remarks(blocks: &[Block<'_>], numbers: &Numbers, lambda: &Lambda) 
     let mut remarks: Vec<String> = failed_requests(blocks, numbers).into_iter().collect();
     if let Some((least, median, most)) = numbers.added {
         let buffer = lambda.subscription().map_or(0.0, |taken| millis(taken.timeout));
+        let of_which = if most < buffer {
+            String::new()
+        } else {
+            format!(", of which up to {buffer:.0} ms are the Telemetry API's buffer")
+        };
         remarks.push(format!(
-            "The extension added {median:.1} ms to an invocation (median; {least:.1} to {most:.1}), \
-             of which up to {buffer:.0} ms are the Telemetry API's buffer."
+            "The extension added {median:.1} ms to an invocation (median; {least:.1} to {most:.1}){of_which}."
         ));
     }
     if let Some((_, ready)) = numbers.ready.first() {
@@ -207,9 +219,9 @@ mod tests {
     }
 
     #[test]
-    fn what_the_ledger_left_out_on_purpose_is_not_lost() {
-        let mut comparison = Comparison { handed: 10, delivered: 7, ..Comparison::default() };
-        let sent = sandbox::SentEvent {
+    fn what_the_settings_leave_out_is_not_lost() {
+        let mut comparison = Comparison { handed: 10, delivered: 8, ..Comparison::default() };
+        let sent = SentEvent {
             number: 0,
             time: String::new(),
             kind: "platform.start".to_owned(),
@@ -219,8 +231,15 @@ mod tests {
             handed: 1,
             handed_at: None,
         };
-        comparison.lost = vec![sent.clone(), sent.clone(), sent];
-        let verdict = Verdict::of(&comparison, &Account::default());
-        assert_eq!((verdict.left_out, verdict.lost), (0, 3));
+        comparison.lost = vec![sent.clone(), SentEvent { kind: "function".to_owned(), ..sent }];
+        for (types, left_out) in [
+            (None, 0),
+            (Some("platform,function"), 0),
+            (Some("function"), 1),
+            (Some("extension"), 2),
+        ] {
+            let verdict = Verdict::of(&comparison, &Account::default(), types);
+            assert_eq!((verdict.left_out, verdict.lost), (left_out, 2 - left_out), "{types:?}");
+        }
     }
 }
