@@ -273,7 +273,7 @@ impl RequestRow {
         };
         match &self.again {
             Some(Again { events, number, after }) if *events == self.events => {
-                format!("{whole}; all of them again, {after:.0} ms after #{number}")
+                format!("{whole}; all again, {after:.0} ms after #{number}")
             }
             Some(Again { events, number, after }) => {
                 format!("{whole}; {events} of them again, {after:.0} ms after #{number}")
