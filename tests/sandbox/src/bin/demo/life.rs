@@ -266,6 +266,8 @@ impl RequestRow {
         let events = counted(self.events, "event");
         let whole = match &self.failure {
             None => format!("{events}, stored"),
+            // Refused before it was read.
+            Some(why) if self.records == 0 => why.clone(),
             Some(why) if self.stored == 0 => format!("{events}, none stored: {why}"),
             Some(why) => {
                 format!("{events}, {} of {} records stored: {why}", self.stored, self.records)

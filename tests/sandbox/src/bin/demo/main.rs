@@ -13,13 +13,15 @@ mod verdict;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::mpsc::Receiver;
 
-use sandbox::{Kinesis, Lambda, SETTING_PREFIX, ms};
+use sandbox::{Kinesis, Lambda, SETTING_PREFIX, StoredRecord, ms};
 use serde_json::json;
 
 use life::{Origin, look};
 use page::Page;
 use screen::Screen;
+use story::Step;
 use verdict::{Numbers, Verdict, remarks};
 
 const HELP: &str = "\
@@ -95,56 +97,93 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         .function("orders", "$LATEST")
         .runtime_init(ms(170), &["loading the price list"])
         .timeout(ms(1000))
+        // Apart from what another sandbox has left on this machine.
         .tmp_in("TMPDIR");
     for (name, value) in &settings {
         lambda = lambda.env(name, value);
     }
     let lambda = lambda.start();
-    let (origin, records, mut screen) = (Origin::now(), kinesis.watch(), Screen::new());
+    let records = kinesis.watch();
+    let mut run = Run {
+        arguments,
+        settings: &settings,
+        kinesis: &kinesis,
+        lambda: &lambda,
+        origin: Origin::now(),
+        records,
+        screen: Screen::new(),
+    };
     if !arguments.json {
-        screen.columns();
+        run.screen.columns();
     }
-    let steps = story::tell(&lambda, &kinesis, |steps| {
-        if arguments.json {
-            records.try_iter().for_each(|record| screen::json_lines(origin, &record));
-        } else {
-            screen.blocks(&look(origin, steps, &kinesis), false);
-        }
-    });
-    let steps = steps.map_err(|error| error.to_string())?;
+    let steps = story::tell(&lambda, &kinesis, |steps| run.show(steps));
+    run.conclude(&steps.map_err(|error| error.to_string())?)
+}
 
-    let blocks = look(origin, &steps, &kinesis);
-    let account = kinesis.account();
-    let comparison = account.compare(&lambda.sent());
-    let types =
-        settings.iter().find(|(name, _)| name.strip_prefix(SETTING_PREFIX) == Some("TYPES"));
-    let types = types.map(|(_, value)| value.as_str()).filter(|types| !types.trim().is_empty());
-    let verdict = Verdict::of(&comparison, &account, types);
-    let numbers = Numbers::of(&steps, &kinesis);
-    let remarks = remarks(&blocks, &numbers, &lambda);
-    let next = next_steps(arguments);
-    if arguments.json {
-        records.try_iter().for_each(|record| screen::json_lines(origin, &record));
-        let summary = screen::json_summary(&verdict, &numbers, &blocks, &lambda);
-        println!("{}", json!({ "summary": summary }));
-    } else {
-        screen.blocks(&blocks, true);
-        screen.verdict(&verdict, &remarks, &lambda.stderr());
-        screen.next(&next);
+/// A run in progress, and what is shown of it.
+struct Run<'a> {
+    arguments: &'a Arguments,
+    settings: &'a [(String, String)],
+    kinesis: &'a Kinesis,
+    lambda: &'a Lambda,
+    origin: Origin,
+    /// What was stored and is not shown yet, where every event is shown as it comes.
+    records: Receiver<StoredRecord>,
+    screen: Screen,
+}
+
+impl Run<'_> {
+    /// Shows what is new after a step.
+    fn show(&mut self, steps: &[Step]) {
+        if self.arguments.json {
+            self.records.try_iter().for_each(|record| screen::json_lines(self.origin, &record));
+        } else {
+            self.screen.blocks(&look(self.origin, steps, self.kinesis), false);
+        }
     }
-    if let Some(file) = &arguments.html {
-        let page = Page {
-            origin,
-            blocks: &blocks,
-            verdict: &verdict,
-            numbers: &numbers,
-            comparison: &comparison,
-        };
-        // The first of the next steps is this page.
-        let page = page.html(&remarks, next.get(1..).unwrap_or_default(), &settings);
-        std::fs::write(file, page).map_err(|error| format!("{}: {error}", file.display()))?;
+
+    /// Shows the rest and the verdict.
+    fn conclude(mut self, steps: &[Step]) -> Result<(), String> {
+        self.show(steps);
+        let blocks = look(self.origin, steps, self.kinesis);
+        let account = self.kinesis.account();
+        let comparison = account.compare(&self.lambda.sent());
+        let verdict = Verdict::of(&comparison, &account, self.types());
+        let numbers = Numbers::of(steps, self.kinesis);
+        let remarks = remarks(&blocks, &numbers, self.lambda);
+        let next = next_steps(self.arguments, &verdict);
+        if self.arguments.json {
+            let summary = screen::json_summary(&verdict, &numbers, &blocks, self.lambda);
+            println!("{}", json!({ "summary": summary }));
+        } else {
+            self.screen.blocks(&blocks, true);
+            self.screen.verdict(&verdict, &remarks, &self.lambda.stderr());
+            self.screen.next(&next);
+        }
+        if let Some(file) = &self.arguments.html {
+            let page = Page {
+                origin: self.origin,
+                blocks: &blocks,
+                verdict: &verdict,
+                numbers: &numbers,
+                comparison: &comparison,
+            };
+            // The first of the next steps is this page.
+            let page = page.html(&remarks, next.get(1..).unwrap_or_default(), self.settings);
+            std::fs::write(file, page).map_err(|error| format!("{}: {error}", file.display()))?;
+        }
+        if verdict.is_good() {
+            return Ok(());
+        }
+        Err(format!("{}\n{comparison}", verdict.sentence()))
     }
-    if verdict.is_good() { Ok(()) } else { Err(format!("{}\n{comparison}", verdict.sentence())) }
+
+    /// The types of telemetry that are sent, where the caller says so.
+    fn types(&self) -> Option<&str> {
+        let is_types = |name: &str| name.strip_prefix(SETTING_PREFIX) == Some("TYPES");
+        let (_, types) = self.settings.iter().find(|(name, _)| is_types(name))?;
+        Some(types.as_str()).filter(|types| !types.trim().is_empty())
+    }
 }
 
 /// The extension's settings that the caller gave.
@@ -156,15 +195,25 @@ fn settings() -> Vec<(String, String)> {
 }
 
 /// What a reader may want to do now: a command, and what it is good for.
-fn next_steps(arguments: &Arguments) -> Vec<(String, &'static str)> {
+fn next_steps(arguments: &Arguments, verdict: &Verdict) -> Vec<(String, &'static str)> {
     let page = match &arguments.html {
         Some(file) => (file.display().to_string(), "is the same as a page: open it in a browser"),
         None => ("scripts/demo --html demo.html".to_owned(), "the same as a page, with a timeline"),
     };
-    let flush = "KINESIS_TELEMETRY_FLUSH=next scripts/demo".to_owned();
+    let command = |setting: &str| format!("{SETTING_PREFIX}{setting} scripts/demo");
+    if !verdict.is_good() {
+        let debug = command("LOG_LEVEL=debug");
+        return vec![
+            page,
+            (debug, "the same, and the extension says what becomes of each request"),
+        ];
+    }
     vec![
         page,
-        (flush, "the same, but no invocation is held: events leave with the next one"),
+        (
+            command("FLUSH=next"),
+            "the same, but no invocation is held: events leave with the next one",
+        ),
         ("scripts/deploy --help".to_owned(), "a stream, layers and a function in your AWS account"),
     ]
 }

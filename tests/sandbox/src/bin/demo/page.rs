@@ -12,7 +12,7 @@ use super::verdict::{Numbers, Verdict};
 
 const STYLE: &str = include_str!("page.css");
 /// Labels of a lane that are nearer to each other than this share of its width would run into each other.
-const LABEL_ROOM: f64 = 0.07;
+const LABEL_ROOM: f64 = 0.1;
 
 pub(crate) struct Page<'a> {
     pub(crate) origin: Origin,
@@ -113,7 +113,7 @@ impl Page<'_> {
         *page += "<section>\n<h2>The timeline</h2>\n<ul class=\"legend\">\n\
             <li><i class=\"bar init\"></i>init</li><li><i class=\"bar function\"></i>function</li>\
             <li><i class=\"bar added\"></i>held by the extension</li><li><i class=\"bar end\"></i>reset, shutdown</li>\
-            <li><i class=\"dot\"></i>request, stored</li><li><i class=\"dot failed\"></i>request, throttled</li>\
+            <li><i class=\"dot\"></i>request, stored</li><li><i class=\"dot failed\"></i>request, failed</li>\
             <li><i class=\"retry\"></i>sent again</li>\n</ul>\n<div class=\"life\">\n";
         let mut axis = String::new();
         // At least every half second; the last label needs room to its right.
@@ -319,14 +319,15 @@ fn request(page: &mut String, row: &RequestRow) {
         (None, Some(_)) => "again",
         (None, None) => "",
     };
+    let records =
+        if row.records == 0 { String::new() } else { counted(row.records, "record") + ", " };
     let _ = writeln!(
         page,
         "<div class=\"row request {state}\" data-put=\"{}\"><span class=\"clock\">{}</span><span class=\"kind\">PutRecords</span>\
-         <span class=\"number\">#{}</span><span class=\"after\"></span><span class=\"text\">{}, {}</span></div>",
+         <span class=\"number\">#{}</span><span class=\"after\"></span><span class=\"text\">{records}{}</span></div>",
         row.number,
         escaped(&row.clock),
         row.number,
-        counted(row.records, "record"),
         escaped(&row.gist())
     );
 }
