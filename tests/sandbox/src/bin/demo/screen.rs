@@ -16,7 +16,7 @@ const CYAN: &str = "36";
 const GREY: &str = "90";
 const BOLD: &str = "1";
 
-/// The column that is left out where there is little room: the chapters' lines name the request, too.
+/// From here on there is room for a column with the request's id; else it is in the line with what the invocation cost.
 const WIDE: usize = 100;
 
 pub(crate) struct Screen {
@@ -73,7 +73,9 @@ impl Screen {
             }
         }
         if let Some(bill) = &block.bill {
-            println!("{:14}{}", "", self.paint(BOLD, &in_words(bill)));
+            let id = block.request_id().and_then(|id| id.get(..8)).unwrap_or_default();
+            let start = if self.width < WIDE { format!("  {id} ") } else { " ".repeat(14) };
+            println!("{start}{}", self.paint(BOLD, &in_words(bill)));
         }
     }
 
@@ -134,7 +136,9 @@ impl Screen {
         println!("\n{}", self.paint(BOLD, "-- next"));
         let column = steps.iter().map(|(command, _)| command.chars().count()).max().unwrap_or(0);
         for (command, why) in steps {
-            println!("{}  {why}", self.paint(CYAN, &format!("{command:column$}")));
+            let fits = column + 2 + why.chars().count() <= self.width;
+            let between = if fits { "  " } else { "\n  " };
+            println!("{}{between}{why}", self.paint(CYAN, &format!("{command:column$}")));
         }
     }
 }
