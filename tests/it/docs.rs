@@ -291,7 +291,9 @@ fn the_readme_shows_five_rows_of_the_benchmark() {
 #[test]
 fn the_picture_of_the_demo_shows_its_chapters() {
     let picture = read(".github/docs/demo.svg");
-    let demo = read("tests/sandbox/src/bin/demo.rs");
+    let demo =
+        ["story", "screen"].map(|part| read(&format!("tests/sandbox/src/bin/demo/{part}.rs")));
+    let demo = demo.concat();
     let titles: Vec<&str> = picture
         .split("class=\"chapter\">-- ")
         .skip(1)
@@ -300,7 +302,7 @@ fn the_picture_of_the_demo_shows_its_chapters() {
     assert!(titles.len() > 3, "the picture has {} chapters", titles.len());
     for title in titles {
         assert!(
-            demo.contains(&format!("\"{title}\"")),
+            demo.contains(&format!("\"{title}\"")) || demo.contains(&format!("\"-- {title}\"")),
             "the demo has no chapter {title:?}: run scripts/picture"
         );
     }

@@ -15,6 +15,7 @@ PYTHON = [
     ("B105", "tests/", "keys that no account has, for emulators"),
     ("B106", "tests/", "keys that no account has, for emulators"),
     ("B108", "tests/peers/", "the temporary folder of the emulated sandbox, in a mount namespace of its own"),
+    ("B108", "tests/demo/", "the folder of another sandbox's extension on this machine, which no run may touch"),
     ("B318", "tests/records/", "parses a picture that the script beside it has drawn"),
     ("B408", "tests/records/", "parses a picture that the script beside it has drawn"),
     ("B324", "tests/records/", "MD5 is what Kinesis finds a record's shard by"),

@@ -69,7 +69,9 @@ fn main() {
 
 /// A sandbox with the settings that the tool itself was given, and these.
 fn sandbox(binary: &Path, kinesis: &Kinesis, settings: &[(&str, &str)]) -> LambdaBuilder {
-    let builder = Lambda::builder(binary).kinesis(kinesis).without_freeze().json_logs();
+    // Apart from what another sandbox has left on this machine.
+    let builder = Lambda::builder(binary).kinesis(kinesis).tmp_in("TMPDIR");
+    let builder = builder.without_freeze().json_logs();
     let given = std::env::vars().filter(|(name, _)| name.starts_with(SETTING_PREFIX));
     let builder = given.fold(builder, |builder, (name, value)| builder.env(&name, &value));
     let settings = [("FLUSH", "end")].iter().chain(settings);

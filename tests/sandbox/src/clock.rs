@@ -35,6 +35,15 @@ pub fn parse_amz_date(text: &str) -> Option<SystemTime> {
     UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).ok()?))
 }
 
+/// Reads what [`iso_millis`] writes; `None` when it is anything else.
+#[must_use]
+pub fn parse_iso_millis(text: &str) -> Option<SystemTime> {
+    let (second, millis) = text.strip_suffix('Z')?.split_once('.')?;
+    let millis = millis.parse().ok().filter(|_| millis.len() == 3)?;
+    let date: String = second.chars().filter(|sign| !matches!(sign, '-' | ':')).collect();
+    Some(parse_amz_date(&(date + "Z"))? + Duration::from_millis(millis))
+}
+
 /// Milliseconds since the epoch, as `deadlineMs` is given.
 #[must_use]
 pub fn unix_millis(time: SystemTime) -> i64 {
@@ -80,6 +89,8 @@ mod tests {
     fn writes_and_reads_the_same_moment() {
         let moment = UNIX_EPOCH + Duration::from_millis(1_440_938_160_012);
         assert_eq!(iso_millis(moment), "2015-08-30T12:36:00.012Z");
+        assert_eq!(parse_iso_millis("2015-08-30T12:36:00.012Z"), Some(moment));
+        assert_eq!(parse_iso_millis("2015-08-30T12:36:00Z"), None);
         assert_eq!(amz_date(moment), "20150830T123600Z");
         let back = parse_amz_date("20150830T123600Z").unwrap();
         assert_eq!(unix_millis(back), 1_440_938_160_000);

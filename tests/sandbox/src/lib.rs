@@ -43,7 +43,7 @@ mod server;
 mod silent;
 mod wait;
 
-pub use clock::{amz_date, iso_millis, parse_amz_date, unix_millis};
+pub use clock::{amz_date, iso_millis, parse_amz_date, parse_iso_millis, unix_millis};
 pub use http::Request;
 pub use identity::Identity;
 pub use kinesis::{

@@ -121,7 +121,7 @@ impl KinesisBuilder {
         self
     }
 
-    /// Each [`Put`] has its body.
+    /// Each [`Put`] has its body and its records, stored or not.
     #[must_use]
     pub fn keep_bodies(mut self) -> Self {
         self.keep_bodies = true;

@@ -217,7 +217,9 @@ impl Connection<'_> {
             records.iter().any(|record| contains(&record.data, bytes))
         });
         let mut put = Put::of(request, self.id, service.setup.tls.is_some(), records);
-        put.body = service.setup.keep_bodies.then(|| request.body.clone());
+        if service.setup.keep_bodies {
+            put.keep(request, records);
+        }
         if service.stop.sleep(plan.delay) {
             return false;
         }

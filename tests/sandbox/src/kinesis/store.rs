@@ -29,6 +29,8 @@ pub struct Put {
     pub body_bytes: usize,
     /// The body itself, where [`KinesisBuilder::keep_bodies`](super::KinesisBuilder::keep_bodies) asks for it.
     pub body: Option<Vec<u8>>,
+    /// Its records, stored or not, where `keep_bodies` asks for them.
+    pub sent: Vec<StoredRecord>,
     /// Records in it; 0 when the body could not be read.
     pub records: usize,
     /// Line ends in the data of all of them: the events, when they are packed as lines and not compressed.
@@ -75,6 +77,7 @@ impl Put {
             headers: request.headers.clone(),
             body_bytes: request.body.len(),
             body: None,
+            sent: Vec::new(),
             records: records.len(),
             lines: records
                 .iter()
@@ -87,6 +90,26 @@ impl Put {
             outcomes: Vec::new(),
             answered: Answered::Whole,
         }
+    }
+
+    /// Keeps what came: the body, and the records in it.
+    pub(crate) fn keep(&mut self, request: &Request, records: &[Record]) {
+        self.body = Some(request.body.clone());
+        let sent = |record: &Record| StoredRecord {
+            put: self.number,
+            at: self.at,
+            shard: record.shard,
+            partition_key: record.key.clone(),
+            sequence_number: String::new(),
+            data: record.data.clone(),
+        };
+        self.sent = records.iter().map(sent).collect();
+    }
+
+    /// The events in it, stored or not, where `keep_bodies` asks for them.
+    #[must_use]
+    pub fn events(&self) -> Vec<StoredEvent> {
+        unpack(&self.sent).0
     }
 
     /// How many of its records were stored.
