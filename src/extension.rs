@@ -15,7 +15,8 @@ use crate::dispatch::admission::Admission;
 use crate::dispatch::charge::Gauge;
 use crate::dispatch::core::{Core, Settings};
 use crate::dispatch::dispatcher::{CloseIntake, Dispatcher};
-use crate::dispatch::message::{Message, Reply, Ticket};
+use crate::dispatch::doorbell::Doorbell;
+use crate::dispatch::message::{Message, Now, Reply, Ticket};
 use crate::dispatch::packer::Packer;
 use crate::dispatch::printer::Printer;
 use crate::dispatch::spares::Spares;
@@ -81,6 +82,7 @@ struct Shared {
     spares: Arc<Spares>,
     printer: Arc<Printer>,
     spool: Arc<Spool>,
+    doorbell: Arc<Doorbell>,
     replies: Arc<Mailbox<Reply>>,
     sending: Arc<AtomicBool>,
     preparing: Arc<AtomicU64>,
@@ -112,14 +114,27 @@ impl Shared {
             config.dispatch.print_lost.then(|| Arc::clone(&printer)),
             Arc::clone(&ledger),
         ));
-        let (replies, sending, preparing, seen) = Default::default();
-        Shared { ledger, sandbox, gauge, spares, printer, spool, replies, sending, preparing, seen }
+        let (doorbell, replies, sending, preparing, seen) = Default::default();
+        Shared {
+            ledger,
+            sandbox,
+            gauge,
+            spares,
+            printer,
+            spool,
+            doorbell,
+            replies,
+            sending,
+            preparing,
+            seen,
+        }
     }
 
     /// The sending end of the channel.
     fn admission(&self, config: &Config, sender: Sender<Message>) -> Admission {
         Admission {
             sender,
+            doorbell: Arc::clone(&self.doorbell),
             replies: Arc::clone(&self.replies),
             gauge: Arc::clone(&self.gauge),
             spares: Arc::clone(&self.spares),
@@ -162,6 +177,7 @@ impl Shared {
         Dispatcher {
             core,
             messages,
+            doorbell: Arc::clone(&self.doorbell),
             replies: Arc::clone(&self.replies),
             seen: Arc::clone(&self.seen),
             client: Client::new(&config.kinesis, Arc::clone(&self.sandbox)),
@@ -215,6 +231,7 @@ fn subscribe(
 #[derive(Debug)]
 pub struct Extension {
     messages: Sender<Message>,
+    doorbell: Arc<Doorbell>,
     /// One for life: each answer names its question.
     replies: Arc<Mailbox<Reply>>,
     /// The last question that the dispatcher has seen.
@@ -275,10 +292,11 @@ impl Extension {
         if log::enabled(log::Level::Info) {
             log::info!("started", "{}", recognised(config, continuous));
         }
-        let Shared { replies, seen, printer, sandbox, ledger, .. } = shared;
+        let Shared { doorbell, replies, seen, printer, sandbox, ledger, .. } = shared;
         let ticket = Cell::new(0);
         Ok(Extension {
             messages,
+            doorbell,
             replies,
             seen,
             interrupts,
@@ -293,21 +311,29 @@ impl Extension {
     /// An invocation has begun. Comes back when `/next` may be called.
     pub fn invoked(&self, invoke: Invoke) {
         self.sandbox.invoked(&invoke.request_id, &invoke.invoked_function_arn);
-        let (now, wall) = (Instant::now(), epoch_ms(SystemTime::now()));
-        let (deadline, plausible) = Deadline::of_invocation(invoke.deadline_ms, now, wall);
+        let now = Now { mono: Instant::now(), wall: epoch_ms(SystemTime::now()) };
+        let (deadline, plausible) =
+            Deadline::of_invocation(invoke.deadline_ms, now.mono, now.wall);
         if !plausible {
             log::warn!(
                 "invoke-deadline",
                 "by this clock Lambda's deadline of an invocation cannot be right; {} ms are assumed",
-                deadline.left_ms(now)
+                deadline.left_ms(now.mono)
             );
         }
         self.listener.invoked();
         panic::inject("main");
         // After a panic anywhere no invocation is held any more: what it waits for may never come.
         let request_id = invoke.request_id.as_str().into();
+        if self.doorbell.passes(now) {
+            // The dispatcher sleeps, and would answer at once.
+            self.replies.clear();
+            let invoked = Message::Invoked { at: now, ticket: None, request_id, deadline };
+            let _ = self.messages.send(invoked);
+            return;
+        }
         self.ask(Question::Invoked, deadline.at() + GRACE, panic::happened, |ticket| {
-            Message::Invoked { at: now, ticket, request_id, deadline }
+            Message::Invoked { at: now, ticket: Some(ticket), request_id, deadline }
         });
         if deadline.left(Instant::now()).is_zero() {
             self.listener.waited_in_vain();
@@ -368,6 +394,7 @@ impl Extension {
         if self.messages.send(message(ticket)).is_err() {
             return false;
         }
+        self.doorbell.ring();
         while !hopeless() {
             let now = Instant::now();
             if watchdog.interrupts(now, self.seen.load(Ordering::Acquire) >= ticket) {

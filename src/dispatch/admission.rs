@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::charge::{Charge, Gauge};
 use super::core::Oldest;
+use super::doorbell::{Doorbell, News};
 use super::message::{Load, Message, Now, Reply, Signal};
 use super::packer::Packer;
 use super::printer::Printer;
@@ -81,6 +82,8 @@ pub fn place(now: &Circumstances) -> Place {
 pub struct Admission {
     /// To the dispatcher.
     pub sender: Sender<Message>,
+    /// Wakes the dispatcher where it waits for what is sent.
+    pub doorbell: Arc<Doorbell>,
     /// To `main`.
     pub replies: Arc<Mailbox<Reply>>,
     /// Counts what waits in memory.
@@ -136,7 +139,7 @@ impl Admission {
     }
 
     fn take(&self, batch: Batch, signals: Vec<Signal>, now: Now) {
-        let at = now.mono;
+        let at = now;
         let events = batch.remaining().len() as u64;
         self.ledger.received.add(events);
         if panic::in_dispatcher() {
@@ -173,6 +176,7 @@ impl Admission {
                     self.send(at, signals, Load::Nothing, None);
                 }
                 let _ = self.sender.send(Message::SpoolDone);
+                self.doorbell.ring();
             }
             Some(charge) if place(&now) == Place::Packed => {
                 let mut requests = self.pack(&mut packer, batch);
@@ -215,14 +219,18 @@ impl Admission {
         self.spares.batch(bytes)
     }
 
-    fn send_packed(&self, at: Instant, signals: Vec<Signal>, request: Request) {
+    fn send_packed(&self, at: Now, signals: Vec<Signal>, request: Request) {
         let charge = self.gauge.charge(request.cost());
         self.send(at, signals, Load::Packed(Box::new(request)), Some(charge));
     }
 
-    fn send(&self, at: Instant, signals: Vec<Signal>, load: Load, charge: Option<Charge>) {
+    fn send(&self, at: Now, signals: Vec<Signal>, load: Load, charge: Option<Charge>) {
+        let news = News::new(&signals, charge.as_ref().map_or(0, Charge::bytes));
         // The receiver lives as long as the process.
         let _ = self.sender.send(Message::Telemetry { at, signals, load, charge });
+        if self.doorbell.wakes(news) {
+            self.doorbell.ring();
+        }
     }
 
     /// Does the dispatcher's packing for it, while the bytes are in this CPU's cache. It sends meanwhile, and keeps up: a flood that is

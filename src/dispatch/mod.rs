@@ -9,6 +9,7 @@ pub mod backlog;
 pub mod charge;
 pub mod core;
 pub mod dispatcher;
+pub mod doorbell;
 pub mod end;
 pub mod invocations;
 pub mod message;

@@ -753,7 +753,7 @@ impl Bare {
         let charge = self.gauge.try_charge(batch.cost());
         self.core.on(
             self.now,
-            Message::Telemetry { at: self.now.mono, signals, load: Load::Events(batch), charge },
+            Message::Telemetry { at: self.now, signals, load: Load::Events(batch), charge },
         );
     }
 
@@ -762,8 +762,8 @@ impl Bare {
         let request_id: Arc<str> = format!("r{}", self.invoked).into();
         let deadline = Deadline::after(self.now.mono, ms(60_000), Limit::Invocation);
         let invoked = Message::Invoked {
-            at: self.now.mono,
-            ticket: self.invoked,
+            at: self.now,
+            ticket: Some(self.invoked),
             request_id: Arc::clone(&request_id),
             deadline,
         };

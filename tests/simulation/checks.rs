@@ -1,10 +1,11 @@
 //! The invariants. The cheap ones are looked at after every step, the audit of every event now and then and at each end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kinesis_telemetry_extension::dispatch::backlog::Parcel;
 use kinesis_telemetry_extension::dispatch::core::View;
-use kinesis_telemetry_extension::dispatch::message::{Load, Message};
+use kinesis_telemetry_extension::dispatch::message::{Load, Message, Signal};
 use kinesis_telemetry_extension::kinesis::gzip;
 use kinesis_telemetry_extension::kinesis::record::Compression;
 use kinesis_telemetry_extension::kinesis::request::Request;
@@ -36,6 +37,7 @@ impl World {
             let (held, bound) = (gauge.held(), gauge.bound());
             self.fail("bounded memory", format!("{held} bytes are held, the bound is {bound}"));
         }
+        self.check_sleep();
     }
 
     /// The dispatcher goes to sleep.
@@ -61,6 +63,67 @@ impl World {
                 process.core.backlog().fresh_bytes()
             );
             self.fail("a full request is sent", detail);
+        }
+    }
+
+    /// The dispatcher sleeps on although messages have come: none of them is due.
+    fn check_sleep(&mut self) {
+        let process = &self.process;
+        let healthy = process.healthy_since.is_some_and(|since| since < self.now);
+        let runs = |since: Us| since + 100 * MS < self.now;
+        let running = self.running.as_ref().is_some_and(|running| {
+            running.ended.is_none() && runs(running.began) && self.ending.is_none()
+        });
+        // Telemetry says that a function runs: what is due before is not known to be.
+        let told = process.is_running
+            || process.channel.iter().any(|message| {
+                matches!(message, Message::Telemetry { signals, .. }
+                    if signals.iter().any(|signal| matches!(signal, Signal::Started(_))))
+            });
+        if !process.waits
+            || process.channel.is_empty()
+            || !(self.plan.setup.continuous || running && told)
+            || !healthy
+            || self.mode() != Mode::Ok
+        {
+            return;
+        }
+        let now = self.clock();
+        let mut bytes = process.core.backlog().fresh_bytes();
+        let mut oldest = Duration::ZERO;
+        for message in &process.channel {
+            if let Message::Telemetry { at, charge: Some(charge), .. } = message {
+                bytes += charge.bytes();
+                oldest = oldest.max(now.since(at));
+            }
+        }
+        let most = Duration::from_millis(self.plan.setup.max_age + 100);
+        if bytes >= process.packer.request_bytes() || oldest > most {
+            let detail = format!("{bytes} bytes wait, the oldest for {oldest:?}");
+            self.fail("the dispatcher is woken in time", detail);
+        }
+    }
+
+    /// An invocation is not held, and the dispatcher is not asked.
+    pub(crate) fn check_pass(&mut self) {
+        let process = &self.process;
+        let (now, bound) = (self.clock(), process.gauge.bound());
+        let mut bytes = process.core.backlog().fresh_bytes();
+        let mut oldest = Duration::ZERO;
+        for message in &process.channel {
+            if let Message::Telemetry { at, charge: Some(charge), .. } = message {
+                bytes += charge.bytes();
+                oldest = oldest.max(now.since(at));
+            }
+        }
+        let busy = !matches!(process.busy, Busy::Nothing);
+        let most = Duration::from_millis(self.plan.setup.max_age);
+        if busy || bytes >= bound / 4 || oldest > most {
+            let detail = format!("{bytes} of {bound} bytes wait, the oldest for {oldest:?}");
+            self.fail("nothing is due in an invocation that passes", detail);
+        }
+        if let Some(running) = &self.running {
+            self.holds_seen.push(running.ended.map(|ended| self.now - ended));
         }
     }
 

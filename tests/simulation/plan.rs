@@ -239,7 +239,7 @@ impl Plan {
             };
             Poison { every, rest: rng.u32(0..every), code, whole }
         });
-        Plan {
+        let mut plan = Plan {
             seed,
             setup,
             acts,
@@ -248,7 +248,11 @@ impl Plan {
             poison,
             stale: pick(rng, &[0, 0, 5, 30]),
             damage: pick(rng, &[0, 0, 0, 10]),
+        };
+        if plan.setup.mode == FlushMode::Adaptive && !plan.setup.continuous && rng.bool() {
+            plan.acts = frequent(rng).into_iter().chain(plan.acts).collect();
         }
+        plan
     }
 }
 
@@ -363,6 +367,20 @@ fn ordinary(rng: &mut fastrand::Rng, loud: bool) -> Vec<Act> {
     acts.push(Act::UntilDelivered { rounds: 0 });
     acts.push(Act::Stop { window: 2000 });
     acts
+}
+
+/// A busy sandbox, in which `adaptive` no longer holds each invocation.
+fn frequent(rng: &mut fastrand::Rng) -> Vec<Act> {
+    let quick = |rng: &mut fastrand::Rng| Invocation {
+        runs: rng.u64(1..60),
+        limit: 3000,
+        posts: posts(rng, 1, false),
+        end: End::Success,
+        done: Done { delay: rng.u64(1..40), lost: false, has_time: true, again: None, gap: None },
+        report_delay: rng.u64(0..60),
+        window: 2000,
+    };
+    (0..rng.usize(20..50)).map(|_| Act::Invoke(quick(rng))).collect()
 }
 
 fn managed_instances(rng: &mut fastrand::Rng, loud: bool) -> Vec<Act> {

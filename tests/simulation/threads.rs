@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use kinesis_telemetry_extension::dispatch::admission::{Circumstances, Place, place};
 use kinesis_telemetry_extension::dispatch::backlog::{Parcel, SegmentId};
+use kinesis_telemetry_extension::dispatch::charge::Charge;
 use kinesis_telemetry_extension::dispatch::core::{Oldest, Outcome, Step};
+use kinesis_telemetry_extension::dispatch::doorbell::{Attention, News};
 use kinesis_telemetry_extension::dispatch::message::{Load, Message, Signal};
 use kinesis_telemetry_extension::dispatch::preparing::Effort;
 use kinesis_telemetry_extension::dispatch::spool_index::Entry;
@@ -45,6 +47,7 @@ impl World {
 
     /// Looks at the disk, hands in the messages, and begins the next step.
     pub(crate) fn turn(&mut self) {
+        self.process.doorbell.announce(Attention::default());
         loop {
             // Between the look at the disk and the messages, others may run.
             let view = match self.process.view.take() {
@@ -70,6 +73,8 @@ impl World {
                 Step::Exit => return,
                 Step::Wait(_) if self.process.index.view() != view => continue,
                 Step::Wait(until) => {
+                    let attention = self.process.core.attention(now);
+                    self.process.doorbell.announce(attention);
                     self.check_wait(until.map(|until| self.micros(until)), view);
                     self.process.waits = true;
                     self.process.token += 1;
@@ -113,7 +118,8 @@ impl World {
                     }
                 }
             }
-            Message::Invoked { ticket, .. } | Message::Stop { ticket, .. } => {
+            Message::Invoked { ticket: None, .. } => self.process.looks = 0,
+            Message::Invoked { ticket: Some(ticket), .. } | Message::Stop { ticket, .. } => {
                 self.process.looks = 0;
                 if let Some(asking) =
                     self.process.asking.as_mut().filter(|asking| asking.ticket == *ticket)
@@ -561,9 +567,10 @@ impl World {
         &mut self,
         signals: Vec<Signal>,
         load: Load,
-        charge: Option<kinesis_telemetry_extension::dispatch::charge::Charge>,
+        charge: Option<Charge>,
     ) {
-        let at = self.instant(self.now);
+        let at = self.clock();
+        let news = News::new(&signals, charge.as_ref().map_or(0, Charge::bytes));
         let ends: Vec<(Arc<str>, bool)> = signals
             .iter()
             .filter_map(|signal| match signal {
@@ -573,7 +580,9 @@ impl World {
             .collect();
         self.process.channel.push_back(Message::Telemetry { at, signals, load, charge });
         ends.iter().for_each(|(id, failed)| self.passed_end_on(id, *failed));
-        self.notify();
+        if self.process.doorbell.wakes(news) {
+            self.notify();
+        }
     }
 
     /// Everything is in the channel: one more look whether the intake was closed, then the answer.

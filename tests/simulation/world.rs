@@ -11,6 +11,7 @@ use kinesis_telemetry_extension::dispatch;
 use kinesis_telemetry_extension::dispatch::backlog::{Parcel, SegmentId};
 use kinesis_telemetry_extension::dispatch::charge::Gauge;
 use kinesis_telemetry_extension::dispatch::core::{Core, Settings, View};
+use kinesis_telemetry_extension::dispatch::doorbell::Doorbell;
 use kinesis_telemetry_extension::dispatch::message::{Message, Now, Signal, Ticket};
 use kinesis_telemetry_extension::dispatch::packer::Packer;
 use kinesis_telemetry_extension::dispatch::spares::Spares;
@@ -213,6 +214,7 @@ pub(crate) struct Process {
     /// Of the listener.
     pub(crate) packer: Packer,
     pub(crate) channel: VecDeque<Message>,
+    pub(crate) doorbell: Doorbell,
     pub(crate) index: Index,
     pub(crate) files: HashMap<SegmentId, u64>,
     pub(crate) busy: Busy,
@@ -817,6 +819,11 @@ impl World {
 
     fn ask(&mut self, ask: Ask, deadline: Us) {
         use kinesis_telemetry_extension::deadline::{Deadline, Limit};
+        if let Ask::Invocation(request_id) = &ask
+            && self.process.doorbell.passes(self.clock())
+        {
+            return self.pass(Arc::clone(request_id), deadline);
+        }
         self.process.tickets += 1;
         let (ticket, number) = (self.process.tickets, self.process.number);
         let at = self.instant(deadline);
@@ -828,8 +835,8 @@ impl World {
                     Limit::Invocation,
                 );
                 Message::Invoked {
-                    at: self.instant(self.now),
-                    ticket,
+                    at: self.clock(),
+                    ticket: Some(ticket),
                     request_id: Arc::clone(request_id),
                     deadline,
                 }
@@ -858,6 +865,19 @@ impl World {
         self.at(deadline + 50 * MS + grace, Wake::MainGivesUp(number, ticket));
         self.watch_next();
         self.notify();
+    }
+
+    /// Nothing is due: the dispatcher hears of it later.
+    fn pass(&mut self, request_id: Arc<str>, deadline: Us) {
+        use kinesis_telemetry_extension::deadline::{Deadline, Limit};
+        self.say(|_| format!("main: invocation {request_id} passes"));
+        let (at, left) = (self.clock(), Duration::from_micros(deadline.saturating_sub(self.now)));
+        let deadline = Deadline::after(at.mono, left, Limit::Invocation);
+        let message = Message::Invoked { at, ticket: None, request_id, deadline };
+        self.process.channel.push_back(message);
+        self.check_pass();
+        let (delay, number) = (self.between(20, 300), self.process.number);
+        self.after(delay, Wake::MainNext(number));
     }
 
     fn shutdown(&mut self) {
@@ -1046,6 +1066,7 @@ impl Process {
             ledger,
             sandbox,
             channel: VecDeque::new(),
+            doorbell: Doorbell::default(),
             index: Index::new(plan.setup.spool_bytes),
             files: HashMap::new(),
             busy: Busy::Nothing,
