@@ -52,7 +52,7 @@ pub use kinesis::{
     StoredRecord, Which,
 };
 pub use lambda::{
-    ApiCall, Cut, CutForm, Delivery, Exit, Expected, Failure, FloodReport, InitReport, Invocation,
+    ApiCall, Cut, CutForm, Delivery, Exit, Expected, Failure, FloodReport, FloodShape, InitReport, Invocation,
     InvokeReport, Lambda, LambdaBuilder, LambdaError, NextCall, OutputLine, Post, SETTING_PREFIX,
     SentEvent, ShutdownReport, Stats, Subscription,
 };
