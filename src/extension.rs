@@ -312,8 +312,7 @@ impl Extension {
     pub fn invoked(&self, invoke: Invoke) {
         self.sandbox.invoked(&invoke.request_id, &invoke.invoked_function_arn);
         let now = Now { mono: Instant::now(), wall: epoch_ms(SystemTime::now()) };
-        let (deadline, plausible) =
-            Deadline::of_invocation(invoke.deadline_ms, now.mono, now.wall);
+        let (deadline, plausible) = Deadline::of_invocation(invoke.deadline_ms, now.mono, now.wall);
         if !plausible {
             log::warn!(
                 "invoke-deadline",

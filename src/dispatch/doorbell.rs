@@ -174,10 +174,8 @@ mod tests {
     #[test]
     fn an_invocation_passes_in_time_and_while_little_has_come() {
         let now = Now { mono: Instant::now(), wall: 1_000 };
-        let later = |ms: u64| Now {
-            mono: now.mono + Duration::from_millis(ms),
-            wall: now.wall + ms,
-        };
+        let later =
+            |ms: u64| Now { mono: now.mono + Duration::from_millis(ms), wall: now.wall + ms };
         let bell = Doorbell::default();
         assert!(!bell.passes(now), "the dispatcher is awake");
         let passes = Some(Passes { until: later(100), bytes: 20 });

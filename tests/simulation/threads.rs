@@ -563,12 +563,7 @@ impl World {
         self.answer(all);
     }
 
-    fn send_message(
-        &mut self,
-        signals: Vec<Signal>,
-        load: Load,
-        charge: Option<Charge>,
-    ) {
+    fn send_message(&mut self, signals: Vec<Signal>, load: Load, charge: Option<Charge>) {
         let at = self.clock();
         let news = News::new(&signals, charge.as_ref().map_or(0, Charge::bytes));
         let ends: Vec<(Arc<str>, bool)> = signals

@@ -109,10 +109,9 @@ fn template(shape: FloodShape, events: usize, event_bytes: usize) -> (Vec<u8>, V
     let time = format!(r#""time":"{}""#, iso_millis(SystemTime::now()));
     let escapes = if shape == FloodShape::Escapes { r#" said \"no\""# } else { "" };
     let (head, tail) = match shape {
-        FloodShape::OtherOrder => (
-            format!(r#"{{"type":"function","record":"{FLOOD_MARK}"#),
-            format!(r#"",{time}}}"#),
-        ),
+        FloodShape::OtherOrder => {
+            (format!(r#"{{"type":"function","record":"{FLOOD_MARK}"#), format!(r#"",{time}}}"#))
+        }
         FloodShape::Plain | FloodShape::Escapes => (
             format!(r#"{{{time},"type":"function","record":"{FLOOD_MARK}"#),
             format!(r#"{escapes}"}}"#),
