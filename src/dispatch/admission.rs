@@ -10,9 +10,10 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::attention::News;
 use super::charge::{Charge, Gauge};
 use super::core::Oldest;
-use super::doorbell::{Doorbell, News};
+use super::doorbell::Doorbell;
 use super::message::{Load, Message, Now, Reply, Signal};
 use super::packer::Packer;
 use super::printer::Printer;
@@ -228,9 +229,7 @@ impl Admission {
         let news = News::new(&signals, charge.as_ref().map_or(0, Charge::bytes));
         // The receiver lives as long as the process.
         let _ = self.sender.send(Message::Telemetry { at, signals, load, charge });
-        if self.doorbell.wakes(news) {
-            self.doorbell.ring();
-        }
+        self.doorbell.ring_for(news);
     }
 
     /// Does the dispatcher's packing for it, while the bytes are in this CPU's cache. It sends meanwhile, and keeps up: a flood that is

@@ -11,9 +11,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::attention::{Attention, Passes};
 use super::backlog::{Backlog, History, Item, Parcel, SegmentId};
 use super::charge::{Charge, Gauge};
-use super::doorbell::{Attention, Passes};
 use super::end::Stopping;
 use super::invocations::{Held, Invocations, Phase};
 use super::message::{FREEZE, Message, Now, Ticket};

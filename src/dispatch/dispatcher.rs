@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::attention::Attention;
 use super::charge::Gauge;
 use super::core::{Core, Outcome, Sent, Step};
-use super::doorbell::{Attention, Doorbell};
+use super::doorbell::Doorbell;
 use super::message::{Message, Now, Reply};
 use super::preparing::Effort;
 use super::printer::Printer;

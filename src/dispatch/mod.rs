@@ -5,6 +5,7 @@
 //! out.
 
 pub mod admission;
+pub mod attention;
 pub mod backlog;
 pub mod charge;
 pub mod core;

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use kinesis_telemetry_extension::dispatch::admission::{Circumstances, Place, place};
+use kinesis_telemetry_extension::dispatch::attention::{Awaited, News};
 use kinesis_telemetry_extension::dispatch::backlog::{Parcel, SegmentId};
 use kinesis_telemetry_extension::dispatch::charge::Charge;
 use kinesis_telemetry_extension::dispatch::core::{Oldest, Outcome, Step};
-use kinesis_telemetry_extension::dispatch::doorbell::{Attention, News};
 use kinesis_telemetry_extension::dispatch::message::{Load, Message, Signal};
 use kinesis_telemetry_extension::dispatch::preparing::Effort;
 use kinesis_telemetry_extension::dispatch::spool_index::Entry;
@@ -47,7 +47,7 @@ impl World {
 
     /// Looks at the disk, hands in the messages, and begins the next step.
     pub(crate) fn turn(&mut self) {
-        self.process.doorbell.announce(Attention::default());
+        self.process.awaited = Awaited::default();
         loop {
             // Between the look at the disk and the messages, others may run.
             let view = match self.process.view.take() {
@@ -74,7 +74,7 @@ impl World {
                 Step::Wait(_) if self.process.index.view() != view => continue,
                 Step::Wait(until) => {
                     let attention = self.process.core.attention(now);
-                    self.process.doorbell.announce(attention);
+                    self.process.awaited = Awaited::new(attention);
                     self.check_wait(until.map(|until| self.micros(until)), view);
                     self.process.waits = true;
                     self.process.token += 1;
@@ -575,7 +575,7 @@ impl World {
             .collect();
         self.process.channel.push_back(Message::Telemetry { at, signals, load, charge });
         ends.iter().for_each(|(id, failed)| self.passed_end_on(id, *failed));
-        if self.process.doorbell.wakes(news) {
+        if self.process.awaited.wakes(news) {
             self.notify();
         }
     }

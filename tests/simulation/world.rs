@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kinesis_telemetry_extension::dispatch;
+use kinesis_telemetry_extension::dispatch::attention::Awaited;
 use kinesis_telemetry_extension::dispatch::backlog::{Parcel, SegmentId};
 use kinesis_telemetry_extension::dispatch::charge::Gauge;
 use kinesis_telemetry_extension::dispatch::core::{Core, Settings, View};
-use kinesis_telemetry_extension::dispatch::doorbell::Doorbell;
 use kinesis_telemetry_extension::dispatch::message::{Message, Now, Signal, Ticket};
 use kinesis_telemetry_extension::dispatch::packer::Packer;
 use kinesis_telemetry_extension::dispatch::spares::Spares;
@@ -214,7 +214,8 @@ pub(crate) struct Process {
     /// Of the listener.
     pub(crate) packer: Packer,
     pub(crate) channel: VecDeque<Message>,
-    pub(crate) doorbell: Doorbell,
+    /// What the dispatcher sleeps for.
+    pub(crate) awaited: Awaited,
     pub(crate) index: Index,
     pub(crate) files: HashMap<SegmentId, u64>,
     pub(crate) busy: Busy,
@@ -820,7 +821,7 @@ impl World {
     fn ask(&mut self, ask: Ask, deadline: Us) {
         use kinesis_telemetry_extension::deadline::{Deadline, Limit};
         if let Ask::Invocation(request_id) = &ask
-            && self.process.doorbell.passes(self.clock())
+            && self.process.awaited.passes(self.clock())
         {
             return self.pass(Arc::clone(request_id), deadline);
         }
@@ -1066,7 +1067,7 @@ impl Process {
             ledger,
             sandbox,
             channel: VecDeque::new(),
-            doorbell: Doorbell::default(),
+            awaited: Awaited::default(),
             index: Index::new(plan.setup.spool_bytes),
             files: HashMap::new(),
             busy: Busy::Nothing,
