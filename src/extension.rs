@@ -22,7 +22,6 @@ use crate::dispatch::spares::Spares;
 use crate::dispatch::spool::Spool;
 use crate::dispatch::watchdog::{Question, Watchdog};
 use crate::kinesis::client::{Client, InterruptHandle};
-use crate::kinesis::line::Envelope;
 use crate::kinesis::provider::CredentialsSource;
 use crate::lambda::api::{Api, Function, Invoke, Registered, Subscription};
 use crate::lambda::filter::{NOTHING_TO_SHIP, Types};
@@ -148,7 +147,6 @@ impl Shared {
             max_age: config.dispatch.max_age,
             flush_timeout: config.dispatch.flush_timeout,
             spool: config.dispatch.spool_bytes > 0,
-            slim: config.kinesis.records.envelope == Envelope::Slim,
             metrics: config.dispatch.emf,
             seed: random::bits(),
         };

@@ -15,9 +15,11 @@ use super::core::Oldest;
 use super::message::{Load, Message, Now, Reply, Signal};
 use super::packer::Packer;
 use super::printer::Printer;
+use super::sending::TOO_SMALL;
 use super::spares::Spares;
 use super::spool::Spool;
 use super::watchdog::hold_ends_at;
+use crate::clock::EpochMs;
 use crate::event::{Batch, Event};
 use crate::kinesis::request::Request;
 use crate::ledger::Ledger;
@@ -136,7 +138,7 @@ impl Admission {
     }
 
     fn take(&self, batch: Batch, signals: Vec<Signal>, now: Now) {
-        let at = now.mono;
+        let (at, wall) = (now.mono, now.wall);
         let events = batch.remaining().len() as u64;
         self.ledger.received.add(events);
         if panic::in_dispatcher() {
@@ -167,7 +169,7 @@ impl Admission {
         let charge = if place(&now) == Place::Disk { None } else { self.gauge.try_charge(cost) };
         match charge {
             None => {
-                self.spill(&mut packer, batch);
+                self.spill(&mut packer, batch, wall);
                 drop(packer);
                 if !signals.is_empty() {
                     self.send(at, signals, Load::Nothing, None);
@@ -175,7 +177,7 @@ impl Admission {
                 let _ = self.sender.send(Message::SpoolDone);
             }
             Some(charge) if place(&now) == Place::Packed => {
-                let mut requests = self.pack(&mut packer, batch);
+                let mut requests = self.pack(&mut packer, batch, wall);
                 drop((packer, charge));
                 let last = requests.pop();
                 for request in requests {
@@ -227,19 +229,22 @@ impl Admission {
 
     /// Does the dispatcher's packing for it, while the bytes are in this CPU's cache. It sends meanwhile, and keeps up: a flood that is
     /// packed by one thread and sent by another rarely needs the spool.
-    fn pack(&self, packer: &mut Packer, mut batch: Batch) -> Vec<Request> {
+    fn pack(&self, packer: &mut Packer, mut batch: Batch, now: EpochMs) -> Vec<Request> {
         let mut packed = Vec::new();
-        while let Some(request) = self.pack_one(packer, &mut batch) {
+        while let Some(request) = self.pack_one(packer, &mut batch, now) {
             packed.push(request);
         }
         self.spares.keep_batch(batch);
         packed
     }
 
-    fn pack_one(&self, packer: &mut Packer, batch: &mut Batch) -> Option<Request> {
+    fn pack_one(&self, packer: &mut Packer, batch: &mut Batch, now: EpochMs) -> Option<Request> {
         while !batch.remaining().is_empty() {
             let mut request =
                 Request::with_buffer(packer.limits(), self.spares.body(packer.body_bytes(batch)));
+            if !packer.introduce(&mut request, now) {
+                log::error!("own-event", "{TOO_SMALL}");
+            }
             let oversized = packer.pack(&mut request, batch);
             if oversized > 0 {
                 self.ledger.dropped_rejected.add(oversized);
@@ -257,9 +262,9 @@ impl Admission {
     }
 
     /// Writes a batch to disk, or drops it.
-    fn spill(&self, packer: &mut Packer, mut batch: Batch) {
+    fn spill(&self, packer: &mut Packer, mut batch: Batch, now: EpochMs) {
         while self.spool.is_on()
-            && let Some(mut request) = self.pack_one(packer, &mut batch)
+            && let Some(mut request) = self.pack_one(packer, &mut batch, now)
         {
             let written = self.spool.write(&mut request, false, false);
             if let Err(error) = written {

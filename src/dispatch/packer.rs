@@ -1,4 +1,8 @@
 //! The packer: events -> lines -> a request. The core has one, and so has the way in. Pure but for the sandbox's facts and the ledger's counts.
+//!
+//! With `ENVELOPE=slim`, each request that is begun before Kinesis has taken the sandbox event begins with that event. So it comes first,
+//! whichever request is sent first: some may go to disk, be evicted there, or be found by another process. Kinesis may get it more than
+//! once. While Kinesis refuses that event and nothing else, it waits alone, and what is sent meanwhile begins without it.
 
 use std::sync::Arc;
 
@@ -6,7 +10,7 @@ use super::Settings;
 use crate::clock::EpochMs;
 use crate::event::Batch;
 use crate::kinesis::RecordSettings;
-use crate::kinesis::line::{LineWriter, PartitionKey};
+use crate::kinesis::line::{Envelope, LineWriter, PartitionKey};
 use crate::kinesis::record::Limits;
 use crate::kinesis::request::{Added, Request};
 use crate::kinesis::wire::Wire;
@@ -27,6 +31,10 @@ pub struct Packer {
     ledger: Arc<Ledger>,
     /// `FALLBACK=log`
     prints_lost: bool,
+    /// `ENVELOPE=slim`
+    is_slim: bool,
+    /// The last request had room for the sandbox event alone: the next one follows it, and begins without.
+    follows_introduction: bool,
     /// The key of the event being packed; kept to save an allocation each.
     key: String,
 }
@@ -53,6 +61,8 @@ impl Packer {
             partition_key: records.partition_key,
             ledger,
             prints_lost: settings.print_lost,
+            is_slim: records.envelope == Envelope::Slim,
+            follows_introduction: false,
             key: String::new(),
         }
     }
@@ -95,6 +105,43 @@ impl Packer {
         self.prints_lost
     }
 
+    /// Adds the sandbox events that Kinesis has not taken yet, if there are any: what every request begins with. `false`: there is no room for
+    /// one; it is given up.
+    pub fn introduce(&mut self, request: &mut Request, now: EpochMs) -> bool {
+        if std::mem::take(&mut self.follows_introduction) || !self.is_introducing() {
+            return true;
+        }
+        let restores = self.sandbox.restores();
+        let key = self.writer.own_partition_key().to_owned();
+        let writer = &mut self.writer;
+        let fits = (self.sandbox.introduced()..=restores).all(|id| {
+            request.add(Some(&key), 0, |out| writer.sandbox_line(id, now, out)) == Added::Yes
+        });
+        if !fits {
+            self.sandbox.introduce(restores.saturating_add(1));
+        }
+        fits
+    }
+
+    /// Whether Kinesis is still to take a sandbox event.
+    #[must_use]
+    pub fn is_introducing(&self) -> bool {
+        self.is_slim && self.sandbox.introduced() <= self.sandbox.restores()
+    }
+
+    /// Whether the next one of them is among these lines.
+    #[must_use]
+    pub fn introduces(&mut self, lines: &[u8]) -> bool {
+        self.is_introducing() && self.writer.has_sandbox_line(self.sandbox.introduced(), lines)
+    }
+
+    /// Kinesis has taken a record of these lines, or never will.
+    pub fn introduced_by(&mut self, lines: &[u8]) {
+        while self.introduces(lines) {
+            self.sandbox.introduce(self.sandbox.introduced().saturating_add(1));
+        }
+    }
+
     /// Packs as many of the batch's events as fit, and takes them off the batch. Says how many of them no request can hold because
     /// `RECORD_BYTES` is too small for what the extension adds: they are lost.
     pub fn pack(&mut self, request: &mut Request, batch: &mut Batch) -> u64 {
@@ -122,6 +169,7 @@ impl Packer {
             taken += 1;
         }
         batch.advance(taken);
+        self.follows_introduction = taken == 0 && request.events() == 0 && !request.is_empty();
         oversized
     }
 
@@ -138,21 +186,6 @@ impl Packer {
         let writer = &mut self.writer;
         request.add(Some(&key), 0, |out| writer.own_line(kind, record, name, now, out))
             == Added::Yes
-    }
-
-    /// The events that say what the sandbox is, one for each of its ids that has none yet: `introduced` of them have. Says whether they fit.
-    pub fn sandbox_events(
-        &mut self,
-        request: &mut Request,
-        introduced: u16,
-        restores: u16,
-        now: EpochMs,
-    ) -> bool {
-        let key = self.writer.own_partition_key().to_owned();
-        let writer = &mut self.writer;
-        (introduced..=restores).all(|id| {
-            request.add(Some(&key), 0, |out| writer.sandbox_line(id, now, out)) == Added::Yes
-        })
     }
 
     /// The lines of a batch's events, for `FALLBACK=log`.

@@ -10,7 +10,7 @@ use super::backlog::Parcel;
 use super::core::{Core, MIN_TIME_LEFT, Oldest, Sent, Step, Tick, View};
 use super::end::Phase;
 use super::message::Load;
-use super::sending::{Scope, TRIES_AT_ONCE};
+use super::sending::{Destination, Scope, TRIES_AT_ONCE};
 use crate::kinesis::error::ErrorKind;
 use crate::kinesis::line::LEDGER_EVENT;
 use crate::kinesis::request::Request;
@@ -104,7 +104,9 @@ impl Core {
 
     /// What is in memory and not on disk as well.
     fn take_for_disk(&mut self, tick: &Tick) -> Option<Parcel> {
-        self.backlog.take_aside(|parcel| !parcel.intact).or_else(|| self.pack(tick))
+        self.backlog
+            .take_aside(|parcel| !parcel.intact)
+            .or_else(|| self.pack(tick, Destination::Disk))
     }
 
     /// When it is worth another look, at the latest at `until`.

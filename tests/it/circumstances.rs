@@ -720,7 +720,6 @@ impl Bare {
             max_age: config.dispatch.max_age,
             flush_timeout: config.dispatch.flush_timeout,
             spool: false,
-            slim: false,
             metrics: false,
             seed: 7,
         };

@@ -6,12 +6,13 @@ use kinesis_telemetry_extension::dispatch::backlog::Parcel;
 use kinesis_telemetry_extension::dispatch::core::View;
 use kinesis_telemetry_extension::dispatch::message::{Load, Message};
 use kinesis_telemetry_extension::kinesis::gzip;
+use kinesis_telemetry_extension::kinesis::line::Envelope;
 use kinesis_telemetry_extension::kinesis::record::Compression;
 use kinesis_telemetry_extension::kinesis::request::Request;
 
 use crate::kinesis::Verdict;
 use crate::plan::{End, Mode};
-use crate::world::{Ask, Asking, Busy, Healed, MS, Taking, Us, World, numbers};
+use crate::world::{Ask, Asking, Busy, Healed, MS, SandboxId, Taking, Us, World, numbers};
 
 /// What the scheduler may add to a promise.
 const SLACK: Us = 70 * MS;
@@ -101,6 +102,7 @@ impl World {
                 "a request is sent although no function runs and nobody waits".to_owned(),
             );
         }
+        self.check_introductions(verdict);
         for event in verdict.events.iter().flatten() {
             let fate = &mut self.events[*event as usize];
             fate.counted_twice += u16::from(parcel.ambiguous);
@@ -117,6 +119,69 @@ impl World {
                 fate.out_of_order = true;
                 self.process.last_sent = Some(*event);
             }
+        }
+    }
+
+    /// With `ENVELOPE=slim`, what a sandbox is was sent before any event of it.
+    fn check_introductions(&mut self, verdict: &Verdict) {
+        if self.plan.setup.envelope != Envelope::Slim {
+            return;
+        }
+        for (events, introduced) in verdict.events.iter().zip(&verdict.introduced) {
+            for sandbox in introduced {
+                self.introductions.entry(*sandbox).or_default().sent = true;
+            }
+            for event in events {
+                let sandbox = self.events[*event as usize].sandbox;
+                if !self.introductions.get(&sandbox).is_some_and(|about| about.sent) {
+                    let detail = format!("event {event} of {sandbox:?} is sent before it");
+                    return self.fail("the sandbox event first", detail);
+                }
+            }
+        }
+    }
+
+    /// What a request did on the stream.
+    pub(crate) fn store_introductions(&mut self, verdict: &Verdict) {
+        for (sandboxes, stored) in verdict.introduced.iter().zip(&verdict.stored) {
+            for sandbox in sandboxes.iter().filter(|_| *stored) {
+                self.introductions.entry(*sandbox).or_default().stored = true;
+            }
+        }
+    }
+
+    pub(crate) fn excuse_introductions(&mut self, sandboxes: &[SandboxId]) {
+        for sandbox in sandboxes {
+            self.introductions.entry(*sandbox).or_default().excused = true;
+        }
+    }
+
+    /// A process is gone. What Kinesis had refused until then is kept, where that is possible.
+    pub(crate) fn keep_introductions(&mut self, could_keep: bool) {
+        let number = self.process.number;
+        let files = &self.files;
+        for (sandbox, about) in self.introductions.iter_mut().filter(|((by, _), _)| *by == number) {
+            let kept = files.values().any(|file| file.introduced.contains(sandbox));
+            about.excused |= !about.stored && !could_keep && !kept;
+        }
+    }
+
+    /// With a Kinesis that does well, whoever delivers anything says what it is.
+    fn check_introduced(&mut self) {
+        if self.plan.setup.envelope != Envelope::Slim {
+            return;
+        }
+        let unknown = self.events.iter().enumerate().find(|(_, fate)| {
+            fate.stored > 0
+                && !self
+                    .introductions
+                    .get(&fate.sandbox)
+                    .is_some_and(|about| about.stored || about.excused)
+        });
+        if let Some((event, fate)) = unknown {
+            let detail =
+                format!("event {event} is on the stream, that of {:?} is not", fate.sandbox);
+            self.fail("a sandbox event for all that is delivered", detail);
         }
     }
 
@@ -216,6 +281,7 @@ impl World {
             self.fail("exit in time", format!("{} ms too late", late / MS));
         }
         self.audit(true);
+        self.keep_introductions(self.plan.setup.spool_bytes > 0 && self.plan.disk.is_empty());
         let number = self.process.number;
         let unanswered = self
             .events
@@ -289,6 +355,7 @@ impl World {
         if self.ending.is_none_or(|(reason, ..)| reason != "spindown") {
             return;
         }
+        self.check_introduced();
         let ledger = &self.process.ledger;
         let refused = self.events.iter().enumerate().filter(|(number, fate)| {
             let poison = self.is_poison(u32::try_from(*number).unwrap_or(0));
@@ -332,7 +399,9 @@ impl World {
                 .flat_map(|(events, _)| events.clone())
                 .collect();
             stored.into_iter().for_each(|event| self.store(event));
+            self.store_introductions(&verdict);
         }
+        self.keep_introductions(false);
         let number = self.process.number;
         // A part of a segment may have been written once more, before the others were settled: the next process sends such events twice, and
         // counts them so. Its ledger counts them as received twice too, which this model of one fate for each event has no word for.

@@ -18,7 +18,9 @@ use kinesis_telemetry_extension::kinesis::response::RecordOutcome;
 
 use crate::kinesis::{Verdict, interrupted};
 use crate::plan::{Disk, Mode};
-use crate::world::{Ask, Body, Busy, Fate, MS, SpoolFile, Taking, Us, Wake, World, batch, numbers};
+use crate::world::{
+    Ask, Body, Busy, Fate, MS, SpoolFile, Taking, Us, Wake, World, batch, introduced_in, numbers,
+};
 
 impl World {
     // --- the dispatcher ----------------------------------------------------------------------------------------------------------------
@@ -340,6 +342,7 @@ impl World {
                 self.store(*event);
             }
         }
+        self.store_introductions(verdict);
         let mut delivered = false;
         let told = self
             .process
@@ -452,7 +455,9 @@ impl World {
         let batch = batch(first, &body);
         let all: Vec<u32> = (first..first + body.events).collect();
         let process = self.process.number;
-        self.events.extend(all.iter().map(|_| Fate { process, received: true, ..Fate::default() }));
+        let sandbox = (process, 0);
+        let fate = Fate { process, sandbox, received: true, ..Fate::default() };
+        self.events.extend(all.iter().map(|_| fate));
         self.process.ledger.received.add(u64::from(body.events));
         let signals = body.signals;
         for signal in &signals {
@@ -524,6 +529,8 @@ impl World {
         let mut packed = VecDeque::new();
         while !batch.remaining().is_empty() {
             let mut request = Request::new(self.limits);
+            let wall = self.clock().wall;
+            self.process.packer.introduce(&mut request, wall);
             let oversized = self.process.packer.pack(&mut request, &mut batch);
             self.process.ledger.dropped_rejected.add(oversized);
             if !request.is_empty() {
@@ -594,6 +601,7 @@ impl World {
         let hash = request.finish(&self.stream);
         let (body, index) = (request.body().to_vec(), request.index());
         let events: Vec<u32> = request.data().flat_map(|lines| numbers(&lines)).collect();
+        let introduced = request.data().flat_map(|lines| introduced_in(&lines)).collect();
         let bytes = (body.len() + 200 + 32 * index.len()) as u64;
         let Some((id, evicted)) = self.process.index.reserve(bytes, request.events(), apart) else {
             return (None, None);
@@ -613,6 +621,7 @@ impl World {
                 doubt: ambiguous,
                 damaged,
                 events,
+                introduced,
             }),
         )
     }
@@ -645,6 +654,7 @@ impl World {
             return;
         };
         let events = file.events.len() as u64;
+        self.excuse_introductions(&file.introduced);
         self.say(|_| format!("disk: segment {} is deleted with {:?}", entry.id, file.events));
         if entry.left_behind.is_some() && !self.process.read.contains(&entry.id) {
             self.receive_again(&file.events);
@@ -691,6 +701,7 @@ impl World {
             for event in &file.events {
                 self.events[*event as usize].excused = true;
             }
+            self.excuse_introductions(&file.introduced);
             if entry.left_behind.is_some() {
                 // It was never in this ledger; the file is removed.
                 self.process.index.remove(segment);

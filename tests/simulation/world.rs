@@ -19,7 +19,6 @@ use kinesis_telemetry_extension::dispatch::watchdog::{Question, Watchdog, hold_e
 use kinesis_telemetry_extension::event::{Batch, Event, Span};
 use kinesis_telemetry_extension::kinesis::RecordSettings;
 use kinesis_telemetry_extension::kinesis::endpoint::Stream;
-use kinesis_telemetry_extension::kinesis::line::Envelope;
 use kinesis_telemetry_extension::kinesis::record::Limits;
 use kinesis_telemetry_extension::kinesis::request::Request;
 use kinesis_telemetry_extension::ledger::Ledger;
@@ -40,6 +39,8 @@ const HOUR: Us = 3_600_000_000;
 pub(crate) struct Fate {
     /// The process whose ledger counts it as received.
     pub(crate) process: u16,
+    /// The sandbox that its id begins with.
+    pub(crate) sandbox: SandboxId,
     pub(crate) received: bool,
     /// Lambda got a 200 for it.
     pub(crate) answered: bool,
@@ -54,6 +55,20 @@ pub(crate) struct Fate {
     /// How often it was refused for what it may hold while it stood alone, by this process.
     pub(crate) refused: u16,
     /// It was in the memory of a process that was killed without a word, or in a file that was damaged.
+    pub(crate) excused: bool,
+}
+
+/// Names a process, and how often its sandbox had been restored: each time the ids of its events begin otherwise.
+pub(crate) type SandboxId = (u16, u16);
+
+/// What is known of the event that says what a sandbox is, for `ENVELOPE=slim`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Introduction {
+    /// It was sent, whatever became of it.
+    pub(crate) sent: bool,
+    /// It is on the stream.
+    pub(crate) stored: bool,
+    /// Kinesis refused it as long as its process lived, and that could not keep it; or its file is gone.
     pub(crate) excused: bool,
 }
 
@@ -73,6 +88,7 @@ pub(crate) struct SpoolFile {
     pub(crate) doubt: bool,
     pub(crate) damaged: bool,
     pub(crate) events: Vec<u32>,
+    pub(crate) introduced: Vec<SandboxId>,
 }
 
 /// Whoever runs next. What belongs to a process is void when that is gone.
@@ -291,6 +307,7 @@ pub(crate) struct World {
     pub(crate) files: BTreeMap<u64, SpoolFile>,
     pub(crate) next_file: u64,
     pub(crate) events: Vec<Fate>,
+    pub(crate) introductions: BTreeMap<SandboxId, Introduction>,
     pub(crate) violation: Option<Violation>,
     pub(crate) timeline: Option<Vec<String>>,
     pub(crate) steps: u64,
@@ -309,6 +326,7 @@ pub(crate) struct Life {
     pub(crate) sends: u64,
     pub(crate) digest: u64,
     pub(crate) events: Vec<Fate>,
+    pub(crate) introductions: BTreeMap<SandboxId, Introduction>,
     pub(crate) timeline: Vec<String>,
     /// The ledger of the last process.
     pub(crate) ledger: Arc<Ledger>,
@@ -355,6 +373,7 @@ impl World {
             files: BTreeMap::new(),
             next_file: 1,
             events: Vec::new(),
+            introductions: BTreeMap::new(),
             violation: None,
             timeline: timeline.then(Vec::new),
             steps: 0,
@@ -385,6 +404,7 @@ impl World {
             sends: self.sends,
             digest: self.digest,
             events: self.events,
+            introductions: self.introductions,
             timeline: self.timeline.unwrap_or_default(),
             ledger: self.process.ledger,
             holds: self.holds_seen,
@@ -1008,8 +1028,7 @@ impl World {
 impl Process {
     fn new(plan: &Plan, config: &Config, number: u16) -> Process {
         let ledger = Arc::new(Ledger::default());
-        let sandbox =
-            Arc::new(Sandbox::with_id(format!("{:08x}{number:08x}", plan.seed & 0xffff_ffff)));
+        let sandbox = Arc::new(Sandbox::with_id(sandbox_id(plan, (number, 0))));
         let gauge = Gauge::new(plan.setup.bound);
         let spares = Arc::new(Spares::new(Arc::clone(&gauge)));
         let packer = || {
@@ -1026,7 +1045,6 @@ impl Process {
             max_age: Duration::from_millis(plan.setup.max_age),
             flush_timeout: Duration::from_millis(plan.setup.flush_timeout),
             spool: plan.setup.spool_bytes > 0,
-            slim: plan.setup.envelope == Envelope::Slim,
             metrics: false,
             seed: plan.seed ^ u64::from(number),
         };
@@ -1136,6 +1154,24 @@ pub(crate) fn batch(first: u32, body: &Body) -> Batch {
         ..Event::default()
     });
     Batch::new(bytes, events.collect())
+}
+
+/// The first half of event ids. Says what it stands for, so that lines can be read.
+pub(crate) fn sandbox_id(plan: &Plan, (process, restores): SandboxId) -> String {
+    format!("{:08x}{restores:04x}{process:04x}", plan.seed & 0xffff_ffff)
+}
+
+/// The sandboxes whose own event stands in some lines, before all that is Lambda's.
+pub(crate) fn introduced_in(lines: &[u8]) -> Vec<SandboxId> {
+    let kind = b",\"type\":\"kinesis-telemetry.";
+    let own = |line: &&[u8]| line.get(34..).is_some_and(|rest| rest.starts_with(kind));
+    let id = |line: &[u8]| {
+        let line = std::str::from_utf8(line).unwrap();
+        let (id, name) = line.split_once("\"eventId\":\"")?.1.split_once('-')?;
+        let number = |digits: &str| u16::from_str_radix(digits, 16).unwrap();
+        name.starts_with("sandbox\"").then(|| (number(&id[12..]), number(&id[8..12])))
+    };
+    lines.split(|byte| *byte == b'\n').take_while(own).filter_map(id).collect()
 }
 
 /// The numbers of the events in some lines.
