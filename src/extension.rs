@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::clock::{EpochMs, epoch_ms};
 use crate::config::Config;
 use crate::deadline::Deadline;
-use crate::dispatch::admission::Admission;
+use crate::dispatch::admission::{Admission, Awaited};
 use crate::dispatch::charge::Gauge;
 use crate::dispatch::core::{Core, Settings};
 use crate::dispatch::dispatcher::{CloseIntake, Dispatcher};
@@ -81,6 +81,7 @@ struct Shared {
     printer: Arc<Printer>,
     spool: Arc<Spool>,
     replies: Arc<Mailbox<Reply>>,
+    awaited: Arc<Awaited>,
     sending: Arc<AtomicBool>,
     preparing: Arc<AtomicU64>,
     seen: Arc<AtomicU64>,
@@ -111,8 +112,20 @@ impl Shared {
             config.dispatch.print_lost.then(|| Arc::clone(&printer)),
             Arc::clone(&ledger),
         ));
-        let (replies, sending, preparing, seen) = Default::default();
-        Shared { ledger, sandbox, gauge, spares, printer, spool, replies, sending, preparing, seen }
+        let (replies, awaited, sending, preparing, seen) = Default::default();
+        Shared {
+            ledger,
+            sandbox,
+            gauge,
+            spares,
+            printer,
+            spool,
+            replies,
+            awaited,
+            sending,
+            preparing,
+            seen,
+        }
     }
 
     /// The sending end of the channel.
@@ -120,6 +133,7 @@ impl Shared {
         Admission {
             sender,
             replies: Arc::clone(&self.replies),
+            awaited: Arc::clone(&self.awaited),
             gauge: Arc::clone(&self.gauge),
             spares: Arc::clone(&self.spares),
             spool: Arc::clone(&self.spool),
@@ -215,6 +229,8 @@ pub struct Extension {
     messages: Sender<Message>,
     /// One for life: each answer names its question.
     replies: Arc<Mailbox<Reply>>,
+    /// For the listener's threads.
+    awaited: Arc<Awaited>,
     /// The last question that the dispatcher has seen.
     seen: Arc<AtomicU64>,
     interrupts: InterruptHandle,
@@ -273,11 +289,12 @@ impl Extension {
         if log::enabled(log::Level::Info) {
             log::info!("started", "{}", recognised(config, continuous));
         }
-        let Shared { replies, seen, printer, sandbox, ledger, .. } = shared;
+        let Shared { replies, awaited, seen, printer, sandbox, ledger, .. } = shared;
         let ticket = Cell::new(0);
         Ok(Extension {
             messages,
             replies,
+            awaited,
             seen,
             interrupts,
             ticket,
@@ -303,10 +320,12 @@ impl Extension {
         self.listener.invoked();
         panic::inject("main");
         // After a panic anywhere no invocation is held any more: what it waits for may never come.
-        let request_id = invoke.request_id.as_str().into();
+        let request_id: Arc<str> = invoke.request_id.as_str().into();
+        self.awaited.set(Some(Arc::clone(&request_id)));
         self.ask(Question::Invoked, deadline.at() + GRACE, panic::happened, |ticket| {
             Message::Invoked { at: now, ticket, request_id, deadline }
         });
+        self.awaited.set(None);
         if deadline.left(Instant::now()).is_zero() {
             self.listener.waited_in_vain();
         }

@@ -78,6 +78,22 @@ pub fn place(now: &Circumstances) -> Place {
     }
 }
 
+/// The request id of the invocation that `main` waits for, if it does: it is to hear of that function's end, and of no other one. Nobody
+/// reads what it is told meanwhile, and on Managed Instances it never waits.
+#[derive(Debug, Default)]
+pub struct Awaited(Mutex<Option<Arc<str>>>);
+
+impl Awaited {
+    /// `main` waits for that one from now on.
+    pub fn set(&self, request_id: Option<Arc<str>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = request_id;
+    }
+
+    fn is(&self, request_id: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_deref() == Some(request_id)
+    }
+}
+
 /// See the module's page.
 #[derive(Debug)]
 pub struct Admission {
@@ -85,6 +101,8 @@ pub struct Admission {
     pub sender: Sender<Message>,
     /// To `main`.
     pub replies: Arc<Mailbox<Reply>>,
+    /// What it waits for.
+    pub awaited: Arc<Awaited>,
     /// Counts what waits in memory.
     pub gauge: Arc<Gauge>,
     /// Used buffers.
@@ -113,7 +131,9 @@ impl Admission {
         let ends: Vec<(Instant, bool)> = signals
             .iter()
             .filter_map(|signal| match signal {
-                Signal::Done { at, failed, .. } => Some((now.instant_of(*at), *failed)),
+                Signal::Done { request_id, at, failed } if self.awaited.is(request_id) => {
+                    Some((now.instant_of(*at), *failed))
+                }
                 _ => None,
             })
             .collect();

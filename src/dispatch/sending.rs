@@ -532,9 +532,13 @@ impl Core {
                 self.note_introduction(&parcel.request, |_| true);
                 self.print_lost(&parcel);
                 self.settled(parcel);
-                let line = format!(
-                    "Kinesis refuses a record again and again while it takes others; {events} events are dropped"
-                );
+                let line = if events > 0 {
+                    format!(
+                        "Kinesis refuses a record again and again while it takes others; {events} events are dropped"
+                    )
+                } else {
+                    "Kinesis refuses one of the extension's own events again and again while it takes others; it is not sent".to_owned()
+                };
                 self.out.push_back(Step::Log(Level::Error, "rejected", line));
                 None
             }

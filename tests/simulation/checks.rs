@@ -150,6 +150,12 @@ impl World {
         }
     }
 
+    pub(crate) fn refuse_introductions(&mut self, sandboxes: &[SandboxId]) {
+        for sandbox in sandboxes {
+            self.introductions.entry(*sandbox).or_default().refused += 1;
+        }
+    }
+
     pub(crate) fn excuse_introductions(&mut self, sandboxes: &[SandboxId]) {
         for sandbox in sandboxes {
             self.introductions.entry(*sandbox).or_default().excused = true;
@@ -176,7 +182,7 @@ impl World {
                 && !self
                     .introductions
                     .get(&fate.sandbox)
-                    .is_some_and(|about| about.stored || about.excused)
+                    .is_some_and(|about| about.stored || about.excused || about.refused > 2)
         });
         if let Some((event, fate)) = unknown {
             let detail =

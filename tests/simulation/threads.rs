@@ -367,12 +367,19 @@ impl World {
                     }
                     delivered |= *outcome == RecordOutcome::Taken;
                 }
-            }
-            Err((error, _)) if is_content(error.kind) => {
-                if let [event] = verdict.events.concat()[..] {
-                    self.events[event as usize].refused += 1;
+                let alone = verdict.events.iter().zip(outcomes).zip(&verdict.introduced);
+                for (_, introduced) in alone.filter(|((events, outcome), _)| {
+                    let RecordOutcome::Failed { kind, .. } = outcome else { return false };
+                    events.is_empty() && is_content(*kind)
+                }) {
+                    self.refuse_introductions(introduced);
                 }
             }
+            Err((error, _)) if is_content(error.kind) => match verdict.events.concat()[..] {
+                [] => self.refuse_introductions(&verdict.introduced.concat()),
+                [event] => self.events[event as usize].refused += 1,
+                _ => {}
+            },
             Err(_) => {}
         }
         self.count_request(began, delivered);

@@ -68,6 +68,8 @@ pub(crate) struct Introduction {
     pub(crate) sent: bool,
     /// It is on the stream.
     pub(crate) stored: bool,
+    /// How often it was refused for what it may hold while it stood alone.
+    pub(crate) refused: u16,
     /// Kinesis refused it as long as its process lived, and that could not keep it; or its file is gone.
     pub(crate) excused: bool,
 }
@@ -1001,6 +1003,12 @@ impl World {
     /// The listener has passed it on.
     pub(crate) fn passed_end_on(&mut self, id: &Arc<str>, failed: bool) {
         let now = self.now;
+        // As the listener: main hears of the end that it waits for alone.
+        let awaited =
+            |asking: &Asking| matches!(&asking.ask, Ask::Invocation(asked) if asked == id);
+        if !self.process.asking.as_ref().is_some_and(awaited) {
+            return;
+        }
         let Some(running) = self.running.as_ref().filter(|running| running.id == *id) else {
             return;
         };
