@@ -262,7 +262,7 @@ impl Admission {
         while !batch.remaining().is_empty() {
             let mut request =
                 Request::with_buffer(packer.limits(), self.spares.body(packer.body_bytes(batch)));
-            if !packer.introduce(&mut request, now) {
+            if !packer.introduce(&mut request, &[], now) {
                 log::error!("own-event", "{TOO_SMALL}");
             }
             let oversized = packer.pack(&mut request, batch);

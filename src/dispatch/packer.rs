@@ -4,6 +4,7 @@
 //! whichever request is sent first: some may go to disk, be evicted there, or be found by another process. Kinesis may get it more than
 //! once. While Kinesis refuses that event and nothing else, it waits alone, and what is sent meanwhile begins without it.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::Settings;
@@ -105,20 +106,20 @@ impl Packer {
         self.prints_lost
     }
 
-    /// Adds the sandbox events that Kinesis has not taken yet, if there are any: what every request begins with. `false`: there is no room for
-    /// one; it is given up.
-    pub fn introduce(&mut self, request: &mut Request, now: EpochMs) -> bool {
+    /// Adds the sandbox events that Kinesis has not taken yet, if there are any: what every request begins with. Those of the ids that are
+    /// `waiting` come by themselves. `false`: there is no room for one; all are given up.
+    pub fn introduce(&mut self, request: &mut Request, waiting: &[u16], now: EpochMs) -> bool {
         if std::mem::take(&mut self.follows_introduction) || !self.is_introducing() {
             return true;
         }
-        let restores = self.sandbox.restores();
         let key = self.writer.own_partition_key().to_owned();
+        let ids = self.missing_ids();
         let writer = &mut self.writer;
-        let fits = (self.sandbox.introduced()..=restores).all(|id| {
+        let fits = ids.clone().filter(|id| !waiting.contains(id)).all(|id| {
             request.add(Some(&key), 0, |out| writer.sandbox_line(id, now, out)) == Added::Yes
         });
         if !fits {
-            self.sandbox.introduce(restores.saturating_add(1));
+            self.sandbox.introduce(ids.end().saturating_add(1));
         }
         fits
     }
@@ -126,19 +127,26 @@ impl Packer {
     /// Whether Kinesis is still to take a sandbox event.
     #[must_use]
     pub fn is_introducing(&self) -> bool {
-        self.is_slim && self.sandbox.introduced() <= self.sandbox.restores()
+        self.is_slim && !self.missing_ids().is_empty()
     }
 
-    /// Whether the next one of them is among these lines.
-    #[must_use]
-    pub fn introduces(&mut self, lines: &[u8]) -> bool {
-        self.is_introducing() && self.writer.has_sandbox_line(self.sandbox.introduced(), lines)
+    /// The ids of the sandbox, by the number of restores before each, that Kinesis has no sandbox event of.
+    fn missing_ids(&self) -> RangeInclusive<u16> {
+        self.sandbox.introduced()..=self.sandbox.restores()
+    }
+
+    /// Those of them whose sandbox event is among these lines.
+    pub fn introduced_in(&mut self, lines: &[u8]) -> Vec<u16> {
+        let ids = self.missing_ids();
+        ids.filter(|id| self.is_slim && self.writer.has_sandbox_line(*id, lines)).collect()
     }
 
     /// Kinesis has taken a record of these lines, or never will.
-    pub fn introduced_by(&mut self, lines: &[u8]) {
-        while self.introduces(lines) {
-            self.sandbox.introduce(self.sandbox.introduced().saturating_add(1));
+    pub fn settle_introductions(&mut self, lines: &[u8]) {
+        for id in self.introduced_in(lines) {
+            if id == self.sandbox.introduced() {
+                self.sandbox.introduce(id.saturating_add(1));
+            }
         }
     }
 

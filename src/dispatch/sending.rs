@@ -57,11 +57,12 @@ pub(super) enum Destination {
     Disk,
 }
 
-/// Whether a request holds a sandbox event that Kinesis has not taken yet, and none of Lambda's.
-fn is_introduction(packer: &mut Packer, request: &Request) -> bool {
-    request.events() == 0
-        && packer.is_introducing()
-        && request.data().any(|lines| packer.introduces(&lines))
+/// Of a request that holds no event of Lambda's: the sandbox events in it that Kinesis has not taken yet.
+fn introductions(packer: &mut Packer, request: &Request) -> Vec<u16> {
+    if request.events() > 0 || !packer.is_introducing() {
+        return Vec::new();
+    }
+    request.data().flat_map(|lines| packer.introduced_in(&lines)).collect()
 }
 
 impl Core {
@@ -248,8 +249,11 @@ impl Core {
         }
         let (limits, spares) = (self.packer.limits(), Arc::clone(&self.spares));
         let mut request = Request::with_buffer(limits, spares.body(limits.body_bytes()));
-        let introduced = (goes_to == Destination::Kinesis && self.introduction_waits())
-            || self.packer.introduce(&mut request, tick.wall);
+        let waiting = match goes_to {
+            Destination::Kinesis => self.waiting_introductions(),
+            Destination::Disk => Vec::new(),
+        };
+        let introduced = self.packer.introduce(&mut request, &waiting, tick.wall);
         let accounted = !ledger_due || self.add_ledger(tick, &mut request);
         if !(introduced && accounted) {
             self.out.push_back(Step::Log(Level::Error, "own-event", TOO_SMALL.to_owned()));
@@ -273,11 +277,11 @@ impl Core {
         Some(Parcel::new(request, charge, since))
     }
 
-    /// Whether a sandbox event waits alone, because Kinesis refused it alone.
-    fn introduction_waits(&mut self) -> bool {
+    /// The sandbox events that wait alone, because Kinesis refused them alone.
+    fn waiting_introductions(&mut self) -> Vec<u16> {
         let Core { backlog, packer, .. } = self;
-        packer.is_introducing()
-            && backlog.aside().iter().any(|parcel| is_introduction(packer, &parcel.request))
+        let aside = backlog.aside().iter();
+        aside.flat_map(|parcel| introductions(packer, &parcel.request)).collect()
     }
 
     /// What the listener has packed, if that is the oldest.
@@ -398,7 +402,7 @@ impl Core {
         while self.packer.is_introducing()
             && let Some((_, lines)) = taken.next()
         {
-            self.packer.introduced_by(&lines);
+            self.packer.settle_introductions(&lines);
         }
     }
 
@@ -474,8 +478,13 @@ impl Core {
     }
 
     fn set_aside(&mut self, tick: &Tick, mut parcel: Parcel, refusal: Refusal, throttled: bool) {
-        if is_introduction(&mut self.packer, &parcel.request) && self.introduction_waits() {
-            return self.settled(parcel);
+        let introduced = introductions(&mut self.packer, &parcel.request);
+        if !introduced.is_empty() {
+            let waiting = self.waiting_introductions();
+            if introduced.iter().all(|id| waiting.contains(id)) {
+                // One of each is enough.
+                return self.settled(parcel);
+            }
         }
         parcel.tries += 1;
         // Of requests that fail as a whole again and again, the first time counts.

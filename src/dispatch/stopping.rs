@@ -168,6 +168,12 @@ impl Core {
     }
 
     fn last_ledger(&mut self, tick: &Tick) -> Option<Step> {
+        let accounted = &mut self.stopping.as_mut()?.accounted;
+        if !std::mem::replace(accounted, true) && self.metrics.is_some() {
+            // All is counted, and whether Kinesis takes the ledger does not matter for this.
+            self.print_metrics(tick);
+            return None;
+        }
         let stopping = self.stopping.as_ref()?;
         let deadline = stopping.deadline.sooner(LAST_LINE_TIME);
         // The pause of what was refused before is not the ledger's: there is no later time for it.
@@ -192,7 +198,6 @@ impl Core {
         let request = match self.stopping.as_mut().and_then(|stopping| stopping.ledger.take()) {
             Some(request) => request,
             None => {
-                self.print_metrics(tick);
                 let mut request = Request::new(self.packer.limits());
                 self.ledger.max_queued_bytes.at_least(self.gauge.most() as u64);
                 let record = self.ledger.json(Some(&reason));

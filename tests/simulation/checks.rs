@@ -12,7 +12,9 @@ use kinesis_telemetry_extension::kinesis::request::Request;
 
 use crate::kinesis::Verdict;
 use crate::plan::{End, Mode};
-use crate::world::{Ask, Asking, Busy, Healed, MS, SandboxId, Taking, Us, World, numbers};
+use crate::world::{
+    Ask, Asking, Busy, Healed, MS, SandboxId, SpoolFile, Taking, Us, World, numbers,
+};
 
 /// What the scheduler may add to a promise.
 const SLACK: Us = 70 * MS;
@@ -287,6 +289,7 @@ impl World {
             self.fail("exit in time", format!("{} ms too late", late / MS));
         }
         self.audit(true);
+        self.check_printed();
         self.keep_introductions(self.plan.setup.spool_bytes > 0 && self.plan.disk.is_empty());
         let number = self.process.number;
         let unanswered = self
@@ -393,6 +396,7 @@ impl World {
     /// The process is gone without a word: what it had in memory is lost, and nobody can count it.
     pub(crate) fn abrupt_end(&mut self) {
         self.audit(false);
+        self.tear();
         // The request in progress may arrive.
         if let Busy::Send { verdict, .. } = std::mem::replace(&mut self.process.busy, Busy::Nothing)
             && self.rng.bool()
@@ -416,6 +420,78 @@ impl World {
         for (event, fate) in self.events.iter_mut().enumerate() {
             let on_disk = u32::try_from(event).is_ok_and(|event| seen.contains(&event));
             fate.excused |= fate.process == number && !fate.acknowledged && !on_disk;
+        }
+    }
+
+    /// Lines go to stdout: lost events, or counts.
+    pub(crate) fn print(&mut self, lines: &[u8]) {
+        if !lines.starts_with(b"{\"_aws\"") {
+            return self.print_events(numbers(lines).len() as u64);
+        }
+        if !self.plan.prints_metrics() {
+            self.fail("prints what is wanted", "a line for CloudWatch".to_owned());
+        }
+        let line: serde_json::Value = serde_json::from_slice(lines).unwrap();
+        for (name, count) in line.as_object().unwrap() {
+            if let Some(count) = count.as_u64() {
+                *self.process.metrics.entry(name.clone()).or_default() += count;
+            }
+        }
+    }
+
+    /// Lost events are printed, if that is wanted.
+    pub(crate) fn print_events(&mut self, events: u64) {
+        if self.plan.prints_lost() {
+            self.process.printed += events;
+        }
+    }
+
+    /// `FALLBACK=log` prints each event that is counted as lost, once; `METRICS=emf` has said all that is counted.
+    fn check_printed(&mut self) {
+        let process = &self.process;
+        let (ledger, printed) = (&process.ledger, process.printed);
+        let lost = ledger.dropped() - process.damaged - process.unprintable;
+        let wanted = if self.plan.prints_lost() { lost } else { 0 };
+        if printed != wanted {
+            let detail = format!("{printed} events are printed, {lost} are lost");
+            return self.fail("lost events are printed", detail);
+        }
+        if !self.plan.prints_metrics() {
+            return;
+        }
+        let counts = [
+            ("Received", ledger.received.get()),
+            ("Delivered", ledger.delivered.get()),
+            ("Dropped", ledger.dropped()),
+            ("Retried", ledger.retried.get()),
+            ("PossibleDuplicates", ledger.possible_duplicates.get()),
+            ("Requests", ledger.requests.get()),
+        ];
+        for (name, count) in counts {
+            let said = self.process.metrics.get(name).copied().unwrap_or_default();
+            if said != count {
+                let detail = format!("{name} is {count}, CloudWatch hears of {said}");
+                return self.fail("metrics say all", detail);
+            }
+        }
+    }
+
+    /// A file that is being written may be there in part.
+    fn tear(&mut self) {
+        let spooling = match &mut self.process.busy {
+            Busy::Spool { file, .. } => file.take(),
+            _ => None,
+        };
+        let spilling = match &mut self.process.taking {
+            Taking::Writing { file, .. } => file.take(),
+            _ => None,
+        };
+        for file in [spooling, spilling].into_iter().flatten() {
+            if self.rng.bool() {
+                self.say(|_| format!("disk: a file is torn: {:?}", file.events));
+                self.files.insert(self.next_file, SpoolFile { damaged: true, ..file });
+                self.next_file += 1;
+            }
         }
     }
 
@@ -469,7 +545,7 @@ impl World {
                 put(events.clone());
                 rest.iter().for_each(|request| put(request_numbers(request)));
             }
-            Taking::Nothing | Taking::Reading(_) | Taking::Answering(_) => {}
+            Taking::Nothing | Taking::Answering(_) => {}
         }
         let spindown = self.ending.is_none_or(|(reason, ..)| reason == "spindown");
         let (mut lost, mut lost_refused, mut waiting, mut kept, mut wrong) = (0, 0, 0, 0, None);

@@ -20,6 +20,7 @@ use crate::kinesis::{Verdict, interrupted};
 use crate::plan::{Disk, Mode};
 use crate::world::{
     Ask, Body, Busy, Fate, MS, SpoolFile, Taking, Us, Wake, World, batch, introduced_in, numbers,
+    sandbox_id,
 };
 
 impl World {
@@ -136,7 +137,10 @@ impl World {
                 self.say(|_| format!("core: {level:?} [{topic}] {line}"));
                 return Some(Outcome::Done);
             }
-            Step::Print(_) => return Some(Outcome::Done),
+            Step::Print(lines) => {
+                self.print(&lines);
+                return Some(Outcome::Done);
+            }
             Step::Reply(ticket) => {
                 self.reply(ticket);
                 return Some(Outcome::Done);
@@ -298,6 +302,9 @@ impl World {
             }
             Busy::Close => {
                 self.process.closed = true;
+                if matches!(self.process.taking, Taking::Nothing) {
+                    self.take_next();
+                }
                 Outcome::Done
             }
             Busy::Prepare => Outcome::Prepared(true),
@@ -392,7 +399,16 @@ impl World {
         if !self.process.alive {
             return self.post_again(body);
         }
-        self.process.posts.push_back(body);
+        // A thread for each connection: several bodies are read at once.
+        let id = self.process.reading_posts.last_key_value().map_or(1, |(last, _)| last + 1);
+        self.process.reading_posts.insert(id, body);
+        let (number, delay) = (self.process.number, self.between(20, 600));
+        self.after(delay, Wake::PostRead(number, id));
+    }
+
+    /// A body is whole: on with the intake's lock, as soon as it is free.
+    pub(crate) fn post_read(&mut self, id: u64) {
+        self.process.posts.extend(self.process.reading_posts.remove(&id));
         if matches!(self.process.taking, Taking::Nothing) {
             self.take_next();
         }
@@ -406,30 +422,30 @@ impl World {
         }
     }
 
+    /// One of the threads that wait for the lock gets it.
     fn take_next(&mut self) {
-        let Some(body) = self.process.posts.pop_front() else {
-            self.process.taking = Taking::Nothing;
-            return;
-        };
-        self.process.taking = Taking::Reading(body);
-        let (number, delay) = (self.process.number, self.between(20, 600));
-        self.after(delay, Wake::Listener(number));
+        self.process.taking = Taking::Nothing;
+        while self.process.closed && !self.process.posts.is_empty() {
+            self.say(|_| "listener: the intake is closed".to_owned());
+            let body = self.process.posts.remove(0);
+            self.post_again(body);
+        }
+        if !self.process.posts.is_empty() {
+            let luck = self.rng.usize(0..self.process.posts.len());
+            let body = self.process.posts.remove(luck);
+            self.admit(body);
+        }
     }
 
     /// The listener goes on.
     pub(crate) fn listener(&mut self) {
         match std::mem::replace(&mut self.process.taking, Taking::Nothing) {
             Taking::Nothing => {}
-            Taking::Reading(body) if self.process.closed => {
-                self.say(|_| "listener: the intake is closed".to_owned());
-                self.post_again(body);
-                self.take_next();
-            }
-            Taking::Reading(body) => self.admit(body),
             Taking::Writing { id, file, events, mut rest, all, signals } => {
                 let written = self.commit(id, file);
                 if !written {
                     let rest: u64 = rest.iter().map(Request::events).sum();
+                    self.print_events(events.len() as u64 + rest);
                     self.process.ledger.dropped_queue.add(events.len() as u64 + rest);
                     return self.spilled(all, signals);
                 }
@@ -444,7 +460,8 @@ impl World {
                 } else {
                     events.iter().for_each(|event| self.events[*event as usize].answered = true);
                 }
-                if matches!(self.process.busy, Busy::Close) {
+                let others = !self.process.posts.is_empty() && self.chance(2);
+                if matches!(self.process.busy, Busy::Close) && !others {
                     // The intake's lock is free.
                     self.process.token += 1;
                     let (number, token) = (self.process.number, self.process.token);
@@ -459,10 +476,15 @@ impl World {
     /// As `Admission::admit`.
     fn admit(&mut self, body: Body) {
         let first = u32::try_from(self.events.len()).unwrap();
-        let batch = batch(first, &body);
+        if body.restored {
+            self.process.restores += 1;
+            let id = sandbox_id(&self.plan, (self.process.number, self.process.restores));
+            self.process.sandbox.restored_as(id);
+        }
+        let batch = batch(first, &body, self.process.restores);
         let all: Vec<u32> = (first..first + body.events).collect();
         let process = self.process.number;
-        let sandbox = (process, 0);
+        let sandbox = (process, self.process.restores);
         let fate = Fate { process, sandbox, received: true, ..Fate::default() };
         self.events.extend(all.iter().map(|_| fate));
         self.process.ledger.received.add(u64::from(body.events));
@@ -501,6 +523,7 @@ impl World {
         match charge {
             None => {
                 if self.plan.setup.spool_bytes == 0 {
+                    self.print_events(all.len() as u64);
                     self.process.ledger.dropped_queue.add(all.len() as u64);
                     return self.spilled(all, signals);
                 }
@@ -537,7 +560,7 @@ impl World {
         while !batch.remaining().is_empty() {
             let mut request = Request::new(self.limits);
             let wall = self.clock().wall;
-            self.process.packer.introduce(&mut request, wall);
+            self.process.packer.introduce(&mut request, &[], wall);
             let oversized = self.process.packer.pack(&mut request, &mut batch);
             self.process.ledger.dropped_rejected.add(oversized);
             if !request.is_empty() {
@@ -662,6 +685,10 @@ impl World {
         };
         let events = file.events.len() as u64;
         self.excuse_introductions(&file.introduced);
+        match file.damaged {
+            true => self.process.unprintable += events,
+            false => self.print_events(events),
+        }
         self.say(|_| format!("disk: segment {} is deleted with {:?}", entry.id, file.events));
         if entry.left_behind.is_some() && !self.process.read.contains(&entry.id) {
             self.receive_again(&file.events);

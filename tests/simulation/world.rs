@@ -106,6 +106,7 @@ pub(crate) enum Wake {
     MainNext(u16),
     MainGivesUp(u16, Ticket),
     Watch(u16, Ticket),
+    PostRead(u16, u64),
     Listener(u16),
     Drain(u16, u64),
     WaitOver(u16, u64),
@@ -120,6 +121,8 @@ pub(crate) struct Body {
     pub(crate) weight: usize,
     pub(crate) request_id: Option<Arc<str>>,
     pub(crate) signals: Vec<Signal>,
+    /// `platform.restoreStart` is among it.
+    pub(crate) restored: bool,
     pub(crate) tries: u32,
 }
 
@@ -201,11 +204,10 @@ pub(crate) enum Busy {
     Other,
 }
 
-/// What the listener is busy with: the intake's lock is held.
+/// What the listener's thread is busy with that holds the intake's lock.
 #[derive(Debug)]
 pub(crate) enum Taking {
     Nothing,
-    Reading(Body),
     /// Writes a request, and what comes behind it.
     Writing {
         id: Option<SegmentId>,
@@ -238,7 +240,9 @@ pub(crate) struct Process {
     /// Names the dispatcher's last wait or step.
     pub(crate) token: u64,
     pub(crate) taking: Taking,
-    pub(crate) posts: VecDeque<Body>,
+    /// What other threads of the listener are reading, and what they have read and wait for the lock with.
+    pub(crate) reading_posts: BTreeMap<u64, Body>,
+    pub(crate) posts: Vec<Body>,
     pub(crate) closed: bool,
     pub(crate) asking: Option<Asking>,
     pub(crate) in_next: bool,
@@ -250,6 +254,12 @@ pub(crate) struct Process {
     pub(crate) ledgers: u32,
     pub(crate) last_sent: Option<u32>,
     pub(crate) damaged: u64,
+    pub(crate) restores: u16,
+    /// Events that were printed as lost, and those that were lost and cannot be read any more.
+    pub(crate) printed: u64,
+    pub(crate) unprintable: u64,
+    /// The sums of what was printed for CloudWatch.
+    pub(crate) metrics: BTreeMap<String, u64>,
     /// A segment could not be written.
     pub(crate) write_failed: bool,
     /// A request failed since the order to stop.
@@ -540,6 +550,7 @@ impl World {
                 self.main_gives_up(ticket)
             }
             Wake::Watch(number, ticket) if alive(number, &self.process) => self.watch(ticket),
+            Wake::PostRead(number, id) if alive(number, &self.process) => self.post_read(id),
             Wake::Listener(number) if alive(number, &self.process) => self.listener(),
             Wake::Drain(number, token)
                 if alive(number, &self.process) && token == self.process.token =>
@@ -619,6 +630,15 @@ impl World {
                 }
                 self.after(lasts * MS, Wake::NextAct);
             }
+            Act::Restore => {
+                self.say(|_| "Lambda: restored from the snapshot".to_owned());
+                let body = Body { events: 1, text: 30, weight: 300, ..Body::default() };
+                let body = Body { restored: true, ..body };
+                let delay = self.between(5 * MS, 30 * MS);
+                self.after(delay, Wake::Post(body));
+                let delay = self.between(0, 60 * MS);
+                self.after(delay, Wake::NextAct);
+            }
             Act::Heal => {
                 self.say(|_| "Kinesis and the disk do well from now on".to_owned());
                 self.healed = true;
@@ -678,7 +698,7 @@ impl World {
             weight: post.weight,
             request_id,
             signals,
-            tries: 0,
+            ..Body::default()
         };
         self.after(after, Wake::Post(body));
     }
@@ -735,7 +755,7 @@ impl World {
                 weight: 300,
                 request_id: Some(Arc::clone(&id)),
                 signals: vec![Signal::Done { request_id: id, at, failed }],
-                tries: 0,
+                ..Body::default()
             };
             self.after(what.done.delay * MS, Wake::Post(body.clone()));
             if let Some(again) = what.done.again {
@@ -763,7 +783,7 @@ impl World {
             weight: 400,
             request_id: Some(Arc::clone(&running.id)),
             signals: vec![Signal::Reported(Arc::clone(&running.id))],
-            tries: 0,
+            ..Body::default()
         };
         self.after(running.what.report_delay * MS, Wake::Post(report));
         let delay = self.between(50, 3 * MS);
@@ -1053,7 +1073,7 @@ impl Process {
             max_age: Duration::from_millis(plan.setup.max_age),
             flush_timeout: Duration::from_millis(plan.setup.flush_timeout),
             spool: plan.setup.spool_bytes > 0,
-            metrics: false,
+            metrics: plan.prints_metrics(),
             seed: plan.seed ^ u64::from(number),
         };
         Process {
@@ -1078,7 +1098,12 @@ impl Process {
             waits: false,
             token: 0,
             taking: Taking::Nothing,
-            posts: VecDeque::new(),
+            reading_posts: BTreeMap::new(),
+            posts: Vec::new(),
+            restores: 0,
+            printed: 0,
+            unprintable: 0,
+            metrics: BTreeMap::new(),
             closed: false,
             asking: None,
             in_next: false,
@@ -1123,8 +1148,8 @@ fn configuration(plan: &Plan) -> Config {
             queue_bytes: setup.request_bytes * 4,
             spool_bytes: setup.spool_bytes,
             spool_folder: PathBuf::new(),
-            print_lost: false,
-            emf: false,
+            print_lost: plan.prints_lost(),
+            emf: plan.prints_metrics(),
         },
         records: RecordSettings {
             format: setup.record,
@@ -1138,7 +1163,7 @@ fn configuration(plan: &Plan) -> Config {
 }
 
 /// A batch of so many events, which bear their numbers. Made by hand: what the intake makes of bodies is tested elsewhere.
-pub(crate) fn batch(first: u32, body: &Body) -> Batch {
+pub(crate) fn batch(first: u32, body: &Body, restores: u16) -> Batch {
     const HEAD: &str = r##"{"time":"2026-11-23T09:15:45.012Z","type":"function","record":"##;
     let mut bytes = Vec::with_capacity(body.weight);
     let mut spans = Vec::with_capacity(body.events as usize);
@@ -1159,6 +1184,7 @@ pub(crate) fn batch(first: u32, body: &Body) -> Batch {
         record: Span::new(&record),
         request_id,
         number: u64::from(first) + n as u64,
+        restores,
         ..Event::default()
     });
     Batch::new(bytes, events.collect())
