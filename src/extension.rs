@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::clock::{EpochMs, epoch_ms};
 use crate::config::Config;
 use crate::deadline::Deadline;
-use crate::dispatch::admission::Admission;
+use crate::dispatch::admission::{Admission, Awaited};
 use crate::dispatch::charge::Gauge;
 use crate::dispatch::core::{Core, Settings};
 use crate::dispatch::dispatcher::{CloseIntake, Dispatcher};
@@ -23,7 +23,6 @@ use crate::dispatch::spares::Spares;
 use crate::dispatch::spool::Spool;
 use crate::dispatch::watchdog::{Question, Watchdog};
 use crate::kinesis::client::{Client, InterruptHandle};
-use crate::kinesis::line::Envelope;
 use crate::kinesis::provider::CredentialsSource;
 use crate::lambda::api::{Api, Function, Invoke, Registered, Subscription};
 use crate::lambda::filter::{NOTHING_TO_SHIP, Types};
@@ -84,6 +83,7 @@ struct Shared {
     spool: Arc<Spool>,
     doorbell: Arc<Doorbell>,
     replies: Arc<Mailbox<Reply>>,
+    awaited: Arc<Awaited>,
     sending: Arc<AtomicBool>,
     preparing: Arc<AtomicU64>,
     seen: Arc<AtomicU64>,
@@ -114,7 +114,7 @@ impl Shared {
             config.dispatch.print_lost.then(|| Arc::clone(&printer)),
             Arc::clone(&ledger),
         ));
-        let (doorbell, replies, sending, preparing, seen) = Default::default();
+        let (doorbell, replies, awaited, sending, preparing, seen) = Default::default();
         Shared {
             ledger,
             sandbox,
@@ -124,6 +124,7 @@ impl Shared {
             spool,
             doorbell,
             replies,
+            awaited,
             sending,
             preparing,
             seen,
@@ -136,6 +137,7 @@ impl Shared {
             sender,
             doorbell: Arc::clone(&self.doorbell),
             replies: Arc::clone(&self.replies),
+            awaited: Arc::clone(&self.awaited),
             gauge: Arc::clone(&self.gauge),
             spares: Arc::clone(&self.spares),
             spool: Arc::clone(&self.spool),
@@ -163,7 +165,6 @@ impl Shared {
             max_age: config.dispatch.max_age,
             flush_timeout: config.dispatch.flush_timeout,
             spool: config.dispatch.spool_bytes > 0,
-            slim: config.kinesis.records.envelope == Envelope::Slim,
             metrics: config.dispatch.emf,
             seed: random::bits(),
         };
@@ -234,6 +235,8 @@ pub struct Extension {
     doorbell: Arc<Doorbell>,
     /// One for life: each answer names its question.
     replies: Arc<Mailbox<Reply>>,
+    /// For the listener's threads.
+    awaited: Arc<Awaited>,
     /// The last question that the dispatcher has seen.
     seen: Arc<AtomicU64>,
     interrupts: InterruptHandle,
@@ -292,12 +295,13 @@ impl Extension {
         if log::enabled(log::Level::Info) {
             log::info!("started", "{}", recognised(config, continuous));
         }
-        let Shared { doorbell, replies, seen, printer, sandbox, ledger, .. } = shared;
+        let Shared { doorbell, replies, awaited, seen, printer, sandbox, ledger, .. } = shared;
         let ticket = Cell::new(0);
         Ok(Extension {
             messages,
             doorbell,
             replies,
+            awaited,
             seen,
             interrupts,
             ticket,
@@ -323,17 +327,18 @@ impl Extension {
         self.listener.invoked();
         panic::inject("main");
         // After a panic anywhere no invocation is held any more: what it waits for may never come.
-        let request_id = invoke.request_id.as_str().into();
+        let request_id: Arc<str> = invoke.request_id.as_str().into();
         if self.doorbell.passes(now) {
             // The dispatcher sleeps, and would answer at once.
-            self.replies.clear();
             let invoked = Message::Invoked { at: now, ticket: None, request_id, deadline };
             let _ = self.messages.send(invoked);
             return;
         }
+        self.awaited.set(Some(Arc::clone(&request_id)));
         self.ask(Question::Invoked, deadline.at() + GRACE, panic::happened, |ticket| {
             Message::Invoked { at: now, ticket: Some(ticket), request_id, deadline }
         });
+        self.awaited.set(None);
         if deadline.left(Instant::now()).is_zero() {
             self.listener.waited_in_vain();
         }

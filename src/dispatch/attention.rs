@@ -48,17 +48,17 @@ impl News {
 
 /// What was announced last, and what came since.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Awaited {
+pub struct Announced {
     attention: Attention,
     /// Bytes that came since it was announced.
     came: usize,
 }
 
-impl Awaited {
+impl Announced {
     /// From now on.
     #[must_use]
-    pub fn new(attention: Attention) -> Awaited {
-        Awaited { attention, came: 0 }
+    pub fn new(attention: Attention) -> Announced {
+        Announced { attention, came: 0 }
     }
 
     /// Whether telemetry that was sent is to wake the dispatcher.
@@ -109,20 +109,20 @@ mod tests {
             (Attention { bytes: Some(0), ..awake }, started, true),
             (Attention { bytes: Some(11), ..awake }, started, false),
         ] {
-            assert_eq!(Awaited::new(attention).wakes(news), expected, "{attention:?} {news:?}");
+            assert_eq!(Announced::new(attention).wakes(news), expected, "{attention:?} {news:?}");
         }
     }
 
     #[test]
     fn bytes_add_up_until_the_next_announcement() {
         let attention = Attention { bytes: Some(25), ..Attention::default() };
-        let mut awaited = Awaited::new(attention);
+        let mut announced = Announced::new(attention);
         let news = News::new(&[], 10);
         assert_eq!(
-            [awaited.wakes(news), awaited.wakes(news), awaited.wakes(news)],
+            [announced.wakes(news), announced.wakes(news), announced.wakes(news)],
             [false, false, true]
         );
-        assert!(!Awaited::new(attention).wakes(news));
+        assert!(!Announced::new(attention).wakes(news));
     }
 
     #[test]
@@ -130,13 +130,13 @@ mod tests {
         let now = Now { mono: Instant::now(), wall: 1_000 };
         let later =
             |ms: u64| Now { mono: now.mono + Duration::from_millis(ms), wall: now.wall + ms };
-        assert!(!Awaited::default().passes(now), "the dispatcher is awake");
+        assert!(!Announced::default().passes(now), "the dispatcher is awake");
         let passes = Some(Passes { until: later(100), bytes: 20 });
-        let mut awaited = Awaited::new(Attention { passes, ..Attention::default() });
-        assert!(awaited.passes(later(99)) && !awaited.passes(later(100)));
+        let mut announced = Announced::new(Attention { passes, ..Attention::default() });
+        assert!(announced.passes(later(99)) && !announced.passes(later(100)));
         let frozen = Now { mono: now.mono, wall: later(100).wall };
-        assert!(!awaited.passes(frozen), "the sandbox was frozen");
-        assert!(!awaited.wakes(News::new(&[done()], 19)) && awaited.passes(now));
-        assert!(!awaited.wakes(News::new(&[], 1)) && !awaited.passes(now));
+        assert!(!announced.passes(frozen), "the sandbox was frozen");
+        assert!(!announced.wakes(News::new(&[done()], 19)) && announced.passes(now));
+        assert!(!announced.wakes(News::new(&[], 1)) && !announced.passes(now));
     }
 }

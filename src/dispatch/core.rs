@@ -53,8 +53,6 @@ pub struct Settings {
     pub flush_timeout: Duration,
     /// Whether there is a spool at all.
     pub spool: bool,
-    /// `ENVELOPE=slim`: a sandbox event goes before all others.
-    pub slim: bool,
     /// `METRICS=emf`
     pub metrics: bool,
     /// Decides all jitter.
@@ -191,8 +189,6 @@ pub struct Core {
     pub(super) spool_works: bool,
     /// The segment being read is one of those apart.
     pub(super) reads_apart: bool,
-    /// For how many of the sandbox's ids a sandbox event was packed.
-    pub(super) introduced: u16,
     pub(super) ledger_at: Duration,
     pub(super) ledgers: u32,
     pub(super) metrics: Option<Metrics>,
@@ -232,7 +228,6 @@ impl Core {
             carries: false,
             spool_works: settings.spool,
             reads_apart: false,
-            introduced: 0,
             ledger_at: Duration::ZERO,
             ledgers: 0,
             metrics: settings.metrics.then(Metrics::default),
@@ -256,7 +251,7 @@ impl Core {
                         self.stop_waiting_for_ends();
                     }
                 }
-                if load.events() > 0 {
+                if !load.is_empty() {
                     let since = tick.age.saturating_sub(now.since(&at));
                     self.backlog.push(Item { since, load, charge });
                 }
@@ -323,16 +318,14 @@ impl Core {
             }
             Outcome::Read(segment, Err(events)) => {
                 self.reads_apart = false;
+                self.out.push_back(Step::Remove(segment));
                 if events > 0 {
                     self.ledger.dropped_rejected.add(events);
                     self.ledger.spool_skipped.add(1);
                     let line = format!(
                         "a spool file was changed by somebody; its {events} events are lost"
                     );
-                    self.out.extend([
-                        Step::Remove(segment),
-                        Step::Log(Level::Error, "spool-damaged", line),
-                    ]);
+                    self.out.push_back(Step::Log(Level::Error, "spool-damaged", line));
                 }
             }
             Outcome::Spooled(parcel, written) => self.spooled(*parcel, written),

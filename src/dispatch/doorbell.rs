@@ -7,20 +7,20 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
 use std::time::Instant;
 
-use super::attention::{Attention, Awaited, News};
+use super::attention::{Announced, Attention, News};
 use super::message::Now;
 
 /// See the module's page.
 #[derive(Debug, Default)]
 pub struct Doorbell {
-    awaited: Mutex<Awaited>,
+    announced: Mutex<Announced>,
     sleeper: OnceLock<Thread>,
 }
 
 impl Doorbell {
     /// Says what the dispatcher waits for from now on.
     pub fn announce(&self, attention: Attention) {
-        *self.lock() = Awaited::new(attention);
+        *self.lock() = Announced::new(attention);
     }
 
     /// Telemetry was sent: wakes the dispatcher if it waits for that.
@@ -56,8 +56,8 @@ impl Doorbell {
         self.sleeper.get_or_init(thread::current);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Awaited> {
-        self.awaited.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Announced> {
+        self.announced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -102,6 +102,16 @@ impl Load {
             Load::Packed(request) => request.events(),
         }
     }
+
+    /// Whether there is nothing to send: a request may hold an event of the extension's own, and no other.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Load::Nothing => true,
+            Load::Events(batch) => batch.remaining().is_empty(),
+            Load::Packed(request) => request.is_empty(),
+        }
+    }
 }
 
 /// One message; see the module's page.

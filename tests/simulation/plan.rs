@@ -89,6 +89,8 @@ pub(crate) enum Act {
         lasts: Ms,
         posts: Vec<Post>,
     },
+    /// SnapStart: the sandbox goes on where its snapshot was taken, under another id.
+    Restore,
     /// From now on Kinesis and the disk do well, but for what is refused for its content.
     Heal,
     /// Quiet invocations, or traffic, until all is delivered that can be.
@@ -189,6 +191,16 @@ impl Plan {
         if self.seed % 4 == 3 { Wire::Cbor } else { Wire::Json }
     }
 
+    /// `FALLBACK=log`
+    pub(crate) fn prints_lost(&self) -> bool {
+        self.seed % 3 == 1
+    }
+
+    /// `METRICS=emf`
+    pub(crate) fn prints_metrics(&self) -> bool {
+        self.seed % 5 == 2
+    }
+
     /// Kinesis takes no CBOR.
     pub(crate) fn refuses_cbor(&self) -> bool {
         self.seed % 8 == 7
@@ -227,6 +239,7 @@ impl Plan {
         let loud = rng.u32(0..4) == 0;
         let acts =
             if setup.continuous { managed_instances(rng, loud) } else { ordinary(rng, loud) };
+        let acts = if seed % 6 == 4 && !setup.continuous { snap_started(acts) } else { acts };
         let poison = (rng.u32(0..4) == 0).then(|| {
             let every = pick(rng, &[7, 20, 50, 200]);
             let whole = rng.u32(0..3) == 0;
@@ -381,6 +394,16 @@ fn frequent(rng: &mut fastrand::Rng) -> Vec<Act> {
         window: 2000,
     };
     (0..rng.usize(20..50)).map(|_| Act::Invoke(quick(rng))).collect()
+}
+
+/// Restored once as a rule; the second time shows that nothing is taken for settled by the first.
+fn snap_started(mut acts: Vec<Act>) -> Vec<Act> {
+    let middle = acts.len() / 2;
+    for at in [middle, 0] {
+        acts.insert(at, Act::Restore);
+        acts.insert(at, Act::Freeze { wall: 3_600_000, mono: 0 });
+    }
+    acts
 }
 
 fn managed_instances(rng: &mut fastrand::Rng, loud: bool) -> Vec<Act> {
