@@ -11,18 +11,18 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::clock::{EpochMs, epoch_ms};
 use crate::config::Config;
 use crate::deadline::Deadline;
-use crate::dispatch::admission::Admission;
+use crate::dispatch::admission::{Admission, Awaited};
 use crate::dispatch::charge::Gauge;
 use crate::dispatch::core::{Core, Settings};
 use crate::dispatch::dispatcher::{CloseIntake, Dispatcher};
-use crate::dispatch::message::{Message, Reply, Ticket};
+use crate::dispatch::doorbell::Doorbell;
+use crate::dispatch::message::{Message, Now, Reply, Ticket};
 use crate::dispatch::packer::Packer;
 use crate::dispatch::printer::Printer;
 use crate::dispatch::spares::Spares;
 use crate::dispatch::spool::Spool;
 use crate::dispatch::watchdog::{Question, Watchdog};
 use crate::kinesis::client::{Client, InterruptHandle};
-use crate::kinesis::line::Envelope;
 use crate::kinesis::provider::CredentialsSource;
 use crate::lambda::api::{Api, Function, Invoke, Registered, Subscription};
 use crate::lambda::filter::{NOTHING_TO_SHIP, Types};
@@ -81,7 +81,9 @@ struct Shared {
     spares: Arc<Spares>,
     printer: Arc<Printer>,
     spool: Arc<Spool>,
+    doorbell: Arc<Doorbell>,
     replies: Arc<Mailbox<Reply>>,
+    awaited: Arc<Awaited>,
     sending: Arc<AtomicBool>,
     preparing: Arc<AtomicU64>,
     seen: Arc<AtomicU64>,
@@ -112,15 +114,30 @@ impl Shared {
             config.dispatch.print_lost.then(|| Arc::clone(&printer)),
             Arc::clone(&ledger),
         ));
-        let (replies, sending, preparing, seen) = Default::default();
-        Shared { ledger, sandbox, gauge, spares, printer, spool, replies, sending, preparing, seen }
+        let (doorbell, replies, awaited, sending, preparing, seen) = Default::default();
+        Shared {
+            ledger,
+            sandbox,
+            gauge,
+            spares,
+            printer,
+            spool,
+            doorbell,
+            replies,
+            awaited,
+            sending,
+            preparing,
+            seen,
+        }
     }
 
     /// The sending end of the channel.
     fn admission(&self, config: &Config, sender: Sender<Message>) -> Admission {
         Admission {
             sender,
+            doorbell: Arc::clone(&self.doorbell),
             replies: Arc::clone(&self.replies),
+            awaited: Arc::clone(&self.awaited),
             gauge: Arc::clone(&self.gauge),
             spares: Arc::clone(&self.spares),
             spool: Arc::clone(&self.spool),
@@ -148,7 +165,6 @@ impl Shared {
             max_age: config.dispatch.max_age,
             flush_timeout: config.dispatch.flush_timeout,
             spool: config.dispatch.spool_bytes > 0,
-            slim: config.kinesis.records.envelope == Envelope::Slim,
             metrics: config.dispatch.emf,
             seed: random::bits(),
         };
@@ -162,6 +178,7 @@ impl Shared {
         Dispatcher {
             core,
             messages,
+            doorbell: Arc::clone(&self.doorbell),
             replies: Arc::clone(&self.replies),
             seen: Arc::clone(&self.seen),
             client: Client::new(&config.kinesis, Arc::clone(&self.sandbox)),
@@ -215,8 +232,11 @@ fn subscribe(
 #[derive(Debug)]
 pub struct Extension {
     messages: Sender<Message>,
+    doorbell: Arc<Doorbell>,
     /// One for life: each answer names its question.
     replies: Arc<Mailbox<Reply>>,
+    /// For the listener's threads.
+    awaited: Arc<Awaited>,
     /// The last question that the dispatcher has seen.
     seen: Arc<AtomicU64>,
     interrupts: InterruptHandle,
@@ -275,11 +295,13 @@ impl Extension {
         if log::enabled(log::Level::Info) {
             log::info!("started", "{}", recognised(config, continuous));
         }
-        let Shared { replies, seen, printer, sandbox, ledger, .. } = shared;
+        let Shared { doorbell, replies, awaited, seen, printer, sandbox, ledger, .. } = shared;
         let ticket = Cell::new(0);
         Ok(Extension {
             messages,
+            doorbell,
             replies,
+            awaited,
             seen,
             interrupts,
             ticket,
@@ -293,22 +315,30 @@ impl Extension {
     /// An invocation has begun. Comes back when `/next` may be called.
     pub fn invoked(&self, invoke: Invoke) {
         self.sandbox.invoked(&invoke.request_id, &invoke.invoked_function_arn);
-        let (now, wall) = (Instant::now(), epoch_ms(SystemTime::now()));
-        let (deadline, plausible) = Deadline::of_invocation(invoke.deadline_ms, now, wall);
+        let now = Now { mono: Instant::now(), wall: epoch_ms(SystemTime::now()) };
+        let (deadline, plausible) = Deadline::of_invocation(invoke.deadline_ms, now.mono, now.wall);
         if !plausible {
             log::warn!(
                 "invoke-deadline",
                 "by this clock Lambda's deadline of an invocation cannot be right; {} ms are assumed",
-                deadline.left_ms(now)
+                deadline.left_ms(now.mono)
             );
         }
         self.listener.invoked();
         panic::inject("main");
         // After a panic anywhere no invocation is held any more: what it waits for may never come.
-        let request_id = invoke.request_id.as_str().into();
+        let request_id: Arc<str> = invoke.request_id.as_str().into();
+        if self.doorbell.passes(now) {
+            // The dispatcher sleeps, and would answer at once.
+            let invoked = Message::Invoked { at: now, ticket: None, request_id, deadline };
+            let _ = self.messages.send(invoked);
+            return;
+        }
+        self.awaited.set(Some(Arc::clone(&request_id)));
         self.ask(Question::Invoked, deadline.at() + GRACE, panic::happened, |ticket| {
-            Message::Invoked { at: now, ticket, request_id, deadline }
+            Message::Invoked { at: now, ticket: Some(ticket), request_id, deadline }
         });
+        self.awaited.set(None);
         if deadline.left(Instant::now()).is_zero() {
             self.listener.waited_in_vain();
         }
@@ -368,6 +398,7 @@ impl Extension {
         if self.messages.send(message(ticket)).is_err() {
             return false;
         }
+        self.doorbell.ring();
         while !hopeless() {
             let now = Instant::now();
             if watchdog.interrupts(now, self.seen.load(Ordering::Acquire) >= ticket) {

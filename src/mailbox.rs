@@ -4,57 +4,71 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+#[derive(Debug)]
+struct State<T> {
+    items: Vec<T>,
+    /// Whether somebody waits: else there is nobody to wake, which the kernel would have to be asked.
+    awaited: bool,
+}
+
 /// See the module's page.
 #[derive(Debug)]
 pub struct Mailbox<T> {
-    items: Mutex<Vec<T>>,
+    state: Mutex<State<T>>,
     came: Condvar,
 }
 
 impl<T> Default for Mailbox<T> {
     fn default() -> Self {
-        Mailbox { items: Mutex::new(Vec::new()), came: Condvar::new() }
+        let state = State { items: Vec::new(), awaited: false };
+        Mailbox { state: Mutex::new(state), came: Condvar::new() }
     }
 }
 
 impl<T> Mailbox<T> {
     /// Puts something in.
     pub fn put(&self, item: T) {
-        self.lock().push(item);
-        self.came.notify_one();
+        let mut state = self.lock();
+        state.items.push(item);
+        if std::mem::take(&mut state.awaited) {
+            drop(state);
+            self.came.notify_one();
+        }
     }
 
     /// The oldest, waited for until then; `None` then, and as soon as the time has passed.
     pub fn take(&self, until: Instant) -> Option<T> {
-        let mut items = self.lock();
+        let mut state = self.lock();
         loop {
-            if !items.is_empty() {
-                return Some(items.remove(0));
+            if !state.items.is_empty() {
+                return Some(state.items.remove(0));
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return None;
             }
-            items = self.came.wait_timeout(items, left).unwrap_or_else(PoisonError::into_inner).0;
+            state.awaited = true;
+            state = self.came.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
     /// Everything, waited for as long as it takes.
     pub fn take_all(&self) -> Vec<T> {
-        let mut items = self.lock();
-        while items.is_empty() {
-            items = self.came.wait(items).unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
+        while state.items.is_empty() {
+            state.awaited = true;
+            state = self.came.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        std::mem::take(&mut *items)
+        std::mem::take(&mut state.items)
     }
 
     /// Throws away what is in it.
     pub fn clear(&self) {
-        self.lock().clear();
+        self.lock().items.clear();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<T>> {
-        self.items.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is known of this sandbox: what the envelope says of every event. Shared by all threads; each fact is learnt once or rarely.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::random;
@@ -18,6 +18,8 @@ pub struct Sandbox {
     generation: AtomicU64,
     /// Kinesis, as it can be reached from here, takes no CBOR.
     refuses_cbor: AtomicBool,
+    /// How many of its ids have an event on the stream that says what it is.
+    introduced: AtomicU16,
 }
 
 /// What Lambda has said so far. Strings are plain text, not JSON.
@@ -75,6 +77,7 @@ impl Default for Sandbox {
             facts: Mutex::default(),
             generation: AtomicU64::new(1),
             refuses_cbor: AtomicBool::new(false),
+            introduced: AtomicU16::new(0),
         }
     }
 }
@@ -105,7 +108,23 @@ impl Sandbox {
 
     /// It was restored from a snapshot, from which others may come too: from now on its id is another one.
     pub fn restored(&self) {
-        self.learn(|facts| facts.restored.push(random::hex16()));
+        self.restored_as(random::hex16());
+    }
+
+    /// The same, with that id, where nothing may be left to chance.
+    pub fn restored_as(&self, id: String) {
+        self.learn(|facts| facts.restored.push(id));
+    }
+
+    /// Of so many of its ids, in their order, the sandbox event is on the stream or was given up.
+    pub fn introduce(&self, ids: u16) {
+        self.introduced.fetch_max(ids, Ordering::AcqRel);
+    }
+
+    /// See [`Sandbox::introduce`].
+    #[must_use]
+    pub fn introduced(&self) -> u16 {
+        self.introduced.load(Ordering::Acquire)
     }
 
     /// How often it has been restored.

@@ -10,14 +10,18 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::attention::News;
 use super::charge::{Charge, Gauge};
 use super::core::Oldest;
+use super::doorbell::Doorbell;
 use super::message::{Load, Message, Now, Reply, Signal};
 use super::packer::Packer;
 use super::printer::Printer;
+use super::sending::TOO_SMALL;
 use super::spares::Spares;
 use super::spool::Spool;
 use super::watchdog::hold_ends_at;
+use crate::clock::EpochMs;
 use crate::event::{Batch, Event};
 use crate::kinesis::request::Request;
 use crate::ledger::Ledger;
@@ -76,13 +80,33 @@ pub fn place(now: &Circumstances) -> Place {
     }
 }
 
+/// The request id of the invocation that `main` waits for, if it does: it is to hear of that function's end, and of no other one. Nobody
+/// reads what it is told meanwhile, and on Managed Instances it never waits.
+#[derive(Debug, Default)]
+pub struct Awaited(Mutex<Option<Arc<str>>>);
+
+impl Awaited {
+    /// `main` waits for that one from now on.
+    pub fn set(&self, request_id: Option<Arc<str>>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = request_id;
+    }
+
+    fn is(&self, request_id: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_deref() == Some(request_id)
+    }
+}
+
 /// See the module's page.
 #[derive(Debug)]
 pub struct Admission {
     /// To the dispatcher.
     pub sender: Sender<Message>,
+    /// Wakes the dispatcher where it waits for what is sent.
+    pub doorbell: Arc<Doorbell>,
     /// To `main`.
     pub replies: Arc<Mailbox<Reply>>,
+    /// What it waits for.
+    pub awaited: Arc<Awaited>,
     /// Counts what waits in memory.
     pub gauge: Arc<Gauge>,
     /// Used buffers.
@@ -111,7 +135,9 @@ impl Admission {
         let ends: Vec<(Instant, bool)> = signals
             .iter()
             .filter_map(|signal| match signal {
-                Signal::Done { at, failed, .. } => Some((now.instant_of(*at), *failed)),
+                Signal::Done { request_id, at, failed } if self.awaited.is(request_id) => {
+                    Some((now.instant_of(*at), *failed))
+                }
                 _ => None,
             })
             .collect();
@@ -136,7 +162,7 @@ impl Admission {
     }
 
     fn take(&self, batch: Batch, signals: Vec<Signal>, now: Now) {
-        let at = now.mono;
+        let (at, wall) = (now, now.wall);
         let events = batch.remaining().len() as u64;
         self.ledger.received.add(events);
         if panic::in_dispatcher() {
@@ -167,15 +193,16 @@ impl Admission {
         let charge = if place(&now) == Place::Disk { None } else { self.gauge.try_charge(cost) };
         match charge {
             None => {
-                self.spill(&mut packer, batch);
+                self.spill(&mut packer, batch, wall);
                 drop(packer);
                 if !signals.is_empty() {
                     self.send(at, signals, Load::Nothing, None);
                 }
                 let _ = self.sender.send(Message::SpoolDone);
+                self.doorbell.ring();
             }
             Some(charge) if place(&now) == Place::Packed => {
-                let mut requests = self.pack(&mut packer, batch);
+                let mut requests = self.pack(&mut packer, batch, wall);
                 drop((packer, charge));
                 let last = requests.pop();
                 for request in requests {
@@ -215,31 +242,36 @@ impl Admission {
         self.spares.batch(bytes)
     }
 
-    fn send_packed(&self, at: Instant, signals: Vec<Signal>, request: Request) {
+    fn send_packed(&self, at: Now, signals: Vec<Signal>, request: Request) {
         let charge = self.gauge.charge(request.cost());
         self.send(at, signals, Load::Packed(Box::new(request)), Some(charge));
     }
 
-    fn send(&self, at: Instant, signals: Vec<Signal>, load: Load, charge: Option<Charge>) {
+    fn send(&self, at: Now, signals: Vec<Signal>, load: Load, charge: Option<Charge>) {
+        let news = News::new(&signals, charge.as_ref().map_or(0, Charge::bytes));
         // The receiver lives as long as the process.
         let _ = self.sender.send(Message::Telemetry { at, signals, load, charge });
+        self.doorbell.ring_for(news);
     }
 
     /// Does the dispatcher's packing for it, while the bytes are in this CPU's cache. It sends meanwhile, and keeps up: a flood that is
     /// packed by one thread and sent by another rarely needs the spool.
-    fn pack(&self, packer: &mut Packer, mut batch: Batch) -> Vec<Request> {
+    fn pack(&self, packer: &mut Packer, mut batch: Batch, now: EpochMs) -> Vec<Request> {
         let mut packed = Vec::new();
-        while let Some(request) = self.pack_one(packer, &mut batch) {
+        while let Some(request) = self.pack_one(packer, &mut batch, now) {
             packed.push(request);
         }
         self.spares.keep_batch(batch);
         packed
     }
 
-    fn pack_one(&self, packer: &mut Packer, batch: &mut Batch) -> Option<Request> {
+    fn pack_one(&self, packer: &mut Packer, batch: &mut Batch, now: EpochMs) -> Option<Request> {
         while !batch.remaining().is_empty() {
             let mut request =
                 Request::with_buffer(packer.limits(), self.spares.body(packer.body_bytes(batch)));
+            if !packer.introduce(&mut request, &[], now) {
+                log::error!("own-event", "{TOO_SMALL}");
+            }
             let oversized = packer.pack(&mut request, batch);
             if oversized > 0 {
                 self.ledger.dropped_rejected.add(oversized);
@@ -257,9 +289,9 @@ impl Admission {
     }
 
     /// Writes a batch to disk, or drops it.
-    fn spill(&self, packer: &mut Packer, mut batch: Batch) {
+    fn spill(&self, packer: &mut Packer, mut batch: Batch, now: EpochMs) {
         while self.spool.is_on()
-            && let Some(mut request) = self.pack_one(packer, &mut batch)
+            && let Some(mut request) = self.pack_one(packer, &mut batch, now)
         {
             let written = self.spool.write(&mut request, false, false);
             if let Err(error) = written {

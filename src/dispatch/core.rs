@@ -11,11 +11,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::attention::{Attention, Passes};
 use super::backlog::{Backlog, History, Item, Parcel, SegmentId};
 use super::charge::{Charge, Gauge};
 use super::end::Stopping;
 use super::invocations::{Held, Invocations, Phase};
-use super::message::{Message, Now, Ticket};
+use super::message::{FREEZE, Message, Now, Ticket};
 use super::metrics::Metrics;
 use super::packer::Packer;
 use super::policy::{self, Cadence, FlushMode, OnInvoke, Pending};
@@ -38,8 +39,6 @@ const FAILED_HOLD: Duration = Duration::from_millis(500);
 const PROBE: Duration = Duration::from_millis(500);
 /// While an invocation is held, nothing waits longer in memory: the function may crash without a word, and the sandbox with it.
 pub(super) const HELD_AGE: Duration = Duration::from_secs(1);
-/// A wall clock that runs ahead of the monotonic one by more has seen a freeze.
-const FREEZE: Duration = Duration::from_secs(1);
 
 /// What the core must know of the settings.
 #[derive(Clone, Copy, Debug)]
@@ -54,8 +53,6 @@ pub struct Settings {
     pub flush_timeout: Duration,
     /// Whether there is a spool at all.
     pub spool: bool,
-    /// `ENVELOPE=slim`: a sandbox event goes before all others.
-    pub slim: bool,
     /// `METRICS=emf`
     pub metrics: bool,
     /// Decides all jitter.
@@ -192,8 +189,6 @@ pub struct Core {
     pub(super) spool_works: bool,
     /// The segment being read is one of those apart.
     pub(super) reads_apart: bool,
-    /// For how many of the sandbox's ids a sandbox event was packed.
-    pub(super) introduced: u16,
     pub(super) ledger_at: Duration,
     pub(super) ledgers: u32,
     pub(super) metrics: Option<Metrics>,
@@ -233,7 +228,6 @@ impl Core {
             carries: false,
             spool_works: settings.spool,
             reads_apart: false,
-            introduced: 0,
             ledger_at: Duration::ZERO,
             ledgers: 0,
             metrics: settings.metrics.then(Metrics::default),
@@ -249,25 +243,23 @@ impl Core {
         let tick = self.tick(now);
         match message {
             Message::Telemetry { at, signals, load, charge } => {
-                // As of when it came: the message may have waited behind a request.
-                let waited = tick.mono.saturating_duration_since(at);
-                let wall = now.wall.saturating_sub(u64::try_from(waited.as_millis()).unwrap_or(0));
+                // As of when it came: the message may have waited, behind a request or because nobody waited for it.
                 for signal in &signals {
-                    let observed =
-                        self.invocations.observe(signal, Now { mono: at.min(now.mono), wall });
+                    let observed = self.invocations.observe(signal, at);
                     self.ledger.held(observed.held);
                     if observed.ends_never_come {
                         self.stop_waiting_for_ends();
                     }
                 }
-                if load.events() > 0 {
-                    let since = tick.age.saturating_sub(waited);
+                if !load.is_empty() {
+                    let since = tick.age.saturating_sub(now.since(&at));
                     self.backlog.push(Item { since, load, charge });
                 }
             }
             Message::SpoolDone => {}
             Message::Invoked { at, ticket, request_id, deadline } => {
-                self.invoked(&tick, at, ticket, request_id, deadline)
+                let age = tick.age.saturating_sub(now.since(&at));
+                self.invoked(&Tick { age, ..tick }, at.mono, ticket, request_id, deadline)
             }
             Message::Stop { ticket, deadline, report_until, reason } => {
                 // `main` waits for nothing but this now.
@@ -326,16 +318,14 @@ impl Core {
             }
             Outcome::Read(segment, Err(events)) => {
                 self.reads_apart = false;
+                self.out.push_back(Step::Remove(segment));
                 if events > 0 {
                     self.ledger.dropped_rejected.add(events);
                     self.ledger.spool_skipped.add(1);
                     let line = format!(
                         "a spool file was changed by somebody; its {events} events are lost"
                     );
-                    self.out.extend([
-                        Step::Remove(segment),
-                        Step::Log(Level::Error, "spool-damaged", line),
-                    ]);
+                    self.out.push_back(Step::Log(Level::Error, "spool-damaged", line));
                 }
             }
             Outcome::Spooled(parcel, written) => self.spooled(*parcel, written),
@@ -379,7 +369,7 @@ impl Core {
         &mut self,
         tick: &Tick,
         at: Instant,
-        ticket: Ticket,
+        ticket: Option<Ticket>,
         request_id: Arc<str>,
         deadline: Deadline,
     ) {
@@ -391,6 +381,10 @@ impl Core {
         if self.invocations.invoked(&request_id) {
             self.stop_waiting_for_ends();
         }
+        let Some(ticket) = ticket else {
+            let held = self.invocations.let_go(&request_id, at);
+            return self.ledger.held(held);
+        };
         let pending = self.pending(View::default());
         let mut plan =
             policy::on_invoke(self.mode, &self.cadence, &pending, self.settings.max_age, tick.age);
@@ -537,6 +531,43 @@ impl Core {
             let line = "platform.runtimeDone did not come by the deadline; from now on telemetry is sent with the next invocation";
             self.out.push_back(Step::Log(Level::Warn, "no-runtime-done", line.to_owned()));
         }
+    }
+
+    /// What is waited for until the next poll, of what may come meanwhile.
+    #[must_use]
+    pub fn attention(&mut self, now: Now) -> Attention {
+        let tick = self.tick(now);
+        let flushing = self.held.as_ref().is_some_and(|held| held.phase != Phase::AwaitEnd);
+        let pending = self.pending(View::default());
+        let awake = self.is_awake();
+        let bytes = match pending.oldest {
+            // From the first one on there is a time by which it is due.
+            None => 0,
+            Some(_) => pending.request.saturating_sub(pending.bytes),
+        };
+        // A full request that cannot go now goes at a time that is known.
+        let full = pending.bytes >= pending.request;
+        Attention {
+            all: flushing || self.stopping.is_some(),
+            starts: !awake,
+            ends: self.held.is_some(),
+            bytes: Some(bytes).filter(|_| awake && !full),
+            passes: self.passes(&tick, &pending),
+        }
+    }
+
+    /// Until when nothing is due at an invocation's start.
+    fn passes(&self, tick: &Tick, pending: &Pending) -> Option<Passes> {
+        if self.held.is_some() || self.stopping.is_some() || self.retry.is_open() {
+            return None;
+        }
+        let time =
+            policy::idle_for(self.mode, &self.cadence, pending, self.settings.max_age, tick.age)?;
+        let until = Now {
+            mono: tick.mono.checked_add(time)?,
+            wall: tick.wall.saturating_add(u64::try_from(time.as_millis()).ok()?),
+        };
+        Some(Passes { until, bytes: (pending.bound / 4).saturating_sub(pending.bytes) })
     }
 
     // --- time --------------------------------------------------------------------------------------------------------------------------

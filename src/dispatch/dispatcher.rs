@@ -4,11 +4,13 @@ use std::fs::File;
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::attention::Attention;
 use super::charge::Gauge;
 use super::core::{Core, Outcome, Sent, Step};
+use super::doorbell::Doorbell;
 use super::message::{Message, Now, Reply};
 use super::preparing::Effort;
 use super::printer::Printer;
@@ -37,6 +39,8 @@ pub struct Dispatcher {
     pub core: Core,
     /// Everything that reaches it.
     pub messages: Receiver<Message>,
+    /// Wakes this thread.
+    pub doorbell: Arc<Doorbell>,
     /// To `main`.
     pub replies: Arc<Mailbox<Reply>>,
     /// The last question that the core has seen.
@@ -62,6 +66,7 @@ pub struct Dispatcher {
 impl Dispatcher {
     /// The thread's whole life.
     pub fn run(mut self) {
+        self.doorbell.belongs_here();
         loop {
             // What is on disk is newer than all that was sent before it was written: first look there, then hand in the messages.
             let view = self.spool.view();
@@ -72,13 +77,10 @@ impl Dispatcher {
             let outcome = match step {
                 Step::Exit => return,
                 Step::Wait(_) if self.spool.view() != view => continue,
-                Step::Wait(until) => match self.wait(until) {
-                    Some(message) => {
-                        self.hand_in(message);
-                        continue;
-                    }
-                    None => continue,
-                },
+                Step::Wait(until) => {
+                    self.wait(until);
+                    continue;
+                }
                 step => self.carry_out(step),
             };
             self.core.done(now(), outcome);
@@ -86,7 +88,9 @@ impl Dispatcher {
     }
 
     fn hand_in(&mut self, message: Message) {
-        if let Message::Invoked { ticket, .. } | Message::Stop { ticket, .. } = &message {
+        if let Message::Invoked { ticket: Some(ticket), .. } | Message::Stop { ticket, .. } =
+            &message
+        {
             self.seen.store(*ticket, Ordering::Release);
         }
         if matches!(message, Message::Stop { .. }) {
@@ -96,17 +100,14 @@ impl Dispatcher {
         self.core.on(now(), message);
     }
 
-    fn wait(&self, until: Option<Instant>) -> Option<Message> {
-        match until {
-            Some(until) => {
-                match self.messages.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                    Ok(message) => Some(message),
-                    Err(RecvTimeoutError::Timeout) => None,
-                    Err(RecvTimeoutError::Disconnected) => wait_for_the_end(),
-                }
-            }
-            None => self.messages.recv().ok().or_else(|| wait_for_the_end()),
+    /// Sleeps until something comes that is waited for. What comes after the announcement rings, what came before it is found here.
+    fn wait(&mut self, until: Option<Instant>) {
+        self.doorbell.announce(self.core.attention(now()));
+        match self.messages.try_recv() {
+            Ok(message) => self.hand_in(message),
+            Err(_) => self.doorbell.sleep(until),
         }
+        self.doorbell.announce(Attention::default());
     }
 
     fn carry_out(&mut self, step: Step) -> Outcome {
@@ -199,11 +200,4 @@ fn is_idle() -> bool {
     // "0.20 0.18 0.12 1/80 11206": one of 80 threads runs, which is this one.
     let running = text.split(|byte| *byte == b' ').nth(3);
     running.is_none_or(|running| running.starts_with(b"1/"))
-}
-
-/// Nobody can ask anything any more.
-fn wait_for_the_end() -> ! {
-    loop {
-        std::thread::sleep(Duration::from_secs(3600));
-    }
 }

@@ -30,6 +30,8 @@ pub struct Stopping {
     pub(super) phase: Phase,
     /// A request failed since.
     pub(super) failed: bool,
+    /// `METRICS=emf`: the last line is printed.
+    pub(super) accounted: bool,
     pub(super) ledger: Option<Box<Request>>,
     pub(super) ledger_tries: u32,
     pub(super) ledger_at: Instant,
@@ -56,6 +58,7 @@ impl Stopping {
             reason,
             phase,
             failed,
+            accounted: false,
             ledger,
             ledger_tries,
             ledger_at,

@@ -22,7 +22,18 @@ pub struct Now {
 /// A time in telemetry that is said to be longer ago is taken for now: the wall clock has jumped.
 const PLAUSIBLE: Duration = Duration::from_secs(60);
 
+/// A wall clock that runs ahead of the monotonic one by more has seen a freeze.
+pub(super) const FREEZE: Duration = Duration::from_secs(1);
+
 impl Now {
+    /// How long ago that was: a freeze counts, whether or not the monotonic clock stood still in it.
+    #[must_use]
+    pub fn since(&self, at: &Now) -> Duration {
+        let mono = self.mono.saturating_duration_since(at.mono);
+        let wall = Duration::from_millis(self.wall.saturating_sub(at.wall));
+        if wall.saturating_sub(mono) > FREEZE { wall } else { mono }
+    }
+
     /// The instant of a time in telemetry; now for one that is not known or cannot be.
     #[must_use]
     pub fn instant_of(&self, at: Option<EpochMs>) -> Instant {
@@ -91,6 +102,16 @@ impl Load {
             Load::Packed(request) => request.events(),
         }
     }
+
+    /// Whether there is nothing to send: a request may hold an event of the extension's own, and no other.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Load::Nothing => true,
+            Load::Events(batch) => batch.remaining().is_empty(),
+            Load::Packed(request) => request.is_empty(),
+        }
+    }
 }
 
 /// One message; see the module's page.
@@ -98,8 +119,8 @@ impl Load {
 pub enum Message {
     /// What a POST brought.
     Telemetry {
-        /// When it came.
-        at: Instant,
+        /// When it came: the message may wait for long.
+        at: Now,
         /// In the order of the body.
         signals: Vec<Signal>,
         /// What is to be sent.
@@ -109,12 +130,12 @@ pub enum Message {
     },
     /// A segment that was being written is complete, or given up.
     SpoolDone,
-    /// An invocation has begun. Answered when `/next` may be called.
+    /// An invocation has begun.
     Invoked {
         /// When: the message may wait behind a request.
-        at: Instant,
-        /// To answer with.
-        ticket: Ticket,
+        at: Now,
+        /// To answer with, when `/next` may be called. `None`: nobody waits for an answer.
+        ticket: Option<Ticket>,
         /// As in the INVOKE event.
         request_id: Arc<str>,
         /// Of the invocation, margin taken off.

@@ -5,10 +5,12 @@
 //! out.
 
 pub mod admission;
+pub mod attention;
 pub mod backlog;
 pub mod charge;
 pub mod core;
 pub mod dispatcher;
+pub mod doorbell;
 pub mod end;
 pub mod invocations;
 pub mod message;

@@ -1,12 +1,17 @@
 //! The packer: events -> lines -> a request. The core has one, and so has the way in. Pure but for the sandbox's facts and the ledger's counts.
+//!
+//! With `ENVELOPE=slim`, each request that is begun before Kinesis has taken the sandbox event begins with that event. So it comes first,
+//! whichever request is sent first: some may go to disk, be evicted there, or be found by another process. Kinesis may get it more than
+//! once. While Kinesis refuses that event and nothing else, it waits alone, and what is sent meanwhile begins without it.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::Settings;
 use crate::clock::EpochMs;
 use crate::event::Batch;
 use crate::kinesis::RecordSettings;
-use crate::kinesis::line::{LineWriter, PartitionKey};
+use crate::kinesis::line::{Envelope, LineWriter, PartitionKey};
 use crate::kinesis::record::Limits;
 use crate::kinesis::request::{Added, Request};
 use crate::kinesis::wire::Wire;
@@ -27,6 +32,10 @@ pub struct Packer {
     ledger: Arc<Ledger>,
     /// `FALLBACK=log`
     prints_lost: bool,
+    /// `ENVELOPE=slim`
+    is_slim: bool,
+    /// The last request had room for the sandbox event alone: the next one follows it, and begins without.
+    follows_introduction: bool,
     /// The key of the event being packed; kept to save an allocation each.
     key: String,
 }
@@ -53,6 +62,8 @@ impl Packer {
             partition_key: records.partition_key,
             ledger,
             prints_lost: settings.print_lost,
+            is_slim: records.envelope == Envelope::Slim,
+            follows_introduction: false,
             key: String::new(),
         }
     }
@@ -95,6 +106,50 @@ impl Packer {
         self.prints_lost
     }
 
+    /// Adds the sandbox events that Kinesis has not taken yet, if there are any: what every request begins with. Those of the ids that are
+    /// `waiting` come by themselves. `false`: there is no room for one; all are given up.
+    pub fn introduce(&mut self, request: &mut Request, waiting: &[u16], now: EpochMs) -> bool {
+        if std::mem::take(&mut self.follows_introduction) || !self.is_introducing() {
+            return true;
+        }
+        let key = self.writer.own_partition_key().to_owned();
+        let ids = self.missing_ids();
+        let writer = &mut self.writer;
+        let fits = ids.clone().filter(|id| !waiting.contains(id)).all(|id| {
+            request.add(Some(&key), 0, |out| writer.sandbox_line(id, now, out)) == Added::Yes
+        });
+        if !fits {
+            self.sandbox.introduce(ids.end().saturating_add(1));
+        }
+        fits
+    }
+
+    /// Whether Kinesis is still to take a sandbox event.
+    #[must_use]
+    pub fn is_introducing(&self) -> bool {
+        self.is_slim && !self.missing_ids().is_empty()
+    }
+
+    /// The ids of the sandbox, by the number of restores before each, that Kinesis has no sandbox event of.
+    fn missing_ids(&self) -> RangeInclusive<u16> {
+        self.sandbox.introduced()..=self.sandbox.restores()
+    }
+
+    /// Those of them whose sandbox event is among these lines.
+    pub fn introduced_in(&mut self, lines: &[u8]) -> Vec<u16> {
+        let ids = self.missing_ids();
+        ids.filter(|id| self.is_slim && self.writer.has_sandbox_line(*id, lines)).collect()
+    }
+
+    /// Kinesis has taken a record of these lines, or never will.
+    pub fn settle_introductions(&mut self, lines: &[u8]) {
+        for id in self.introduced_in(lines) {
+            if id == self.sandbox.introduced() {
+                self.sandbox.introduce(id.saturating_add(1));
+            }
+        }
+    }
+
     /// Packs as many of the batch's events as fit, and takes them off the batch. Says how many of them no request can hold because
     /// `RECORD_BYTES` is too small for what the extension adds: they are lost.
     pub fn pack(&mut self, request: &mut Request, batch: &mut Batch) -> u64 {
@@ -122,6 +177,7 @@ impl Packer {
             taken += 1;
         }
         batch.advance(taken);
+        self.follows_introduction = taken == 0 && request.events() == 0 && !request.is_empty();
         oversized
     }
 
@@ -138,21 +194,6 @@ impl Packer {
         let writer = &mut self.writer;
         request.add(Some(&key), 0, |out| writer.own_line(kind, record, name, now, out))
             == Added::Yes
-    }
-
-    /// The events that say what the sandbox is, one for each of its ids that has none yet: `introduced` of them have. Says whether they fit.
-    pub fn sandbox_events(
-        &mut self,
-        request: &mut Request,
-        introduced: u16,
-        restores: u16,
-        now: EpochMs,
-    ) -> bool {
-        let key = self.writer.own_partition_key().to_owned();
-        let writer = &mut self.writer;
-        (introduced..=restores).all(|id| {
-            request.add(Some(&key), 0, |out| writer.sandbox_line(id, now, out)) == Added::Yes
-        })
     }
 
     /// The lines of a batch's events, for `FALLBACK=log`.

@@ -110,16 +110,35 @@ pub fn on_invoke(
     }
 }
 
+/// For how long no invocation that begins will have anything to send, whatever their number, unless a quarter of the queue is full before:
+/// `adaptive` while they are frequent. `None`: it may have, at once.
+#[must_use]
+pub fn idle_for(
+    mode: FlushMode,
+    cadence: &Cadence,
+    pending: &Pending,
+    max_age: Duration,
+    now: Duration,
+) -> Option<Duration> {
+    if mode != FlushMode::Adaptive || cadence.is_rare(max_age) {
+        return None;
+    }
+    // No gap up to then is larger than the largest average that is not rare; so no average will be.
+    let until = pending.oldest.unwrap_or(now).min(cadence.last) + max_age;
+    until.checked_sub(now).filter(|time| !time.is_zero())
+}
+
 /// Whether to send inside a long invocation, or on Managed Instances at any time.
 #[must_use]
 pub fn in_between(pending: &Pending, max_age: Duration, now: Duration) -> bool {
     pending.bytes >= pending.request || pending.is_old(max_age, now)
 }
 
-/// In how long the oldest event will be too old, if one waits.
+/// In how long something is to be sent [`in_between`], if anything waits.
 #[must_use]
 pub fn due_in(pending: &Pending, max_age: Duration, now: Duration) -> Option<Duration> {
-    Some(max_age.saturating_sub(now.saturating_sub(pending.oldest?)))
+    let left = max_age.saturating_sub(now.saturating_sub(pending.oldest?));
+    Some(if pending.bytes >= pending.request { Duration::ZERO } else { left })
 }
 
 #[cfg(test)]
@@ -190,6 +209,29 @@ mod tests {
         assert!(!in_between(&pending(0, None), MAX_AGE, NOW));
         assert_eq!(due_in(&pending(10, Some(9_000)), MAX_AGE, NOW), Some(Duration::from_secs(1)));
         assert_eq!(due_in(&pending(10, Some(90_000)), MAX_AGE, NOW), Some(Duration::ZERO));
+        assert_eq!(due_in(&pending(1_000_000, Some(1)), MAX_AGE, NOW), Some(Duration::ZERO));
         assert_eq!(due_in(&pending(0, None), MAX_AGE, NOW), None);
+    }
+
+    #[test]
+    fn a_busy_sandbox_is_idle_until_something_is_old_or_invocations_are_rare() {
+        use FlushMode::{Adaptive, End, Next};
+        let last = Duration::from_millis(1_000_000 + 99 * 50);
+        let later = |ms: u64| last + Duration::from_millis(ms);
+        let age = |since: u64| Pending { oldest: Some(later(since)), ..pending(10, None) };
+        for (mode, invocations, pending, now, expected) in [
+            (Adaptive, 100, pending(0, None), 100, Some(9_900)),
+            (Adaptive, 100, age(20), 100, Some(9_900)),
+            (Adaptive, 100, Pending { oldest: Some(last - MAX_AGE), ..age(0) }, 0, None),
+            (Adaptive, 100, Pending { oldest: Some(last - MAX_AGE / 2), ..age(0) }, 1, Some(4_999)),
+            (Adaptive, 100, age(20), 10_000, None),
+            (Adaptive, 19, pending(0, None), 100, None),
+            (End, 100, pending(0, None), 100, None),
+            (Next, 100, pending(0, None), 100, None),
+        ] {
+            let left = idle_for(mode, &cadence(invocations, 50), &pending, MAX_AGE, later(now));
+            let expected = expected.map(Duration::from_millis);
+            assert_eq!(left, expected, "{mode:?} {invocations} {pending:?} {now}");
+        }
     }
 }

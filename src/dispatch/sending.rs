@@ -12,6 +12,7 @@ use super::backlog::{Item, Parcel, Refusal, SegmentId};
 use super::core::{Core, MIN_TIME_LEFT, Oldest, Sent, Step, Tick, View};
 use super::invocations::Phase;
 use super::message::Load;
+use super::packer::Packer;
 use super::policy;
 use crate::deadline::{Deadline, Limit};
 use crate::kinesis::error::{Error, ErrorKind};
@@ -35,6 +36,9 @@ const HISTORIES: usize = 256;
 /// An event that stands alone is given up when it was refused so often, and others were taken since.
 const REFUSALS: u32 = 3;
 
+/// Said of an event of the extension's own, once.
+pub(super) const TOO_SMALL: &str = "KINESIS_TELEMETRY_RECORD_BYTES is too small for one of the extension's own events; it is not sent";
+
 /// What may be sent now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scope {
@@ -44,6 +48,21 @@ pub(super) enum Scope {
     Aside,
     /// Everything that is due.
     All,
+}
+
+/// Where a request is to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Destination {
+    Kinesis,
+    Disk,
+}
+
+/// Of a request that holds no event of Lambda's: the sandbox events in it that Kinesis has not taken yet.
+fn introductions(packer: &mut Packer, request: &Request) -> Vec<u16> {
+    if request.events() > 0 || !packer.is_introducing() {
+        return Vec::new();
+    }
+    request.data().flat_map(|lines| packer.introduced_in(&lines)).collect()
 }
 
 impl Core {
@@ -133,7 +152,7 @@ impl Core {
         }
         if fresh_goes {
             // Where nothing of it fits into a request, there is something to say about that.
-            let parcel = self.pack(tick);
+            let parcel = self.pack(tick, Destination::Kinesis);
             return parcel
                 .map(|parcel| self.send(tick, parcel, until))
                 .or_else(|| self.out.pop_front());
@@ -221,35 +240,34 @@ impl Core {
     // --- packing -----------------------------------------------------------------------------------------------------------------------
 
     /// A request of what was never sent and is in memory, oldest first.
-    pub(super) fn pack(&mut self, tick: &Tick) -> Option<Parcel> {
+    pub(super) fn pack(&mut self, tick: &Tick, goes_to: Destination) -> Option<Parcel> {
         let since = self.backlog.oldest()?;
+        let ledger_due = goes_to == Destination::Kinesis
+            && tick.age.saturating_sub(self.ledger_at) >= LEDGER_EVERY;
+        if !ledger_due && let Some(parcel) = self.take_packed() {
+            return Some(parcel);
+        }
         let (limits, spares) = (self.packer.limits(), Arc::clone(&self.spares));
         let mut request = Request::with_buffer(limits, spares.body(limits.body_bytes()));
-        self.add_internal_events(tick, &mut request);
-        loop {
-            let unused = request.is_empty();
-            let Some(item) = self.backlog.pop(|load| unused || matches!(load, Load::Events(_)))
-            else {
+        let waiting = match goes_to {
+            Destination::Kinesis => self.waiting_introductions(),
+            Destination::Disk => Vec::new(),
+        };
+        let introduced = self.packer.introduce(&mut request, &waiting, tick.wall);
+        let accounted = !ledger_due || self.add_ledger(tick, &mut request);
+        if !(introduced && accounted) {
+            self.out.push_back(Step::Log(Level::Error, "own-event", TOO_SMALL.to_owned()));
+        }
+        while let Some(item) = self.backlog.pop(|load| matches!(load, Load::Events(_))) {
+            let Load::Events(mut batch) = item.load else { continue };
+            let oversized = self.packer.pack(&mut request, &mut batch);
+            self.count_oversized(oversized);
+            if !batch.remaining().is_empty() {
+                self.backlog.push_front(Item { load: Load::Events(batch), ..item });
                 break;
-            };
-            match item.load {
-                Load::Nothing => {}
-                Load::Packed(packed) => {
-                    spares.keep_body(request.into_buffer());
-                    let charge = item.charge.unwrap_or_else(|| self.gauge.charge(packed.cost()));
-                    return Some(Parcel::new(*packed, charge, item.since));
-                }
-                Load::Events(mut batch) => {
-                    let oversized = self.packer.pack(&mut request, &mut batch);
-                    self.count_oversized(oversized);
-                    if !batch.remaining().is_empty() {
-                        self.backlog.push_front(Item { load: Load::Events(batch), ..item });
-                        break;
-                    }
-                    drop(item.charge);
-                    spares.keep_batch(batch);
-                }
             }
+            drop(item.charge);
+            spares.keep_batch(batch);
         }
         if request.is_empty() {
             spares.keep_body(request.into_buffer());
@@ -259,31 +277,30 @@ impl Core {
         Some(Parcel::new(request, charge, since))
     }
 
-    fn add_internal_events(&mut self, tick: &Tick, request: &mut Request) {
-        let restores = self.packer.sandbox().restores();
-        let mut fits = true;
-        if self.settings.slim && self.introduced <= restores {
-            fits = self.packer.sandbox_events(request, self.introduced, restores, tick.wall);
-            self.introduced = restores.saturating_add(1);
-        }
-        if tick.age.saturating_sub(self.ledger_at) >= LEDGER_EVERY {
-            self.ledger_at = tick.age;
-            self.ledgers += 1;
-            self.ledger.max_queued_bytes.at_least(self.gauge.most() as u64);
-            let record = self.ledger.json(None);
-            fits &= self.packer.internal_event(
-                request,
-                LEDGER_EVENT,
-                &record,
-                &format!("ledger-{}", self.ledgers),
-                tick.wall,
-            );
-            self.print_metrics(tick);
-        }
-        if !fits {
-            let line = "KINESIS_TELEMETRY_RECORD_BYTES is too small for one of the extension's own events; it is not sent";
-            self.out.push_back(Step::Log(Level::Error, "own-event", line.to_owned()));
-        }
+    /// The sandbox events that wait alone, because Kinesis refused them alone.
+    fn waiting_introductions(&mut self) -> Vec<u16> {
+        let Core { backlog, packer, .. } = self;
+        let aside = backlog.aside().iter();
+        aside.flat_map(|parcel| introductions(packer, &parcel.request)).collect()
+    }
+
+    /// What the listener has packed, if that is the oldest.
+    fn take_packed(&mut self) -> Option<Parcel> {
+        let item = self.backlog.pop(|load| matches!(load, Load::Packed(_)))?;
+        let Load::Packed(request) = item.load else { return None };
+        let charge = item.charge.unwrap_or_else(|| self.gauge.charge(request.cost()));
+        Some(Parcel::new(*request, charge, item.since))
+    }
+
+    /// The ledger as it stands. Says whether it fits.
+    fn add_ledger(&mut self, tick: &Tick, request: &mut Request) -> bool {
+        self.ledger_at = tick.age;
+        self.ledgers += 1;
+        self.ledger.max_queued_bytes.at_least(self.gauge.most() as u64);
+        let (record, name) = (self.ledger.json(None), format!("ledger-{}", self.ledgers));
+        let fits = self.packer.internal_event(request, LEDGER_EVENT, &record, &name, tick.wall);
+        self.print_metrics(tick);
+        fits
     }
 
     fn count_oversized(&mut self, events: u64) {
@@ -329,6 +346,7 @@ impl Core {
             RecordOutcome::Failed { code, .. } => Some(code),
         });
         if taken > 0 {
+            self.note_introduction(&parcel.request, is_taken);
             self.delivered(events);
         }
         let Some(code) = refused_code else { return self.settled(parcel) };
@@ -375,6 +393,16 @@ impl Core {
             let refusal =
                 if is_refused.contains(&true) { Refusal::Content } else { Refusal::Passing };
             self.set_aside(tick, parcel, refusal, refusal == Refusal::Passing);
+        }
+    }
+
+    /// Until Kinesis has taken the sandbox events, each request begins with them.
+    fn note_introduction(&mut self, request: &Request, is_taken: impl Fn(usize) -> bool) {
+        let mut taken = request.data().enumerate().filter(|(index, _)| is_taken(*index));
+        while self.packer.is_introducing()
+            && let Some((_, lines)) = taken.next()
+        {
+            self.packer.settle_introductions(&lines);
         }
     }
 
@@ -450,6 +478,14 @@ impl Core {
     }
 
     fn set_aside(&mut self, tick: &Tick, mut parcel: Parcel, refusal: Refusal, throttled: bool) {
+        let introduced = introductions(&mut self.packer, &parcel.request);
+        if !introduced.is_empty() {
+            let waiting = self.waiting_introductions();
+            if introduced.iter().all(|id| waiting.contains(id)) {
+                // One of each is enough.
+                return self.settled(parcel);
+            }
+        }
         parcel.tries += 1;
         // Of requests that fail as a whole again and again, the first time counts.
         let again = refusal == Refusal::Whole && parcel.refusal == Refusal::Whole;
@@ -502,11 +538,16 @@ impl Core {
                 }
                 let events = parcel.request.events();
                 self.ledger.dropped_rejected.add(events);
+                self.note_introduction(&parcel.request, |_| true);
                 self.print_lost(&parcel);
                 self.settled(parcel);
-                let line = format!(
-                    "Kinesis refuses a record again and again while it takes others; {events} events are dropped"
-                );
+                let line = if events > 0 {
+                    format!(
+                        "Kinesis refuses a record again and again while it takes others; {events} events are dropped"
+                    )
+                } else {
+                    "Kinesis refuses one of the extension's own events again and again while it takes others; it is not sent".to_owned()
+                };
                 self.out.push_back(Step::Log(Level::Error, "rejected", line));
                 None
             }
@@ -556,7 +597,9 @@ impl Core {
         {
             return None;
         }
-        let parcel = self.backlog.take_most_tried(|parcel| parcel.tries > 0)?;
+        let parcel = self
+            .backlog
+            .take_most_tried(|parcel| parcel.tries > 0 && parcel.request.events() > 0)?;
         if self.spool_works {
             return Some(Step::Spool(Box::new(parcel)));
         }
@@ -580,7 +623,7 @@ impl Core {
         let old = |since: Duration| tick.age.saturating_sub(since) >= RELIEF_AGE;
         let parcel = match self.backlog.take_aside(|parcel| !parcel.intact && old(parcel.since)) {
             Some(parcel) => parcel,
-            None => self.pack(tick)?,
+            None => self.pack(tick, Destination::Disk)?,
         };
         Some(Step::Spool(Box::new(parcel)))
     }

@@ -10,7 +10,7 @@ use super::backlog::Parcel;
 use super::core::{Core, MIN_TIME_LEFT, Oldest, Sent, Step, Tick, View};
 use super::end::Phase;
 use super::message::Load;
-use super::sending::{Scope, TRIES_AT_ONCE};
+use super::sending::{Destination, Scope, TRIES_AT_ONCE};
 use crate::kinesis::error::ErrorKind;
 use crate::kinesis::line::LEDGER_EVENT;
 use crate::kinesis::request::Request;
@@ -104,7 +104,9 @@ impl Core {
 
     /// What is in memory and not on disk as well.
     fn take_for_disk(&mut self, tick: &Tick) -> Option<Parcel> {
-        self.backlog.take_aside(|parcel| !parcel.intact).or_else(|| self.pack(tick))
+        self.backlog
+            .take_aside(|parcel| !parcel.intact)
+            .or_else(|| self.pack(tick, Destination::Disk))
     }
 
     /// When it is worth another look, at the latest at `until`.
@@ -166,6 +168,12 @@ impl Core {
     }
 
     fn last_ledger(&mut self, tick: &Tick) -> Option<Step> {
+        let accounted = &mut self.stopping.as_mut()?.accounted;
+        if !std::mem::replace(accounted, true) && self.metrics.is_some() {
+            // All is counted, and whether Kinesis takes the ledger does not matter for this.
+            self.print_metrics(tick);
+            return None;
+        }
         let stopping = self.stopping.as_ref()?;
         let deadline = stopping.deadline.sooner(LAST_LINE_TIME);
         // The pause of what was refused before is not the ledger's: there is no later time for it.
@@ -190,7 +198,6 @@ impl Core {
         let request = match self.stopping.as_mut().and_then(|stopping| stopping.ledger.take()) {
             Some(request) => request,
             None => {
-                self.print_metrics(tick);
                 let mut request = Request::new(self.packer.limits());
                 self.ledger.max_queued_bytes.at_least(self.gauge.most() as u64);
                 let record = self.ledger.json(Some(&reason));

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::sync::Arc;
 
+use super::record;
 use crate::clock::{self, EpochMs};
 use crate::event::Event;
 use crate::sandbox::{Facts, Sandbox};
@@ -11,6 +12,9 @@ use crate::sandbox::{Facts, Sandbox};
 pub const SANDBOX_EVENT: &str = "kinesis-telemetry.sandbox";
 /// The type of the event that accounts for all others.
 pub const LEDGER_EVENT: &str = "kinesis-telemetry.ledger";
+
+/// What the id of the sandbox event ends with.
+const SANDBOX_NAME: &str = "sandbox";
 
 /// Digits of the largest number.
 const LONGEST_NUMBER: usize = 20;
@@ -209,7 +213,17 @@ impl LineWriter {
     /// The event that says what the sandbox is, under the id that it had after so many restores.
     pub fn sandbox_line(&mut self, restores: u16, now: EpochMs, out: &mut Vec<u8>) {
         self.update();
-        self.line_of(restores, SANDBOX_EVENT, "{}", "sandbox", now, out);
+        self.line_of(restores, SANDBOX_EVENT, "{}", SANDBOX_NAME, now, out);
+    }
+
+    /// Whether the event that [`LineWriter::sandbox_line`] writes is among these lines.
+    #[must_use]
+    pub fn has_sandbox_line(&mut self, restores: u16, lines: &[u8]) -> bool {
+        self.update();
+        let id = format!("\"eventId\":\"{}-{SANDBOX_NAME}\"", self.id(restores));
+        lines.split(|byte| *byte == b'\n').any(|line| {
+            record::is_internal(line) && memchr::memmem::find(line, id.as_bytes()).is_some()
+        })
     }
 
     fn line_of(
@@ -635,6 +649,18 @@ mod tests {
                 expected
             );
         }
+    }
+
+    #[test]
+    fn a_sandbox_event_is_known_again() {
+        let sandbox = sandbox();
+        sandbox.restored();
+        let mut writer = LineWriter::new(Envelope::Slim, sandbox);
+        let mut lines = Vec::new();
+        writer.own_line(LEDGER_EVENT, "{}", "ledger-1", 0, &mut lines);
+        assert!(!writer.has_sandbox_line(0, &lines) && !writer.has_sandbox_line(1, &lines));
+        writer.sandbox_line(1, 0, &mut lines);
+        assert!(!writer.has_sandbox_line(0, &lines) && writer.has_sandbox_line(1, &lines));
     }
 
     #[test]

@@ -96,12 +96,14 @@ pub(super) fn lines(wire: Wire, record: &[u8], most: usize) -> Option<Vec<u8>> {
     Some(unpacked(&wire.decode(data)?, most))
 }
 
-/// Whether a line is the ledger or the sandbox event, which count as no event. Lambda's types never begin so.
+/// Whether a line is the ledger or the sandbox event, which count as no event. Lambda's types never begin so; what a function logs may hold
+/// the same words.
 pub(super) fn is_internal(line: &[u8]) -> bool {
     const TYPES: [&[u8]; 2] =
-        [b"\"type\":\"kinesis-telemetry.ledger\"", b"\"type\":\"kinesis-telemetry.sandbox\""];
-    let head = line.get(..line.len().min(96)).unwrap_or_default();
-    TYPES.iter().any(|kind| memchr::memmem::find(head, kind).is_some())
+        [b",\"type\":\"kinesis-telemetry.ledger\"", b",\"type\":\"kinesis-telemetry.sandbox\""];
+    let time = line.strip_prefix(b"{\"time\":\"").unwrap_or_default();
+    let behind_time = memchr::memchr(b'"', time).and_then(|end| time.get(end + 1..));
+    behind_time.is_some_and(|rest| TYPES.iter().any(|kind| rest.starts_with(kind)))
 }
 
 /// The lines in a record's data, however they were packed.

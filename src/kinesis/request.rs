@@ -990,6 +990,27 @@ mod tests {
         }
     }
 
+    /// A function logs what it reads of the stream: its log was taken for the extension's own event, so that a record that was refused could
+    /// not be taken apart, and all of its events were given up with one.
+    #[test]
+    fn a_log_that_speaks_of_the_ledger_is_an_event() {
+        let line = |record: &str| {
+            format!(
+                "{{\"time\":\"2026-11-23T09:15:45.012Z\",\"type\":\"function\",\"record\":{record}}}\n"
+            )
+        };
+        let mut request = Request::new(LIMITS);
+        add(&mut request, Some("k"), &line("1"));
+        add(&mut request, Some("k"), &line(r#"{"type":"kinesis-telemetry.ledger"}"#));
+        add(&mut request, Some("k"), &line(r#"{"type":"kinesis-telemetry.sandbox"}"#));
+        let own = line("{}").replace("function", "kinesis-telemetry.ledger");
+        request.add(Some("k"), 0, |out| out.extend_from_slice(own.as_bytes()));
+        let (first, second) = request.halve().unwrap();
+        assert_eq!((first.events(), second.events()), (2, 1));
+        let (own, _) = (second.halve().unwrap().1, first);
+        assert_eq!((own.len(), own.events()), (1, 0));
+    }
+
     /// A part of it is sent again, in two parts, before the form changes.
     #[test]
     fn parts_of_a_request_change_their_form_too() {

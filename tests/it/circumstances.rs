@@ -30,21 +30,25 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use kinesis_telemetry_extension::config::Config;
 use kinesis_telemetry_extension::deadline::{Deadline, Limit};
+use kinesis_telemetry_extension::dispatch::admission::Admission;
 use kinesis_telemetry_extension::dispatch::charge::Gauge;
 use kinesis_telemetry_extension::dispatch::core::{Core, Outcome, Settings, Step, View};
-use kinesis_telemetry_extension::dispatch::message::{Load, Message, Now, Signal};
+use kinesis_telemetry_extension::dispatch::message::{Load, Message, Now, Reply, Signal};
 use kinesis_telemetry_extension::dispatch::packer::Packer;
 use kinesis_telemetry_extension::dispatch::policy::FlushMode;
 use kinesis_telemetry_extension::dispatch::spares::Spares;
+use kinesis_telemetry_extension::dispatch::spool::Spool;
 use kinesis_telemetry_extension::event::{Batch, Event, Span};
 use kinesis_telemetry_extension::kinesis::response::RecordOutcome;
 use kinesis_telemetry_extension::ledger::Ledger;
+use kinesis_telemetry_extension::mailbox::Mailbox;
 use sandbox::{
     Fault, Invocation, InvokeReport, Kinesis, Lambda, LambdaBuilder, Which, ms, wait_until,
 };
@@ -688,6 +692,72 @@ fn an_api_that_is_gone_leaves_what_was_unsent_on_disk() {
     kinesis.clear_faults();
 }
 
+/// The end of another invocation was taken for that of the one that is held: its request was cut, and sent twice.
+#[test]
+fn a_late_end_of_another_invocation_cuts_no_request() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).setting("FLUSH", "next").timeout(ms(20_000)).start();
+    lambda.init().unwrap();
+    invoke(&lambda, lines("before", 5).request_id("6d68ca91-0000-4000-8000-000000000001"));
+    // What waits at the third INVOKE is sent then.
+    invoke(&lambda, lines("between", 5).work(ms(200)));
+    kinesis.fault(Fault::delay(ms(1500)).times(1));
+    let late = lines("after", 5).work(ms(100)).run(|lambda| {
+        let end = r#"{"requestId":"6d68ca91-0000-4000-8000-000000000001","status":"error"}"#;
+        lambda.emit("platform.runtimeDone", end);
+    });
+    let report = invoke(&lambda, late.work(ms(1800)));
+    assert!(report.next.unwrap() > report.started + ms(1000), "held for the request: {report:?}");
+    end(&lambda);
+    kinesis.account().compare(&lambda.sent()).assert_clean();
+    let ledger = ledger(&kinesis);
+    assert_eq!((&ledger["retried"], &ledger["possibleDuplicates"]), (&0.into(), &0.into()));
+}
+
+/// What nobody reads piled up: on Managed Instances for ever, as `main` never waits for an invocation there.
+#[test]
+fn the_end_of_what_nobody_waits_for_is_passed_to_nobody() {
+    let Bare { gauge, ledger, now, .. } = Bare::start();
+    let config = Bare::config();
+    let replies: Arc<Mailbox<Reply>> = Arc::default();
+    let packer =
+        Packer::new(&config.dispatch, &config.kinesis.records, Arc::default(), Arc::clone(&ledger));
+    let spool = Spool::new(
+        PathBuf::from("nowhere"),
+        0,
+        config.kinesis.stream.clone(),
+        "owner",
+        packer.limits(),
+        None,
+        Arc::clone(&ledger),
+    );
+    let (sender, messages) = mpsc::channel();
+    let admission = Admission {
+        sender,
+        doorbell: Arc::default(),
+        replies: Arc::clone(&replies),
+        awaited: Arc::default(),
+        gauge: Arc::clone(&gauge),
+        spares: Arc::new(Spares::new(gauge)),
+        spool: Arc::new(spool),
+        printer: Arc::default(),
+        ledger,
+        packer: packer.into(),
+        sending: Arc::new(AtomicBool::new(true)),
+        held_piece: Mutex::default(),
+        flush_timeout: config.dispatch.flush_timeout,
+        preparing: Arc::default(),
+    };
+    let done = |id: &str| Signal::Done { request_id: id.into(), at: None, failed: true };
+    admission.admit(Batch::default(), vec![done("r1"), done("r2")], now);
+    assert_eq!(replies.take(now.mono), None);
+    admission.awaited.set(Some("r2".into()));
+    admission.admit(Batch::default(), vec![done("r1"), done("r2"), done("r3")], now);
+    assert!(matches!(replies.take(now.mono), Some(Reply::HoldEnds(_))));
+    assert_eq!(replies.take(now.mono), None);
+    assert_eq!(messages.try_iter().count(), 2, "the core hears of all");
+}
+
 /// A core with nothing around it, and the time that it is told.
 struct Bare {
     core: Core,
@@ -698,14 +768,18 @@ struct Bare {
 }
 
 impl Bare {
-    /// `FLUSH=next` and defaults.
-    fn start() -> Bare {
+    fn config() -> Config {
         let variable = |name: &str| match name {
             "KINESIS_TELEMETRY_STREAM" => Some("telemetry".to_owned()),
             "AWS_REGION" => Some("us-east-1".to_owned()),
             _ => None,
         };
-        let config = kinesis_telemetry_extension::config::read(variable).1.unwrap();
+        kinesis_telemetry_extension::config::read(variable).1.unwrap()
+    }
+
+    /// `FLUSH=next` and defaults.
+    fn start() -> Bare {
+        let config = Bare::config();
         let (gauge, ledger) =
             (Gauge::new(config.dispatch.queue_bytes), Arc::new(Ledger::default()));
         let packer = Packer::new(
@@ -720,7 +794,6 @@ impl Bare {
             max_age: config.dispatch.max_age,
             flush_timeout: config.dispatch.flush_timeout,
             spool: false,
-            slim: false,
             metrics: false,
             seed: 7,
         };
@@ -753,7 +826,7 @@ impl Bare {
         let charge = self.gauge.try_charge(batch.cost());
         self.core.on(
             self.now,
-            Message::Telemetry { at: self.now.mono, signals, load: Load::Events(batch), charge },
+            Message::Telemetry { at: self.now, signals, load: Load::Events(batch), charge },
         );
     }
 
@@ -762,8 +835,8 @@ impl Bare {
         let request_id: Arc<str> = format!("r{}", self.invoked).into();
         let deadline = Deadline::after(self.now.mono, ms(60_000), Limit::Invocation);
         let invoked = Message::Invoked {
-            at: self.now.mono,
-            ticket: self.invoked,
+            at: self.now,
+            ticket: Some(self.invoked),
             request_id: Arc::clone(&request_id),
             deadline,
         };

@@ -1,17 +1,21 @@
 //! The invariants. The cheap ones are looked at after every step, the audit of every event now and then and at each end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kinesis_telemetry_extension::dispatch::backlog::Parcel;
 use kinesis_telemetry_extension::dispatch::core::View;
-use kinesis_telemetry_extension::dispatch::message::{Load, Message};
+use kinesis_telemetry_extension::dispatch::message::{Load, Message, Signal};
 use kinesis_telemetry_extension::kinesis::gzip;
+use kinesis_telemetry_extension::kinesis::line::Envelope;
 use kinesis_telemetry_extension::kinesis::record::Compression;
 use kinesis_telemetry_extension::kinesis::request::Request;
 
 use crate::kinesis::Verdict;
 use crate::plan::{End, Mode};
-use crate::world::{Ask, Asking, Busy, Healed, MS, Taking, Us, World, numbers};
+use crate::world::{
+    Ask, Asking, Busy, Healed, MS, SandboxId, SpoolFile, Taking, Us, World, numbers,
+};
 
 /// What the scheduler may add to a promise.
 const SLACK: Us = 70 * MS;
@@ -36,6 +40,7 @@ impl World {
             let (held, bound) = (gauge.held(), gauge.bound());
             self.fail("bounded memory", format!("{held} bytes are held, the bound is {bound}"));
         }
+        self.check_sleep();
     }
 
     /// The dispatcher goes to sleep.
@@ -61,6 +66,67 @@ impl World {
                 process.core.backlog().fresh_bytes()
             );
             self.fail("a full request is sent", detail);
+        }
+    }
+
+    /// The dispatcher sleeps on although messages have come: none of them is due.
+    fn check_sleep(&mut self) {
+        let process = &self.process;
+        let healthy = process.healthy_since.is_some_and(|since| since < self.now);
+        let runs = |since: Us| since + 100 * MS < self.now;
+        let running = self.running.as_ref().is_some_and(|running| {
+            running.ended.is_none() && runs(running.began) && self.ending.is_none()
+        });
+        // Telemetry says that a function runs: what is due before is not known to be.
+        let told = process.is_running
+            || process.channel.iter().any(|message| {
+                matches!(message, Message::Telemetry { signals, .. }
+                    if signals.iter().any(|signal| matches!(signal, Signal::Started(_))))
+            });
+        if !process.waits
+            || process.channel.is_empty()
+            || !(self.plan.setup.continuous || running && told)
+            || !healthy
+            || self.mode() != Mode::Ok
+        {
+            return;
+        }
+        let now = self.clock();
+        let mut bytes = process.core.backlog().fresh_bytes();
+        let mut oldest = Duration::ZERO;
+        for message in &process.channel {
+            if let Message::Telemetry { at, charge: Some(charge), .. } = message {
+                bytes += charge.bytes();
+                oldest = oldest.max(now.since(at));
+            }
+        }
+        let most = Duration::from_millis(self.plan.setup.max_age + 100);
+        if bytes >= process.packer.request_bytes() || oldest > most {
+            let detail = format!("{bytes} bytes wait, the oldest for {oldest:?}");
+            self.fail("the dispatcher is woken in time", detail);
+        }
+    }
+
+    /// An invocation is not held, and the dispatcher is not asked.
+    pub(crate) fn check_pass(&mut self) {
+        let process = &self.process;
+        let (now, bound) = (self.clock(), process.gauge.bound());
+        let mut bytes = process.core.backlog().fresh_bytes();
+        let mut oldest = Duration::ZERO;
+        for message in &process.channel {
+            if let Message::Telemetry { at, charge: Some(charge), .. } = message {
+                bytes += charge.bytes();
+                oldest = oldest.max(now.since(at));
+            }
+        }
+        let busy = !matches!(process.busy, Busy::Nothing);
+        let most = Duration::from_millis(self.plan.setup.max_age);
+        if busy || bytes >= bound / 4 || oldest > most {
+            let detail = format!("{bytes} of {bound} bytes wait, the oldest for {oldest:?}");
+            self.fail("nothing is due in an invocation that passes", detail);
+        }
+        if let Some(running) = &self.running {
+            self.holds_seen.push(running.ended.map(|ended| self.now - ended));
         }
     }
 
@@ -101,6 +167,7 @@ impl World {
                 "a request is sent although no function runs and nobody waits".to_owned(),
             );
         }
+        self.check_introductions(verdict);
         for event in verdict.events.iter().flatten() {
             let fate = &mut self.events[*event as usize];
             fate.counted_twice += u16::from(parcel.ambiguous);
@@ -117,6 +184,75 @@ impl World {
                 fate.out_of_order = true;
                 self.process.last_sent = Some(*event);
             }
+        }
+    }
+
+    /// With `ENVELOPE=slim`, what a sandbox is was sent before any event of it.
+    fn check_introductions(&mut self, verdict: &Verdict) {
+        if self.plan.setup.envelope != Envelope::Slim {
+            return;
+        }
+        for (events, introduced) in verdict.events.iter().zip(&verdict.introduced) {
+            for sandbox in introduced {
+                self.introductions.entry(*sandbox).or_default().sent = true;
+            }
+            for event in events {
+                let sandbox = self.events[*event as usize].sandbox;
+                if !self.introductions.get(&sandbox).is_some_and(|about| about.sent) {
+                    let detail = format!("event {event} of {sandbox:?} is sent before it");
+                    return self.fail("the sandbox event first", detail);
+                }
+            }
+        }
+    }
+
+    /// What a request did on the stream.
+    pub(crate) fn store_introductions(&mut self, verdict: &Verdict) {
+        for (sandboxes, stored) in verdict.introduced.iter().zip(&verdict.stored) {
+            for sandbox in sandboxes.iter().filter(|_| *stored) {
+                self.introductions.entry(*sandbox).or_default().stored = true;
+            }
+        }
+    }
+
+    pub(crate) fn refuse_introductions(&mut self, sandboxes: &[SandboxId]) {
+        for sandbox in sandboxes {
+            self.introductions.entry(*sandbox).or_default().refused += 1;
+        }
+    }
+
+    pub(crate) fn excuse_introductions(&mut self, sandboxes: &[SandboxId]) {
+        for sandbox in sandboxes {
+            self.introductions.entry(*sandbox).or_default().excused = true;
+        }
+    }
+
+    /// A process is gone. What Kinesis had refused until then is kept, where that is possible.
+    pub(crate) fn keep_introductions(&mut self, could_keep: bool) {
+        let number = self.process.number;
+        let files = &self.files;
+        for (sandbox, about) in self.introductions.iter_mut().filter(|((by, _), _)| *by == number) {
+            let kept = files.values().any(|file| file.introduced.contains(sandbox));
+            about.excused |= !about.stored && !could_keep && !kept;
+        }
+    }
+
+    /// With a Kinesis that does well, whoever delivers anything says what it is.
+    fn check_introduced(&mut self) {
+        if self.plan.setup.envelope != Envelope::Slim {
+            return;
+        }
+        let unknown = self.events.iter().enumerate().find(|(_, fate)| {
+            fate.stored > 0
+                && !self
+                    .introductions
+                    .get(&fate.sandbox)
+                    .is_some_and(|about| about.stored || about.excused || about.refused > 2)
+        });
+        if let Some((event, fate)) = unknown {
+            let detail =
+                format!("event {event} is on the stream, that of {:?} is not", fate.sandbox);
+            self.fail("a sandbox event for all that is delivered", detail);
         }
     }
 
@@ -216,6 +352,8 @@ impl World {
             self.fail("exit in time", format!("{} ms too late", late / MS));
         }
         self.audit(true);
+        self.check_printed();
+        self.keep_introductions(self.plan.setup.spool_bytes > 0 && self.plan.disk.is_empty());
         let number = self.process.number;
         let unanswered = self
             .events
@@ -289,6 +427,7 @@ impl World {
         if self.ending.is_none_or(|(reason, ..)| reason != "spindown") {
             return;
         }
+        self.check_introduced();
         let ledger = &self.process.ledger;
         let refused = self.events.iter().enumerate().filter(|(number, fate)| {
             let poison = self.is_poison(u32::try_from(*number).unwrap_or(0));
@@ -320,6 +459,7 @@ impl World {
     /// The process is gone without a word: what it had in memory is lost, and nobody can count it.
     pub(crate) fn abrupt_end(&mut self) {
         self.audit(false);
+        self.tear();
         // The request in progress may arrive.
         if let Busy::Send { verdict, .. } = std::mem::replace(&mut self.process.busy, Busy::Nothing)
             && self.rng.bool()
@@ -332,7 +472,9 @@ impl World {
                 .flat_map(|(events, _)| events.clone())
                 .collect();
             stored.into_iter().for_each(|event| self.store(event));
+            self.store_introductions(&verdict);
         }
+        self.keep_introductions(false);
         let number = self.process.number;
         // A part of a segment may have been written once more, before the others were settled: the next process sends such events twice, and
         // counts them so. Its ledger counts them as received twice too, which this model of one fate for each event has no word for.
@@ -341,6 +483,78 @@ impl World {
         for (event, fate) in self.events.iter_mut().enumerate() {
             let on_disk = u32::try_from(event).is_ok_and(|event| seen.contains(&event));
             fate.excused |= fate.process == number && !fate.acknowledged && !on_disk;
+        }
+    }
+
+    /// Lines go to stdout: lost events, or counts.
+    pub(crate) fn print(&mut self, lines: &[u8]) {
+        if !lines.starts_with(b"{\"_aws\"") {
+            return self.print_events(numbers(lines).len() as u64);
+        }
+        if !self.plan.prints_metrics() {
+            self.fail("prints what is wanted", "a line for CloudWatch".to_owned());
+        }
+        let line: serde_json::Value = serde_json::from_slice(lines).unwrap();
+        for (name, count) in line.as_object().unwrap() {
+            if let Some(count) = count.as_u64() {
+                *self.process.metrics.entry(name.clone()).or_default() += count;
+            }
+        }
+    }
+
+    /// Lost events are printed, if that is wanted.
+    pub(crate) fn print_events(&mut self, events: u64) {
+        if self.plan.prints_lost() {
+            self.process.printed += events;
+        }
+    }
+
+    /// `FALLBACK=log` prints each event that is counted as lost, once; `METRICS=emf` has said all that is counted.
+    fn check_printed(&mut self) {
+        let process = &self.process;
+        let (ledger, printed) = (&process.ledger, process.printed);
+        let lost = ledger.dropped() - process.damaged - process.unprintable;
+        let wanted = if self.plan.prints_lost() { lost } else { 0 };
+        if printed != wanted {
+            let detail = format!("{printed} events are printed, {lost} are lost");
+            return self.fail("lost events are printed", detail);
+        }
+        if !self.plan.prints_metrics() {
+            return;
+        }
+        let counts = [
+            ("Received", ledger.received.get()),
+            ("Delivered", ledger.delivered.get()),
+            ("Dropped", ledger.dropped()),
+            ("Retried", ledger.retried.get()),
+            ("PossibleDuplicates", ledger.possible_duplicates.get()),
+            ("Requests", ledger.requests.get()),
+        ];
+        for (name, count) in counts {
+            let said = self.process.metrics.get(name).copied().unwrap_or_default();
+            if said != count {
+                let detail = format!("{name} is {count}, CloudWatch hears of {said}");
+                return self.fail("metrics say all", detail);
+            }
+        }
+    }
+
+    /// A file that is being written may be there in part.
+    fn tear(&mut self) {
+        let spooling = match &mut self.process.busy {
+            Busy::Spool { file, .. } => file.take(),
+            _ => None,
+        };
+        let spilling = match &mut self.process.taking {
+            Taking::Writing { file, .. } => file.take(),
+            _ => None,
+        };
+        for file in [spooling, spilling].into_iter().flatten() {
+            if self.rng.bool() {
+                self.say(|_| format!("disk: a file is torn: {:?}", file.events));
+                self.files.insert(self.next_file, SpoolFile { damaged: true, ..file });
+                self.next_file += 1;
+            }
         }
     }
 
@@ -394,7 +608,7 @@ impl World {
                 put(events.clone());
                 rest.iter().for_each(|request| put(request_numbers(request)));
             }
-            Taking::Nothing | Taking::Reading(_) | Taking::Answering(_) => {}
+            Taking::Nothing | Taking::Answering(_) => {}
         }
         let spindown = self.ending.is_none_or(|(reason, ..)| reason == "spindown");
         let (mut lost, mut lost_refused, mut waiting, mut kept, mut wrong) = (0, 0, 0, 0, None);

@@ -10,7 +10,7 @@ use kinesis_telemetry_extension::kinesis::response::RecordOutcome;
 use kinesis_telemetry_extension::kinesis::wire::Wire;
 
 use crate::plan::Mode;
-use crate::world::{MS, Us, World, numbers};
+use crate::world::{MS, SandboxId, Us, World, introduced_in, numbers};
 
 /// What becomes of a request.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub(crate) struct Verdict {
     pub(crate) sent: Sent,
     /// The events of each record.
     pub(crate) events: Vec<Vec<u32>>,
+    /// The sandbox events at the head of each record.
+    pub(crate) introduced: Vec<Vec<SandboxId>>,
     /// Which records are stored.
     pub(crate) stored: Vec<bool>,
     /// Nothing of it has left the machine so far: an interrupt is not ambiguous.
@@ -34,7 +36,8 @@ impl World {
         }
         let _ = request.finish(&self.stream);
         let refused = request.wire() == Wire::Cbor && self.plan.refuses_cbor();
-        let events: Vec<Vec<u32>> = request.data().map(|lines| numbers(&lines)).collect();
+        let (events, introduced): (Vec<Vec<u32>>, Vec<Vec<SandboxId>>) =
+            request.data().map(|lines| (numbers(&lines), introduced_in(&lines))).unzip();
         let records = events.len();
         let usual = self.between(2 * MS, 15 * MS);
         let all = |outcome: RecordOutcome| Ok(vec![outcome; records]);
@@ -174,9 +177,10 @@ impl World {
             }
             let sent = error(if connecting { "ConnectTimeout" } else { "Timeout" }, !connecting);
             let late = self.between(0, 2 * MS);
-            return Verdict { takes: left + late, sent, events, stored, connecting };
+            let takes = left + late;
+            return Verdict { takes, sent, events, introduced, stored, connecting };
         }
-        Verdict { takes, sent, events, stored, connecting }
+        Verdict { takes, sent, events, introduced, stored, connecting }
     }
 }
 

@@ -89,6 +89,8 @@ pub(crate) enum Act {
         lasts: Ms,
         posts: Vec<Post>,
     },
+    /// SnapStart: the sandbox goes on where its snapshot was taken, under another id.
+    Restore,
     /// From now on Kinesis and the disk do well, but for what is refused for its content.
     Heal,
     /// Quiet invocations, or traffic, until all is delivered that can be.
@@ -189,6 +191,16 @@ impl Plan {
         if self.seed % 4 == 3 { Wire::Cbor } else { Wire::Json }
     }
 
+    /// `FALLBACK=log`
+    pub(crate) fn prints_lost(&self) -> bool {
+        self.seed % 3 == 1
+    }
+
+    /// `METRICS=emf`
+    pub(crate) fn prints_metrics(&self) -> bool {
+        self.seed % 5 == 2
+    }
+
     /// Kinesis takes no CBOR.
     pub(crate) fn refuses_cbor(&self) -> bool {
         self.seed % 8 == 7
@@ -227,6 +239,7 @@ impl Plan {
         let loud = rng.u32(0..4) == 0;
         let acts =
             if setup.continuous { managed_instances(rng, loud) } else { ordinary(rng, loud) };
+        let acts = if seed % 6 == 4 && !setup.continuous { snap_started(acts) } else { acts };
         let poison = (rng.u32(0..4) == 0).then(|| {
             let every = pick(rng, &[7, 20, 50, 200]);
             let whole = rng.u32(0..3) == 0;
@@ -239,7 +252,7 @@ impl Plan {
             };
             Poison { every, rest: rng.u32(0..every), code, whole }
         });
-        Plan {
+        let mut plan = Plan {
             seed,
             setup,
             acts,
@@ -248,7 +261,11 @@ impl Plan {
             poison,
             stale: pick(rng, &[0, 0, 5, 30]),
             damage: pick(rng, &[0, 0, 0, 10]),
+        };
+        if plan.setup.mode == FlushMode::Adaptive && !plan.setup.continuous && rng.bool() {
+            plan.acts = frequent(rng).into_iter().chain(plan.acts).collect();
         }
+        plan
     }
 }
 
@@ -362,6 +379,30 @@ fn ordinary(rng: &mut fastrand::Rng, loud: bool) -> Vec<Act> {
     acts.push(Act::Heal);
     acts.push(Act::UntilDelivered { rounds: 0 });
     acts.push(Act::Stop { window: 2000 });
+    acts
+}
+
+/// A busy sandbox, in which `adaptive` no longer holds each invocation.
+fn frequent(rng: &mut fastrand::Rng) -> Vec<Act> {
+    let quick = |rng: &mut fastrand::Rng| Invocation {
+        runs: rng.u64(1..60),
+        limit: 3000,
+        posts: posts(rng, 1, false),
+        end: End::Success,
+        done: Done { delay: rng.u64(1..40), lost: false, has_time: true, again: None, gap: None },
+        report_delay: rng.u64(0..60),
+        window: 2000,
+    };
+    (0..rng.usize(20..50)).map(|_| Act::Invoke(quick(rng))).collect()
+}
+
+/// Restored once as a rule; the second time shows that nothing is taken for settled by the first.
+fn snap_started(mut acts: Vec<Act>) -> Vec<Act> {
+    let middle = acts.len() / 2;
+    for at in [middle, 0] {
+        acts.insert(at, Act::Restore);
+        acts.insert(at, Act::Freeze { wall: 3_600_000, mono: 0 });
+    }
     acts
 }
 

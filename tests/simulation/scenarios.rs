@@ -5,7 +5,7 @@ use kinesis_telemetry_extension::kinesis::line::PartitionKey;
 use kinesis_telemetry_extension::kinesis::record::RecordFormat;
 
 use crate::plan::{Act, Disk, Done, End, Invocation, Mode, Ms, Plan, Poison, Post};
-use crate::world::{Life, MS, Us, World};
+use crate::world::{Life, MS, Us, World, sandbox_id};
 
 const DONE: Done = Done { delay: 5, lost: false, has_time: true, again: None, gap: None };
 
@@ -408,10 +408,53 @@ fn seeds_that_once_went_wrong() {
         (23_133, "an order to stop with little time left waited for a request"),
         (271_533, "fresh events were written to disk because a single event was refused"),
         (39_962, "fresh events were written to disk in the pause of a refused one"),
+        (20, "the sandbox event was on disk, and what came later was sent without it"),
+        (40, "the sandbox event was lost with the request that it was packed into"),
     ] {
         let life = World::new(&Plan::random(seed), false).live();
         assert!(life.violation.is_none(), "{seed}: {cause}: {:?}", life.violation);
     }
+}
+
+/// The event that says what a sandbox is was packed once, with the first request: that went to disk, and others were sent before it.
+#[test]
+fn what_a_sandbox_is_comes_first_whatever_becomes_of_its_first_request() {
+    let crash = |posts| Act::Invoke(Invocation { end: End::Crash, ..invocation(1500, posts) });
+    let quiet = || Act::Invoke(invocation(500, vec![post(1, 1)]));
+    // Held and refused for so long that what waits goes to disk, then a reset; and so again.
+    for mode in [Mode::Refuses, Mode::Hangs, Mode::Throttles, Mode::Cuts] {
+        let mut acts = vec![crash(vec![post(1, 3)]), crash(vec![post(1, 3), post(1400, 2)])];
+        acts.extend([quiet(), Act::Heal, quiet(), quiet(), quiet()]);
+        acts.push(Act::Stop { window: 2000 });
+        let mut plan = Plan::quiet(acts);
+        plan.kinesis = vec![(0, mode)];
+        let life = live(&plan);
+        all_delivered(&life);
+        assert!(life.introductions.values().all(|about| about.stored), "{:?}", life.introductions);
+        assert_eq!(life.introductions.len(), 3, "each process has one");
+    }
+}
+
+/// What Kinesis refuses alone holds nobody and is sent by itself, not with each request anew.
+#[test]
+fn a_throttled_sandbox_event_holds_no_other() {
+    let mut acts: Vec<Act> =
+        (0..20).map(|_| Act::Invoke(invocation(50, vec![post(1, 2)]))).collect();
+    acts.extend([Act::Heal, Act::Invoke(invocation(500, vec![]))]);
+    acts.push(Act::Stop { window: 2000 });
+    let mut plan = Plan::quiet(acts);
+    plan.setup.record = RecordFormat::Event;
+    // A key for each invocation, and only the sandbox's own is throttled.
+    plan.setup.key = PartitionKey::Request;
+    let shard = |key: &str| key.bytes().map(u64::from).sum::<u64>() % 4;
+    let own = shard(&sandbox_id(&plan, (1, 0)));
+    plan.kinesis = vec![(0, Mode::Shard(own))];
+    let life = live(&plan);
+    let on_that_shard = (1..=20).filter(|n| shard(&format!("r{n}")) == own).count();
+    let long = held(&life).iter().filter(|hold| **hold > 50 * MS).count();
+    assert!(long <= 2 * on_that_shard + 2, "{long} of 20 are held: {:?}", life.holds);
+    all_delivered(&life);
+    assert!(life.introductions[&(1, 0)].stored);
 }
 
 /// Each probe of an outage was a second after the one before, and held an invocation.

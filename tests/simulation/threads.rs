@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use kinesis_telemetry_extension::dispatch::admission::{Circumstances, Place, place};
+use kinesis_telemetry_extension::dispatch::attention::{Announced, News};
 use kinesis_telemetry_extension::dispatch::backlog::{Parcel, SegmentId};
+use kinesis_telemetry_extension::dispatch::charge::Charge;
 use kinesis_telemetry_extension::dispatch::core::{Oldest, Outcome, Step};
 use kinesis_telemetry_extension::dispatch::message::{Load, Message, Signal};
 use kinesis_telemetry_extension::dispatch::preparing::Effort;
@@ -18,7 +20,10 @@ use kinesis_telemetry_extension::kinesis::response::RecordOutcome;
 
 use crate::kinesis::{Verdict, interrupted};
 use crate::plan::{Disk, Mode};
-use crate::world::{Ask, Body, Busy, Fate, MS, SpoolFile, Taking, Us, Wake, World, batch, numbers};
+use crate::world::{
+    Ask, Body, Busy, Fate, MS, SpoolFile, Taking, Us, Wake, World, batch, introduced_in, numbers,
+    sandbox_id,
+};
 
 impl World {
     // --- the dispatcher ----------------------------------------------------------------------------------------------------------------
@@ -45,6 +50,7 @@ impl World {
 
     /// Looks at the disk, hands in the messages, and begins the next step.
     pub(crate) fn turn(&mut self) {
+        self.process.announced = Announced::default();
         loop {
             // Between the look at the disk and the messages, others may run.
             let view = match self.process.view.take() {
@@ -70,6 +76,8 @@ impl World {
                 Step::Exit => return,
                 Step::Wait(_) if self.process.index.view() != view => continue,
                 Step::Wait(until) => {
+                    let attention = self.process.core.attention(now);
+                    self.process.announced = Announced::new(attention);
                     self.check_wait(until.map(|until| self.micros(until)), view);
                     self.process.waits = true;
                     self.process.token += 1;
@@ -113,7 +121,8 @@ impl World {
                     }
                 }
             }
-            Message::Invoked { ticket, .. } | Message::Stop { ticket, .. } => {
+            Message::Invoked { ticket: None, .. } => self.process.looks = 0,
+            Message::Invoked { ticket: Some(ticket), .. } | Message::Stop { ticket, .. } => {
                 self.process.looks = 0;
                 if let Some(asking) =
                     self.process.asking.as_mut().filter(|asking| asking.ticket == *ticket)
@@ -134,7 +143,10 @@ impl World {
                 self.say(|_| format!("core: {level:?} [{topic}] {line}"));
                 return Some(Outcome::Done);
             }
-            Step::Print(_) => return Some(Outcome::Done),
+            Step::Print(lines) => {
+                self.print(&lines);
+                return Some(Outcome::Done);
+            }
             Step::Reply(ticket) => {
                 self.reply(ticket);
                 return Some(Outcome::Done);
@@ -296,6 +308,9 @@ impl World {
             }
             Busy::Close => {
                 self.process.closed = true;
+                if matches!(self.process.taking, Taking::Nothing) {
+                    self.take_next();
+                }
                 Outcome::Done
             }
             Busy::Prepare => Outcome::Prepared(true),
@@ -340,6 +355,7 @@ impl World {
                 self.store(*event);
             }
         }
+        self.store_introductions(verdict);
         let mut delivered = false;
         let told = self
             .process
@@ -364,12 +380,19 @@ impl World {
                     }
                     delivered |= *outcome == RecordOutcome::Taken;
                 }
-            }
-            Err((error, _)) if is_content(error.kind) => {
-                if let [event] = verdict.events.concat()[..] {
-                    self.events[event as usize].refused += 1;
+                let alone = verdict.events.iter().zip(outcomes).zip(&verdict.introduced);
+                for (_, introduced) in alone.filter(|((events, outcome), _)| {
+                    let RecordOutcome::Failed { kind, .. } = outcome else { return false };
+                    events.is_empty() && is_content(*kind)
+                }) {
+                    self.refuse_introductions(introduced);
                 }
             }
+            Err((error, _)) if is_content(error.kind) => match verdict.events.concat()[..] {
+                [] => self.refuse_introductions(&verdict.introduced.concat()),
+                [event] => self.events[event as usize].refused += 1,
+                _ => {}
+            },
             Err(_) => {}
         }
         self.count_request(began, delivered);
@@ -382,7 +405,16 @@ impl World {
         if !self.process.alive {
             return self.post_again(body);
         }
-        self.process.posts.push_back(body);
+        // A thread for each connection: several bodies are read at once.
+        let id = self.process.reading_posts.last_key_value().map_or(1, |(last, _)| last + 1);
+        self.process.reading_posts.insert(id, body);
+        let (number, delay) = (self.process.number, self.between(20, 600));
+        self.after(delay, Wake::PostRead(number, id));
+    }
+
+    /// A body is whole: on with the intake's lock, as soon as it is free.
+    pub(crate) fn post_read(&mut self, id: u64) {
+        self.process.posts.extend(self.process.reading_posts.remove(&id));
         if matches!(self.process.taking, Taking::Nothing) {
             self.take_next();
         }
@@ -396,30 +428,30 @@ impl World {
         }
     }
 
+    /// One of the threads that wait for the lock gets it.
     fn take_next(&mut self) {
-        let Some(body) = self.process.posts.pop_front() else {
-            self.process.taking = Taking::Nothing;
-            return;
-        };
-        self.process.taking = Taking::Reading(body);
-        let (number, delay) = (self.process.number, self.between(20, 600));
-        self.after(delay, Wake::Listener(number));
+        self.process.taking = Taking::Nothing;
+        while self.process.closed && !self.process.posts.is_empty() {
+            self.say(|_| "listener: the intake is closed".to_owned());
+            let body = self.process.posts.remove(0);
+            self.post_again(body);
+        }
+        if !self.process.posts.is_empty() {
+            let luck = self.rng.usize(0..self.process.posts.len());
+            let body = self.process.posts.remove(luck);
+            self.admit(body);
+        }
     }
 
     /// The listener goes on.
     pub(crate) fn listener(&mut self) {
         match std::mem::replace(&mut self.process.taking, Taking::Nothing) {
             Taking::Nothing => {}
-            Taking::Reading(body) if self.process.closed => {
-                self.say(|_| "listener: the intake is closed".to_owned());
-                self.post_again(body);
-                self.take_next();
-            }
-            Taking::Reading(body) => self.admit(body),
             Taking::Writing { id, file, events, mut rest, all, signals } => {
                 let written = self.commit(id, file);
                 if !written {
                     let rest: u64 = rest.iter().map(Request::events).sum();
+                    self.print_events(events.len() as u64 + rest);
                     self.process.ledger.dropped_queue.add(events.len() as u64 + rest);
                     return self.spilled(all, signals);
                 }
@@ -434,7 +466,8 @@ impl World {
                 } else {
                     events.iter().for_each(|event| self.events[*event as usize].answered = true);
                 }
-                if matches!(self.process.busy, Busy::Close) {
+                let others = !self.process.posts.is_empty() && self.chance(2);
+                if matches!(self.process.busy, Busy::Close) && !others {
                     // The intake's lock is free.
                     self.process.token += 1;
                     let (number, token) = (self.process.number, self.process.token);
@@ -449,10 +482,17 @@ impl World {
     /// As `Admission::admit`.
     fn admit(&mut self, body: Body) {
         let first = u32::try_from(self.events.len()).unwrap();
-        let batch = batch(first, &body);
+        if body.restored {
+            self.process.restores += 1;
+            let id = sandbox_id(&self.plan, (self.process.number, self.process.restores));
+            self.process.sandbox.restored_as(id);
+        }
+        let batch = batch(first, &body, self.process.restores);
         let all: Vec<u32> = (first..first + body.events).collect();
         let process = self.process.number;
-        self.events.extend(all.iter().map(|_| Fate { process, received: true, ..Fate::default() }));
+        let sandbox = (process, self.process.restores);
+        let fate = Fate { process, sandbox, received: true, ..Fate::default() };
+        self.events.extend(all.iter().map(|_| fate));
         self.process.ledger.received.add(u64::from(body.events));
         let signals = body.signals;
         for signal in &signals {
@@ -489,6 +529,7 @@ impl World {
         match charge {
             None => {
                 if self.plan.setup.spool_bytes == 0 {
+                    self.print_events(all.len() as u64);
                     self.process.ledger.dropped_queue.add(all.len() as u64);
                     return self.spilled(all, signals);
                 }
@@ -524,6 +565,8 @@ impl World {
         let mut packed = VecDeque::new();
         while !batch.remaining().is_empty() {
             let mut request = Request::new(self.limits);
+            let wall = self.clock().wall;
+            self.process.packer.introduce(&mut request, &[], wall);
             let oversized = self.process.packer.pack(&mut request, &mut batch);
             self.process.ledger.dropped_rejected.add(oversized);
             if !request.is_empty() {
@@ -557,13 +600,9 @@ impl World {
         self.answer(all);
     }
 
-    fn send_message(
-        &mut self,
-        signals: Vec<Signal>,
-        load: Load,
-        charge: Option<kinesis_telemetry_extension::dispatch::charge::Charge>,
-    ) {
-        let at = self.instant(self.now);
+    fn send_message(&mut self, signals: Vec<Signal>, load: Load, charge: Option<Charge>) {
+        let at = self.clock();
+        let news = News::new(&signals, charge.as_ref().map_or(0, Charge::bytes));
         let ends: Vec<(Arc<str>, bool)> = signals
             .iter()
             .filter_map(|signal| match signal {
@@ -573,7 +612,9 @@ impl World {
             .collect();
         self.process.channel.push_back(Message::Telemetry { at, signals, load, charge });
         ends.iter().for_each(|(id, failed)| self.passed_end_on(id, *failed));
-        self.notify();
+        if self.process.announced.wakes(news) {
+            self.notify();
+        }
     }
 
     /// Everything is in the channel: one more look whether the intake was closed, then the answer.
@@ -594,6 +635,7 @@ impl World {
         let hash = request.finish(&self.stream);
         let (body, index) = (request.body().to_vec(), request.index());
         let events: Vec<u32> = request.data().flat_map(|lines| numbers(&lines)).collect();
+        let introduced = request.data().flat_map(|lines| introduced_in(&lines)).collect();
         let bytes = (body.len() + 200 + 32 * index.len()) as u64;
         let Some((id, evicted)) = self.process.index.reserve(bytes, request.events(), apart) else {
             return (None, None);
@@ -613,6 +655,7 @@ impl World {
                 doubt: ambiguous,
                 damaged,
                 events,
+                introduced,
             }),
         )
     }
@@ -645,6 +688,11 @@ impl World {
             return;
         };
         let events = file.events.len() as u64;
+        self.excuse_introductions(&file.introduced);
+        match file.damaged {
+            true => self.process.unprintable += events,
+            false => self.print_events(events),
+        }
         self.say(|_| format!("disk: segment {} is deleted with {:?}", entry.id, file.events));
         if entry.left_behind.is_some() && !self.process.read.contains(&entry.id) {
             self.receive_again(&file.events);
@@ -691,6 +739,7 @@ impl World {
             for event in &file.events {
                 self.events[*event as usize].excused = true;
             }
+            self.excuse_introductions(&file.introduced);
             if entry.left_behind.is_some() {
                 // It was never in this ledger; the file is removed.
                 self.process.index.remove(segment);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kinesis_telemetry_extension::dispatch;
+use kinesis_telemetry_extension::dispatch::attention::Announced;
 use kinesis_telemetry_extension::dispatch::backlog::{Parcel, SegmentId};
 use kinesis_telemetry_extension::dispatch::charge::Gauge;
 use kinesis_telemetry_extension::dispatch::core::{Core, Settings, View};
@@ -19,7 +20,6 @@ use kinesis_telemetry_extension::dispatch::watchdog::{Question, Watchdog, hold_e
 use kinesis_telemetry_extension::event::{Batch, Event, Span};
 use kinesis_telemetry_extension::kinesis::RecordSettings;
 use kinesis_telemetry_extension::kinesis::endpoint::Stream;
-use kinesis_telemetry_extension::kinesis::line::Envelope;
 use kinesis_telemetry_extension::kinesis::record::Limits;
 use kinesis_telemetry_extension::kinesis::request::Request;
 use kinesis_telemetry_extension::ledger::Ledger;
@@ -40,6 +40,8 @@ const HOUR: Us = 3_600_000_000;
 pub(crate) struct Fate {
     /// The process whose ledger counts it as received.
     pub(crate) process: u16,
+    /// The sandbox that its id begins with.
+    pub(crate) sandbox: SandboxId,
     pub(crate) received: bool,
     /// Lambda got a 200 for it.
     pub(crate) answered: bool,
@@ -54,6 +56,22 @@ pub(crate) struct Fate {
     /// How often it was refused for what it may hold while it stood alone, by this process.
     pub(crate) refused: u16,
     /// It was in the memory of a process that was killed without a word, or in a file that was damaged.
+    pub(crate) excused: bool,
+}
+
+/// Names a process, and how often its sandbox had been restored: each time the ids of its events begin otherwise.
+pub(crate) type SandboxId = (u16, u16);
+
+/// What is known of the event that says what a sandbox is, for `ENVELOPE=slim`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Introduction {
+    /// It was sent, whatever became of it.
+    pub(crate) sent: bool,
+    /// It is on the stream.
+    pub(crate) stored: bool,
+    /// How often it was refused for what it may hold while it stood alone.
+    pub(crate) refused: u16,
+    /// Kinesis refused it as long as its process lived, and that could not keep it; or its file is gone.
     pub(crate) excused: bool,
 }
 
@@ -73,6 +91,7 @@ pub(crate) struct SpoolFile {
     pub(crate) doubt: bool,
     pub(crate) damaged: bool,
     pub(crate) events: Vec<u32>,
+    pub(crate) introduced: Vec<SandboxId>,
 }
 
 /// Whoever runs next. What belongs to a process is void when that is gone.
@@ -88,6 +107,7 @@ pub(crate) enum Wake {
     MainNext(u16),
     MainGivesUp(u16, Ticket),
     Watch(u16, Ticket),
+    PostRead(u16, u64),
     Listener(u16),
     Drain(u16, u64),
     WaitOver(u16, u64),
@@ -102,6 +122,8 @@ pub(crate) struct Body {
     pub(crate) weight: usize,
     pub(crate) request_id: Option<Arc<str>>,
     pub(crate) signals: Vec<Signal>,
+    /// `platform.restoreStart` is among it.
+    pub(crate) restored: bool,
     pub(crate) tries: u32,
 }
 
@@ -183,11 +205,10 @@ pub(crate) enum Busy {
     Other,
 }
 
-/// What the listener is busy with: the intake's lock is held.
+/// What the listener's thread is busy with that holds the intake's lock.
 #[derive(Debug)]
 pub(crate) enum Taking {
     Nothing,
-    Reading(Body),
     /// Writes a request, and what comes behind it.
     Writing {
         id: Option<SegmentId>,
@@ -213,6 +234,8 @@ pub(crate) struct Process {
     /// Of the listener.
     pub(crate) packer: Packer,
     pub(crate) channel: VecDeque<Message>,
+    /// What the dispatcher sleeps for.
+    pub(crate) announced: Announced,
     pub(crate) index: Index,
     pub(crate) files: HashMap<SegmentId, u64>,
     pub(crate) busy: Busy,
@@ -220,7 +243,9 @@ pub(crate) struct Process {
     /// Names the dispatcher's last wait or step.
     pub(crate) token: u64,
     pub(crate) taking: Taking,
-    pub(crate) posts: VecDeque<Body>,
+    /// What other threads of the listener are reading, and what they have read and wait for the lock with.
+    pub(crate) reading_posts: BTreeMap<u64, Body>,
+    pub(crate) posts: Vec<Body>,
     pub(crate) closed: bool,
     pub(crate) asking: Option<Asking>,
     pub(crate) in_next: bool,
@@ -232,6 +257,12 @@ pub(crate) struct Process {
     pub(crate) ledgers: u32,
     pub(crate) last_sent: Option<u32>,
     pub(crate) damaged: u64,
+    pub(crate) restores: u16,
+    /// Events that were printed as lost, and those that were lost and cannot be read any more.
+    pub(crate) printed: u64,
+    pub(crate) unprintable: u64,
+    /// The sums of what was printed for CloudWatch.
+    pub(crate) metrics: BTreeMap<String, u64>,
     /// A segment could not be written.
     pub(crate) write_failed: bool,
     /// A request failed since the order to stop.
@@ -291,6 +322,7 @@ pub(crate) struct World {
     pub(crate) files: BTreeMap<u64, SpoolFile>,
     pub(crate) next_file: u64,
     pub(crate) events: Vec<Fate>,
+    pub(crate) introductions: BTreeMap<SandboxId, Introduction>,
     pub(crate) violation: Option<Violation>,
     pub(crate) timeline: Option<Vec<String>>,
     pub(crate) steps: u64,
@@ -309,6 +341,7 @@ pub(crate) struct Life {
     pub(crate) sends: u64,
     pub(crate) digest: u64,
     pub(crate) events: Vec<Fate>,
+    pub(crate) introductions: BTreeMap<SandboxId, Introduction>,
     pub(crate) timeline: Vec<String>,
     /// The ledger of the last process.
     pub(crate) ledger: Arc<Ledger>,
@@ -355,6 +388,7 @@ impl World {
             files: BTreeMap::new(),
             next_file: 1,
             events: Vec::new(),
+            introductions: BTreeMap::new(),
             violation: None,
             timeline: timeline.then(Vec::new),
             steps: 0,
@@ -385,6 +419,7 @@ impl World {
             sends: self.sends,
             digest: self.digest,
             events: self.events,
+            introductions: self.introductions,
             timeline: self.timeline.unwrap_or_default(),
             ledger: self.process.ledger,
             holds: self.holds_seen,
@@ -518,6 +553,7 @@ impl World {
                 self.main_gives_up(ticket)
             }
             Wake::Watch(number, ticket) if alive(number, &self.process) => self.watch(ticket),
+            Wake::PostRead(number, id) if alive(number, &self.process) => self.post_read(id),
             Wake::Listener(number) if alive(number, &self.process) => self.listener(),
             Wake::Drain(number, token)
                 if alive(number, &self.process) && token == self.process.token =>
@@ -597,6 +633,15 @@ impl World {
                 }
                 self.after(lasts * MS, Wake::NextAct);
             }
+            Act::Restore => {
+                self.say(|_| "Lambda: restored from the snapshot".to_owned());
+                let body = Body { events: 1, text: 30, weight: 300, ..Body::default() };
+                let body = Body { restored: true, ..body };
+                let delay = self.between(5 * MS, 30 * MS);
+                self.after(delay, Wake::Post(body));
+                let delay = self.between(0, 60 * MS);
+                self.after(delay, Wake::NextAct);
+            }
             Act::Heal => {
                 self.say(|_| "Kinesis and the disk do well from now on".to_owned());
                 self.healed = true;
@@ -656,7 +701,7 @@ impl World {
             weight: post.weight,
             request_id,
             signals,
-            tries: 0,
+            ..Body::default()
         };
         self.after(after, Wake::Post(body));
     }
@@ -713,7 +758,7 @@ impl World {
                 weight: 300,
                 request_id: Some(Arc::clone(&id)),
                 signals: vec![Signal::Done { request_id: id, at, failed }],
-                tries: 0,
+                ..Body::default()
             };
             self.after(what.done.delay * MS, Wake::Post(body.clone()));
             if let Some(again) = what.done.again {
@@ -741,7 +786,7 @@ impl World {
             weight: 400,
             request_id: Some(Arc::clone(&running.id)),
             signals: vec![Signal::Reported(Arc::clone(&running.id))],
-            tries: 0,
+            ..Body::default()
         };
         self.after(running.what.report_delay * MS, Wake::Post(report));
         let delay = self.between(50, 3 * MS);
@@ -817,6 +862,11 @@ impl World {
 
     fn ask(&mut self, ask: Ask, deadline: Us) {
         use kinesis_telemetry_extension::deadline::{Deadline, Limit};
+        if let Ask::Invocation(request_id) = &ask
+            && self.process.announced.passes(self.clock())
+        {
+            return self.pass(Arc::clone(request_id), deadline);
+        }
         self.process.tickets += 1;
         let (ticket, number) = (self.process.tickets, self.process.number);
         let at = self.instant(deadline);
@@ -828,8 +878,8 @@ impl World {
                     Limit::Invocation,
                 );
                 Message::Invoked {
-                    at: self.instant(self.now),
-                    ticket,
+                    at: self.clock(),
+                    ticket: Some(ticket),
                     request_id: Arc::clone(request_id),
                     deadline,
                 }
@@ -858,6 +908,19 @@ impl World {
         self.at(deadline + 50 * MS + grace, Wake::MainGivesUp(number, ticket));
         self.watch_next();
         self.notify();
+    }
+
+    /// Nothing is due: the dispatcher hears of it later.
+    fn pass(&mut self, request_id: Arc<str>, deadline: Us) {
+        use kinesis_telemetry_extension::deadline::{Deadline, Limit};
+        self.say(|_| format!("main: invocation {request_id} passes"));
+        let (at, left) = (self.clock(), Duration::from_micros(deadline.saturating_sub(self.now)));
+        let deadline = Deadline::after(at.mono, left, Limit::Invocation);
+        let message = Message::Invoked { at, ticket: None, request_id, deadline };
+        self.process.channel.push_back(message);
+        self.check_pass();
+        let (delay, number) = (self.between(20, 300), self.process.number);
+        self.after(delay, Wake::MainNext(number));
     }
 
     fn shutdown(&mut self) {
@@ -981,6 +1044,12 @@ impl World {
     /// The listener has passed it on.
     pub(crate) fn passed_end_on(&mut self, id: &Arc<str>, failed: bool) {
         let now = self.now;
+        // As the listener: main hears of the end that it waits for alone.
+        let awaited =
+            |asking: &Asking| matches!(&asking.ask, Ask::Invocation(asked) if asked == id);
+        if !self.process.asking.as_ref().is_some_and(awaited) {
+            return;
+        }
         let Some(running) = self.running.as_ref().filter(|running| running.id == *id) else {
             return;
         };
@@ -1008,8 +1077,7 @@ impl World {
 impl Process {
     fn new(plan: &Plan, config: &Config, number: u16) -> Process {
         let ledger = Arc::new(Ledger::default());
-        let sandbox =
-            Arc::new(Sandbox::with_id(format!("{:08x}{number:08x}", plan.seed & 0xffff_ffff)));
+        let sandbox = Arc::new(Sandbox::with_id(sandbox_id(plan, (number, 0))));
         let gauge = Gauge::new(plan.setup.bound);
         let spares = Arc::new(Spares::new(Arc::clone(&gauge)));
         let packer = || {
@@ -1026,8 +1094,7 @@ impl Process {
             max_age: Duration::from_millis(plan.setup.max_age),
             flush_timeout: Duration::from_millis(plan.setup.flush_timeout),
             spool: plan.setup.spool_bytes > 0,
-            slim: plan.setup.envelope == Envelope::Slim,
-            metrics: false,
+            metrics: plan.prints_metrics(),
             seed: plan.seed ^ u64::from(number),
         };
         Process {
@@ -1046,13 +1113,19 @@ impl Process {
             ledger,
             sandbox,
             channel: VecDeque::new(),
+            announced: Announced::default(),
             index: Index::new(plan.setup.spool_bytes),
             files: HashMap::new(),
             busy: Busy::Nothing,
             waits: false,
             token: 0,
             taking: Taking::Nothing,
-            posts: VecDeque::new(),
+            reading_posts: BTreeMap::new(),
+            posts: Vec::new(),
+            restores: 0,
+            printed: 0,
+            unprintable: 0,
+            metrics: BTreeMap::new(),
             closed: false,
             asking: None,
             in_next: false,
@@ -1097,8 +1170,8 @@ fn configuration(plan: &Plan) -> Config {
             queue_bytes: setup.request_bytes * 4,
             spool_bytes: setup.spool_bytes,
             spool_folder: PathBuf::new(),
-            print_lost: false,
-            emf: false,
+            print_lost: plan.prints_lost(),
+            emf: plan.prints_metrics(),
         },
         records: RecordSettings {
             format: setup.record,
@@ -1112,7 +1185,7 @@ fn configuration(plan: &Plan) -> Config {
 }
 
 /// A batch of so many events, which bear their numbers. Made by hand: what the intake makes of bodies is tested elsewhere.
-pub(crate) fn batch(first: u32, body: &Body) -> Batch {
+pub(crate) fn batch(first: u32, body: &Body, restores: u16) -> Batch {
     const HEAD: &str = r##"{"time":"2026-11-23T09:15:45.012Z","type":"function","record":"##;
     let mut bytes = Vec::with_capacity(body.weight);
     let mut spans = Vec::with_capacity(body.events as usize);
@@ -1133,9 +1206,28 @@ pub(crate) fn batch(first: u32, body: &Body) -> Batch {
         record: Span::new(&record),
         request_id,
         number: u64::from(first) + n as u64,
+        restores,
         ..Event::default()
     });
     Batch::new(bytes, events.collect())
+}
+
+/// The first half of event ids. Says what it stands for, so that lines can be read.
+pub(crate) fn sandbox_id(plan: &Plan, (process, restores): SandboxId) -> String {
+    format!("{:08x}{restores:04x}{process:04x}", plan.seed & 0xffff_ffff)
+}
+
+/// The sandboxes whose own event stands in some lines, before all that is Lambda's.
+pub(crate) fn introduced_in(lines: &[u8]) -> Vec<SandboxId> {
+    let kind = b",\"type\":\"kinesis-telemetry.";
+    let own = |line: &&[u8]| line.get(34..).is_some_and(|rest| rest.starts_with(kind));
+    let id = |line: &[u8]| {
+        let line = std::str::from_utf8(line).unwrap();
+        let (id, name) = line.split_once("\"eventId\":\"")?.1.split_once('-')?;
+        let number = |digits: &str| u16::from_str_radix(digits, 16).unwrap();
+        name.starts_with("sandbox\"").then(|| (number(&id[12..]), number(&id[8..12])))
+    };
+    lines.split(|byte| *byte == b'\n').take_while(own).filter_map(id).collect()
 }
 
 /// The numbers of the events in some lines.

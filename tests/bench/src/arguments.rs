@@ -17,12 +17,14 @@ counts  counts the extension's instructions under callgrind and writes them to -
 --also  is another build of the extension; with it, --markdown gives a table with a line for each build
 
 contestants: floor-static floor-glibc extension-static extension-glibc peer-sdk peer-node
-scenarios:   start flood growth invocations forms tls";
+scenarios:   start cold flood growth invocations busy futex forms tls ready slow";
 
 pub(crate) enum Command {
     Help,
     Run(Plan),
     Counts(Counting),
+    /// For itself alone: a function that needs CPU.
+    Burn,
 }
 
 /// What `run` is to do.
@@ -57,6 +59,7 @@ pub(crate) fn read(arguments: impl Iterator<Item = String>) -> Result<Command, S
     match arguments.next().as_deref() {
         Some("run") => read_run(arguments).map(Command::Run),
         Some("counts") => read_counts(arguments).map(Command::Counts),
+        Some("burn") => Ok(Command::Burn),
         None | Some("--help" | "-h") => Ok(Command::Help),
         Some(other) => Err(format!("{other}: neither run nor counts")),
     }

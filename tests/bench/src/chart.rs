@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::contestant::{Contestant, Kind};
-use crate::measure::{ALL, Bound, Measure};
+use crate::measure::{ALL, Measure, Unit};
 use crate::report::{Report, short};
 
 const PANELS: [&str; 4] = ["start", "idle", "flood-cpu", "flood-rate"];
@@ -71,11 +71,7 @@ fn footer(report: &Report<'_>) -> Vec<String> {
 }
 
 fn panel(svg: &mut String, report: &Report<'_>, measure: &Measure, x: f64, y: f64) {
-    let better = if matches!(measure.bound, Some(Bound::AtLeast(_))) {
-        "more is better"
-    } else {
-        "less is better"
-    };
+    let better = if measure.unit == Unit::PerSecond { "more is better" } else { "less is better" };
     let _ = writeln!(svg, r#"<g transform="translate({x} {y})">"#);
     let _ = writeln!(
         svg,
@@ -146,10 +142,10 @@ fn panel(svg: &mut String, report: &Report<'_>, measure: &Measure, x: f64, y: f6
 
 /// Where the contestant's bound lies, in the measure's unit.
 fn bound(report: &Report<'_>, measure: &Measure, contestant: &Contestant) -> Option<f64> {
-    if contestant.kind != Kind::Extension {
+    if !contestant.is_shipped() {
         return None;
     }
-    let (Bound::AtMost(limit) | Bound::AtLeast(limit)) = measure.bound?;
+    let limit = measure.bound?;
     let ratio = report.results.ratio(measure, contestant)?;
     Some(report.results.of(measure.id, contestant.id)?.median() / ratio * limit)
 }

@@ -67,6 +67,11 @@ impl Contestant {
         self.place >= ALL.len()
     }
 
+    /// What the layer holds: the bounds are for that.
+    pub(crate) fn is_shipped(&self) -> bool {
+        self.kind == Kind::Extension && self.floor == "floor-static"
+    }
+
     /// A program of machine code, so that its instructions can be counted.
     pub(crate) fn is_native(&self) -> bool {
         self.kind != Kind::Peer

@@ -9,11 +9,13 @@ mod callgrind;
 mod chart;
 mod contestant;
 mod counts;
+mod futex;
 mod machine;
 mod measure;
 mod process;
 mod report;
 mod scenario;
+mod slow;
 
 use std::process::ExitCode;
 
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         }
         Ok(Command::Run(plan)) => run(&plan),
         Ok(Command::Counts(counting)) => counts::run(&counting),
+        Ok(Command::Burn) => slow::burn().map(|()| true),
         Err(problem) => {
             eprintln!("bench: {problem}\n\n{}", arguments::HELP);
             return ExitCode::from(2);

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::arguments::Plan;
 use crate::contestant::{Contestant, Kind};
 use crate::machine;
-use crate::measure::{ALL, Bound, Measure, Results, Yardstick};
+use crate::measure::{ALL, Measure, Results, Yardstick};
 
 pub(crate) struct Report<'a> {
     pub(crate) plan: &'a Plan,
@@ -72,7 +72,7 @@ impl Report<'_> {
             let _ = writeln!(text, "{line}");
         });
         text.push_str(
-            "x: times the floor that was built the same way; idle memory: times the glibc floor; growth: times the smaller flood; TLS: times without it",
+            "x: times the floor that was built the same way, or what the row says; idle memory and the rows for 200 to 20,000 invocations: times the glibc floor; other orders, escapes and growth: times the flood; TLS: times without it",
         );
         text
     }
@@ -128,21 +128,20 @@ impl Report<'_> {
                     .of(measure.id, contestant.id)
                     .map(|samples| measure.unit.show(samples.median()))
                     .unwrap_or_default();
-                let ratio = self
-                    .results
-                    .ratio(measure, contestant)
-                    .filter(|_| !value.is_empty() && contestant.kind != Kind::Floor);
+                let floor = contestant.kind == Kind::Floor;
+                let compared = match measure.yardstick {
+                    Yardstick::None => None,
+                    _ => self.results.compared(measure, contestant),
+                };
+                let compared = compared.filter(|_| !value.is_empty() && !floor);
                 let _ = write!(
                     text,
                     " {value}{} |",
-                    ratio.map_or(String::new(), |ratio| format!(" ({}x)", short(ratio)))
+                    compared
+                        .map_or(String::new(), |value| format!(" ({})", relation(measure, value)))
                 );
             }
-            let bound = match measure.bound {
-                Some(Bound::AtMost(limit)) => format!("at most {limit}x"),
-                Some(Bound::AtLeast(limit)) => format!("at least {limit}x"),
-                None => String::new(),
-            };
+            let bound = measure.bound.map_or(String::new(), |bound| limit(measure, bound));
             let _ = writeln!(text, " {bound} |");
         }
         text.push('\n');
@@ -153,22 +152,19 @@ impl Report<'_> {
 
     fn bounds(&self, text: &mut String) {
         text.push('\n');
+        let shipped: Vec<&Contestant> =
+            self.plan.contestants.iter().filter(|contestant| contestant.is_shipped()).collect();
         for (measure, bound) in self.rows().filter_map(|measure| Some((measure, measure.bound?))) {
-            for contestant in
-                self.plan.contestants.iter().filter(|contestant| contestant.kind == Kind::Extension)
-            {
-                let Some(ratio) = self.results.ratio(measure, contestant) else { continue };
-                let (good, word, limit) = match bound {
-                    Bound::AtMost(limit) => (ratio <= limit, "at most", limit),
-                    Bound::AtLeast(limit) => (ratio >= limit, "at least", limit),
-                };
-                let verdict = if good { "met   " } else { "MISSED" };
-                let title = measure.title.trim();
+            for contestant in &shipped {
+                let Some(value) = self.results.compared(measure, contestant) else { continue };
+                let verdict = if value <= bound { "met   " } else { "MISSED" };
                 let _ = writeln!(
                     text,
-                    "{verdict} {title}, {}: {}x, bound {word} {limit}x",
+                    "{verdict} {}, {}: {}, bound {}",
+                    measure.whole_title(),
                     contestant.title,
-                    short(ratio)
+                    relation(measure, value),
+                    limit(measure, bound)
                 );
             }
         }
@@ -198,24 +194,26 @@ impl Report<'_> {
         for contestant in &self.plan.contestants {
             let Some(samples) = self.results.of(measure.id, contestant.id) else { continue };
             let mut value = json!({ "median": samples.median(), "min": samples.least(), "max": samples.most(), "runs": samples.0.len() });
-            if let Some(ratio) = self.results.ratio(measure, contestant) {
-                value["ratio"] = json!(ratio);
+            if measure.yardstick != Yardstick::None
+                && let Some(compared) = self.results.compared(measure, contestant)
+            {
+                value["compared"] = json!(compared);
             }
             contestants.insert(contestant.id.to_owned(), value);
         }
         let mut value = json!({ "title": measure.title.trim(), "scenario": measure.scenario, "unit": measure.unit.name() });
-        match measure.bound {
-            Some(Bound::AtMost(limit)) => value["atMost"] = json!(limit),
-            Some(Bound::AtLeast(limit)) => value["atLeast"] = json!(limit),
-            None => {}
+        if let Some(limit) = measure.bound {
+            value["atMost"] = json!(limit);
         }
-        value["ratioTo"] = match measure.yardstick {
+        value["comparedWith"] = match measure.yardstick {
             Yardstick::OwnFloor => json!("the floor built the same way"),
             Yardstick::OwnFloors(other) => {
                 json!(format!("{other} of the floor built the same way"))
             }
             Yardstick::GlibcFloor => json!("floor-glibc"),
+            Yardstick::GlibcFloors(other) => json!(format!("{other} of floor-glibc")),
             Yardstick::Self_(other) => json!(other),
+            Yardstick::More(other) => json!(format!("the difference to {other}")),
             Yardstick::None => Value::Null,
         };
         value["contestants"] = Value::Object(contestants);
@@ -223,14 +221,21 @@ impl Report<'_> {
     }
 }
 
-const MANUAL: [&str; 21] = [
+const MANUAL: &[&str] = &[
     "start",
     "start-cpu",
     "start-instructions",
+    "start-cold",
     "idle",
     "size",
     "flood-cpu",
+    "flood-cpu-glibc",
     "flood-cpu-full",
+    "flood-cpu-full-glibc",
+    "cbor-cpu",
+    "cbor-cpu-full",
+    "flood-order",
+    "flood-escapes",
     "flood-instructions",
     "flood-rate",
     "flood-rate-full",
@@ -238,17 +243,47 @@ const MANUAL: [&str; 21] = [
     "growth-cpu",
     "growth-peak",
     "invocations-cpu-0",
+    "invocations-200",
+    "invocations-2000",
+    "invocations-20000",
+    "busy",
+    "futex",
+    "futex-end",
+    "futex-next",
     "invocations-added-0",
     "invocations-added-20",
     "end-added-0",
     "end-added-20",
+    "form-lines-gzip",
     "tls-first",
     "tls-each",
     "tls-connections",
+    "ready-live",
+    "ready-dead",
+    "ready-first",
+    "slow-live",
+    "slow-dead",
 ];
 
 const STEPS: [&str; 6] =
     ["start", "size", "flood-cpu", "flood-cpu-full", "flood-rate", "flood-peak"];
+
+/// What a bound is about, as a person reads it.
+fn relation(measure: &Measure, value: f64) -> String {
+    match measure.yardstick {
+        Yardstick::None => measure.unit.show(value),
+        Yardstick::More(_) => format!("{value:+.2} {}", measure.unit.name()),
+        _ => format!("{}x", short(value)),
+    }
+}
+
+fn limit(measure: &Measure, bound: f64) -> String {
+    match measure.yardstick {
+        Yardstick::None => format!("at most {}", measure.unit.show(bound)),
+        Yardstick::More(_) => format!("at most +{bound} {}", measure.unit.name()),
+        _ => format!("at most {bound}x"),
+    }
+}
 
 /// A ratio with as many digits as mean something.
 pub(crate) fn short(ratio: f64) -> String {

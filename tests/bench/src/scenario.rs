@@ -5,13 +5,13 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sandbox::{Fault, FloodReport, Invocation, Kinesis, Lambda, ms};
+use sandbox::{Fault, FloodReport, FloodShape, Invocation, Kinesis, Lambda, ms};
 
 use crate::Result;
 use crate::arguments::Plan;
 use crate::contestant::{Contestant, Kind};
 use crate::measure::Results;
-use crate::process;
+use crate::{futex, process, slow};
 
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
@@ -20,14 +20,18 @@ pub(crate) struct Scenario {
     turn: fn(&Contestant, &Plan, &mut Results) -> Result<()>,
 }
 
-pub(crate) const ALL: [Scenario; 7] = [
+pub(crate) const ALL: [Scenario; 11] = [
     Scenario { name: "start", rounds: (41, 11), turn: start },
+    Scenario { name: "cold", rounds: (9, 2), turn: cold },
     Scenario { name: "flood", rounds: (7, 3), turn: flood },
     Scenario { name: "growth", rounds: (1, 1), turn: growth },
     Scenario { name: "invocations", rounds: (2, 1), turn: invocations },
+    Scenario { name: "busy", rounds: (2, 1), turn: busy },
+    Scenario { name: "futex", rounds: (1, 1), turn: futex },
     Scenario { name: "forms", rounds: (5, 1), turn: forms },
     Scenario { name: "tls", rounds: (3, 1), turn: tls },
     Scenario { name: "ready", rounds: (9, 2), turn: ready },
+    Scenario { name: "slow", rounds: (9, 1), turn: slow },
 ];
 
 /// Batches of 1000 events of 300 bytes.
@@ -82,6 +86,21 @@ fn start(contestant: &Contestant, _: &Plan, results: &mut Results) -> Result<()>
     Ok(())
 }
 
+/// The same with nothing of the program in memory, as in a sandbox's first start on a machine. Needs root.
+fn cold(contestant: &Contestant, _: &Plan, results: &mut Results) -> Result<()> {
+    // What is not written yet would stay.
+    nix::unistd::sync();
+    if std::fs::write("/proc/sys/vm/drop_caches", "3").is_err() {
+        results.remark("cold page cache: SKIPPED, only root can empty it");
+        return Ok(());
+    }
+    let kinesis = Kinesis::builder().count_only().start();
+    let lambda = contestant.sandbox(&kinesis).start();
+    results.add("start-cold", contestant, lambda.init()?.first_next.as_secs_f64() * 1e3);
+    lambda.kill();
+    Ok(())
+}
+
 /// What a flood cost.
 struct Flooded {
     cpu_us: f64,
@@ -98,12 +117,13 @@ fn pour(
     envelope: &str,
     results: &mut Results,
 ) -> Result<Flooded> {
-    pour_with(contestant, batches, &[("ENVELOPE", envelope)], results)
+    pour_with(contestant, batches, FloodShape::Plain, &[("ENVELOPE", envelope)], results)
 }
 
 fn pour_with(
     contestant: &Contestant,
     batches: usize,
+    shape: FloodShape,
     settings: &[(&str, &str)],
     results: &mut Results,
 ) -> Result<Flooded> {
@@ -119,7 +139,8 @@ fn pour_with(
     let (tell, told) = mpsc::channel::<std::io::Result<(Instant, FloodReport)>>();
     let invocation = Invocation::new().run(move |lambda| {
         let begun = Instant::now();
-        let _ = tell.send(lambda.flood(batches, EVENTS, EVENT_BYTES).map(|report| (begun, report)));
+        let flooded = lambda.flood_of(shape, batches, EVENTS, EVENT_BYTES);
+        let _ = tell.send(flooded.map(|report| (begun, report)));
     });
     let (invoked, last) = thread::scope(|scope| {
         let arrival = scope.spawn(|| last_arrival(&kinesis, wanted));
@@ -169,10 +190,23 @@ fn flood(contestant: &Contestant, _: &Plan, results: &mut Results) -> Result<()>
     results.add("flood-taken", contestant, flooded.taken);
     results.add("flood-peak", contestant, flooded.peak_kib);
     results.add("flood-requests", contestant, flooded.requests);
-    if contestant.kind == Kind::Extension {
-        let flooded = pour(contestant, FLOOD, "full", results)?;
-        results.add("flood-cpu-full", contestant, flooded.cpu_us);
-        results.add("flood-rate-full", contestant, flooded.delivered);
+    if contestant.kind != Kind::Extension {
+        return Ok(());
+    }
+    results.add("flood-cpu-glibc", contestant, flooded.cpu_us);
+    let flooded = pour(contestant, FLOOD, "full", results)?;
+    results.add("flood-cpu-full", contestant, flooded.cpu_us);
+    results.add("flood-cpu-full-glibc", contestant, flooded.cpu_us);
+    results.add("flood-rate-full", contestant, flooded.delivered);
+    for (row, shape, envelope, wire) in [
+        ("cbor-cpu", FloodShape::Plain, "slim", "cbor"),
+        ("cbor-cpu-full", FloodShape::Plain, "full", "cbor"),
+        ("flood-order", FloodShape::OtherOrder, "slim", "json"),
+        ("flood-escapes", FloodShape::Escapes, "slim", "json"),
+    ] {
+        let settings = [("ENVELOPE", envelope), ("WIRE", wire)];
+        let flooded = pour_with(contestant, FLOOD, shape, &settings, results)?;
+        results.add(row, contestant, flooded.cpu_us);
     }
     Ok(())
 }
@@ -204,6 +238,7 @@ fn forms(contestant: &Contestant, _: &Plan, results: &mut Results) -> Result<()>
         let flooded = pour_with(
             contestant,
             FLOOD / 4,
+            FloodShape::Plain,
             &[("RECORD", record), ("COMPRESSION", compression)],
             results,
         )?;
@@ -232,6 +267,63 @@ fn invocations(contestant: &Contestant, plan: &Plan, results: &mut Results) -> R
     Ok(())
 }
 
+/// What an invocation costs after few and after many of them, and what a busy sandbox holds in memory.
+fn busy(contestant: &Contestant, plan: &Plan, results: &mut Results) -> Result<()> {
+    if !contestant.is_native() {
+        return Ok(());
+    }
+    let counts =
+        [("invocations-200", 200), ("invocations-2000", 2000), ("invocations-20000", 20_000)];
+    let counts = if plan.quick { &counts[..2] } else { &counts[..] };
+    for (row, count) in counts {
+        let (cpu, _, resident) = invoke_often(contestant, 0, *count, "adaptive")?;
+        results.add(row, contestant, cpu);
+        if *count == 20_000 {
+            results.add("busy", contestant, resident);
+        }
+    }
+    Ok(())
+}
+
+/// How often threads wake each other for an invocation.
+fn futex(contestant: &Contestant, _: &Plan, results: &mut Results) -> Result<()> {
+    if contestant.kind != Kind::Extension {
+        return Ok(());
+    }
+    let Some(strace) = futex::strace() else {
+        results.remark("futex calls: SKIPPED, strace is not here");
+        return Ok(());
+    };
+    for (row, flush) in [("futex", "adaptive"), ("futex-end", "end"), ("futex-next", "next")] {
+        let calls = futex::calls(contestant, &strace, flush)?;
+        results.add(row, contestant, calls);
+    }
+    Ok(())
+}
+
+/// What it costs a function that needs all of a small sandbox's CPU if a connection is made while it runs. Needs root.
+fn slow(contestant: &Contestant, _: &Plan, results: &mut Results) -> Result<()> {
+    if contestant.kind != Kind::Extension {
+        return Ok(());
+    }
+    let Some(share) = slow::Share::of_128_mb() else {
+        results.remark("128 MB: SKIPPED, no control group can be made here");
+        return Ok(());
+    };
+    let kinesis = Kinesis::builder().count_only().tls().round_trip(ms(2)).start();
+    let lambda = contestant.sandbox(&kinesis).setting("FLUSH", "end").start();
+    lambda.init()?;
+    share.add(lambda.pid().ok_or("the process has ended")?)?;
+    slow::function(&lambda, &share)?;
+    for _ in 0..10 {
+        results.add("slow-live", contestant, slow::function(&lambda, &share)?);
+        kinesis.reset_idle_connections();
+        results.add("slow-dead", contestant, slow::function(&lambda, &share)?);
+    }
+    lambda.kill();
+    Ok(())
+}
+
 /// CPU in us and time added in ms, both on average: what is billed is the sum.
 fn invoke_many(
     contestant: &Contestant,
@@ -239,6 +331,16 @@ fn invoke_many(
     count: usize,
     flush: &str,
 ) -> Result<(f64, f64)> {
+    invoke_often(contestant, latency, count, flush).map(|(cpu, added, _)| (cpu, added))
+}
+
+/// The same, and what is resident after it, in KiB.
+fn invoke_often(
+    contestant: &Contestant,
+    latency: u64,
+    count: usize,
+    flush: &str,
+) -> Result<(f64, f64, f64)> {
     let kinesis = Kinesis::builder().count_only().start();
     if latency > 0 {
         kinesis.fault(Fault::delay(ms(latency)));
@@ -252,8 +354,10 @@ fn invoke_many(
         added += report.held;
     }
     let cpu = process::cpu(&lambda)?.saturating_sub(before);
+    let resident = lambda.stats().resident_kib as f64;
     lambda.shutdown("spindown");
-    Ok((cpu.as_secs_f64() * 1e6 / count as f64, added.as_secs_f64() * 1e3 / count as f64))
+    let (cpu, added) = (cpu.as_secs_f64() * 1e6, added.as_secs_f64() * 1e3);
+    Ok((cpu / count as f64, added / count as f64, resident))
 }
 
 /// A flush with each invocation, without TLS and with it.

@@ -52,9 +52,9 @@ pub use kinesis::{
     StoredRecord, Which,
 };
 pub use lambda::{
-    ApiCall, Cut, CutForm, Delivery, Exit, Expected, Failure, FloodReport, InitReport, Invocation,
-    InvokeReport, Lambda, LambdaBuilder, LambdaError, NextCall, OutputLine, Post, SETTING_PREFIX,
-    SentEvent, ShutdownReport, Stats, Subscription,
+    ApiCall, Cut, CutForm, Delivery, Exit, Expected, Failure, FloodReport, FloodShape, InitReport,
+    Invocation, InvokeReport, Lambda, LambdaBuilder, LambdaError, NextCall, OutputLine, Post,
+    SETTING_PREFIX, SentEvent, ShutdownReport, Stats, Subscription,
 };
 pub use proxy::{Proxy, ProxyFault};
 pub use silent::SilentPort;

@@ -29,6 +29,18 @@ pub struct FloodReport {
     pub cpu: Duration,
 }
 
+/// How the events of a flood look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FloodShape {
+    /// As Lambda sends text logs: `time`, `type`, `record`.
+    #[default]
+    Plain,
+    /// The same keys in another order.
+    OtherOrder,
+    /// With two escapes in each line, as quotes and tabs are sent.
+    Escapes,
+}
+
 impl Lambda {
     /// Posts `batches` bodies of `events` text logs each, every event about `event_bytes` long as JSON. Each line holds a
     /// number that no other one has: [`Account::flooded`](crate::Account::flooded) counts them. They are not in
@@ -42,9 +54,23 @@ impl Lambda {
         events: usize,
         event_bytes: usize,
     ) -> io::Result<FloodReport> {
+        self.flood_of(FloodShape::Plain, batches, events, event_bytes)
+    }
+
+    /// [`Lambda::flood`], with events that look otherwise.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn flood_of(
+        &self,
+        shape: FloodShape,
+        batches: usize,
+        events: usize,
+        event_bytes: usize,
+    ) -> io::Result<FloodReport> {
         let subscription = self.subscription().ok_or_else(|| io::Error::other("not subscribed"))?;
         let mut client = Client::new(Arc::clone(&self.shared));
-        let (mut body, places) = template(events, event_bytes);
+        let (mut body, places) = template(shape, events, event_bytes);
         let delivery = Delivery::default();
         let cpu = self.stats().cpu;
         let begun = Instant::now();
@@ -79,10 +105,19 @@ impl Lambda {
 }
 
 /// A body, and where in it the numbers stand.
-fn template(events: usize, event_bytes: usize) -> (Vec<u8>, Vec<usize>) {
-    let time = iso_millis(SystemTime::now());
-    let head = format!(r#"{{"time":"{time}","type":"function","record":"{FLOOD_MARK}"#);
-    let fill = event_bytes.saturating_sub(head.len() + DIGITS + 2);
+fn template(shape: FloodShape, events: usize, event_bytes: usize) -> (Vec<u8>, Vec<usize>) {
+    let time = format!(r#""time":"{}""#, iso_millis(SystemTime::now()));
+    let escapes = if shape == FloodShape::Escapes { r#" said \"no\""# } else { "" };
+    let (head, tail) = match shape {
+        FloodShape::OtherOrder => {
+            (format!(r#"{{"type":"function","record":"{FLOOD_MARK}"#), format!(r#"",{time}}}"#))
+        }
+        FloodShape::Plain | FloodShape::Escapes => (
+            format!(r#"{{{time},"type":"function","record":"{FLOOD_MARK}"#),
+            format!(r#"{escapes}"}}"#),
+        ),
+    };
+    let fill = event_bytes.saturating_sub(head.len() + DIGITS + tail.len());
     let mut body = vec![b'['];
     let mut places = Vec::with_capacity(events);
     for index in 0..events {
@@ -94,7 +129,7 @@ fn template(events: usize, event_bytes: usize) -> (Vec<u8>, Vec<usize>) {
         body.extend(std::iter::repeat_n(b'0', DIGITS));
         body.extend(std::iter::repeat_n(b' ', 1.min(fill)));
         body.extend((0..fill.saturating_sub(1)).map(|at| b"the quick brown fox "[at % 20]));
-        body.extend_from_slice(br#""}"#);
+        body.extend_from_slice(tail.as_bytes());
     }
     body.push(b']');
     (body, places)
@@ -106,10 +141,12 @@ mod tests {
 
     #[test]
     fn the_template_is_json_of_the_wanted_size() {
-        let (body, places) = template(3, 300);
-        let events: Vec<serde_json::Value> = serde_json::from_slice(&body).unwrap();
-        assert_eq!(events.len(), 3);
-        assert_eq!(body.len(), 2 + 2 + 3 * 300);
-        assert_eq!(&body[places[2]..places[2] + DIGITS], b"000000000");
+        for shape in [FloodShape::Plain, FloodShape::OtherOrder, FloodShape::Escapes] {
+            let (body, places) = template(shape, 3, 300);
+            let events: Vec<serde_json::Value> = serde_json::from_slice(&body).unwrap();
+            assert_eq!(events.len(), 3);
+            assert_eq!(body.len(), 2 + 2 + 3 * 300, "{shape:?}");
+            assert_eq!(&body[places[2]..places[2] + DIGITS], b"000000000");
+        }
     }
 }

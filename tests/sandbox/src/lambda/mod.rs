@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 pub use bodies::{Cut, CutForm};
-pub use flood::FloodReport;
+pub use flood::{FloodReport, FloodShape};
 pub use invocation::Invocation;
 pub use process::Stats;
 pub use setup::{LambdaBuilder, SETTING_PREFIX};

@@ -1,0 +1,142 @@
+//! What the dispatcher's thread waits for while it sleeps: of what comes, only that wakes it. Pure; [`super::doorbell`] does the waking.
+
+use super::message::{Now, Signal};
+
+/// What the dispatcher waits for while it sleeps. The default is for one that is awake: it looks at the channel before it sleeps.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Attention {
+    /// Every message.
+    pub all: bool,
+    /// The start of a function: only while one runs, something may become due.
+    pub starts: bool,
+    /// The end of a function, or a gap in which it may have been lost.
+    pub ends: bool,
+    /// So many bytes more in memory. `None`: any number may come.
+    pub bytes: Option<usize>,
+    /// An invocation needs no answer, as nothing is due in it.
+    pub passes: Option<Passes>,
+}
+
+/// See [`Attention::passes`].
+#[derive(Clone, Copy, Debug)]
+pub struct Passes {
+    /// By both clocks: the monotonic one may stand still in a freeze.
+    pub until: Now,
+    /// While less than so many bytes more have come.
+    pub bytes: usize,
+}
+
+/// What a message brings.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct News {
+    starts: bool,
+    ends: bool,
+    bytes: usize,
+}
+
+impl News {
+    /// Of telemetry that takes so many bytes in memory.
+    #[must_use]
+    pub fn new(signals: &[Signal], bytes: usize) -> News {
+        News {
+            starts: signals.iter().any(|signal| matches!(signal, Signal::Started(_))),
+            ends: signals.iter().any(|signal| matches!(signal, Signal::Done { .. } | Signal::Gap)),
+            bytes,
+        }
+    }
+}
+
+/// What was announced last, and what came since.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Announced {
+    attention: Attention,
+    /// Bytes that came since it was announced.
+    came: usize,
+}
+
+impl Announced {
+    /// From now on.
+    #[must_use]
+    pub fn new(attention: Attention) -> Announced {
+        Announced { attention, came: 0 }
+    }
+
+    /// Whether telemetry that was sent is to wake the dispatcher.
+    #[must_use]
+    pub fn wakes(&mut self, news: News) -> bool {
+        self.came = self.came.saturating_add(news.bytes);
+        let Attention { all, starts, ends, bytes, .. } = self.attention;
+        let many = news.bytes > 0 && bytes.is_some_and(|bytes| self.came >= bytes);
+        all || (starts && news.starts) || (ends && news.ends) || many
+    }
+
+    /// Whether an invocation that begins now needs no answer.
+    #[must_use]
+    pub fn passes(&self, now: Now) -> bool {
+        self.attention.passes.is_some_and(|passes| {
+            self.came < passes.bytes && now.mono < passes.until.mono && now.wall < passes.until.wall
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    fn done() -> Signal {
+        Signal::Done { request_id: "r1".into(), at: None, failed: false }
+    }
+
+    #[test]
+    fn only_what_is_waited_for_wakes() {
+        let awake = Attention::default();
+        let started = News::new(&[Signal::Started("r1".into())], 10);
+        let ended = News::new(&[Signal::Reported("r0".into()), done()], 10);
+        let gap = News::new(&[Signal::Gap], 0);
+        let quiet = News::new(&[Signal::Reported("r1".into()), Signal::InitReported], 0);
+        for (attention, news, expected) in [
+            (awake, started, false),
+            (awake, ended, false),
+            (Attention { all: true, ..awake }, quiet, true),
+            (Attention { starts: true, ..awake }, started, true),
+            (Attention { starts: true, ..awake }, ended, false),
+            (Attention { ends: true, ..awake }, started, false),
+            (Attention { ends: true, ..awake }, ended, true),
+            (Attention { ends: true, ..awake }, gap, true),
+            (Attention { bytes: Some(0), ..awake }, quiet, false),
+            (Attention { bytes: Some(0), ..awake }, started, true),
+            (Attention { bytes: Some(11), ..awake }, started, false),
+        ] {
+            assert_eq!(Announced::new(attention).wakes(news), expected, "{attention:?} {news:?}");
+        }
+    }
+
+    #[test]
+    fn bytes_add_up_until_the_next_announcement() {
+        let attention = Attention { bytes: Some(25), ..Attention::default() };
+        let mut announced = Announced::new(attention);
+        let news = News::new(&[], 10);
+        assert_eq!(
+            [announced.wakes(news), announced.wakes(news), announced.wakes(news)],
+            [false, false, true]
+        );
+        assert!(!Announced::new(attention).wakes(news));
+    }
+
+    #[test]
+    fn an_invocation_passes_in_time_and_while_little_has_come() {
+        let now = Now { mono: Instant::now(), wall: 1_000 };
+        let later =
+            |ms: u64| Now { mono: now.mono + Duration::from_millis(ms), wall: now.wall + ms };
+        assert!(!Announced::default().passes(now), "the dispatcher is awake");
+        let passes = Some(Passes { until: later(100), bytes: 20 });
+        let mut announced = Announced::new(Attention { passes, ..Attention::default() });
+        assert!(announced.passes(later(99)) && !announced.passes(later(100)));
+        let frozen = Now { mono: now.mono, wall: later(100).wall };
+        assert!(!announced.passes(frozen), "the sandbox was frozen");
+        assert!(!announced.wakes(News::new(&[done()], 19)) && announced.passes(now));
+        assert!(!announced.wakes(News::new(&[], 1)) && !announced.passes(now));
+    }
+}
