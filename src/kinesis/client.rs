@@ -243,7 +243,7 @@ impl Client {
     fn remove_cause(&mut self, error: &Error) -> bool {
         match error.kind {
             ErrorKind::Credentials => {
-                self.provider.invalidate()
+                self.provider.refused(error)
                     && !std::mem::replace(&mut self.removed.refused_credentials, true)
             }
             // The clock is corrected by now; or the clock is right, and the signature had grown old in a freeze. The next one is new.

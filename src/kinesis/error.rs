@@ -456,11 +456,11 @@ pub fn read_error(status: u16, headers: &HeaderMap, body: &[u8]) -> Error {
     // A larger one is nobody's answer, and taken apart it would cost more memory than there is to give.
     let body = if body.len() as u64 > MAX_ERROR_BODY { b"" } else { body };
     let json = cbor::is_map(body).then(|| cbor::to_json(body).unwrap_or_default());
-    let body = json.as_ref().map_or(body, |json| json.as_bytes());
+    let body = json.as_deref().unwrap_or(body);
     let (code, message) =
         if body.trim_ascii_start().starts_with(b"<") { xml_error(body) } else { json_error(body) };
     // `com.amazon.coral.service#ExpiredTokenException`, `ExpiredTokenException:http://…`
-    let code = code.as_deref().or(text("x-amzn-errortype")).map(|code| {
+    let code = code.as_deref().or(text(ERROR_TYPE)).map(|code| {
         let code = code.rsplit('#').next().unwrap_or_default();
         clean(code.split(':').next().unwrap_or_default())
     });
@@ -487,12 +487,17 @@ pub fn read_error(status: u16, headers: &HeaderMap, body: &[u8]) -> Error {
 /// What of an answer is shown: no body, neither AWS's nor a proxy's. The request id is what AWS's support asks for.
 #[must_use]
 pub fn describe_answer(status: u16, headers: &HeaderMap) -> String {
-    let id = headers.get("x-amzn-requestid").and_then(|value| value.to_str().ok()).map(clean);
+    let id = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).map(clean);
     match id.filter(|id| !id.is_empty()) {
         Some(id) => format!("HTTP {status}, request id {id}"),
         None => format!("HTTP {status}"),
     }
 }
+
+/// Headers of answers of which something is shown.
+pub(super) const SHOWN_HEADERS: [&str; 2] = [ERROR_TYPE, REQUEST_ID];
+const ERROR_TYPE: &str = "x-amzn-errortype";
+const REQUEST_ID: &str = "x-amzn-requestid";
 
 /// A longer one is nobody's answer, in bytes.
 pub const MAX_ERROR_BODY: u64 = 64 * 1024;

@@ -13,6 +13,7 @@ pub mod line;
 pub mod provider;
 pub mod proxy;
 pub mod record;
+mod reflection;
 pub mod request;
 pub mod response;
 pub mod sign;

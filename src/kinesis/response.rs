@@ -90,7 +90,7 @@ pub fn read_outcomes(body: &[u8], sent: usize) -> Result<Vec<RecordOutcome>, Err
     let unreadable =
         |message: String| Error { ambiguous: true, ..Error::new("UnreadableResponse", message) };
     let json = cbor::is_map(body).then(|| cbor::to_json(body).unwrap_or_default());
-    let body = json.as_ref().map_or(body, |json| json.as_bytes());
+    let body = json.as_deref().unwrap_or(body);
     let response: Response = crate::json::read(body).map_err(|error| {
         unreadable(format!("a 200 that is no answer to PutRecords ({:?})", error.classify()))
     })?;
