@@ -74,7 +74,9 @@ impl Client {
         let result = self.put_once(request, deadline);
         match result {
             Ok(outcomes) => {
-                self.removed = RemovedCauses::default();
+                if outcomes.contains(&RecordOutcome::Taken) {
+                    self.removed = RemovedCauses::default();
+                }
                 Ok(outcomes)
             }
             Err(error) => {

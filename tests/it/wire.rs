@@ -16,7 +16,7 @@ use kinesis_telemetry_extension::kinesis::response::RecordOutcome;
 use kinesis_telemetry_extension::ledger::Ledger;
 use kinesis_telemetry_extension::sandbox::Sandbox;
 use sandbox::{
-    Credentials, Fault, Identity, Invocation, Kinesis, Proxy, ProxyFault, SilentPort, ms,
+    Credentials, Fault, Identity, Invocation, Kinesis, Proxy, ProxyFault, SilentPort, Which, ms,
     wait_until,
 };
 
@@ -466,6 +466,14 @@ fn an_expired_signature_is_made_anew_at_once_and_only_once() {
     // It helps no more: like any other failure, until Kinesis takes something again.
     kinesis.fault(Fault::error_text(400, "InvalidSignatureException", text).times(3));
     assert_eq!([(); 3].map(|()| bare.put(LONG).unwrap_err().retry_now), [true, false, false]);
+    bare.put_well();
+    // An answer of which Kinesis took nothing is no reason to begin anew.
+    let expired = || Fault::error_text(400, "InvalidSignatureException", text).times(1);
+    let answers = [expired(), Fault::throttle(Which::All).times(1), expired()].map(|fault| {
+        kinesis.fault(fault);
+        bare.put(LONG).map_err(|error| error.retry_now)
+    });
+    assert!(matches!(answers, [Err(true), Ok(_), Err(false)]), "{answers:?}");
     bare.put_well();
     assert_eq!(bare.client.skew_seconds(), 0);
 }
