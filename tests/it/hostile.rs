@@ -5,8 +5,10 @@
 //! |---|---|
 //! | a request that announces, or sends, more than there is | `lengths_that_lie_reserve_nothing_and_leave_nothing_behind`, `endless_bodies_are_read_only_so_far`, `endless_heads_end_their_connection` |
 //! | many connections, many large bodies | `neighbours_that_hold_connections_keep_lambda_out_of_none`, `large_bodies_at_the_same_time_are_read_one_after_the_other` |
+//! | an answer that becomes much larger when it is read | `answers_that_are_larger_than_any_answer_take_no_memory` |
 //! | a CONNECT proxy that drips, a `Date` that lies, clock skew without end, codes and ids of answers | `wire.rs` |
-//! | secrets in settings, written well or not | `secrets.rs` |
+//! | secrets in settings, written well or not, and in answers that repeat them | `secrets.rs` |
+//! | endpoints that give no credentials, or refuse before they have read | `answers.rs` |
 //! | ids that a log claims | `lambda/intake.rs`, `golden.rs` |
 //! | POSTs to another path, also on Managed Instances | `lambda/destination.rs`, `platforms.rs` |
 //! | bodies that are costly to repair | `lambda/repair.rs`, `tests/fuzz` |
