@@ -14,11 +14,12 @@ use rustls::pki_types::pem::PemObject;
 use ureq::SendBody;
 
 use super::error::{Error, ErrorKind, MAX_ERROR_BODY, SHOWN_HEADERS};
+use super::interrupt::InterruptHandle;
 use super::proxy::{self, Proxies};
 use super::reflection;
 use super::small_file;
 use super::tls::Tls;
-use super::transport::{Connections, Cut, InterruptHandle, NoLookup};
+use super::transport::{Connections, Cut, NoLookup};
 use crate::deadline::Deadline;
 
 /// An answer for 500 records has about 100 KB; more than this is nobody's answer.

@@ -8,6 +8,7 @@ pub mod endpoint;
 pub mod error;
 pub mod gzip;
 pub mod http;
+mod interrupt;
 pub mod kpl;
 pub mod line;
 pub mod provider;

@@ -17,10 +17,10 @@ use super::credentials::{
 };
 use super::error::{CONTAINER_CREDENTIALS, Error, ErrorKind, read_error};
 use super::http::HttpSettings;
+use super::interrupt::InterruptHandle;
 use super::proxy::Proxies;
 use super::small_file;
 use super::sts::{self, Role};
-use super::transport::InterruptHandle;
 use crate::deadline::{Deadline, Limit};
 use crate::log;
 

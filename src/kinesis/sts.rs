@@ -12,8 +12,8 @@ use super::credentials::{CALL_TIMEOUT, Credentials, ExpiringCredentials, MAX_ANS
 use super::endpoint::{self, Endpoint};
 use super::error::{ASSUME_ROLE, Error, ErrorKind, read_error, tag};
 use super::http::HttpSettings;
+use super::interrupt::InterruptHandle;
 use super::sign;
-use super::transport::InterruptHandle;
 use crate::deadline::{Deadline, Limit};
 
 /// The longest that AWS allows a role which is assumed with a role's credentials.

@@ -11,7 +11,7 @@
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -23,6 +23,7 @@ use ureq::unversioned::transport::{
     Transport,
 };
 
+use super::interrupt::InterruptHandle;
 use super::tls::Tls;
 use crate::mailbox::Mailbox;
 
@@ -33,38 +34,6 @@ const SLICE: Duration = Duration::from_millis(50);
 const MAX_IDLE: Duration = Duration::from_secs(20);
 /// A name's lookup needs little more than the packets' size.
 const OPENING_STACK: usize = 256 * 1024;
-
-/// Ends a call that another thread does not want to wait for. Each call has a generation, so that an interrupt that comes late ends no later one.
-#[derive(Clone, Debug, Default)]
-pub struct InterruptHandle(Arc<Generations>);
-
-#[derive(Debug, Default)]
-struct Generations {
-    current: AtomicU64,
-    interrupted: AtomicU64,
-}
-
-impl InterruptHandle {
-    /// The generation of the call in progress; between calls that of the last one.
-    #[must_use]
-    pub fn generation(&self) -> u64 {
-        self.0.current.load(Ordering::Acquire)
-    }
-
-    /// Ends the call of that generation, if it is still in progress, and refuses those before it.
-    pub fn interrupt(&self, generation: u64) {
-        self.0.interrupted.fetch_max(generation, Ordering::AcqRel);
-    }
-
-    /// A new call begins.
-    pub(super) fn begin(&self) {
-        self.0.current.fetch_add(1, Ordering::AcqRel);
-    }
-
-    pub(super) fn is_interrupted(&self) -> bool {
-        self.0.interrupted.load(Ordering::Acquire) >= self.generation()
-    }
-}
 
 /// Why this file ended a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -512,23 +481,6 @@ impl Socket {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_interrupt_ends_its_own_generation_and_no_later_one() {
-        let handle = InterruptHandle::default();
-        handle.begin();
-        assert!(!handle.is_interrupted());
-        let first = handle.generation();
-        handle.begin();
-        handle.interrupt(first);
-        assert!(!handle.is_interrupted(), "a late one");
-        handle.interrupt(handle.generation());
-        assert!(handle.is_interrupted());
-        handle.interrupt(first);
-        assert!(handle.is_interrupted(), "an older one takes nothing back");
-        handle.begin();
-        assert!(!handle.is_interrupted());
-    }
 
     #[test]
     fn a_connection_is_too_old_by_either_clock() {
