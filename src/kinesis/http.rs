@@ -13,7 +13,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use ureq::SendBody;
 
-use super::error::{Error, ErrorKind, MAX_ERROR_BODY, SHOWN_HEADERS};
+use super::error::{Error, ErrorKind, SHOWN_HEADERS};
+use super::error_body::MAX_ERROR_BODY;
 use super::interrupt::InterruptHandle;
 use super::proxy::{self, Proxies};
 use super::reflection;
@@ -197,7 +198,11 @@ impl HttpClient {
             // The status says enough, however long the page that comes with it.
             _ => {
                 let mut page = Vec::new();
-                response.body_mut().as_reader().take(MAX_ERROR_BODY + 1).read_to_end(&mut page)?;
+                response
+                    .body_mut()
+                    .as_reader()
+                    .take(MAX_ERROR_BODY as u64 + 1)
+                    .read_to_end(&mut page)?;
                 page
             }
         };

@@ -6,7 +6,8 @@ use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::cbor;
-use super::error::{Error, ErrorKind, classify_record, clean};
+use super::error::{Error, ErrorKind, classify_record};
+use super::error_body::clean;
 use super::record::MAX_RECORDS;
 
 /// What became of one record.
