@@ -568,7 +568,7 @@ fn codes_of_any_size_and_kind_stay_short_and_clean() {
     kinesis.fault(Fault::error(503, &huge).times(2));
     // The simulator puts it into its JSON as it is.
     let escaped = serde_json::to_string(&huge).unwrap();
-    kinesis.fault(Fault::records(sandbox::Which::All, escaped.trim_matches('"')).times(2));
+    kinesis.fault(Fault::records(Which::All, escaped.trim_matches('"')).times(2));
     for _ in 0..4 {
         lambda.invoke(Invocation::new().text("hello").work(ms(50))).unwrap();
     }
