@@ -438,6 +438,7 @@ pub fn refuses_cbor(status: u16, body: &[u8], error: Option<&Error>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kinesis::error_body::MAX_ERROR_BODY;
 
     fn read(status: u16, body: &str) -> Error {
         read_error(status, &HeaderMap::new(), body.as_bytes())
@@ -602,11 +603,12 @@ mod tests {
         assert!(error.message.len() < 100 && !error.message.contains('"'), "{}", error.message);
         assert_eq!(clean("\u{1b}]0;a\u{7}b\nWARN c é.-_"), "0abWARNc.-_");
         assert_eq!(read(400, r##"{"__type":"#\u0007é"}"##).code, "Http400");
-        assert_eq!(
-            read(400, &format!(r#"{{"__type":"ThrottlingException","x":"{huge}{huge}"}}"#)).code,
-            "Http400",
-            "too large"
-        );
+        let sized = |bytes: usize| {
+            let body = r#"{"__type":"ThrottlingException"}"#;
+            read(400, &(body.to_owned() + &" ".repeat(bytes - body.len()))).code
+        };
+        assert_eq!(sized(MAX_ERROR_BODY), "ThrottlingException");
+        assert_eq!(sized(MAX_ERROR_BODY + 1), "Http400", "too large");
     }
 
     #[test]
