@@ -18,15 +18,20 @@ const SIMPLE: u8 = 7;
 /// Appends a text.
 pub(super) fn text(text: &str, out: &mut Vec<u8>) {
     let head = |info: u8| (TEXT << 5) | info;
-    match text.len() {
-        length @ ..24 => out.push(head(length as u8)),
-        length @ ..256 => out.extend_from_slice(&[head(24), length as u8]),
-        length => {
+    match u8::try_from(text.len()) {
+        Ok(length @ ..24) => out.push(head(length)),
+        Ok(length) => out.extend_from_slice(&[head(24), length]),
+        Err(_) => {
             out.push(head(26));
-            out.extend_from_slice(&(length as u32).to_be_bytes());
+            out.extend_from_slice(&number_of(text.len()).to_be_bytes());
         }
     }
     out.extend_from_slice(text.as_bytes());
+}
+
+/// A length in the four bytes that it is written in; no text or record here is anywhere near as long as that.
+pub(super) fn number_of(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
 }
 
 /// The text that is all there is in `bytes`, in the form that [`text`] has.

@@ -574,7 +574,7 @@ mod tests {
             let mut line = |length: usize| -> Vec<u8> {
                 let next = || {
                     noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                    (noise >> 40) as u8
+                    noise.to_le_bytes()[5]
                 };
                 std::iter::repeat_with(next).take(length).collect()
             };
@@ -588,8 +588,8 @@ mod tests {
                 let mut total = 0;
                 for (index, (_, data)) in records(request).into_iter().enumerate() {
                     assert_eq!(
-                        request.record(index).1 as usize,
-                        data.len() + 3,
+                        request.record(index).1,
+                        data.len() as u64 + 3,
                         "{record:?} {compression:?}"
                     );
                     assert!(
@@ -665,7 +665,7 @@ mod tests {
         let mut line = |length: usize| -> Vec<u8> {
             let next = || {
                 noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                (noise >> 40) as u8
+                noise.to_le_bytes()[5]
             };
             std::iter::repeat_with(next).take(length).collect()
         };
