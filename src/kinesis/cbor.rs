@@ -18,20 +18,25 @@ const SIMPLE: u8 = 7;
 /// Appends a text.
 pub(super) fn text(text: &str, out: &mut Vec<u8>) {
     let head = |info: u8| (TEXT << 5) | info;
-    match text.len() {
-        length @ ..24 => out.push(head(length as u8)),
-        length @ ..256 => out.extend_from_slice(&[head(24), length as u8]),
-        length => {
+    match u8::try_from(text.len()) {
+        Ok(length @ ..24) => out.push(head(length)),
+        Ok(length) => out.extend_from_slice(&[head(24), length]),
+        Err(_) => {
             out.push(head(26));
-            out.extend_from_slice(&(length as u32).to_be_bytes());
+            out.extend_from_slice(&number_of(text.len()).to_be_bytes());
         }
     }
     out.extend_from_slice(text.as_bytes());
 }
 
+/// A length in the four bytes that it is written in; no text or record here is anywhere near as long as that.
+pub(super) fn number_of(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}
+
 /// The text that is all there is in `bytes`, in the form that [`text`] has.
 pub(super) fn only_text(bytes: &[u8]) -> Option<&[u8]> {
-    let mut reader = Reader { rest: bytes, out: String::new(), most: 0 };
+    let mut reader = Reader { rest: bytes, out: Vec::new(), most: 0 };
     let (TEXT, Some(length)) = reader.head()? else { return None };
     reader.take(length).filter(|_| reader.rest.is_empty())
 }
@@ -43,15 +48,16 @@ pub(super) fn is_map(body: &[u8]) -> bool {
 
 /// One CBOR item as JSON; `None` if it is none, nested too deeply, or would become much larger. Numbers become 0 and byte strings null: no
 /// answer has any that is read.
-pub(super) fn to_json(bytes: &[u8]) -> Option<String> {
-    let mut reader = Reader { rest: bytes, out: String::new(), most: 2 * bytes.len() + 64 };
+pub(super) fn to_json(bytes: &[u8]) -> Option<Vec<u8>> {
+    let out = Vec::with_capacity(bytes.len());
+    let mut reader = Reader { rest: bytes, out, most: 2 * bytes.len() + 64 };
     reader.item(MAX_DEPTH)?;
     reader.rest.is_empty().then_some(reader.out)
 }
 
 struct Reader<'a> {
     rest: &'a [u8],
-    out: String,
+    out: Vec<u8>,
     most: usize,
 }
 
@@ -99,20 +105,20 @@ impl<'a> Reader<'a> {
             (TEXT, length) => self.string(length)?,
             (BYTES, length) => {
                 self.bytes(BYTES, length)?;
-                self.out.push_str("null");
+                self.out.extend_from_slice(b"null");
             }
             (LIST | MAP, length) => {
-                let (open, close) = if major == MAP { ('{', '}') } else { ('[', ']') };
+                let (open, close) = if major == MAP { (b'{', b'}') } else { (b'[', b']') };
                 self.out.push(open);
                 let mut count = 0;
                 while self.more(length, count)? {
                     if count > 0 {
-                        self.out.push(',');
+                        self.out.push(b',');
                     }
                     if major == MAP {
                         let (TEXT, length) = self.head()? else { return None };
                         self.string(length)?;
-                        self.out.push(':');
+                        self.out.push(b':');
                     }
                     self.item(depth - 1)?;
                     count += 1;
@@ -120,17 +126,21 @@ impl<'a> Reader<'a> {
                 self.out.push(close);
             }
             (TAG, _) => self.item(depth - 1)?,
-            (SIMPLE, _) => self.out.push_str("null"),
-            _ => self.out.push('0'),
+            (SIMPLE, _) => self.out.extend_from_slice(b"null"),
+            _ => self.out.push(b'0'),
         }
         Some(())
     }
 
     fn string(&mut self, length: Option<u64>) -> Option<()> {
         let bytes = self.bytes(TEXT, length)?;
-        let json = serde_json::to_string(std::str::from_utf8(&bytes).ok()?).ok()?;
-        self.out.push_str(&json);
-        Some(())
+        let text = std::str::from_utf8(&bytes).ok()?;
+        // Looked at before it is written: in JSON a control character takes six bytes.
+        let length: usize = text.bytes().map(escaped).sum();
+        if length > self.most.saturating_sub(self.out.len()) {
+            return None;
+        }
+        serde_json::to_writer(&mut self.out, text).ok()
     }
 
     /// A string's bytes, which may come in pieces.
@@ -149,6 +159,15 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// How many bytes a byte of a text takes in JSON, at most.
+fn escaped(byte: u8) -> usize {
+    match byte {
+        ..b' ' => 6,
+        b'"' | b'\\' => 2,
+        _ => 1,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,7 +178,7 @@ mod tests {
             let (mut out, long) = (Vec::new(), "é".repeat(length / 2) + &"k".repeat(length % 2));
             text(&long, &mut out);
             assert_eq!(only_text(&out).unwrap(), long.as_bytes());
-            assert_eq!(to_json(&out).unwrap(), format!("\"{long}\""));
+            assert_eq!(to_json(&out).unwrap(), format!("\"{long}\"").into_bytes());
             out.push(0);
             assert!(only_text(&out).is_none() && to_json(&out).is_none());
         }
@@ -179,7 +198,7 @@ mod tests {
                 "[null,null,null,null,null,0]",
             ),
         ] {
-            assert_eq!(to_json(bytes).as_deref(), Some(json));
+            assert_eq!(to_json(bytes).as_deref(), Some(json.as_bytes()));
         }
     }
 
@@ -208,6 +227,7 @@ mod tests {
         // Six bytes of JSON for each one, and five.
         assert_eq!(to_json(&[&[0x9b, 0, 0, 0, 0, 0, 1, 0, 0][..], &[0xf6; 65_536]].concat()), None);
         assert_eq!(to_json(&[vec![0x9f], [0x61, 7].repeat(60_000), vec![0xff]].concat()), None);
+        assert_eq!(to_json(&[&b"\x7a\0\x01\0\0"[..], &[0; 65_536]].concat()), None);
     }
 
     #[test]

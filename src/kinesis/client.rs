@@ -10,11 +10,11 @@ use super::Settings;
 use super::clock_skew::ClockSkew;
 use super::error::{Error, ErrorKind, describe_answer, read_error, refuses_cbor};
 use super::http::{HttpClient, Response};
+pub use super::interrupt::InterruptHandle;
 use super::provider::CredentialsProvider;
 use super::request::Request;
 use super::response::{RecordOutcome, read_outcomes};
 use super::sign;
-pub use super::transport::InterruptHandle;
 use super::wire::Wire;
 use crate::deadline::Deadline;
 use crate::log;
@@ -74,7 +74,9 @@ impl Client {
         let result = self.put_once(request, deadline);
         match result {
             Ok(outcomes) => {
-                self.removed = RemovedCauses::default();
+                if outcomes.contains(&RecordOutcome::Taken) {
+                    self.removed = RemovedCauses::default();
+                }
                 Ok(outcomes)
             }
             Err(error) => {
@@ -243,7 +245,7 @@ impl Client {
     fn remove_cause(&mut self, error: &Error) -> bool {
         match error.kind {
             ErrorKind::Credentials => {
-                self.provider.invalidate()
+                self.provider.refused(error)
                     && !std::mem::replace(&mut self.removed.refused_credentials, true)
             }
             // The clock is corrected by now; or the clock is right, and the signature had grown old in a freeze. The next one is new.

@@ -14,6 +14,10 @@ pub(super) const REFRESH_RETRY: (Duration, Duration) =
 pub(super) const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
 /// What one call for credentials may take. As AWS's SDKs have it.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+/// The longest answer with credentials, in bytes: a longer one is nobody's answer.
+pub(super) const MAX_ANSWER: usize = 64 * 1024;
+/// As much as a header may have.
+pub(super) const MAX_HEADER: usize = 16 * 1024;
 /// From here on a failure to renew them is reported. The old ones are used as long as they are good all the same: nothing is won by not sending.
 const WARN_BEFORE: Duration = Duration::from_secs(10 * 60);
 
@@ -36,7 +40,7 @@ impl Credentials {
         Credentials { access_key_id, secret_access_key, session_token }
     }
 
-    /// Out of an answer: `None` if one is missing, or holds what no header can.
+    /// Out of an answer: `None` if one is missing, or is what no header can hold.
     pub(super) fn answered(
         access_key_id: String,
         secret_access_key: String,
@@ -44,8 +48,9 @@ impl Credentials {
     ) -> Option<Credentials> {
         let session_token = session_token.filter(|token| !token.is_empty());
         let parts = [Some(&access_key_id), Some(&secret_access_key), session_token.as_ref()];
-        let is_legal =
-            |text: &String| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
+        let is_legal = |text: &String| {
+            (1..=MAX_HEADER).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
+        };
         let legal = parts.into_iter().flatten().all(is_legal);
         legal.then(|| Credentials::new(access_key_id, secret_access_key, session_token))
     }
@@ -81,7 +86,8 @@ pub(super) struct ExpiringCredentials {
 }
 
 impl ExpiringCredentials {
-    /// `expiration` as AWS writes it.
+    /// `expiration` as AWS writes it. Credentials that are given out although they have expired: either their end or a clock is wrong, and
+    /// Kinesis will say. They are not to be asked for again with every send.
     pub(super) fn new(
         credentials: Credentials,
         expiration: Option<&str>,
@@ -89,7 +95,9 @@ impl ExpiringCredentials {
     ) -> ExpiringCredentials {
         let expires = expiration
             .and_then(parse_iso8601)
-            .map_or(now + DEFAULT_LIFETIME, |ms| UNIX_EPOCH + Duration::from_millis(ms));
+            .map(|ms| UNIX_EPOCH + Duration::from_millis(ms))
+            .filter(|expires| *expires > now)
+            .unwrap_or(now + DEFAULT_LIFETIME);
         // Credentials that come with little time left are what there is: not to be asked for again with every send.
         let early = expires.checked_sub(REFRESH_BEFORE).unwrap_or(now);
         ExpiringCredentials { credentials, expires, refresh_at: early.max(now + REFRESH_RETRY.0) }

@@ -3,17 +3,15 @@
 //!
 //! Owns no retry policy: it says what an error means, and the dispatcher decides when to send again. Pure.
 //!
-//! Whatever comes from an answer is cleaned before it can reach a log line, the ledger or a terminal: see [`clean`].
+//! Whatever comes from an answer is cleaned before it can reach a log line, the ledger or a terminal: `error_body::clean`.
 
 use std::fmt;
 
 use http::HeaderMap;
-use serde::de::{MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
-use serde_json::value::RawValue;
 
 use super::cbor;
-use super::endpoint;
+use super::error_body::{clean, code_and_message};
+use super::place::{Called, Place};
 
 /// What an error means for those who wait to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +104,12 @@ impl Error {
             Some(row) => row.advice,
             None => UNKNOWN,
         };
-        place.fill(advice, self.step())
+        let called = match self.step() {
+            Some(ASSUME_ROLE) => Called::Sts,
+            Some(_) => Called::Container,
+            None => Called::Kinesis,
+        };
+        place.fill(advice, called)
     }
 }
 
@@ -122,87 +125,6 @@ impl std::error::Error for Error {}
 pub const ASSUME_ROLE: &str = "AssumeRole";
 /// The codes of errors met while the container endpoint is asked for credentials begin with this and a point.
 pub const CONTAINER_CREDENTIALS: &str = "ContainerCredentials";
-
-/// The names that advice mentions: of the settings in use.
-#[derive(Clone, Debug)]
-pub struct Place<'a> {
-    /// The stream's name or ARN, as it was set.
-    pub stream: &'a str,
-    /// The region of stream and signature.
-    pub region: &'a str,
-    /// Scheme, host and port of the Kinesis endpoint.
-    pub endpoint: &'a str,
-    /// The ARN of the role to assume, if any.
-    pub role: Option<&'a str>,
-    /// Scheme, host and port of the STS endpoint.
-    pub sts: &'a str,
-    /// The variable of the proxy that Kinesis is called through, and of that to STS, if any.
-    pub proxies: [Option<&'a str>; 2],
-    /// Whether `AWS_CA_BUNDLE` is set.
-    pub ca_bundle: bool,
-    /// Whether each record has a partition key of its own already.
-    pub spreads: bool,
-}
-
-impl Place<'_> {
-    fn fill(&self, advice: &str, step: Option<&str>) -> String {
-        let arn = if self.stream.starts_with("arn:") {
-            self.stream.to_owned()
-        } else {
-            format!(
-                "arn:{}:kinesis:{}:<account>:stream/{}",
-                endpoint::partition(self.region),
-                self.region,
-                self.stream
-            )
-        };
-        let endpoint = match step {
-            Some(ASSUME_ROLE) => self.sts,
-            Some(_) => "the container credentials endpoint",
-            None => self.endpoint,
-        };
-        // Nobody is to be advised to do what is done.
-        let proxy = match step {
-            Some(ASSUME_ROLE) => self.proxies[1],
-            Some(_) => None,
-            None => self.proxies[0],
-        };
-        let route = proxy.map_or_else(
-            || "a NAT or a VPC endpoint, its security group, or HTTPS_PROXY".to_owned(),
-            |name| format!("the proxy in {name}, what it lets through, and NO_PROXY"),
-        );
-        let elsewhere = if self.stream.starts_with("arn:") {
-            self.stream.to_owned()
-        } else {
-            format!(
-                "stream {} in region {} of this account; or set AWS_REGION, or give the stream's whole ARN",
-                self.stream, self.region
-            )
-        };
-        let bundle = if self.ca_bundle {
-            "set AWS_CA_BUNDLE to another file: the one that is set lacks the certificate authority"
-        } else {
-            "set AWS_CA_BUNDLE to the certificate authority"
-        };
-        let spread = if self.spreads {
-            ""
-        } else {
-            ", or spread records with KINESIS_TELEMETRY_PARTITION_KEY=random"
-        };
-        let names = [
-            ("{arn}", arn.as_str()),
-            ("{proxy}", proxy.unwrap_or("HTTPS_PROXY")),
-            ("{route}", &route),
-            ("{elsewhere}", &elsewhere),
-            ("{bundle}", bundle),
-            ("{spread}", spread),
-            ("{region}", self.region),
-            ("{endpoint}", endpoint),
-            ("{role}", self.role.unwrap_or("the function's role")),
-        ];
-        names.iter().fold(advice.to_owned(), |text, (name, value)| text.replace(name, value))
-    }
-}
 
 struct Row {
     codes: &'static [&'static str],
@@ -453,14 +375,9 @@ fn classify(code: &str, status: u16) -> ErrorKind {
 #[must_use]
 pub fn read_error(status: u16, headers: &HeaderMap, body: &[u8]) -> Error {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    // A larger one is nobody's answer, and taken apart it would cost more memory than there is to give.
-    let body = if body.len() as u64 > MAX_ERROR_BODY { b"" } else { body };
-    let json = cbor::is_map(body).then(|| cbor::to_json(body).unwrap_or_default());
-    let body = json.as_ref().map_or(body, |json| json.as_bytes());
-    let (code, message) =
-        if body.trim_ascii_start().starts_with(b"<") { xml_error(body) } else { json_error(body) };
+    let (code, message) = code_and_message(body);
     // `com.amazon.coral.service#ExpiredTokenException`, `ExpiredTokenException:http://…`
-    let code = code.as_deref().or(text("x-amzn-errortype")).map(|code| {
+    let code = code.as_deref().or(text(ERROR_TYPE)).map(|code| {
         let code = code.rsplit('#').next().unwrap_or_default();
         clean(code.split(':').next().unwrap_or_default())
     });
@@ -487,15 +404,17 @@ pub fn read_error(status: u16, headers: &HeaderMap, body: &[u8]) -> Error {
 /// What of an answer is shown: no body, neither AWS's nor a proxy's. The request id is what AWS's support asks for.
 #[must_use]
 pub fn describe_answer(status: u16, headers: &HeaderMap) -> String {
-    let id = headers.get("x-amzn-requestid").and_then(|value| value.to_str().ok()).map(clean);
+    let id = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).map(clean);
     match id.filter(|id| !id.is_empty()) {
         Some(id) => format!("HTTP {status}, request id {id}"),
         None => format!("HTTP {status}"),
     }
 }
 
-/// A longer one is nobody's answer, in bytes.
-pub const MAX_ERROR_BODY: u64 = 64 * 1024;
+/// Headers of answers of which something is shown.
+pub(super) const SHOWN_HEADERS: [&str; 2] = [ERROR_TYPE, REQUEST_ID];
+const ERROR_TYPE: &str = "x-amzn-errortype";
+const REQUEST_ID: &str = "x-amzn-requestid";
 
 /// Whether the answer to a request in CBOR says that the endpoint takes none. `error` is what was read of it, if it is one.
 ///
@@ -516,70 +435,10 @@ pub fn refuses_cbor(status: u16, body: &[u8], error: Option<&Error>) -> bool {
     is_other || REFUSALS.contains(&error.code.as_str()) || error.code == "UnreadableResponse"
 }
 
-/// Code and message of `{"__type": …, "message": …}`. Each key is read for itself, so that an odd one takes no other with it.
-fn json_error(body: &[u8]) -> (Option<String>, Option<String>) {
-    let Members(members) = crate::json::read(body).unwrap_or_default();
-    let text = |name: &str| {
-        let (_, raw) = members.iter().rfind(|(key, _)| key == name)?;
-        serde_json::from_str::<String>(raw.get()).ok().filter(|text| !text.is_empty())
-    };
-    (
-        text("__type").or_else(|| text("code")).or_else(|| text("Code")),
-        text("message").or_else(|| text("Message")),
-    )
-}
-
-/// An object's members as they come; of two with one name the last one counts. A hash map would bring its code into the program for this alone.
-#[derive(Default)]
-struct Members<'a>(Vec<(String, &'a RawValue)>);
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Members<'de>, D::Error> {
-        deserializer.deserialize_map(Members::default())
-    }
-}
-
-impl<'de> Visitor<'de> for Members<'de> {
-    type Value = Members<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Members<'de>, A::Error> {
-        while let Some(member) = map.next_entry()? {
-            self.0.push(member);
-        }
-        Ok(self)
-    }
-}
-
-fn xml_error(body: &[u8]) -> (Option<String>, Option<String>) {
-    let text = String::from_utf8_lossy(body);
-    (tag(&text, "Code"), tag(&text, "Message"))
-}
-
-/// The text of the first XML element of that name.
-pub(super) fn tag(xml: &str, name: &str) -> Option<String> {
-    let (_, rest) = xml.split_once(&format!("<{name}>"))?;
-    let (text, _) = rest.split_once(&format!("</{name}>"))?;
-    let plain = [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&apos;", "'"), ("&amp;", "&")];
-    Some(
-        plain
-            .iter()
-            .fold(text.trim().to_owned(), |text, (entity, plain)| text.replace(entity, plain)),
-    )
-}
-
-/// What of a text from an answer may be shown and kept: letters, digits and `._-`, at most 64 of them.
-#[must_use]
-pub fn clean(text: &str) -> String {
-    text.chars().filter(|c| c.is_ascii_alphanumeric() || "._-".contains(*c)).take(64).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kinesis::error_body::MAX_ERROR_BODY;
 
     fn read(status: u16, body: &str) -> Error {
         read_error(status, &HeaderMap::new(), body.as_bytes())
@@ -744,11 +603,12 @@ mod tests {
         assert!(error.message.len() < 100 && !error.message.contains('"'), "{}", error.message);
         assert_eq!(clean("\u{1b}]0;a\u{7}b\nWARN c é.-_"), "0abWARNc.-_");
         assert_eq!(read(400, r##"{"__type":"#\u0007é"}"##).code, "Http400");
-        assert_eq!(
-            read(400, &format!(r#"{{"__type":"ThrottlingException","x":"{huge}{huge}"}}"#)).code,
-            "Http400",
-            "too large"
-        );
+        let sized = |bytes: usize| {
+            let body = r#"{"__type":"ThrottlingException"}"#;
+            read(400, &(body.to_owned() + &" ".repeat(bytes - body.len()))).code
+        };
+        assert_eq!(sized(MAX_ERROR_BODY), "ThrottlingException");
+        assert_eq!(sized(MAX_ERROR_BODY + 1), "Http400", "too large");
     }
 
     #[test]

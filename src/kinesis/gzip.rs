@@ -54,7 +54,9 @@ impl Gzip {
     /// Adds to it. What comes out of it may come later.
     pub fn write(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         self.crc = bytes.iter().fold(self.crc, |crc, byte| crc_step(crc, *byte));
-        self.length = self.length.wrapping_add(bytes.len() as u32);
+        #[expect(clippy::cast_possible_truncation, reason = "the format counts modulo 2^32")]
+        let length = bytes.len() as u32;
+        self.length = self.length.wrapping_add(length);
         self.deflate(bytes, TDEFLFlush::None, out);
     }
 
@@ -91,21 +93,22 @@ pub fn undo(data: &[u8], most: usize) -> Option<Vec<u8>> {
 /// CRC-32 as gzip has it, a byte at a time.
 fn crc_step(crc: u32, byte: u8) -> u32 {
     const TABLE: [u32; 256] = crc_table();
-    (crc >> 8) ^ TABLE.get(usize::from(crc as u8 ^ byte)).copied().unwrap_or_default()
+    let [low, ..] = crc.to_le_bytes();
+    (crc >> 8) ^ TABLE.get(usize::from(low ^ byte)).copied().unwrap_or_default()
 }
 
 #[expect(clippy::indexing_slicing, reason = "the index stays below the table's length")]
 const fn crc_table() -> [u32; 256] {
     let mut table = [0; 256];
-    let mut at = 0;
-    while at < table.len() {
-        let mut crc = at as u32;
+    let mut at = 0_u32;
+    while at < 256 {
+        let mut crc = at;
         let mut bit = 0;
         while bit < 8 {
             crc = if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 };
             bit += 1;
         }
-        table[at] = crc;
+        table[at as usize] = crc;
         at += 1;
     }
     table
@@ -134,7 +137,7 @@ mod tests {
         let mut state = 1_u64;
         let noise: Vec<u8> = std::iter::repeat_with(|| {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (state >> 33) as u8
+            state.to_le_bytes()[5]
         })
         .take(3_000_000)
         .collect();

@@ -7,22 +7,26 @@ use std::io::{self, ErrorKind as Io, Read};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, Request, Uri};
+use http::{HeaderMap, HeaderValue, Request, Uri};
+use memchr::memmem;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use ureq::SendBody;
 
-use super::error::{Error, ErrorKind, MAX_ERROR_BODY};
-use super::proxy::Proxies;
+use super::error::{Error, ErrorKind, SHOWN_HEADERS};
+use super::error_body::MAX_ERROR_BODY;
+use super::interrupt::InterruptHandle;
+use super::proxy::{self, Proxies};
+use super::reflection;
 use super::small_file;
 use super::tls::Tls;
-use super::transport::{Connections, Cut, InterruptHandle, NoLookup};
+use super::transport::{Connections, Cut, NoLookup};
 use crate::deadline::Deadline;
 
 /// An answer for 500 records has about 100 KB; more than this is nobody's answer.
 const MAX_RESPONSE: u64 = 1024 * 1024;
 /// All of the web's roots have 250 KB.
-const MAX_BUNDLE: u64 = 2 * 1024 * 1024;
+const MAX_BUNDLE: usize = 2 * 1024 * 1024;
 /// With less time left nothing is begun.
 const MIN_TIMEOUT: Duration = Duration::from_millis(5);
 
@@ -41,6 +45,29 @@ pub(super) struct Response {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
+}
+
+impl Response {
+    /// Hides what it repeats of the request's secrets, wherever it can be shown: in an error, or in the name of one.
+    fn mask(&mut self, secrets: &[Vec<u8>]) {
+        if self.status != 200 || memmem::find(&self.body, b"ErrorCode").is_some() {
+            reflection::mask(&mut self.body, secrets);
+        }
+        for name in SHOWN_HEADERS {
+            let Some(value) = self.headers.get_mut(name) else { continue };
+            let mut text = value.as_bytes().to_vec();
+            reflection::mask(&mut text, secrets);
+            if let Ok(masked) = HeaderValue::from_bytes(&text) {
+                *value = masked;
+            }
+        }
+    }
+}
+
+/// The values of a request's headers that nobody is to see.
+fn secrets_of(request: &Request<()>) -> Vec<Vec<u8>> {
+    let values = request.headers().values().filter(|value| value.is_sensitive());
+    values.map(|value| value.as_bytes().to_vec()).collect()
 }
 
 /// A client for one URL, with one connection.
@@ -70,7 +97,7 @@ impl HttpSettings {
             None => None,
             // The value may hold a password, and is not quoted.
             Some((name, proxy)) => Some(
-                ureq::Proxy::new(proxy)
+                ureq::Proxy::new(&proxy::with_scheme(proxy))
                     .map_err(|_| Error::new("Proxy", format!("{name} is no proxy's URL")))?,
             ),
         };
@@ -126,18 +153,26 @@ impl HttpClient {
         let third = deadline.left(begun) / 3;
         let patience = (self.took * 2).clamp(third, third * 2);
         self.connections.begin(deadline.at(), deadline.at().min(begun + patience));
+        let secrets = secrets_of(&request);
         let mut upload = Upload { left: body };
         let result = self.send_once(request, &mut upload);
+        let result = result.map_err(|error| classify_transport_error(&error, deadline));
+        let cut_short = self.connections.is_cut_short();
         match result {
-            Ok(response) => {
+            // Nobody can have done what was not asked to the end.
+            Ok(response) if cut_short && response.status == 200 => {
+                self.connections.close();
+                Err(Error::new("ConnectionReset", "an answer to a part of the request"))
+            }
+            Ok(mut response) => {
                 self.connections.end();
                 self.took = begun.elapsed();
+                response.mask(&secrets);
                 Ok(response)
             }
             Err(error) => {
-                let error = classify_transport_error(&error, deadline);
                 // Kinesis stores nothing of a request whose last byte it has not seen.
-                let ambiguous = upload.left.is_empty() && !body.is_empty();
+                let ambiguous = upload.left.is_empty() && !body.is_empty() && !cut_short;
                 let stale = self.connections.reused_in_vain() && error.kind == ErrorKind::Transient;
                 self.connections.close();
                 Err(Error { ambiguous, stale, ..error })
@@ -163,7 +198,11 @@ impl HttpClient {
             // The status says enough, however long the page that comes with it.
             _ => {
                 let mut page = Vec::new();
-                response.body_mut().as_reader().take(MAX_ERROR_BODY + 1).read_to_end(&mut page)?;
+                response
+                    .body_mut()
+                    .as_reader()
+                    .take(MAX_ERROR_BODY as u64 + 1)
+                    .read_to_end(&mut page)?;
                 page
             }
         };
@@ -355,6 +394,37 @@ mod tests {
             .client("https://example.com/", &InterruptHandle::default())
             .unwrap();
         assert!(!format!("{client:?}").contains("secret"));
+    }
+
+    /// `host:port/` was good when the settings were read, and no proxy's URL when it was used.
+    #[test]
+    fn a_proxy_that_the_settings_allow_can_be_used() {
+        for text in [
+            "proxy:3128",
+            "proxy:3128/",
+            "user:p%40ss@proxy:3128",
+            "https://proxy/",
+            "HTTP://proxy",
+        ] {
+            assert!(proxy::is_proxy(text), "{text}");
+            let proxies = Proxies::read(|name| (name == "HTTPS_PROXY").then(|| text.to_owned()));
+            let settings = HttpSettings { ca_bundle: None, proxies };
+            let client = settings.client("https://example.com/", &InterruptHandle::default());
+            assert!(client.is_ok(), "{text}");
+        }
+    }
+
+    /// The certificates behind the limit were left out without a word.
+    #[test]
+    fn a_bundle_is_read_whole_or_not_at_all() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), vec![b'\n'; MAX_BUNDLE + 1]).unwrap();
+        let ca_bundle = Some(file.path().to_owned());
+        let settings = HttpSettings { ca_bundle, proxies: Proxies::default() };
+        let error = settings.client("https://example.com/", &InterruptHandle::default());
+        let error = error.unwrap_err();
+        assert_eq!((error.code.as_str(), error.kind), ("CaBundle", ErrorKind::Configuration));
+        assert!(error.message.ends_with("larger than 2097152 bytes"), "{error}");
     }
 
     #[test]

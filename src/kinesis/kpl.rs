@@ -92,10 +92,12 @@ fn varint_length(number: usize) -> usize {
 
 fn put_varint(mut number: usize, out: &mut Vec<u8>) {
     while number > 0x7f {
-        out.push(0x80 | (number & 0x7f) as u8);
+        let [low, ..] = number.to_le_bytes();
+        out.push(0x80 | low);
         number >>= 7;
     }
-    out.push(number as u8);
+    let [last, ..] = number.to_le_bytes();
+    out.push(last);
 }
 
 fn take_varint(bytes: &[u8]) -> Option<(usize, &[u8])> {

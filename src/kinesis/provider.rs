@@ -6,24 +6,23 @@
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::Request;
 use serde::Deserialize;
 
 use super::clock_skew::ClockSkew;
-use super::credentials::{CALL_TIMEOUT, Credentials, ExpiringCredentials, REFRESH_RETRY};
-use super::error::{CONTAINER_CREDENTIALS, Error, read_error};
+use super::credentials::{
+    CALL_TIMEOUT, Credentials, ExpiringCredentials, MAX_ANSWER, MAX_HEADER, REFRESH_RETRY,
+};
+use super::error::{CONTAINER_CREDENTIALS, Error, ErrorKind, read_error};
 use super::http::HttpSettings;
+use super::interrupt::InterruptHandle;
 use super::proxy::Proxies;
 use super::small_file;
 use super::sts::{self, Role};
-use super::transport::InterruptHandle;
 use crate::deadline::{Deadline, Limit};
 use crate::log;
-
-/// As much as a header may have.
-const MAX_TOKEN: u64 = 16 * 1024;
 
 /// Where credentials come from; decided when the environment is read.
 #[derive(Clone, Debug)]
@@ -186,6 +185,37 @@ pub(super) struct CredentialsProvider {
     interrupts: InterruptHandle,
     own: Option<ExpiringCredentials>,
     assumed: Option<ExpiringCredentials>,
+    attempts: Attempts,
+}
+
+/// Fetches for want of good credentials. Each of them can be three requests, and a peer that keeps refusing must not get one with every try
+/// to send. Nor are they given up: the first one may fail over a connection that had died.
+#[derive(Debug, Default)]
+struct Attempts {
+    /// When the last ones began, by both clocks: after a freeze one of them may have stood still.
+    begun: [Option<(Instant, SystemTime)>; 2],
+    /// Why the last one, or what it fetched, was of no use.
+    failed: Option<Error>,
+}
+
+impl Attempts {
+    /// No third one begins within so long.
+    const WINDOW: Duration = Duration::from_secs(1);
+
+    /// The error of the last one, while there is to be no other.
+    fn refused(&self, now: (Instant, SystemTime)) -> Option<&Error> {
+        let [oldest, _] = self.begun;
+        let (mono, wall) = oldest?;
+        let by_the_wall =
+            now.1.duration_since(wall).unwrap_or_else(|backwards| backwards.duration());
+        let since = now.0.saturating_duration_since(mono).max(by_the_wall);
+        self.failed.as_ref().filter(|_| since < Self::WINDOW)
+    }
+
+    fn begin(&mut self, now: (Instant, SystemTime)) {
+        let [_, last] = self.begun;
+        self.begun = [last, Some(now)];
+    }
 }
 
 impl CredentialsProvider {
@@ -196,7 +226,8 @@ impl CredentialsProvider {
         http: HttpSettings,
         interrupts: InterruptHandle,
     ) -> CredentialsProvider {
-        CredentialsProvider { source, role, http, interrupts, own: None, assumed: None }
+        let attempts = Attempts::default();
+        CredentialsProvider { source, role, http, interrupts, own: None, assumed: None, attempts }
     }
 
     /// Credentials to sign with.
@@ -208,7 +239,37 @@ impl CredentialsProvider {
         skew: &mut ClockSkew,
         deadline: &Deadline,
     ) -> Result<Credentials, Error> {
-        let CredentialsProvider { source, role, http, interrupts, own, assumed } = self;
+        if self.has_good(skew.now()) {
+            return self.fetch_due(skew, deadline);
+        }
+        let now = (Instant::now(), SystemTime::now());
+        if let Some(error) = self.attempts.refused(now) {
+            return Err(Error { retry_now: false, ..error.clone() });
+        }
+        self.attempts.begin(now);
+        let fetched = self.fetch_due(skew, deadline);
+        self.attempts.failed =
+            fetched.as_ref().err().filter(|e| e.kind != ErrorKind::Interrupted).cloned();
+        fetched
+    }
+
+    /// Whether there is something to sign with, without a request.
+    fn has_good(&self, now: SystemTime) -> bool {
+        match (&self.role, &self.source) {
+            (Some(_), _) => self.assumed.as_ref().is_some_and(|held| held.is_good(now)),
+            (None, CredentialsSource::Container(_)) => {
+                self.own.as_ref().is_some_and(|held| held.is_good(now))
+            }
+            (None, CredentialsSource::Environment(_) | CredentialsSource::Missing(_)) => true,
+        }
+    }
+
+    fn fetch_due(
+        &mut self,
+        skew: &mut ClockSkew,
+        deadline: &Deadline,
+    ) -> Result<Credentials, Error> {
+        let CredentialsProvider { source, role, http, interrupts, own, assumed, .. } = self;
         let now = skew.now();
         let mut own = |deadline: &Deadline| match source {
             CredentialsSource::Environment(credentials) => Ok(credentials.clone()),
@@ -245,6 +306,15 @@ impl CredentialsProvider {
     pub(super) fn invalidate(&mut self) -> bool {
         let (own, assumed) = (self.own.take(), self.assumed.take());
         own.is_some() || assumed.is_some()
+    }
+
+    /// The same, for those that were refused with this error.
+    pub(super) fn refused(&mut self, error: &Error) -> bool {
+        let any = self.invalidate();
+        if any {
+            self.attempts.failed = Some(error.clone());
+        }
+        any
     }
 }
 
@@ -301,7 +371,7 @@ impl ContainerEndpoint {
 }
 
 fn read_token(path: &Path) -> io::Result<String> {
-    String::from_utf8(small_file::read(path, MAX_TOKEN)?)
+    String::from_utf8(small_file::read(path, MAX_HEADER)?)
         .map_err(|_| io::Error::other("not a text"))
 }
 
@@ -314,6 +384,9 @@ fn read_credentials(body: &[u8], now: SystemTime) -> Option<ExpiringCredentials>
         secret_access_key: String,
         token: Option<String>,
         expiration: Option<String>,
+    }
+    if body.len() > MAX_ANSWER {
+        return None;
     }
     let answer: Response = crate::json::read(body).ok()?;
     let credentials =

@@ -4,6 +4,7 @@
 //! too, and sends even loopback calls through a proxy.
 
 use core::net::IpAddr;
+use std::borrow::Cow;
 use std::fmt;
 
 use http::Uri;
@@ -79,12 +80,15 @@ fn covers(exception: &str, host: &str, port: u16) -> bool {
     !name.is_empty() && wanted.is_none_or(|wanted| wanted == port) && (host == name || below())
 }
 
+/// A proxy's URL: http is what is meant where it says nothing.
+pub(super) fn with_scheme(text: &str) -> Cow<'_, str> {
+    if text.contains("://") { text.into() } else { format!("http://{text}").into() }
+}
+
 /// Whether `text` is a proxy that can be used: `http://host:port`, `https://host:port`, or `host:port`, each with `user:password@` or without.
 #[must_use]
 pub fn is_proxy(text: &str) -> bool {
-    let uri =
-        if text.contains("://") { text.parse::<Uri>() } else { format!("http://{text}").parse() };
-    uri.is_ok_and(|uri| {
+    with_scheme(text).parse::<Uri>().is_ok_and(|uri| {
         matches!(uri.scheme_str(), Some("http" | "https"))
             && uri.host().is_some_and(|host| !host.is_empty())
     })

@@ -6,7 +6,8 @@ use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::cbor;
-use super::error::{Error, ErrorKind, classify_record, clean};
+use super::error::{Error, ErrorKind, classify_record};
+use super::error_body::clean;
 use super::record::MAX_RECORDS;
 
 /// What became of one record.
@@ -90,7 +91,7 @@ pub fn read_outcomes(body: &[u8], sent: usize) -> Result<Vec<RecordOutcome>, Err
     let unreadable =
         |message: String| Error { ambiguous: true, ..Error::new("UnreadableResponse", message) };
     let json = cbor::is_map(body).then(|| cbor::to_json(body).unwrap_or_default());
-    let body = json.as_ref().map_or(body, |json| json.as_bytes());
+    let body = json.as_deref().unwrap_or(body);
     let response: Response = crate::json::read(body).map_err(|error| {
         unreadable(format!("a 200 that is no answer to PutRecords ({:?})", error.classify()))
     })?;

@@ -8,12 +8,13 @@ use http::Request;
 use sha2::{Digest, Sha256};
 
 use super::clock_skew::ClockSkew;
-use super::credentials::{CALL_TIMEOUT, Credentials, ExpiringCredentials};
+use super::credentials::{CALL_TIMEOUT, Credentials, ExpiringCredentials, MAX_ANSWER};
 use super::endpoint::{self, Endpoint};
-use super::error::{ASSUME_ROLE, Error, ErrorKind, read_error, tag};
+use super::error::{ASSUME_ROLE, Error, ErrorKind, read_error};
+use super::error_body::tag;
 use super::http::HttpSettings;
+use super::interrupt::InterruptHandle;
 use super::sign;
-use super::transport::InterruptHandle;
 use crate::deadline::{Deadline, Limit};
 
 /// The longest that AWS allows a role which is assumed with a role's credentials.
@@ -95,12 +96,13 @@ pub(super) fn assume(
             let response =
                 client.send(request(role, &body, credentials, skew)?, &body, &deadline)?;
             if response.status == 200 {
-                let text = String::from_utf8_lossy(&response.body);
-                return read_answer(&text, skew).ok_or_else(|| {
+                return read_answer(&response.body, skew).ok_or_else(|| {
                     Error::new("UnreadableResponse", "an answer without credentials")
                 });
             }
-            let error = read_error(response.status, &response.headers, &response.body);
+            let mut error = read_error(response.status, &response.headers, &response.body);
+            let id = role.external_id.as_deref();
+            error.detail.take_if(|words| id.is_some_and(|id| words.contains(id)));
             if error.kind != ErrorKind::ClockSkew || signed_anew {
                 return Err(error);
             }
@@ -152,7 +154,11 @@ fn form(role: &Role) -> Vec<u8> {
 }
 
 /// Emulators answer XML whatever they are asked for, and so does STS unless told otherwise: four elements are cut out of it.
-fn read_answer(xml: &str, skew: &ClockSkew) -> Option<ExpiringCredentials> {
+fn read_answer(body: &[u8], skew: &ClockSkew) -> Option<ExpiringCredentials> {
+    if body.len() > MAX_ANSWER {
+        return None;
+    }
+    let xml = &String::from_utf8_lossy(body);
     let credentials = Credentials::answered(
         tag(xml, "AccessKeyId")?,
         tag(xml, "SecretAccessKey")?,
@@ -224,8 +230,10 @@ mod tests {
             <AssumedRoleId>AROA:orders</AssumedRoleId></AssumedRoleUser><Credentials><AccessKeyId>ASIA1</AccessKeyId>
             <SecretAccessKey>s/+=</SecretAccessKey><SessionToken>
             t//==</SessionToken><Expiration>2026-11-23T18:00:00Z</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>"#;
-        assert!(read_answer(xml, &ClockSkew::default()).is_some());
-        assert!(read_answer("<html>", &ClockSkew::default()).is_none());
+        assert!(read_answer(xml.as_bytes(), &ClockSkew::default()).is_some());
+        assert!(read_answer(b"<html>", &ClockSkew::default()).is_none());
+        let large = xml.to_owned() + &" ".repeat(MAX_ANSWER);
+        assert!(read_answer(large.as_bytes(), &ClockSkew::default()).is_none());
         assert_eq!(tag(xml, "SessionToken").as_deref(), Some("t//=="));
 
         for (status, body, code, kind) in [

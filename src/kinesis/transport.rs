@@ -11,7 +11,7 @@
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -23,6 +23,7 @@ use ureq::unversioned::transport::{
     Transport,
 };
 
+use super::interrupt::InterruptHandle;
 use super::tls::Tls;
 use crate::mailbox::Mailbox;
 
@@ -33,38 +34,6 @@ const SLICE: Duration = Duration::from_millis(50);
 const MAX_IDLE: Duration = Duration::from_secs(20);
 /// A name's lookup needs little more than the packets' size.
 const OPENING_STACK: usize = 256 * 1024;
-
-/// Ends a call that another thread does not want to wait for. Each call has a generation, so that an interrupt that comes late ends no later one.
-#[derive(Clone, Debug, Default)]
-pub struct InterruptHandle(Arc<Generations>);
-
-#[derive(Debug, Default)]
-struct Generations {
-    current: AtomicU64,
-    interrupted: AtomicU64,
-}
-
-impl InterruptHandle {
-    /// The generation of the call in progress; between calls that of the last one.
-    #[must_use]
-    pub fn generation(&self) -> u64 {
-        self.0.current.load(Ordering::Acquire)
-    }
-
-    /// Ends the call of that generation, if it is still in progress, and refuses those before it.
-    pub fn interrupt(&self, generation: u64) {
-        self.0.interrupted.fetch_max(generation, Ordering::AcqRel);
-    }
-
-    /// A new call begins.
-    pub(super) fn begin(&self) {
-        self.0.current.fetch_add(1, Ordering::AcqRel);
-    }
-
-    pub(super) fn is_interrupted(&self) -> bool {
-        self.0.interrupted.load(Ordering::Acquire) >= self.generation()
-    }
-}
 
 /// Why this file ended a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +86,8 @@ struct State {
     reused_until: Instant,
     /// An answer has begun to come.
     answered: bool,
+    /// The other side hung up before it had the whole request.
+    cut_short: bool,
     /// The exchange for which a connection was last asked for.
     opened: u64,
     /// Connections from before that exchange are not used any more.
@@ -138,6 +109,7 @@ impl Connections {
             deadline: now,
             reused_until: now,
             answered: false,
+            cut_short: false,
             opened: 0,
             usable_from: 0,
             last_use: (now, SystemTime::now()),
@@ -161,6 +133,7 @@ impl Connections {
         state.deadline = deadline;
         state.reused_until = reused_until;
         state.answered = false;
+        state.cut_short = false;
     }
 
     /// The exchange is over, and its connection may be used again.
@@ -172,6 +145,11 @@ impl Connections {
     pub(super) fn reused_in_vain(&self) -> bool {
         let state = self.state();
         state.opened < state.exchange && !state.answered
+    }
+
+    /// Whether the other side hung up before it had the whole request: it can have stored nothing of it.
+    pub(super) fn is_cut_short(&self) -> bool {
+        self.state().cut_short
     }
 
     /// Lets go of the connection, without a word to the other side.
@@ -290,6 +268,7 @@ impl Connections {
             opened: exchange,
             buffers,
             time_outs: [Duration::ZERO; 2],
+            hung_up: None,
         })
     }
 }
@@ -404,6 +383,8 @@ struct Socket {
     buffers: LazyBuffers,
     /// Those of reading and of writing that the socket has now, so that they are only set when they change.
     time_outs: [Duration; 2],
+    /// What writing has failed with, once the other side hung up.
+    hung_up: Option<io::Error>,
 }
 
 impl fmt::Debug for Socket {
@@ -417,6 +398,11 @@ fn is_only_late(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }
 
+/// The other side takes no more.
+fn is_hang_up(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
+}
+
 impl Transport for Socket {
     fn buffers(&mut self) -> &mut dyn Buffers {
         &mut self.buffers
@@ -424,7 +410,8 @@ impl Transport for Socket {
 
     fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), ureq::Error> {
         let mut written = 0;
-        while written < amount {
+        // Who refuses a request may say so and hang up before all of it has come. The rest of it is not sent then, and the answer is read.
+        while written < amount && self.hung_up.is_none() {
             let slice = self.connections.slice(self.opened, Cut::Deadline)?;
             let [_, time_out] = &mut self.time_outs;
             if std::mem::replace(time_out, slice) != slice {
@@ -435,6 +422,10 @@ impl Transport for Socket {
                 Ok(0) => return Err(io::Error::from(ErrorKind::WriteZero).into()),
                 Ok(more) => written += more,
                 Err(error) if is_only_late(&error) => {}
+                Err(error) if is_hang_up(&error) => {
+                    self.connections.state().cut_short = true;
+                    self.hung_up = Some(error);
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -449,15 +440,16 @@ impl Transport for Socket {
                 self.stream.set_read_timeout(Some(slice))?;
             }
             match (&*self.stream).read(self.buffers.input_append_buf()) {
-                Ok(amount) => {
+                Ok(amount @ 1..) => {
                     self.buffers.input_appended(amount);
-                    if amount > 0 {
-                        self.connections.state().answered = true;
-                    }
-                    return Ok(amount > 0);
+                    self.connections.state().answered = true;
+                    return Ok(true);
                 }
                 Err(error) if is_only_late(&error) => {}
-                Err(error) => return Err(error.into()),
+                end => {
+                    let end = self.hung_up.take().map_or(end, Err);
+                    return Ok(end.map(|_| false)?);
+                }
             }
         }
     }
@@ -489,23 +481,6 @@ impl Socket {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_interrupt_ends_its_own_generation_and_no_later_one() {
-        let handle = InterruptHandle::default();
-        handle.begin();
-        assert!(!handle.is_interrupted());
-        let first = handle.generation();
-        handle.begin();
-        handle.interrupt(first);
-        assert!(!handle.is_interrupted(), "a late one");
-        handle.interrupt(handle.generation());
-        assert!(handle.is_interrupted());
-        handle.interrupt(first);
-        assert!(handle.is_interrupted(), "an older one takes nothing back");
-        handle.begin();
-        assert!(!handle.is_interrupted());
-    }
 
     #[test]
     fn a_connection_is_too_old_by_either_clock() {

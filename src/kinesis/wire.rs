@@ -119,7 +119,7 @@ impl Wire {
 
     /// Ends the record that begins at `start`. A key has no character that JSON escapes.
     pub(super) fn close(self, start: usize, key: &str, body: &mut Vec<u8>) {
-        let length = self.data_length(start, body) as u32;
+        let length = cbor::number_of(self.data_length(start, body));
         body.extend_from_slice(self.key());
         match self {
             Wire::Json => {

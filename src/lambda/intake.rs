@@ -1106,9 +1106,9 @@ mod tests {
         let value: serde_json::Value =
             serde_json::from_str(&(texts(&taken)[0].clone() + "}")).unwrap();
         assert_eq!(
-            value["record"].as_str().unwrap().len()
-                + value["truncatedBytes"].as_u64().unwrap() as usize,
-            length
+            value["record"].as_str().unwrap().len() as u64
+                + value["truncatedBytes"].as_u64().unwrap(),
+            length as u64
         );
     }
 

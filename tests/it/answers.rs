@@ -3,13 +3,15 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kinesis_telemetry_extension::kinesis::error::ErrorKind;
 use kinesis_telemetry_extension::kinesis::response::RecordOutcome;
-use sandbox::{Fault, Kinesis, ms};
+use sandbox::{Fault, Invocation, Kinesis, ms};
 
+use crate::extension;
 use crate::wire::{Bare, read_request};
 
 const LONG: Duration = Duration::from_secs(10);
@@ -32,12 +34,84 @@ fn answered(answer: &[u8], times: usize) -> Result<Vec<RecordOutcome>, (ErrorKin
 
 /// Reads a request without a body, whole: what is left unread at the end resets the connection, and the answer with it.
 fn read_head(stream: &mut TcpStream) {
+    assert!(head_of(stream).is_some(), "the client hung up inside its request");
+}
+
+/// A server that answers each request by its head.
+struct Peer {
+    url: String,
+    asked: Arc<Mutex<Vec<Instant>>>,
+}
+
+/// How much of a request a [`Peer`] reads before it answers; after a part of it, it hangs up.
+#[derive(Clone, Copy, PartialEq)]
+enum Reads {
+    TheHead,
+    All,
+}
+
+impl Peer {
+    /// Serves until the test process ends.
+    fn start(answer: impl Fn(&str) -> (Vec<u8>, Reads) + Send + Sync + 'static) -> Peer {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (answer, asked) = (Arc::new(answer), Arc::<Mutex<Vec<Instant>>>::default());
+        let counts = Arc::clone(&asked);
+        thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                let (answer, asked) = (Arc::clone(&answer), Arc::clone(&asked));
+                thread::spawn(move || {
+                    while let Some(head) = head_of(&mut stream) {
+                        asked.lock().unwrap().push(Instant::now());
+                        let (bytes, reads) = answer(&head);
+                        if reads == Reads::All {
+                            read_body(&mut stream, &head);
+                        }
+                        if stream.write_all(&bytes).is_err() || reads == Reads::TheHead {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        Peer { url, asked: counts }
+    }
+
+    /// When it was asked.
+    fn times(&self) -> Vec<Instant> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+/// The address of one that gives every request this answer.
+pub(crate) fn always(body: &[u8]) -> String {
+    let answer = with_body("200 OK", body);
+    Peer::start(move |_| (answer.clone(), Reads::All)).url
+}
+
+/// The most of these times that lie within `window`.
+fn peak(times: &[Instant], window: Duration) -> usize {
+    let within =
+        |from: Instant| times.iter().filter(move |time| (from..from + window).contains(*time));
+    times.iter().map(|from| within(*from).count()).max().unwrap_or_default()
+}
+
+/// `None` where the client has hung up.
+fn head_of(stream: &mut TcpStream) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
-        stream.read_exact(&mut byte).unwrap();
+        stream.read_exact(&mut byte).ok()?;
         head.push(byte[0]);
     }
+    String::from_utf8(head).ok()
+}
+
+fn read_body(stream: &mut TcpStream, head: &str) {
+    let head = head.to_ascii_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+    stream.read_exact(&mut body).unwrap();
 }
 
 fn with_body(head: &str, body: &[u8]) -> Vec<u8> {
@@ -154,6 +228,97 @@ fn an_answer_that_comes_twice_is_no_answer_to_the_next_request() {
     }
 }
 
+/// Whoever refuses a request by the length that it announces may hang up before all of it has come. That was a connection that had died: the
+/// request was never divided, and sent again for ever.
+#[test]
+fn a_refusal_that_does_not_wait_for_the_whole_request_is_a_refusal() {
+    let peer = Peer::start(|_| (with_body("413 X\r\nConnection: close", b""), Reads::TheHead));
+    for bytes in [1, 100, 500, 2000, 10_000] {
+        let mut bare = Bare::of(&peer.url, &[("KINESIS_TELEMETRY_RECORD", "event")]);
+        let error = bare.put_large(500, bytes, LONG).unwrap_err();
+        assert_eq!(
+            (error.kind, error.code.as_str(), error.ambiguous),
+            (ErrorKind::InvalidRequest, "Http413", false),
+            "{bytes}"
+        );
+    }
+}
+
+/// What is taken to have been stored was asked for to the end. The request is larger than all buffers between the two.
+#[test]
+fn a_success_that_does_not_wait_for_the_whole_request_is_none() {
+    let peer = Peer::start(|_| (taken(), Reads::TheHead));
+    let large = [("KINESIS_TELEMETRY_RECORD_BYTES", "10485760")];
+    let error = Bare::of(&peer.url, &large).put_large(1, 10_400_000, LONG).unwrap_err();
+    assert_eq!(
+        (error.kind, error.code.as_str(), error.ambiguous),
+        (ErrorKind::Transient, "ConnectionReset", false)
+    );
+}
+
+/// STS and the container endpoint were asked anew with each try to send, up to three times for each: 24 requests in one second.
+#[test]
+fn who_gives_no_credentials_is_not_asked_without_end() {
+    const CONTAINER: &str = r#"{"AccessKeyId":"a","SecretAccessKey":"s","Token":"t"}"#;
+    let kinesis = Kinesis::start();
+    for refusal in [
+        "403 X\r\nDate: Wed, 25 Nov 2026 01:00:00 GMT\r\nx-amzn-errortype: RequestTimeTooSkewed",
+        "403 X\r\nx-amzn-errortype: ExpiredToken",
+        "403 X\r\nx-amzn-errortype: AccessDenied",
+        "503 X",
+        "200 OK",
+    ] {
+        let peer = Peer::start(move |head| {
+            let is_container = head.starts_with("GET ");
+            let keys = is_container.then(|| with_body("200 OK", CONTAINER.as_bytes()));
+            (keys.unwrap_or_else(|| with_body(refusal, b"")), Reads::All)
+        });
+        let lambda = extension(&kinesis)
+            .without_credentials()
+            .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", &peer.url)
+            .env("AWS_ENDPOINT_URL_STS", &peer.url)
+            .setting("ROLE_ARN", "arn:aws:iam::210987654321:role/writer")
+            .timeout(ms(10_000))
+            .start();
+        lambda.init().unwrap();
+        for _ in 0..3 {
+            lambda.invoke(Invocation::new().text("hello")).unwrap();
+        }
+        assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+        let times = peer.times();
+        let most = peak(&times, Duration::from_secs(1));
+        assert!((1..=10).contains(&most), "{refusal}: {most} of {} in a second", times.len());
+    }
+}
+
+/// An end in the past was believed, and new ones were fetched for every request.
+#[test]
+fn credentials_that_have_expired_when_they_come_are_used_as_long_as_kinesis_takes_them() {
+    let kinesis = Kinesis::start();
+    let keys = kinesis.credentials();
+    let body = serde_json::json!({
+        "AccessKeyId": keys.access_key_id,
+        "SecretAccessKey": keys.secret_access_key,
+        "Token": keys.session_token,
+        "Expiration": "2001-01-01T00:00:00Z",
+    });
+    let peer = Peer::start(move |_| (with_body("200 OK", body.to_string().as_bytes()), Reads::All));
+    let container = [
+        ("AWS_ACCESS_KEY_ID", ""),
+        ("AWS_SECRET_ACCESS_KEY", ""),
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", peer.url.as_str()),
+    ];
+    let mut bare = Bare::with(&kinesis, &container);
+    for _ in 0..5 {
+        assert_eq!(bare.put(LONG), Ok(vec![RecordOutcome::Taken]));
+    }
+    assert_eq!(peer.times().len(), 1);
+    kinesis.fault(Fault::error(400, "ExpiredTokenException").times(1));
+    assert!(bare.put(LONG).is_err_and(|error| error.retry_now));
+    assert_eq!(bare.put(LONG), Ok(vec![RecordOutcome::Taken]));
+    assert_eq!(peer.times().len(), 2);
+}
+
 /// They were kept for the hour that they said they were good, and nothing could be signed with them.
 #[test]
 fn credentials_that_no_header_can_hold_are_asked_for_again() {
@@ -168,7 +333,11 @@ fn credentials_that_no_header_can_hold_are_asked_for_again() {
         });
         with_body("200 OK", body.to_string().as_bytes())
     };
-    let answers = [answer("two\nlines"), answer(keys.session_token.as_deref().unwrap())];
+    let answers = [
+        answer("two\nlines"),
+        answer(&"x".repeat(17_000)),
+        answer(keys.session_token.as_deref().unwrap()),
+    ];
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/credentials", listener.local_addr().unwrap());
     let serving = thread::spawn(move || {
@@ -184,8 +353,12 @@ fn credentials_that_no_header_can_hold_are_asked_for_again() {
         ("AWS_CONTAINER_CREDENTIALS_FULL_URI", url.as_str()),
     ];
     let mut bare = Bare::with(&kinesis, &variables);
-    let error = bare.put(LONG).unwrap_err();
-    assert_eq!(error.code, "ContainerCredentials.UnreadableResponse");
+    for _ in 0..2 {
+        let error = bare.put(LONG).unwrap_err();
+        assert_eq!(error.code, "ContainerCredentials.UnreadableResponse");
+    }
+    // No third try within a second.
+    thread::sleep(ms(1000));
     assert_eq!(bare.put(LONG), Ok(vec![RecordOutcome::Taken]));
     serving.join().unwrap();
 }

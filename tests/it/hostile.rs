@@ -5,8 +5,10 @@
 //! |---|---|
 //! | a request that announces, or sends, more than there is | `lengths_that_lie_reserve_nothing_and_leave_nothing_behind`, `endless_bodies_are_read_only_so_far`, `endless_heads_end_their_connection` |
 //! | many connections, many large bodies | `neighbours_that_hold_connections_keep_lambda_out_of_none`, `large_bodies_at_the_same_time_are_read_one_after_the_other` |
+//! | an answer that becomes much larger when it is read | `answers_that_are_larger_than_any_answer_take_no_memory` |
 //! | a CONNECT proxy that drips, a `Date` that lies, clock skew without end, codes and ids of answers | `wire.rs` |
-//! | secrets in settings, written well or not | `secrets.rs` |
+//! | secrets in settings, written well or not, and in answers that repeat them | `secrets.rs` |
+//! | endpoints that give no credentials, or refuse before they have read | `answers.rs` |
 //! | ids that a log claims | `lambda/intake.rs`, `golden.rs` |
 //! | POSTs to another path, also on Managed Instances | `lambda/destination.rs`, `platforms.rs` |
 //! | bodies that are costly to repair | `lambda/repair.rs`, `tests/fuzz` |
@@ -457,4 +459,37 @@ fn weights_that_have_no_order_are_no_panic() {
     }
     assert!(lambda.stderr().iter().all(|line| !line.contains("panicked")), "{:?}", lambda.stderr());
     assert_unharmed(&kinesis, &lambda, pid);
+}
+
+/// One text of CBOR that takes six times as many bytes in JSON took 18 MiB, and keys of a megabyte each several copies of themselves.
+#[test]
+fn answers_that_are_larger_than_any_answer_take_no_memory() {
+    let large = 1_000_000_u32;
+    let text =
+        [&b"\xa1\x67Records\x7a"[..], &large.to_be_bytes(), &vec![0; large as usize]].concat();
+    let escapes =
+        format!(r#"{{"Records":[{{"SequenceNumber":"{}"}}]}}"#, "\\u0000".repeat(170_000));
+    let keys = format!(
+        r#"{{"AccessKeyId":"a","SecretAccessKey":"s","Token":"{}"}}"#,
+        "x".repeat(large as usize)
+    );
+    for (what, answer) in [("text", text), ("escapes", escapes.into()), ("keys", keys.into())] {
+        let kinesis = Kinesis::start();
+        let peer = crate::answers::always(&answer);
+        let builder = extension(&kinesis).setting("QUEUE_BYTES", "1048576");
+        let lambda = match what {
+            "keys" => {
+                builder.without_credentials().env("AWS_CONTAINER_CREDENTIALS_FULL_URI", &peer)
+            }
+            _ => builder.env("AWS_ENDPOINT_URL_KINESIS", &peer),
+        }
+        .start();
+        lambda.init().unwrap();
+        for _ in 0..2 {
+            lambda.invoke(Invocation::new().text("hello")).unwrap();
+        }
+        let peak = lambda.stats().peak_kib;
+        assert!(peak < 13 * 1024, "{what}: {peak} KiB at the peak");
+        assert!(lambda.shutdown("spindown").is_clean(), "{what}: {:?}", lambda.stderr());
+    }
 }

@@ -3,6 +3,8 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
     reason = "test code: a broken assumption should stop the test where it happens"
 )]
 

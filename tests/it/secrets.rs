@@ -1,8 +1,8 @@
 //! A marker in every variable that can hold a secret, well-formed and not; then a search through all that leaves the sandbox or stays in it.
 
-use sandbox::{Credentials, Fault, Identity, Invocation, Kinesis, LambdaBuilder};
+use sandbox::{Credentials, Fault, Identity, Invocation, Kinesis, LambdaBuilder, Which, ms};
 
-use crate::{extension, runner_command};
+use crate::{extension, ledger, runner_command};
 
 /// No telemetry has it.
 const CANARY: &str = "CANARY5e1f";
@@ -138,5 +138,47 @@ fn secrets_that_are_not_well_formed_show_nowhere() {
             "{name}={value:?}: {}",
             String::from_utf8_lossy(&said)
         );
+    }
+}
+
+/// Something on the way that repeats what it was sent, as an error's name, the request's id or a text: the session token stood in the log,
+/// in the ledger and in what `--check` says.
+#[test]
+fn a_secret_that_an_answer_repeats_shows_nowhere() {
+    let keys = Credentials {
+        session_token: Some(format!("{CANARY}{}", "SESSIONtoken0123456789".repeat(20))),
+        ..Credentials::default()
+    };
+    let token = keys.session_token.as_deref().unwrap();
+    for part in [token, &token[..40], &token[3..60]] {
+        let kinesis = Kinesis::builder().credentials(keys.clone()).start();
+        kinesis.fault(Fault::error(503, part).times(1));
+        kinesis.fault(Fault::records(Which::All, part).times(1));
+        kinesis.fault(Fault::error_text(400, "AccessDeniedException", part).times(1));
+        let lambda = extension(&kinesis).setting("LOG_LEVEL", "debug").start();
+        lambda.init().unwrap();
+        lambda.invoke(Invocation::new().text("hello").work(ms(50))).unwrap();
+        lambda.invoke(Invocation::new().text("hello").work(ms(50))).unwrap();
+        assert!(lambda.shutdown("spindown").is_clean());
+        let said = lambda.stderr().join("\n");
+        let ledger = ledger(&kinesis).to_string();
+        for text in [&said, &ledger] {
+            assert!(!text.contains(CANARY) && !text.contains("SESSIONtoken"), "{text}");
+        }
+        assert!(ledger.contains("\"xxxxx"), "a code is there: {ledger}");
+
+        kinesis.fault(Fault::error_text(400, "AccessDeniedException", &format!("got {part}.")));
+        let mut command = runner_command();
+        command.arg("--check").env_clear();
+        command
+            .env("AWS_REGION", kinesis.region())
+            .env("AWS_ENDPOINT_URL_KINESIS", kinesis.url())
+            .env("KINESIS_TELEMETRY_STREAM", kinesis.stream_name())
+            .env("AWS_ACCESS_KEY_ID", &keys.access_key_id)
+            .env("AWS_SECRET_ACCESS_KEY", &keys.secret_access_key)
+            .env("AWS_SESSION_TOKEN", token);
+        let said = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        assert!(said.contains("AWS says: got xxxxx"), "{said}");
+        assert!(!said.contains(CANARY) && !said.contains("SESSIONtoken"), "{said}");
     }
 }

@@ -16,7 +16,7 @@ use kinesis_telemetry_extension::kinesis::response::RecordOutcome;
 use kinesis_telemetry_extension::ledger::Ledger;
 use kinesis_telemetry_extension::sandbox::Sandbox;
 use sandbox::{
-    Credentials, Fault, Identity, Invocation, Kinesis, Proxy, ProxyFault, SilentPort, ms,
+    Credentials, Fault, Identity, Invocation, Kinesis, Proxy, ProxyFault, SilentPort, Which, ms,
     wait_until,
 };
 
@@ -82,9 +82,20 @@ impl Bare {
         count: usize,
         within: Duration,
     ) -> Result<Vec<RecordOutcome>, Error> {
+        self.put_large(count, 0, within)
+    }
+
+    /// The same, each with so many bytes and some.
+    pub(crate) fn put_large(
+        &mut self,
+        count: usize,
+        bytes: usize,
+        within: Duration,
+    ) -> Result<Vec<RecordOutcome>, Error> {
         let mut request = Request::new(self.packer.limits());
+        let record = format!("\"{}\"", "x".repeat(bytes));
         for _ in 0..count {
-            self.packer.internal_event(&mut request, "test", "{}", "key", 1_795_425_345_000);
+            self.packer.internal_event(&mut request, "test", &record, "key", 1_795_425_345_000);
         }
         self.client.put(&mut request, &deadline(within))
     }
@@ -456,6 +467,14 @@ fn an_expired_signature_is_made_anew_at_once_and_only_once() {
     kinesis.fault(Fault::error_text(400, "InvalidSignatureException", text).times(3));
     assert_eq!([(); 3].map(|()| bare.put(LONG).unwrap_err().retry_now), [true, false, false]);
     bare.put_well();
+    // An answer of which Kinesis took nothing is no reason to begin anew.
+    let expired = || Fault::error_text(400, "InvalidSignatureException", text).times(1);
+    let answers = [expired(), Fault::throttle(Which::All).times(1), expired()].map(|fault| {
+        kinesis.fault(fault);
+        bare.put(LONG).map_err(|error| error.retry_now)
+    });
+    assert!(matches!(answers, [Err(true), Ok(_), Err(false)]), "{answers:?}");
+    bare.put_well();
     assert_eq!(bare.client.skew_seconds(), 0);
 }
 
@@ -525,10 +544,18 @@ fn credentials_that_are_refused_after_renewal_are_not_renewed_at_once_again() {
         ("AWS_ACCESS_KEY_ID", ""),
     ];
     let mut bare = Bare::of(&kinesis.url(), &container);
-    kinesis.fault(Fault::error(400, "ExpiredTokenException").times(3));
-    assert_eq!([(); 3].map(|()| bare.put(LONG).unwrap_err().retry_now), [true, false, false]);
+    kinesis.fault(Fault::error(400, "ExpiredTokenException").times(2));
+    let errors = [(); 3].map(|()| bare.put(LONG).unwrap_err());
+    assert_eq!(errors.each_ref().map(|error| error.retry_now), [true, false, false]);
+    assert!(errors.iter().all(|error| error.code == "ExpiredTokenException"), "{errors:?}");
+    assert_eq!(
+        (identity.requests().len(), kinesis.puts().len()),
+        (2, 2),
+        "fetched for a call that follows a refusal, and no third time within a second"
+    );
+    thread::sleep(ms(1000));
     bare.put_well();
-    assert_eq!(identity.requests().len(), 4, "fetched for each call that follows a refusal");
+    assert_eq!(identity.requests().len(), 3);
 }
 
 /// A code of 1 MB became a log line of 1 MB with text of the body in it, and made the ledger too large to be sent.
@@ -541,7 +568,7 @@ fn codes_of_any_size_and_kind_stay_short_and_clean() {
     kinesis.fault(Fault::error(503, &huge).times(2));
     // The simulator puts it into its JSON as it is.
     let escaped = serde_json::to_string(&huge).unwrap();
-    kinesis.fault(Fault::records(sandbox::Which::All, escaped.trim_matches('"')).times(2));
+    kinesis.fault(Fault::records(Which::All, escaped.trim_matches('"')).times(2));
     for _ in 0..4 {
         lambda.invoke(Invocation::new().text("hello").work(ms(50))).unwrap();
     }

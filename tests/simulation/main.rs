@@ -4,7 +4,14 @@
 //! `scripts/simulate` runs this with other numbers, and replays one seed with a timeline.
 
 // A test's own fault is to end it, with a place.
-#![allow(clippy::indexing_slicing, clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::cast_precision_loss,
+    reason = "test code: a broken assumption should stop the test where it happens"
+)]
 
 mod checks;
 mod kinesis;

@@ -9,6 +9,8 @@
 //! A line says the run's settings, its events, for how long an invocation was held after its end (the median), and the CPU time
 //! that the extension took for all of them, in steps of 10 ms.
 #![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
     clippy::print_stdout,
     clippy::unwrap_used,
     reason = "a tool for tests and measurements: what is not as expected should stop it"

@@ -1,5 +1,10 @@
 //! The simulator against the floor program: a whole life, end to end.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "test code"
+)]
 
 use sandbox::{Expected, Fault, Invocation, Kinesis, Lambda, LambdaBuilder, ms, wait_until};
 
