@@ -23,7 +23,7 @@ use kinesis_telemetry_extension::kinesis::error::read_error;
 use kinesis_telemetry_extension::kinesis::line::{Envelope, LineWriter};
 use kinesis_telemetry_extension::kinesis::response::read_outcomes;
 use kinesis_telemetry_extension::lambda::filter::Types;
-use kinesis_telemetry_extension::lambda::intake::Intake;
+use kinesis_telemetry_extension::lambda::intake::{Behind, Intake, Part};
 use kinesis_telemetry_extension::sandbox::Sandbox;
 
 const ALL: Types = Types { platform: true, function: true, extension: true };
@@ -144,6 +144,60 @@ fn whole_bodies_come_out_whole() {
         assert_eq!((lines.len(), taken.unparsed), (events.len(), 0));
         for (line, event) in lines.iter().zip(&events) {
             assert!(line.starts_with(event.strip_suffix('}').unwrap()), "{line} is not {event}");
+        }
+    });
+}
+
+/// What a body gives that is read window by window, as the listener does where there is room.
+fn in_windows(intake: &mut Intake, body: &[u8], window: usize) -> (Vec<String>, u64) {
+    let (mut found, mut unparsed) = (Vec::new(), 0);
+    let (mut begun, mut at, mut size, mut is_first) = (Vec::new(), 0, window, true);
+    loop {
+        let more = body.len().min(at + size.saturating_sub(begun.len()));
+        begun.extend_from_slice(&body[at..more]);
+        at = more;
+        let behind = if at == body.len() { Behind::NextBody } else { Behind::RestOfBody };
+        let before = begun.len();
+        let part = Part { is_first, behind };
+        let (taken, rest) = intake.take_part(begun, Vec::new(), 0, part);
+        found.extend(lines(&taken.batch));
+        unparsed += taken.unparsed;
+        if rest.is_empty() && at == body.len() {
+            return (found, unparsed);
+        }
+        if rest.len() == before {
+            size *= 2;
+        } else {
+            (is_first, size) = (false, window.max(rest.len()));
+        }
+        begun = rest;
+    }
+}
+
+#[test]
+fn windows_change_nothing() {
+    rounds(3000, |rng| {
+        let events = events(rng);
+        let mut body = format!("[{}]", events.join(",")).into_bytes();
+        if rng.bool() {
+            mutate(rng, &mut body);
+        }
+        let overlapping = rng.bool();
+        let (mut whole, mut parts) = (Intake::new(ALL, overlapping), Intake::new(ALL, overlapping));
+        let taken = whole.take(body.clone(), 0);
+        let window = rng.usize(1..2 * body.len() + 300);
+        let (found, unparsed) = in_windows(&mut parts, &body, window);
+        let read = |intake: &mut Intake| lines(&intake.finish(0).batch).len();
+        assert_eq!(
+            (found.len(), unparsed, parts.held_bytes(), read(&mut parts)),
+            (taken.batch.remaining().len(), taken.unparsed, whole.held_bytes(), read(&mut whole)),
+            "in windows of {window}: {}",
+            String::from_utf8_lossy(&body)
+        );
+        // But for the half of each event's id that is the process's own.
+        let text = |line: &str| line.split("\"eventId\"").next().map(str::to_owned);
+        for (found, line) in found.iter().zip(lines(&taken.batch)) {
+            assert_eq!(text(found), text(&line), "in windows of {window}");
         }
     });
 }

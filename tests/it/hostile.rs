@@ -4,7 +4,7 @@
 //! | threat | held by |
 //! |---|---|
 //! | a request that announces, or sends, more than there is | `lengths_that_lie_reserve_nothing_and_leave_nothing_behind`, `endless_bodies_are_read_only_so_far`, `endless_heads_end_their_connection` |
-//! | many connections, many large bodies | `neighbours_that_hold_connections_keep_lambda_out_of_none`, `large_bodies_at_the_same_time_are_read_one_after_the_other` |
+//! | many connections, many large bodies | `neighbours_that_hold_connections_keep_lambda_out_of_none`, `large_bodies_at_the_same_time_are_read_one_after_the_other`, `a_large_body_that_stalls_keeps_no_other_waiting` |
 //! | an answer that becomes much larger when it is read | `answers_that_are_larger_than_any_answer_take_no_memory` |
 //! | a CONNECT proxy that drips, a `Date` that lies, clock skew without end, codes and ids of answers | `wire.rs` |
 //! | secrets in settings, written well or not, and in answers that repeat them | `secrets.rs` |
@@ -418,6 +418,177 @@ fn large_bodies_at_the_same_time_are_read_one_after_the_other() {
     });
     assert_memory(&lambda);
     assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+}
+
+/// One body that is on its way for long, and never so slow that it is given up.
+#[test]
+fn a_large_body_that_stalls_keeps_no_other_waiting() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).without_freeze().timeout(ms(20_000)).start();
+    lambda.init().unwrap();
+    let pid = lambda.pid();
+    let path = lambda.subscription().unwrap().path;
+    let log = format!(r#"{{"time":"t","type":"function","record":"{}"}}"#, "x".repeat(1000));
+    let body = format!("[{}]", vec![log; 2300].join(","));
+    let head = format!("POST {path} HTTP/1.1\r\nContent-Length: {}\r\n\r\n", body.len());
+    let (begun, behind) = body.split_at(500_000);
+    let mut slow = Client::connect(&lambda);
+    slow.0.write_all(format!("{head}{begun}").as_bytes()).unwrap();
+    for _ in 0..3 {
+        let mut client = Client::connect(&lambda);
+        client.0.write_all(format!("{head}{body}").as_bytes()).unwrap();
+        assert_eq!(client.status(), 200);
+    }
+    // If one of them had waited for it, it would have been given up.
+    slow.0.write_all(behind.as_bytes()).unwrap();
+    assert_eq!(slow.status(), 200);
+    lambda.invoke(Invocation::new()).unwrap();
+    assert_eq!(lambda.pid(), pid, "the same process");
+    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+    assert_eq!(kinesis.account().of_type("function").len(), 4 * 2300);
+    ledger(&kinesis);
+}
+
+/// Bodies of nearly 8 MiB that become as much as any can while they are read: by name.
+fn costly_bodies() -> Vec<(&'static str, Vec<u8>)> {
+    const BODY: usize = 8_000_000;
+    const TIME: &str = "2026-11-23T09:15:45.012Z";
+    let array = |element: &str, separator: &str| {
+        let count = BODY / (element.len() + separator.len());
+        format!("[{}]", vec![element; count].join(separator)).into_bytes()
+    };
+    let log = |record: &str| format!(r#"{{"time":"{TIME}","type":"function","record":{record}}}"#);
+    let head = format!(r#"{{"time":"{TIME}","type":"function","record":"#);
+    let record_of = |byte: u8| [head.as_bytes(), b"\"", &vec![byte; BODY], b"\"}"].concat();
+    let in_array = |element: Vec<u8>| [b"[", element.as_slice(), b"]"].concat();
+    vec![
+        ("ordinary logs", array(&log(&format!(r#""{}""#, "x".repeat(1000))), ",")),
+        ("the shortest logs", array(r#"{"time":"","type":"function","record":""}"#, ",")),
+        ("other order of keys", array(r#"{"record":"","type":"function","time":""}"#, ",")),
+        ("starts", array(r#"{"time":"","type":"platform.start","record":{"requestId":"a"}}"#, ",")),
+        (
+            "ends",
+            array(r#"{"time":"","type":"platform.runtimeDone","record":{"requestId":"a"}}"#, ","),
+        ),
+        ("restores", array(r#"{"time":"","type":"platform.restoreStart","record":{}}"#, ",")),
+        ("damaged and whole in turns", array(&format!("#,{}", log("1")), ",")),
+        ("ends in what is damaged", array(r#""platform.runtimeDone""#, "")),
+        ("elements that are none", array("1", ",")),
+        ("nested and never closed", array(&format!("{head}[1"), ",")),
+        ("one long log", in_array(record_of(b'x'))),
+        ("one long log with escapes", {
+            let text = r#"\""#.repeat(BODY / 2);
+            format!("[{}]", log(&format!(r#""{text}""#))).into_bytes()
+        }),
+        ("one long log of control characters", in_array(record_of(1))),
+        ("one long log of no UTF-8", in_array(record_of(0xff))),
+        ("one long log on many lines", {
+            let lines = "1,\n".repeat(BODY / 3);
+            format!("[{}]", log(&format!("[{lines}1]"))).into_bytes()
+        }),
+        ("deep nesting", {
+            let deep = [vec![b'['; BODY / 2], vec![b']'; BODY / 2]].concat();
+            in_array([head.as_bytes(), &deep, b"}"].concat())
+        }),
+    ]
+}
+
+/// With a queue that is full and no spool, so that there is nothing to spare. The bound is the
+/// promise; which body went over it is said.
+#[test]
+fn no_body_costs_more_memory_than_there_is() {
+    let kinesis = Kinesis::builder().count_only().start();
+    let lambda = extension(&kinesis)
+        .without_freeze()
+        .timeout(ms(120_000))
+        .setting("SPOOL_BYTES", "0")
+        .start();
+    lambda.init().unwrap();
+    let pid = lambda.pid();
+    let path = lambda.subscription().unwrap().path;
+    kinesis.fault(Fault::hang());
+    assert_eq!(lambda.flood(40, 1000, 300).unwrap().refused, 0);
+    let post = |body: &[u8]| {
+        let mut client = Client::connect(&lambda);
+        client.0.set_read_timeout(Some(ms(120_000))).unwrap();
+        client.0.set_write_timeout(Some(ms(120_000))).unwrap();
+        let head = format!("POST {path} HTTP/1.1\r\nContent-Length: {}\r\n\r\n", body.len());
+        client.0.write_all(head.as_bytes()).unwrap();
+        client.0.write_all(body).unwrap();
+        client.status()
+    };
+    for (name, body) in costly_bodies() {
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| assert_eq!(post(&body), 200, "{name}"));
+            }
+        });
+        let peak = lambda.stats().peak_kib;
+        assert!(peak < MEMORY_KIB, "{name}: {peak} KiB at the peak");
+    }
+    // A record in pieces that never ends: what is held back takes room as well.
+    let piece = |record: &str| {
+        let time = "2026-11-23T09:15:45.012Z";
+        format!(r#"[{{"time":"{time}","type":"function","record":{record}}}]"#).into_bytes()
+    };
+    let filler = "A".repeat(1_200_000);
+    assert_eq!(post(&piece(&format!(r#"{{"m":"{filler}"#))), 200);
+    for _ in 0..6 {
+        assert_eq!(post(&piece(&filler)), 200);
+        assert_memory(&lambda);
+    }
+    kinesis.clear_faults();
+    lambda.invoke(Invocation::new().text("unharmed.").timeout(ms(60_000))).unwrap();
+    assert_eq!(lambda.pid(), pid, "the same process");
+    assert_memory(&lambda);
+    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+}
+
+/// A body of many windows, all of whose events are Lambda's: each of them arrives, once.
+#[test]
+fn a_body_of_many_windows_arrives_whole() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis)
+        .without_freeze()
+        .timeout(ms(60_000))
+        .setting("QUEUE_BYTES", "67108864")
+        .start();
+    lambda.init().unwrap();
+    let path = lambda.subscription().unwrap().path;
+    let head = r#"{"time":"2026-11-23T09:15:45.012Z","type":"function","record":"#;
+    let log = |n: usize| match n % 50 {
+        // One that Lambda cut, and one that is longer than a window.
+        7 => format!(r#"{head}{{"m":"mark {n:05}. {}}},{head}cut"}}}}"#, "x".repeat(3000)),
+        9 if n == 1009 => format!(r#"{head}"mark {n:05}. {}"}}"#, "long ".repeat(600_000)),
+        _ => format!(r#"{head}"mark {n:05}. {}"}}"#, "y".repeat(n % 2000)),
+    };
+    let body = format!("[{}]", (0..4000).map(log).collect::<Vec<_>>().join(","));
+    assert!(body.len() > 6 << 20 && body.len() < 8 << 20, "{}", body.len());
+    for framing in [
+        format!("Content-Length: {}\r\n\r\n{body}", body.len()),
+        format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len()),
+    ] {
+        let mut client = Client::connect(&lambda);
+        client.0.write_all(format!("POST {path} HTTP/1.1\r\n{framing}").as_bytes()).unwrap();
+        assert_eq!(client.status(), 200);
+    }
+    lambda.invoke(Invocation::new()).unwrap();
+    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+    let account = kinesis.account();
+    let mut found: Vec<String> = account
+        .of_type("function")
+        .iter()
+        .filter_map(|event| {
+            let text = event.text();
+            Some(text.get(text.find("mark ")?..)?.get(..10)?.to_owned())
+        })
+        .collect();
+    found.sort();
+    let mut expected: Vec<String> =
+        (0..8000).map(|n| format!("mark {:05}", n / 2)).map(|mark| mark[..10].to_owned()).collect();
+    expected.sort();
+    assert_eq!(found, expected);
+    assert_eq!(ledger(&kinesis)["unparsed"], 0);
 }
 
 #[test]
