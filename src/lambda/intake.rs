@@ -15,7 +15,7 @@ use super::fields::{RecordFields, is_log, runtime_done_in};
 use super::filter::{Filter, Level};
 use super::invocations::Invocations;
 use super::keep::{Milestone, MilestoneKind, Observed};
-pub use super::parsed_body::{Behind, ParsedBody, Part, Signal};
+pub use super::parsed_body::{Behind, ParsedBody, Part, Rest, Signal};
 use super::repair::{self, Element, Repair};
 use super::text_level::text_level;
 use super::text_log;
@@ -115,7 +115,7 @@ impl Intake {
         events: Vec<Event>,
         now: EpochMs,
         part: Part,
-    ) -> (ParsedBody, Vec<u8>) {
+    ) -> (ParsedBody, Rest) {
         self.read(bytes, events, now, part, MAX_EVENTS)
     }
 
@@ -136,7 +136,7 @@ impl Intake {
         now: EpochMs,
         part: Part,
         max_events: usize,
-    ) -> (ParsedBody, Vec<u8>) {
+    ) -> (ParsedBody, Rest) {
         events.clear();
         let held = if part.is_first { self.held.take() } else { None };
         let is_continued = held.is_some();
@@ -152,7 +152,8 @@ impl Intake {
             end = reader.repair(&mut body, end, part.behind);
         }
         let BodyReader { mut events, signals, appendix, unparsed, excluded, observed, .. } = reader;
-        let rest = if end == 0 && events.is_empty() {
+        let is_stuck = end == 0 && length > 0;
+        let rest = if is_stuck {
             std::mem::take(&mut body)
         } else if end < length {
             // More of the body is read behind it.
@@ -162,6 +163,7 @@ impl Intake {
         } else {
             Vec::new()
         };
+        let rest = Rest { bytes: rest, is_stuck };
         if events.iter().all(|event| event.text.start as usize >= length) {
             // All that is needed of it was written anew.
             body = appendix.into_bytes();
@@ -1146,19 +1148,18 @@ mod tests {
             begun.extend_from_slice(&body[at..more]);
             at = more;
             let behind = if at == body.len() { Behind::NextBody } else { Behind::RestOfBody };
-            let before = begun.len();
             let part = Part { is_first, behind };
             let (taken, rest) = intake.take_part(begun, Vec::new(), 0, part);
             found.extend(texts(&taken));
-            if rest.len() == before {
-                size *= 2;
+            if rest.is_stuck {
+                size = 2 * rest.bytes.len();
             } else {
-                (is_first, size) = (false, window.max(rest.len()));
+                (is_first, size) = (false, window.max(rest.bytes.len()));
             }
-            if rest.is_empty() && at == body.len() {
+            if rest.bytes.is_empty() && at == body.len() {
                 return found;
             }
-            begun = rest;
+            begun = rest.bytes;
         }
     }
 
@@ -1194,6 +1195,23 @@ mod tests {
     }
 
     #[test]
+    fn a_record_that_is_held_back_goes_on_in_a_body_of_many_parts() {
+        let head = r#"{"time":"2026-11-23T09:15:45.012Z","type":"function","record":"#;
+        let (begun, more) = ("A".repeat(5000), "B".repeat(5000));
+        let first = format!("[{head}{{\"m\":\"{begun}}}]");
+        let next = event("function", r#""next""#);
+        let second = format!("[{head}{more}\"}}}},{}]", vec![next.clone(); 50].join(","));
+        for window in [300, 1000, 4000, 6000, 20_000] {
+            let mut intake = intake();
+            assert!(in_windows(&mut intake, first.as_bytes(), window).is_empty());
+            let found = in_windows(&mut intake, second.as_bytes(), window);
+            assert_eq!(found.len(), 51, "in windows of {window}");
+            assert_eq!(found[0], format!("{head}{{\"m\":\"{begun}{more}\"}}"));
+            assert_eq!((&found[50], intake.held_bytes()), (&next[..next.len() - 1].to_owned(), 0));
+        }
+    }
+
+    #[test]
     fn a_part_gives_a_bounded_number_of_events_and_leaves_the_rest() {
         let all = vec![event("function", "1"); MAX_EVENTS + 5];
         for body in [
@@ -1206,10 +1224,10 @@ mod tests {
             let (first, rest) = intake.take_part(body, Vec::new(), 0, part);
             assert_eq!(first.batch.remaining().len(), MAX_EVENTS);
             let part = Part { is_first: false, ..part };
-            let (second, rest) = intake.take_part(rest, Vec::new(), 0, part);
+            let (second, rest) = intake.take_part(rest.bytes, Vec::new(), 0, part);
             let numbers: Vec<u64> =
                 second.batch.remaining().iter().map(|event| event.number).collect();
-            assert!((5..=6).contains(&numbers.len()) && rest.is_empty(), "{numbers:?}");
+            assert!((5..=6).contains(&numbers.len()) && rest.bytes.is_empty(), "{numbers:?}");
             assert_eq!(numbers[0], MAX_EVENTS as u64 + 1);
         }
     }
@@ -1225,8 +1243,8 @@ mod tests {
         let (taken, rest) = intake.take_part(window.to_vec(), Vec::new(), 0, part);
         assert_eq!(texts(&taken), [before.trim_end_matches('}')]);
         part = Part { is_first: false, behind: Behind::NoRoom };
-        let (taken, rest) = intake.take_part(rest, Vec::new(), 0, part);
-        assert_eq!((taken.unparsed, rest.len()), (1, 0));
+        let (taken, rest) = intake.take_part(rest.bytes, Vec::new(), 0, part);
+        assert_eq!((taken.unparsed, rest.bytes.len()), (1, 0));
         part.behind = Behind::NextBody;
         let (taken, _) = intake.take_part(behind.to_vec(), Vec::new(), 0, part);
         assert_eq!(texts(&taken).last().unwrap(), after.trim_end_matches('}'));

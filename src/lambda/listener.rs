@@ -24,7 +24,7 @@ use super::Settings;
 use super::connections::{Connection, Connections, Stream};
 use super::destination::Destination;
 use super::http::{NoRequest, Request, RequestReader};
-use super::intake::{Behind, Intake, ParsedBody, Part, Signal};
+use super::intake::{Behind, Intake, ParsedBody, Part, Rest, Signal};
 use super::keep::Chooser;
 use crate::clock::epoch_ms;
 use crate::dispatch::admission::{Admission, Reservation};
@@ -348,31 +348,30 @@ impl Listener {
                 return Err(NotTaken::CutOff);
             }
             let rest = self.take(body, events, part).ok_or(NotTaken::Closed)?;
-            (body, events) = (rest, Vec::new());
+            have = rest.bytes.len();
+            (body, events) = (rest.bytes, Vec::new());
             if body.is_empty() && request.is_read() {
                 return Ok(());
             }
-            if body.len() < have {
+            if !rest.is_stuck {
                 part = Part { is_first: false, behind: Behind::RestOfBody };
-                size = WINDOW.max(body.len());
+                size = WINDOW.max(have);
                 long = long.filter(|_| size > WINDOW);
             } else if part.behind == Behind::RestOfBody {
-                // Nothing of it is whole.
-                size = (2 * have).min(MAX_BODY + 1);
+                size = (2 * have).min(have + MAX_BODY + 1 - have_read);
                 drop(long.take());
                 long = self.admission.reserve_bytes(COST_OF_LONG * size);
                 if long.is_none() {
                     (size, part.behind) = (have, Behind::NoRoom);
                 }
             }
-            have = body.len();
         }
     }
 
     /// Puts a part's events into the queue before its answer: the next POST, which comes after the
     /// answer, cannot overtake them. Comes back with what is left of it for the next part; `None` if
     /// nobody will look at them.
-    fn take(&self, body: Vec<u8>, events: Vec<Event>, part: Part) -> Option<Vec<u8>> {
+    fn take(&self, body: Vec<u8>, events: Vec<Event>, part: Part) -> Option<Rest> {
         let mut intake = self.lock();
         if self.closed.load(Ordering::Acquire) {
             return None;

@@ -73,6 +73,15 @@ pub struct Part {
     pub behind: Behind,
 }
 
+/// What is left of a body for the next part, which is to begin with it.
+#[derive(Debug)]
+pub struct Rest {
+    /// Nothing where all was done with.
+    pub bytes: Vec<u8>,
+    /// Nothing was done with: it needs more bytes behind it, or to be told that there is no room.
+    pub is_stuck: bool,
+}
+
 /// What a body gave, or a part of it.
 #[derive(Debug, Default)]
 pub struct ParsedBody {

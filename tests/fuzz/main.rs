@@ -157,20 +157,19 @@ fn in_windows(intake: &mut Intake, body: &[u8], window: usize) -> (Vec<String>, 
         begun.extend_from_slice(&body[at..more]);
         at = more;
         let behind = if at == body.len() { Behind::NextBody } else { Behind::RestOfBody };
-        let before = begun.len();
         let part = Part { is_first, behind };
         let (taken, rest) = intake.take_part(begun, Vec::new(), 0, part);
         found.extend(lines(&taken.batch));
         unparsed += taken.unparsed;
-        if rest.is_empty() && at == body.len() {
+        if rest.bytes.is_empty() && at == body.len() {
             return (found, unparsed);
         }
-        if rest.len() == before {
-            size *= 2;
+        if rest.is_stuck {
+            size = 2 * rest.bytes.len();
         } else {
-            (is_first, size) = (false, window.max(rest.len()));
+            (is_first, size) = (false, window.max(rest.bytes.len()));
         }
-        begun = rest;
+        begun = rest.bytes;
     }
 }
 

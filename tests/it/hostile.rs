@@ -558,6 +558,33 @@ fn no_body_costs_more_memory_than_there_is() {
     assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
 }
 
+/// What is held back of a record is longer than a window, and the body that goes on with it has
+/// several.
+#[test]
+fn a_long_record_in_two_posts_arrives_whole() {
+    let kinesis = Kinesis::builder().record_bytes(10 << 20).start();
+    let lambda = extension(&kinesis)
+        .without_freeze()
+        .timeout(ms(60_000))
+        .setting("QUEUE_BYTES", "67108864")
+        .setting("RECORD_BYTES", "10485760")
+        .start();
+    lambda.init().unwrap();
+    let head = r#"{"time":"2026-11-23T09:15:45.012Z","type":"function","record":"#;
+    let part = "long ".repeat(360_000);
+    let first = format!(r#"[{head}{{"m":"{part}}}]"#);
+    let next = format!(r#"{head}"next {}"}}"#, "x".repeat(1000));
+    let second = format!(r#"[{head}{part}"}}}},{}]"#, vec![next; 1000].join(","));
+    assert_eq!(lambda.post_raw(first.as_bytes()).unwrap(), 200);
+    assert_eq!(lambda.post_raw(second.as_bytes()).unwrap(), 200);
+    lambda.invoke(Invocation::new()).unwrap();
+    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+    let account = kinesis.account();
+    assert_eq!(account.containing("next xxx").len(), 1000);
+    assert_eq!(account.containing(&format!(r#""record":{{"m":"{part}{part}"}},"#)).len(), 1);
+    assert_eq!(ledger(&kinesis)["unparsed"], 0);
+}
+
 /// A body of many windows, all of whose events are Lambda's: each of them arrives, once.
 #[test]
 fn a_body_of_many_windows_arrives_whole() {

@@ -23,9 +23,9 @@ fuzz_target!(|data: &[u8]| {
         // In two windows, without room for more.
         let (window, behind) = body.split_at(body.len() / 2);
         let mut part = Part { is_first: true, behind: Behind::NoRoom };
-        let (taken, mut rest) = intake.take_part(window.to_vec(), Vec::new(), 0, part);
+        let (taken, rest) = intake.take_part(window.to_vec(), Vec::new(), 0, part);
         let _ = lines(&taken.batch);
-        rest.extend_from_slice(behind);
+        let rest = [rest.bytes.as_slice(), behind].concat();
         part = Part { is_first: false, behind: Behind::NextBody };
         let _ = lines(&intake.take_part(rest, Vec::new(), 0, part).0.batch);
     }
