@@ -61,9 +61,10 @@ pub struct Event {
 }
 
 impl Event {
-    /// The first `count` of its batch's bytes, none of them its own, are no longer there.
-    pub fn shift_back(&mut self, count: usize) {
-        let count = u32::try_from(count).unwrap_or(u32::MAX);
+    /// The last `count` of its batch's bytes before `from`, none of them its own, are no longer there.
+    pub fn shift_back(&mut self, from: usize, count: usize) {
+        let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let (from, count) = (narrow(from), narrow(count));
         for span in [
             &mut self.text,
             &mut self.record,
@@ -72,7 +73,9 @@ impl Event {
             &mut self.tenant_id,
             &mut self.execution_arn,
         ] {
-            span.start = span.start.saturating_sub(count);
+            if span.start >= from {
+                span.start -= count.min(span.start);
+            }
         }
     }
 }

@@ -27,8 +27,8 @@ const ADDED_KEYS: [&str; 14] = [
     "truncatedBytes",
 ];
 
-/// For a text that is longer, an appendix gets just the room that it needs.
-const LONG_TEXT: usize = 64 * 1024;
+/// An appendix that is longer grows by little more than it needs.
+const LONG: usize = 64 * 1024;
 
 /// Lambda's envelope: three keys, and whatever else it may learn to say.
 #[derive(Debug, Default)]
@@ -153,8 +153,17 @@ impl Appendix {
         self.bytes.len()
     }
 
+    /// A long one does not double when it grows: it would be there three times while it moves.
+    fn make_room(&mut self, more: usize) {
+        let needed = self.bytes.len() + more;
+        if needed > self.bytes.capacity() && needed > LONG {
+            self.bytes.reserve_exact(more + needed / 8);
+        }
+    }
+
     /// Comes back with where the bytes will be.
     pub(super) fn put(&mut self, bytes: &[u8]) -> Range<usize> {
+        self.make_room(bytes.len());
         let start = self.base + self.bytes.len();
         self.bytes.extend_from_slice(bytes);
         start..start + bytes.len()
@@ -177,9 +186,7 @@ impl Appendix {
     pub(super) fn put_as_text(&mut self, bytes: &[u8], max_bytes: usize) -> (Range<usize>, usize) {
         let mut length = 2;
         escape(bytes, max_bytes, |part| length += part.len());
-        if length > LONG_TEXT {
-            self.bytes.reserve_exact(length);
-        }
+        self.make_room(length);
         let start = self.put(b"\"").start;
         let taken = escape(bytes, max_bytes, |part| self.bytes.extend_from_slice(part));
         (start..self.put(b"\"").end, taken)

@@ -23,12 +23,13 @@ use crate::clock::{self, EpochMs};
 use crate::event::{Batch, Event, Span};
 
 /// Text for what is damaged in one part of a body: control characters take six times their room, and
-/// a Kinesis record has no more where nobody asked for larger ones.
-const MAX_TEXT_BYTES: usize = 1024 * 1024;
+/// one of the pieces that Lambda cuts has 256 KiB.
+const MAX_TEXT_BYTES: usize = 512 * 1024;
 
 /// What one part of a body may give, before what is behind it is left for another part: Lambda posts
 /// 10,000 events at the most, and events that must be written anew are there twice.
 const MAX_EVENTS: usize = 10 * 1024;
+const MAX_SIGNALS: usize = 2 * 1024;
 const MAX_APPENDIX: usize = 256 * 1024;
 
 /// An event with broken UTF-8 that is longer is shipped as text: written anew it can take three
@@ -153,23 +154,26 @@ impl Intake {
         }
         let BodyReader { mut events, signals, appendix, unparsed, excluded, observed, .. } = reader;
         let is_stuck = end == 0 && length > 0;
-        let rest = if is_stuck {
-            std::mem::take(&mut body)
-        } else if end < length {
+        let bytes = match part.behind {
+            _ if is_stuck => std::mem::take(&mut body),
             // More of the body is read behind it.
-            let mut rest = Vec::with_capacity(body.capacity());
-            rest.extend_from_slice(body.get(end..).unwrap_or_default());
-            rest
-        } else {
-            Vec::new()
+            Behind::RestOfBody if end < length => Vec::with_capacity(body.capacity()),
+            _ => Vec::with_capacity(length - end),
         };
-        let rest = Rest { bytes: rest, is_stuck };
-        if events.iter().all(|event| event.text.start as usize >= length) {
-            // All that is needed of it was written anew.
-            body = appendix.into_bytes();
-            events.iter_mut().for_each(|event| event.shift_back(length));
-        } else {
+        let mut rest = Rest { bytes, is_stuck };
+        rest.bytes.extend_from_slice(body.get(end..).unwrap_or_default());
+        // What is needed of the body, if anything: the rest was written anew.
+        let is_needed = events.iter().any(|event| (event.text.start as usize) < length);
+        let needed = if is_needed { end } else { 0 };
+        events.iter_mut().for_each(|event| event.shift_back(length, length - needed));
+        if is_needed {
+            body.truncate(needed);
             appendix.append_to(&mut body);
+            if body.capacity() > 2 * body.len() {
+                body.shrink_to_fit();
+            }
+        } else {
+            body = appendix.into_bytes();
         }
         let batch = Batch::new(body, events);
         (ParsedBody { batch, signals, unparsed, excluded, observed }, rest)
@@ -254,8 +258,10 @@ impl<'i> BodyReader<'i> {
 
     /// Whether it has given enough for one part of a body.
     fn is_full(&self) -> bool {
-        self.events.len().max(self.signals.len()) >= self.max_events
-            || (self.appendix.len() >= MAX_APPENDIX && self.max_events < usize::MAX)
+        let is_bounded = self.max_events < usize::MAX;
+        self.events.len() >= self.max_events
+            || (is_bounded && self.signals.len() >= MAX_SIGNALS)
+            || (is_bounded && self.appendix.len() >= MAX_APPENDIX)
     }
 
     /// The ordinary case: a JSON array of events, or the rest of one. Comes back with the index
@@ -1060,8 +1066,8 @@ mod tests {
     #[test]
     fn a_damaged_stretch_is_one_event_and_its_body_is_dropped() {
         for stretch in [
-            "1,".repeat(500_000),
-            "{},".repeat(300_000),
+            "1,".repeat(200_000),
+            "{},".repeat(150_000),
             event("function", "AAAA").replace('A', "#").repeat(3000),
         ] {
             let bytes = format!("[{stretch}0]").into_bytes();
@@ -1214,11 +1220,7 @@ mod tests {
     #[test]
     fn a_part_gives_a_bounded_number_of_events_and_leaves_the_rest() {
         let all = vec![event("function", "1"); MAX_EVENTS + 5];
-        for body in [
-            body(&all),
-            [&body(&all)[..1], b"#,", &body(&all)[1..]].concat(),
-            body(&vec![event("platform.start", r#"{"requestId":"r1"}"#); MAX_EVENTS + 5]),
-        ] {
+        for body in [body(&all), [&body(&all)[..1], b"#,", &body(&all)[1..]].concat()] {
             let mut intake = intake();
             let part = Part { is_first: true, behind: Behind::NextBody };
             let (first, rest) = intake.take_part(body, Vec::new(), 0, part);
@@ -1230,6 +1232,11 @@ mod tests {
             assert!((5..=6).contains(&numbers.len()) && rest.bytes.is_empty(), "{numbers:?}");
             assert_eq!(numbers[0], MAX_EVENTS as u64 + 1);
         }
+        let starts = vec![event("platform.start", r#"{"requestId":"r1"}"#); MAX_SIGNALS + 5];
+        let part = Part { is_first: true, behind: Behind::NextBody };
+        let (first, rest) = intake().take_part(body(&starts), Vec::new(), 0, part);
+        assert_eq!((first.signals.len(), rest.is_stuck), (MAX_SIGNALS, false));
+        assert!(!rest.bytes.is_empty());
     }
 
     #[test]

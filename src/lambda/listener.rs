@@ -38,11 +38,13 @@ use crate::sandbox::Sandbox;
 
 /// Lambda's bodies have 2 x `maxBytes` and some; one larger than this is not taken.
 pub const MAX_BODY: usize = 8 * 1024 * 1024;
-/// So much of a body is read before the events in it are handed on: all of it, most times. What one
-/// body takes is bounded by this, whatever it holds.
-const WINDOW: usize = 768 * 1024;
-/// Room that an event which is longer than a window takes while it is read, in its bytes: it may
-/// have to be written anew.
+/// A body up to this size is read whole, and so is the longest event that needs no room in the
+/// queue meanwhile: more than a record of Kinesis has where nobody asked for larger ones.
+const MAX_WHOLE: usize = 1024 * 1024 + 64 * 1024;
+/// So much of a larger body is read before the events in it are handed on: what it takes is bounded
+/// by this, whatever it holds.
+const WINDOW: usize = 512 * 1024;
+/// Room that a longer event takes while it is read, in its bytes: it may have to be written anew.
 const COST_OF_LONG: usize = 2;
 /// So much of a body that is not taken is read, so that the client gets to see its answer. Lambda
 /// posts nothing that is larger.
@@ -56,9 +58,9 @@ const PARSING_TIME: Duration = Duration::from_millis(100);
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// A body up to this size needs no room of its own: of these there is one for each connection.
 const SMALL_BODY: usize = 64 * 1024;
-/// Bytes of larger bodies that are read at the same time: two windows, so that no single client
-/// that stalls keeps the others waiting.
-const READ_AT_ONCE: usize = 2 * WINDOW;
+/// Bytes of larger bodies that are read at the same time: two bodies, so that no single client that
+/// stalls keeps the others waiting.
+const READ_AT_ONCE: usize = 2 * MAX_WHOLE;
 /// How long a larger body may stall, and how long it may take, when another one waits for it:
 /// Lambda sends from next door.
 const MAX_STALL: Duration = Duration::from_secs(2);
@@ -315,20 +317,20 @@ impl Listener {
         }
     }
 
-    /// Reads a body and hands its events on, window by window: an ordinary body is one. Of one that
-    /// is cut off behind its first window, Lambda's second try brings some events again.
+    /// Reads a body and hands its events on: an ordinary one at once, a larger one window by window.
+    /// If that is cut off behind its first window, Lambda's second try brings some events again.
     fn read_and_take(
         &self,
         request: &mut Request<'_, Stream<'_>>,
         length: Option<usize>,
         connection: &Connection,
     ) -> Result<(), NotTaken> {
-        let mut size = length.unwrap_or(WINDOW).min(WINDOW);
+        let mut size = length.filter(|length| *length <= MAX_WHOLE).unwrap_or(WINDOW);
         let taken = (size > SMALL_BODY).then(|| self.room.take(size, connection));
         let (mut body, mut events) = self.admission.buffers(length.map_or(0, |_| size) + SIDE_ROOM);
         let (mut have, mut have_read) = (0, 0);
         let mut part = Part { is_first: true, behind: Behind::RestOfBody };
-        // For what of one event is longer than a window.
+        // For an event that is longer.
         let mut long: Reservation = None;
         loop {
             let begun = have;
@@ -356,13 +358,16 @@ impl Listener {
             if !rest.is_stuck {
                 part = Part { is_first: false, behind: Behind::RestOfBody };
                 size = WINDOW.max(have);
-                long = long.filter(|_| size > WINDOW);
+                long = long.filter(|_| size > MAX_WHOLE);
             } else if part.behind == Behind::RestOfBody {
-                size = (2 * have).min(have + MAX_BODY + 1 - have_read);
+                let most = if have < MAX_WHOLE { MAX_WHOLE } else { 2 * have };
+                size = most.min(have + MAX_BODY + 1 - have_read);
                 drop(long.take());
-                long = self.admission.reserve_bytes(COST_OF_LONG * size);
-                if long.is_none() {
-                    (size, part.behind) = (have, Behind::NoRoom);
+                if size > MAX_WHOLE {
+                    long = self.admission.reserve_bytes(COST_OF_LONG * size);
+                    if long.is_none() {
+                        (size, part.behind) = (have, Behind::NoRoom);
+                    }
                 }
             }
         }
