@@ -174,8 +174,9 @@ impl Repair {
         }
         self.furthest = self.furthest.max(at);
         let range = self.at..at;
-        match json.is_whole() && is_separated(body, at) {
-            true if body.get(self.at) == Some(&b'{') => Element::Whole(range),
+        let is_object = json.is_closed() && body.get(self.at) == Some(&b'{');
+        match is_object || (json.is_whole() && is_separated(body, at)) {
+            true if is_object => Element::Whole(range),
             true => Element::Damaged(range),
             false => Element::Damaged(self.at..self.next_header(body)),
         }

@@ -178,7 +178,8 @@ fn windows_change_nothing() {
     rounds(3000, |rng| {
         let events = events(rng);
         let mut body = format!("[{}]", events.join(",")).into_bytes();
-        if rng.bool() {
+        let is_broken = rng.bool();
+        if is_broken {
             mutate(rng, &mut body);
         }
         let overlapping = rng.bool();
@@ -186,17 +187,25 @@ fn windows_change_nothing() {
         let taken = whole.take(body.clone(), 0);
         let window = rng.usize(1..2 * body.len() + 300);
         let (found, unparsed) = in_windows(&mut parts, &body, window);
-        let read = |intake: &mut Intake| lines(&intake.finish(0).batch).len();
-        assert_eq!(
-            (found.len(), unparsed, parts.held_bytes(), read(&mut parts)),
-            (taken.batch.remaining().len(), taken.unparsed, whole.held_bytes(), read(&mut whole)),
-            "in windows of {window}: {}",
-            String::from_utf8_lossy(&body)
-        );
-        // But for the half of each event's id that is the process's own.
+        let story = || format!("in windows of {window}: {}", String::from_utf8_lossy(&body));
+        // But for the half of each event's id that is the process's own, and its number.
         let text = |line: &str| line.split("\"eventId\"").next().map(str::to_owned);
-        for (found, line) in found.iter().zip(lines(&taken.batch)) {
-            assert_eq!(text(found), text(&line), "in windows of {window}");
+        let (found, whole_lines): (Vec<_>, Vec<_>) = (
+            found.iter().map(|line| text(line)).collect(),
+            lines(&taken.batch).iter().map(|line| text(line)).collect(),
+        );
+        let rest = [&mut parts, &mut whole].map(|intake| lines(&intake.finish(0).batch).len());
+        assert_eq!(rest[0], rest[1], "{}", story());
+        if !is_broken {
+            assert_eq!((found, unparsed), (whole_lines, taken.unparsed), "{}", story());
+            return;
+        }
+        // Behind damage a window begins anew, with the strict reader: it may tell more apart.
+        let is_event = |line: &&Option<String>| {
+            !line.as_ref().is_some_and(|line| line.contains(r#""type":"unparsed""#))
+        };
+        for line in whole_lines.iter().filter(is_event) {
+            assert!(found.contains(line), "no {line:?} {}", story());
         }
     });
 }
