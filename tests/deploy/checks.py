@@ -14,6 +14,7 @@ import imaged
 import packed
 import published
 import readback
+import recipes
 import tools
 import walked
 from emulation import Failure, Moto
@@ -410,6 +411,7 @@ CHECKS = [
     Check("advice", "what to try next acts on the same account", advice, "types"),
     Check("deployment", "scripts/deploy from a fresh clone and a release, without a compiler; every resource read back", deployment),
     Check("walk", "three functions attached, their events seen, detached, and all as found before", walked.check, "deployment"),
+    Check("recipes", "the manual's recipes, each by a tool", recipes.check, "deployment"),
     Check("layers", "the deployed program is the built one, 0755 in its place", layers, "deployment"),
     Check("telemetry", "the deployed environment and program ship telemetry", telemetry, "deployment"),
     Check("values", "scripts/attach takes the values that the program takes", attached.values),
