@@ -103,7 +103,7 @@ def settings(setup):
 
 
 def template(setup):
-    return node_tests(setup, "template", TEMPLATES=setup.templates, ACCEPTED=tools.HERE / "accepted-nag.json")
+    return node_tests(setup, "template", TEMPLATES=setup.templates, ACCEPTED=tools.HERE / "accepted-nag.json", RELEASE=walked.release(setup))
 
 
 def offline(setup):

@@ -530,6 +530,31 @@ test('a layer that would break every function is no template', () => {
   }
 });
 
+test('the zips of a release are layers as they are; broken ones are no template', () => {
+  const release = given('RELEASE');
+  assert.equal(Object.keys(construct({ layers: release }).findResources('AWS::Lambda::LayerVersion')).length, 2);
+  const broken: [string, (zip: Buffer) => Buffer, RegExp][] = [
+    ['cut', (zip) => zip.subarray(0, zip.length - 30), /can't be read: it is no zip/],
+    ['empty', () => Buffer.alloc(0), /can't be read: it is no zip/],
+    ['short', (zip) => zip.subarray(zip.length - 60), /can't be read/],
+    ['swapped', () => fs.readFileSync(path.join(release, 'kinesis-telemetry-extension-x86_64.zip')), /is a program for x86_64/],
+    ['mode', (zip) => {
+      const copy = Buffer.from(zip);
+      const entry = copy.lastIndexOf(Buffer.from('PK\x01\x02', 'latin1'));
+      copy.writeUInt32LE((0o100644 << 16) >>> 0, entry + 38);
+      return copy;
+    }, /has mode 0644, not 0755/],
+    ['name', (zip) => Buffer.from(zip.toString('latin1').replaceAll('extensions/kinesis', 'extension5/kinesis'), 'latin1'), /is missing/],
+  ];
+  for (const [name, change, message] of broken) {
+    const folder = path.join(scratch, `zips-${name}`);
+    fs.cpSync(release, folder, { recursive: true });
+    const zip = path.join(folder, 'kinesis-telemetry-extension-arm64.zip');
+    fs.writeFileSync(zip, change(fs.readFileSync(zip)));
+    assert.throws(() => construct({ layers: folder }), message, name);
+  }
+});
+
 test('with an account, CDK acts on no other; without one, on whichever is there', () => {
   const app = (context: Json) => fill(new App({ outdir: fs.mkdtempSync(path.join(scratch, 'out-')), context: { ...FLAGS, ...TAGS, layers: GOOD, ...context } }));
   for (const context of [{}, { destroy: 'true' }]) {
