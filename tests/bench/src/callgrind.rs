@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use sandbox::{Invocation, Kinesis, LambdaBuilder, ms};
+use sandbox::{FloodShape, Invocation, Kinesis, LambdaBuilder, ms};
 
 use crate::Result;
 use crate::contestant::sandbox;
@@ -53,12 +53,29 @@ pub(crate) fn event(
     settings: &[(&str, &str)],
     batches: (usize, usize),
 ) -> Result<f64> {
-    let short = flood(binary, valgrind, settings, batches.0)?;
-    let long = flood(binary, valgrind, settings, batches.1)?;
+    event_with(FloodShape::Plain, binary, valgrind, settings, batches)
+}
+
+/// As [`event`], of lines of that shape.
+pub(crate) fn event_with(
+    shape: FloodShape,
+    binary: &Path,
+    valgrind: &Path,
+    settings: &[(&str, &str)],
+    batches: (usize, usize),
+) -> Result<f64> {
+    let short = flood(shape, binary, valgrind, settings, batches.0)?;
+    let long = flood(shape, binary, valgrind, settings, batches.1)?;
     Ok((long - short) / ((batches.1 - batches.0) * 1000) as f64)
 }
 
-fn flood(binary: &Path, valgrind: &Path, settings: &[(&str, &str)], batches: usize) -> Result<f64> {
+fn flood(
+    shape: FloodShape,
+    binary: &Path,
+    valgrind: &Path,
+    settings: &[(&str, &str)],
+    batches: usize,
+) -> Result<f64> {
     let kinesis = Kinesis::builder().count_only().start();
     // Room for all of it: what would be spooled depends on how fast the stream is, and that on the machine.
     let setup = |builder: LambdaBuilder| {
@@ -68,7 +85,7 @@ fn flood(binary: &Path, valgrind: &Path, settings: &[(&str, &str)], batches: usi
     let (cost, bytes) = counted(binary, valgrind, &kinesis, setup, |lambda| {
         let (tell, told) = std::sync::mpsc::channel();
         lambda.invoke(Invocation::new().run(move |lambda| {
-            let _ = tell.send(lambda.flood(batches, 1000, 300));
+            let _ = tell.send(lambda.flood_of(shape, batches, 1000, 300));
         }))?;
         told.recv()??;
         let until = Instant::now() + Duration::from_secs(60);
