@@ -16,8 +16,10 @@ use super::filter::Level;
 use crate::clock::{self, EpochMs};
 use crate::event::{Batch, Event, Span};
 
-/// Invocations that are remembered: late events follow the choice of theirs.
-const MAX_INVOCATIONS: usize = 64;
+/// Invocations that are over and remembered: late events follow the choice of theirs.
+const MAX_OVER: usize = 64;
+/// All that are remembered. On Managed Instances many run at the same time.
+const MAX_INVOCATIONS: usize = 1024;
 /// The owner of an event that belongs to no invocation, or to a forgotten one that is kept.
 const NOBODY: u64 = 0;
 /// The owner of an event of a forgotten invocation that is thinned out.
@@ -173,10 +175,67 @@ fn decimal(text: &str, places: usize) -> Option<u64> {
 /// What the choice must know of a body, beside its events.
 #[derive(Debug, Default)]
 pub struct Observed {
-    /// The level of each event of the batch.
-    pub levels: Vec<Option<Level>>,
+    /// All events of the batch, in their order.
+    pub runs: Vec<Run>,
     /// Beginnings and ends, in the order of the body.
     pub milestones: Vec<Milestone>,
+    /// Telemetry was lost: the end of the invocation in progress may be among it.
+    pub is_gap: bool,
+}
+
+/// Neighbours in a batch that belong to one invocation.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Run {
+    /// The invocation; empty for events that belong to none.
+    pub request_id: Span,
+    /// How many.
+    pub events: u32,
+    /// Their size as Lambda wrote them.
+    pub bytes: u64,
+    /// The invocation is the sandbox's first.
+    pub is_first: bool,
+    /// Log lines of each level, also those that are not shipped.
+    pub levels: [u32; LEVELS.len()],
+}
+
+impl Observed {
+    /// An event of the batch. `request_id` is empty where it belongs to no invocation.
+    pub(super) fn event(&mut self, request_id: Span, event: &Event, level: Option<Level>) {
+        let bytes = u64::from(event.text.len) + 1;
+        self.count(request_id, 1, bytes, event.cold_start, level);
+    }
+
+    /// A log line that is not shipped.
+    pub(super) fn excluded(&mut self, request_id: Span, level: Level) {
+        self.count(request_id, 0, 0, false, Some(level));
+    }
+
+    fn count(
+        &mut self,
+        request_id: Span,
+        events: u32,
+        bytes: u64,
+        is_first: bool,
+        level: Option<Level>,
+    ) {
+        let mut new = None;
+        let run = match self.runs.last_mut().filter(|run| run.request_id == request_id) {
+            Some(run) => run,
+            None => new.insert(Run { request_id, ..Run::default() }),
+        };
+        run.events += events;
+        run.bytes += bytes;
+        run.is_first |= is_first;
+        if let Some(count) = level.and_then(|level| run.levels.get_mut(level as usize)) {
+            *count += 1;
+        }
+        self.runs.extend(new);
+    }
+
+    /// The first bytes of the batch are no longer there.
+    pub(super) fn shift_back(&mut self, count: usize) {
+        self.runs.iter_mut().for_each(|run| run.request_id.shift_back(count));
+    }
 }
 
 /// A beginning or an end of an invocation. Strings are as in JSON, between the quotes.
@@ -186,6 +245,10 @@ pub struct Milestone {
     pub request_id: Arc<str>,
     /// The root of its trace, where it has one.
     pub trace_id: Option<Box<str>>,
+    /// Whose invocation it is, where functions are isolated by tenant.
+    pub tenant_id: Option<Box<str>>,
+    /// It is the sandbox's first.
+    pub is_first: bool,
     /// Which.
     pub kind: MilestoneKind,
     /// What the platform said with it.
@@ -200,6 +263,8 @@ impl Milestone {
         Milestone {
             request_id: request_id.into(),
             trace_id: None,
+            tenant_id: None,
+            is_first: false,
             kind: MilestoneKind::Done,
             result: Box::new(result),
         }
@@ -271,6 +336,7 @@ struct Invocation {
     serial: u64,
     request_id: Arc<str>,
     trace_id: Option<Box<str>>,
+    tenant_id: Option<Box<str>>,
     facts: Facts,
     /// How long its events have waited while the sandbox ran.
     age: Duration,
@@ -278,6 +344,7 @@ struct Invocation {
     result: PlatformResult,
     /// Seen from its start on: only then its summary is this process's.
     is_ours: bool,
+    is_over: bool,
     is_summed_up: bool,
     events: u64,
     bytes: u64,
@@ -288,8 +355,8 @@ struct Invocation {
 #[derive(Debug)]
 struct Held<C> {
     batch: Batch,
-    /// The serial of each event's invocation; 0 for events that belong to none.
-    owners: Vec<u64>,
+    /// The serials of the invocations to which its events belong, and how many do.
+    owners: Vec<(u64, u32)>,
     charge: C,
 }
 
@@ -298,7 +365,12 @@ struct Held<C> {
 #[derive(Debug)]
 pub struct Chooser<C> {
     settings: Settings,
+    /// Invocations run side by side, so that the end of one says nothing of others.
+    overlapping: bool,
+    /// By serial.
     invocations: VecDeque<Invocation>,
+    /// The serials of those that are over, in the order of their ends.
+    over: VecDeque<u64>,
     held: VecDeque<Held<C>>,
     held_bytes: usize,
     last_serial: u64,
@@ -309,12 +381,14 @@ pub struct Chooser<C> {
 }
 
 impl<C: Default> Chooser<C> {
-    /// Nothing waits yet.
+    /// Nothing waits yet. `overlapping`: invocations run side by side (Managed Instances).
     #[must_use]
-    pub fn new(settings: Settings) -> Chooser<C> {
+    pub fn new(settings: Settings, overlapping: bool) -> Chooser<C> {
         Chooser {
             settings,
+            overlapping,
             invocations: VecDeque::new(),
+            over: VecDeque::new(),
             held: VecDeque::new(),
             held_bytes: 0,
             last_serial: 0,
@@ -326,13 +400,21 @@ impl<C: Default> Chooser<C> {
 
     /// Takes what a body brought. `now` is the time of a summary.
     pub fn take(&mut self, batch: Batch, observed: Observed, now: EpochMs, charge: C) {
-        let owners = self.count(&batch, &observed.levels, now);
+        let owners = self.count(&batch, &observed.runs, now);
         self.hold(batch, owners, charge);
         // Before its end is looked at: what one body held must not decide.
         while self.held_bytes > self.settings.max_bytes && self.decide_oldest() {}
         for milestone in observed.milestones {
             self.pass(milestone, now);
         }
+        if observed.is_gap && !self.overlapping {
+            self.lose_ends();
+        }
+    }
+
+    /// The end of what is in progress may never come: nothing waits for it any more.
+    pub fn lose_ends(&mut self) {
+        self.undecided().for_each(|invocation| invocation.choice = Some(kept(Reason::Unfinished)));
     }
 
     /// The sandbox ran for so long: an invocation that has run longer than `MAX_AGE_MS` is kept.
@@ -348,26 +430,36 @@ impl<C: Default> Chooser<C> {
 
     /// Keeps whatever is not decided yet, because there is no room for it.
     pub fn keep_all(&mut self) {
-        self.undecided().for_each(|invocation| invocation.choice = Some(kept(Reason::Large)));
+        if self.settings.chooses() {
+            self.undecided().for_each(|invocation| invocation.choice = Some(kept(Reason::Large)));
+        }
     }
 
     /// The sandbox ends: what is not decided is kept, and summaries go without the reports that did
     /// not come.
     pub fn finish(&mut self, now: EpochMs) {
-        self.undecided().for_each(|invocation| invocation.choice = Some(kept(Reason::Unfinished)));
+        self.lose_ends();
         (0..self.invocations.len()).for_each(|at| self.sum_up(at, now));
     }
 
     /// The next batch whose events are all decided, without those that are thinned out; it may be
     /// empty.
     pub fn next_ready(&mut self) -> Option<(Batch, C)> {
-        let mut keeps = self.held.front()?.owners.iter().map(|owner| self.is_kept(*owner));
-        let keeps = keeps.by_ref().collect::<Option<Vec<bool>>>()?;
-        let Held { mut batch, charge, .. } = self.held.pop_front()?;
+        let is_open = |(owner, _): &(u64, u32)| self.is_kept(*owner).is_none();
+        if self.held.front()?.owners.iter().any(is_open) {
+            return None;
+        }
+        let Held { mut batch, owners, charge } = self.held.pop_front()?;
         self.held_bytes = self.held_bytes.saturating_sub(batch.cost());
-        let mut keeps = keeps.into_iter();
+        let mut runs = owners.into_iter();
+        let (mut left, mut is_kept) = (0, true);
         batch.retain(|event| {
-            if !keeps.next().unwrap_or(true) {
+            if left == 0 {
+                let (owner, count) = runs.next().unwrap_or((NOBODY, u32::MAX));
+                (left, is_kept) = (count, self.is_kept(owner).unwrap_or(true));
+            }
+            left -= 1;
+            if !is_kept {
                 self.thinned += 1;
                 return false;
             }
@@ -394,41 +486,48 @@ impl<C: Default> Chooser<C> {
 
     /// Whether the events of an invocation are shipped; `None` while that is not decided.
     fn is_kept(&self, owner: u64) -> Option<bool> {
-        if !self.settings.chooses() {
+        match owner {
+            _ if !self.settings.chooses() => return Some(true),
+            NOBODY => return Some(true),
+            THINNED => return Some(false),
+            _ => {}
+        }
+        let Some(invocation) = self.at(owner).and_then(|at| self.invocations.get(at)) else {
             return Some(true);
-        }
-        match self.invocations.iter().rev().find(|one| one.serial == owner) {
-            Some(invocation) => invocation.choice.map(|choice| choice.kept),
-            None => Some(owner != THINNED),
-        }
+        };
+        invocation.choice.map(|choice| choice.kept)
+    }
+
+    /// The index of the invocation with that serial.
+    fn at(&self, serial: u64) -> Option<usize> {
+        self.invocations.binary_search_by_key(&serial, |invocation| invocation.serial).ok()
     }
 
     fn undecided(&mut self) -> impl Iterator<Item = &mut Invocation> {
         self.invocations.iter_mut().filter(|invocation| invocation.choice.is_none())
     }
 
-    /// Counts a batch's events for their invocations, and says whose each is.
-    fn count(&mut self, batch: &Batch, levels: &[Option<Level>], now: EpochMs) -> Vec<u64> {
-        let levels = levels.iter().copied().chain(std::iter::repeat(None));
-        let mut last: Option<(Span, usize)> = None;
-        let mut owner = |(event, level): (&Event, Option<Level>)| {
-            // Neighbours without an id of their own share one span.
-            let known = last.filter(|(span, _)| *span == event.request_id).map(|(_, at)| at);
-            let id = || std::str::from_utf8(event.request_id.of(batch.bytes())).ok();
-            let at = match known {
-                Some(at) => at,
-                None => self.find_or_add(id().filter(|id| !id.is_empty())?, now),
-            };
-            last = Some((event.request_id, at));
-            let invocation = self.invocations.get_mut(at)?;
-            invocation.observe(event, level);
-            Some(invocation.serial)
-        };
-        let events = batch.remaining().iter().zip(levels);
-        events.map(|event| owner(event).unwrap_or(NOBODY)).collect()
+    /// Counts a batch's events for their invocations, and says whose they are.
+    fn count(&mut self, batch: &Batch, runs: &[Run], now: EpochMs) -> Vec<(u64, u32)> {
+        let mut owners = Vec::with_capacity(runs.len());
+        for run in runs {
+            let id = std::str::from_utf8(run.request_id.of(batch.bytes())).unwrap_or_default();
+            let mut owner = NOBODY;
+            if !id.is_empty() {
+                let at = self.find_or_add(id, now);
+                if let Some(invocation) = self.invocations.get_mut(at) {
+                    invocation.observe(run);
+                    owner = invocation.serial;
+                }
+            }
+            if run.events > 0 {
+                owners.push((owner, run.events));
+            }
+        }
+        owners
     }
 
-    fn hold(&mut self, batch: Batch, owners: Vec<u64>, charge: C) {
+    fn hold(&mut self, batch: Batch, owners: Vec<(u64, u32)>, charge: C) {
         if !batch.remaining().is_empty() {
             self.held_bytes += batch.cost();
             self.held.push_back(Held { batch, owners, charge });
@@ -439,8 +538,13 @@ impl<C: Default> Chooser<C> {
     fn find_or_add(&mut self, request_id: &str, now: EpochMs) -> usize {
         let found = self.invocations.iter().rposition(|one| *one.request_id == *request_id);
         found.unwrap_or_else(|| {
+            if self.over.len() > MAX_OVER
+                && let Some(at) = self.over.pop_front().and_then(|serial| self.at(serial))
+            {
+                self.forget(at, now);
+            }
             if self.invocations.len() >= MAX_INVOCATIONS {
-                self.forget_oldest(now);
+                self.forget(0, now);
             }
             self.last_serial += 1;
             self.invocations.push_back(Invocation::new(self.last_serial, request_id));
@@ -449,28 +553,45 @@ impl<C: Default> Chooser<C> {
     }
 
     fn pass(&mut self, milestone: Milestone, now: EpochMs) {
-        let Milestone { request_id, trace_id, kind, result } = milestone;
+        let Milestone { request_id, trace_id, tenant_id, is_first, kind, result } = milestone;
         let at = self.find_or_add(&request_id, now);
         let Some(invocation) = self.invocations.get_mut(at) else { return };
         invocation.trace_id = invocation.trace_id.take().or(trace_id);
+        invocation.tenant_id = invocation.tenant_id.take().or(tenant_id);
+        invocation.facts.first |= is_first;
         invocation.result.update(*result);
         if kind == MilestoneKind::Started {
             invocation.is_ours = true;
             return;
         }
-        if invocation.choice.is_none() {
-            invocation.choice = Some(invocation.choose(&self.settings));
+        invocation.end(&self.settings);
+        let (serial, is_ours) = (invocation.serial, invocation.is_ours);
+        if is_ours && !self.overlapping {
+            // The ends of those before it were lost.
+            for before in self.undecided().filter(|one| one.serial < serial) {
+                before.choice = Some(kept(Reason::Unfinished));
+            }
         }
         if kind == MilestoneKind::Reported {
             self.sum_up(at, now);
+            self.remember(at);
         }
+    }
+
+    /// An invocation is over: of those only the last ones are remembered.
+    fn remember(&mut self, at: usize) {
+        let Some(invocation) = self.invocations.get_mut(at).filter(|one| !one.is_over) else {
+            return;
+        };
+        invocation.is_over = true;
+        self.over.push_back(invocation.serial);
     }
 
     /// Keeps the invocation for which the oldest batch waits. Says whether there is one.
     fn decide_oldest(&mut self) -> bool {
         let owners = self.held.front().map(|held| held.owners.as_slice()).unwrap_or_default();
-        let Some(owner) = owners.iter().copied().find(|owner| self.is_kept(*owner).is_none())
-        else {
+        let mut owners = owners.iter().map(|(owner, _)| *owner);
+        let Some(owner) = owners.find(|owner| self.is_kept(*owner).is_none()) else {
             return false;
         };
         for invocation in self.undecided().filter(|invocation| invocation.serial == owner) {
@@ -480,17 +601,17 @@ impl<C: Default> Chooser<C> {
     }
 
     /// Its events may still wait for those before them.
-    fn forget_oldest(&mut self, now: EpochMs) {
-        if let Some(oldest) = self.invocations.front_mut() {
-            oldest.choice.get_or_insert(kept(Reason::Unfinished));
+    fn forget(&mut self, at: usize, now: EpochMs) {
+        if let Some(invocation) = self.invocations.get_mut(at) {
+            invocation.choice.get_or_insert(kept(Reason::Unfinished));
         }
-        self.sum_up(0, now);
-        let Some(oldest) = self.invocations.pop_front() else { return };
-        let is_kept = oldest.choice.is_none_or(|choice| choice.kept);
-        let owner = if is_kept { NOBODY } else { THINNED };
-        for held in self.held.iter_mut().flat_map(|held| &mut held.owners) {
-            if *held == oldest.serial {
-                *held = owner;
+        self.sum_up(at, now);
+        let Some(forgotten) = self.invocations.remove(at) else { return };
+        let is_kept = forgotten.choice.is_none_or(|choice| choice.kept);
+        let left = if is_kept { NOBODY } else { THINNED };
+        for (owner, _) in self.held.iter_mut().flat_map(|held| &mut held.owners) {
+            if *owner == forgotten.serial {
+                *owner = left;
             }
         }
     }
@@ -505,7 +626,7 @@ impl<C: Default> Chooser<C> {
         }
         invocation.is_summed_up = true;
         let batch = invocation.summary(now, restores.unwrap_or(self.restores));
-        self.hold(batch, vec![NOBODY], C::default());
+        self.hold(batch, vec![(NOBODY, 1)], C::default());
     }
 }
 
@@ -515,11 +636,13 @@ impl Invocation {
             serial,
             request_id: request_id.into(),
             trace_id: None,
+            tenant_id: None,
             facts: Facts::default(),
             age: Duration::ZERO,
             choice: None,
             result: PlatformResult::default(),
             is_ours: false,
+            is_over: false,
             is_summed_up: false,
             events: 0,
             bytes: 0,
@@ -527,21 +650,34 @@ impl Invocation {
         }
     }
 
-    fn observe(&mut self, event: &Event, level: Option<Level>) {
-        self.events += 1;
-        self.bytes += u64::from(event.text.len) + 1;
-        self.facts.first |= event.cold_start;
-        if let Some(level) = level {
-            self.facts.level = self.facts.level.max(Some(level));
-            let count = LEVELS.iter().position(|(known, _)| *known == level);
-            count.and_then(|at| self.levels.get_mut(at)).into_iter().for_each(|count| *count += 1);
+    fn observe(&mut self, run: &Run) {
+        self.events += u64::from(run.events);
+        self.bytes += run.bytes;
+        self.facts.first |= run.is_first;
+        for ((count, more), (level, _)) in self.levels.iter_mut().zip(run.levels).zip(LEVELS) {
+            *count += u64::from(more);
+            if more > 0 {
+                self.facts.level = self.facts.level.max(Some(level));
+            }
         }
     }
 
-    fn choose(&mut self, settings: &Settings) -> Choice {
+    /// Its end has come. Where it had to be kept before, the end may know better why.
+    fn end(&mut self, settings: &Settings) {
         self.facts.failed = self.result.failed();
         self.facts.duration = self.result.duration();
-        choose(settings, &self.facts, self.trace_id.as_deref().unwrap_or(&self.request_id))
+        let id = self.trace_id.as_deref().unwrap_or(&self.request_id);
+        let is_early = |choice: Choice| {
+            matches!(choice.reason, Reason::Long | Reason::Large | Reason::Unfinished)
+        };
+        let chosen = || choose(settings, &self.facts, id);
+        self.choice = Some(match self.choice {
+            None => chosen(),
+            Some(early) if is_early(early) => {
+                Some(chosen()).filter(|choice| choice.reason != Reason::Share).unwrap_or(early)
+            }
+            Some(choice) => choice,
+        });
     }
 
     /// `{"time":…,"type":"kinesis-telemetry.invocation","record":{…}` as a batch of its own.
@@ -568,10 +704,20 @@ impl Invocation {
         }
         let choice = self.choice.unwrap_or(kept(Reason::Unfinished));
         let _ = write!(text, r#"}},"kept":{},"reason":"{}"}}"#, choice.kept, choice.reason.word());
+        let end = text.len();
+        // Behind the event's own bytes.
+        let mut put = |id: &Option<Box<str>>| {
+            let start = text.len();
+            text.push_str(id.as_deref().unwrap_or_default());
+            Span::new(&(start..text.len()))
+        };
+        let (trace_id, tenant_id) = (put(&self.trace_id), put(&self.tenant_id));
         let event = Event {
-            text: Span::new(&(0..text.len())),
-            record: Span::new(&(record..text.len())),
+            text: Span::new(&(0..end)),
+            record: Span::new(&(record..end)),
             request_id: Span::new(&(request_id..request_id + self.request_id.len())),
+            trace_id,
+            tenant_id,
             cold_start: self.facts.first,
             restores,
             ..Event::default()
@@ -613,7 +759,7 @@ mod tests {
             let intake = Intake::new(Filter::from(ALL), false).observing(true);
             Life {
                 intake,
-                chooser: Chooser::new(settings),
+                chooser: Chooser::new(settings, false),
                 shipped: Vec::new(),
                 thinned: 0,
                 posted: 0,
@@ -624,7 +770,7 @@ mod tests {
             self.posted += events.iter().map(|event| event.len() as u64).sum::<u64>();
             let body = format!("[{}]", events.join(","));
             let taken = self.intake.take(body.into_bytes(), 0);
-            assert_eq!(taken.observed.levels.len(), taken.batch.remaining().len());
+            assert_counted(&taken);
             self.chooser.take(taken.batch, taken.observed, 0, ());
             self.drain();
         }
@@ -651,6 +797,11 @@ mod tests {
         fn types(&self) -> Vec<&str> {
             self.shipped.iter().map(|(_, event)| event["type"].as_str().unwrap()).collect()
         }
+    }
+
+    fn assert_counted(taken: &super::super::intake::ParsedBody) {
+        let events: u32 = taken.observed.runs.iter().map(|run| run.events).sum();
+        assert_eq!(events as usize, taken.batch.remaining().len());
     }
 
     fn event(kind: &str, record: &str) -> String {
@@ -830,6 +981,32 @@ mod tests {
     }
 
     #[test]
+    fn an_end_that_was_lost_holds_back_no_later_invocation() {
+        let mut life = Life::new(Settings { summary: true, ..settings() });
+        life.invoke("first", &[], "success", "1");
+        let before = life.shipped.len();
+        life.post(&[start("lost"), log("of the lost one")]);
+        life.post(&[start("dull"), log("dull"), done("dull", "success", "1")]);
+        assert_eq!(life.shipped.len(), before + 2);
+        assert!(!life.chooser.is_waiting());
+        // The end knows better why it was kept.
+        life.post(&[done("lost", "error", "1"), report("lost", "error", "1")]);
+        let (_, summary) = life.shipped.last().unwrap();
+        assert_eq!((&summary["record"]["reason"], life.thinned), (&"failed".into(), 3));
+    }
+
+    #[test]
+    fn a_gap_lets_the_invocation_in_progress_pass() {
+        let mut life = Life::new(settings());
+        life.invoke("first", &[], "success", "1");
+        let before = life.shipped.len();
+        life.post(&[start("open"), log("one")]);
+        assert_eq!(life.shipped.len(), before);
+        life.post(&[event("platform.logsDropped", r#"{"droppedRecords":1,"droppedBytes":9}"#)]);
+        assert_eq!(life.shipped.len(), before + 3);
+    }
+
+    #[test]
     fn the_end_of_the_sandbox_keeps_what_is_open() {
         let mut life = Life::new(Settings { summary: true, ..settings() });
         life.invoke("first", &[], "success", "1");
@@ -881,13 +1058,13 @@ mod tests {
         let before = life.shipped.len();
         // In front of all that comes, so that it waits.
         life.post(&[start("open")]);
-        for n in 0..2 * MAX_INVOCATIONS {
+        for n in 0..2 * MAX_OVER {
             life.invoke(&format!("dull-{n}"), &["x"], "success", "1");
         }
         life.chooser.finish(0);
         life.drain();
         assert_eq!(life.shipped.len(), before + 1);
-        assert_eq!(life.thinned, 8 * MAX_INVOCATIONS as u64);
+        assert_eq!(life.thinned, 8 * MAX_OVER as u64);
     }
 
     /// `KTE_INVOCATIONS=1000000 cargo test --release --lib the_share -- --nocapture` for the long

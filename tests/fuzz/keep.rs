@@ -35,7 +35,7 @@ impl Life {
     fn new(settings: Settings) -> Life {
         Life {
             intake: Intake::new(Filter::from(ALL), false).observing(true),
-            chooser: Chooser::new(settings),
+            chooser: Chooser::new(settings, false),
             expected: BTreeMap::new(),
             nobodys: BTreeSet::new(),
             shipped: Vec::new(),
@@ -65,7 +65,8 @@ impl Life {
     fn post(&mut self, events: &[String]) {
         let body = format!("[{}]", events.join(","));
         let taken = self.intake.take(body.into_bytes(), 0);
-        assert_eq!(taken.observed.levels.len(), taken.batch.remaining().len());
+        let counted: u32 = taken.observed.runs.iter().map(|run| run.events).sum();
+        assert_eq!(counted as usize, taken.batch.remaining().len());
         self.chooser.take(taken.batch, taken.observed, 0, 1);
         self.drain();
     }
