@@ -109,11 +109,16 @@ impl Batch {
         &self.bytes
     }
 
-    /// Leaves out the remaining events for which `wanted` says no. It may change the others.
-    pub fn retain(&mut self, wanted: impl FnMut(&mut Event) -> bool) {
+    /// As [`Batch::remaining`].
+    pub fn remaining_mut(&mut self) -> &mut [Event] {
+        self.events.get_mut(self.next..).unwrap_or_default()
+    }
+
+    /// Leaves out the remaining events for which `wanted` says no.
+    pub fn retain(&mut self, wanted: impl FnMut(&Event) -> bool) {
         self.events.drain(..self.next.min(self.events.len()));
         self.next = 0;
-        self.events.retain_mut(wanted);
+        self.events.retain(wanted);
     }
 
     /// Marks the first `count` remaining events as taken.

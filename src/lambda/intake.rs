@@ -188,6 +188,7 @@ impl Intake {
         let BodyReader {
             mut events, signals, mut appendix, unparsed, excluded, mut observed, ..
         } = reader;
+        observed.close();
         appendix.append_to(&mut body);
         if is_repaired && events.iter().all(|event| event.text.start as usize >= length) {
             body.drain(..length);

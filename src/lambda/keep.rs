@@ -177,6 +177,7 @@ fn decimal(text: &str, places: usize) -> Option<u64> {
 pub struct Observed {
     /// All events of the batch, in their order.
     pub runs: Vec<Run>,
+    last: Run,
     /// Beginnings and ends, in the order of the body.
     pub milestones: Vec<Milestone>,
     /// Telemetry was lost: the end of the invocation in progress may be among it.
@@ -201,40 +202,47 @@ pub struct Run {
 impl Observed {
     /// An event of the batch. `request_id` is empty where it belongs to no invocation.
     pub(super) fn event(&mut self, request_id: Span, event: &Event, level: Option<Level>) {
-        let bytes = u64::from(event.text.len) + 1;
-        self.count(request_id, 1, bytes, event.cold_start, level);
+        let run = self.run_of(request_id);
+        run.events += 1;
+        run.bytes += u64::from(event.text.len) + 1;
+        run.is_first |= event.cold_start;
+        if let Some(level) = level {
+            run.log(level);
+        }
     }
 
     /// A log line that is not shipped.
     pub(super) fn excluded(&mut self, request_id: Span, level: Level) {
-        self.count(request_id, 0, 0, false, Some(level));
+        self.run_of(request_id).log(level);
     }
 
-    fn count(
-        &mut self,
-        request_id: Span,
-        events: u32,
-        bytes: u64,
-        is_first: bool,
-        level: Option<Level>,
-    ) {
-        let mut new = None;
-        let run = match self.runs.last_mut().filter(|run| run.request_id == request_id) {
-            Some(run) => run,
-            None => new.insert(Run { request_id, ..Run::default() }),
-        };
-        run.events += events;
-        run.bytes += bytes;
-        run.is_first |= is_first;
-        if let Some(count) = level.and_then(|level| run.levels.get_mut(level as usize)) {
-            *count += 1;
+    fn run_of(&mut self, request_id: Span) -> &mut Run {
+        if self.last.request_id != request_id {
+            self.close();
+            self.last.request_id = request_id;
         }
-        self.runs.extend(new);
+        &mut self.last
+    }
+
+    /// All events of the body were counted.
+    pub(super) fn close(&mut self) {
+        let run = std::mem::take(&mut self.last);
+        if run.events > 0 || run.levels.iter().any(|count| *count > 0) {
+            self.runs.push(run);
+        }
     }
 
     /// The first bytes of the batch are no longer there.
     pub(super) fn shift_back(&mut self, count: usize) {
         self.runs.iter_mut().for_each(|run| run.request_id.shift_back(count));
+    }
+}
+
+impl Run {
+    fn log(&mut self, level: Level) {
+        if let Some(count) = self.levels.get_mut(level as usize) {
+            *count += 1;
+        }
     }
 }
 
@@ -451,25 +459,26 @@ impl<C: Default> Chooser<C> {
         }
         let Held { mut batch, owners, charge } = self.held.pop_front()?;
         self.held_bytes = self.held_bytes.saturating_sub(batch.cost());
-        let mut runs = owners.into_iter();
-        let (mut left, mut is_kept) = (0, true);
-        batch.retain(|event| {
-            if left == 0 {
-                let (owner, count) = runs.next().unwrap_or((NOBODY, u32::MAX));
-                (left, is_kept) = (count, self.is_kept(owner).unwrap_or(true));
-            }
-            left -= 1;
-            if !is_kept {
-                self.thinned += 1;
-                return false;
-            }
+        if owners.iter().any(|(owner, _)| self.is_kept(*owner) == Some(false)) {
+            let mut runs = owners.into_iter();
+            let (mut left, mut is_kept) = (0, true);
+            batch.retain(|_| {
+                if left == 0 {
+                    let (owner, count) = runs.next().unwrap_or((NOBODY, u32::MAX));
+                    (left, is_kept) = (count, self.is_kept(owner).unwrap_or(true));
+                }
+                left -= 1;
+                self.thinned += u64::from(!is_kept);
+                is_kept
+            });
+        }
+        for event in batch.remaining_mut() {
             if event.restores != self.restores {
                 (self.restores, self.number) = (event.restores, 0);
             }
             self.number += 1;
             event.number = self.number;
-            true
-        });
+        }
         Some((batch, charge))
     }
 
@@ -1067,8 +1076,7 @@ mod tests {
         assert_eq!(life.thinned, 8 * MAX_OVER as u64);
     }
 
-    /// `KTE_INVOCATIONS=1000000 cargo test --release --lib the_share -- --nocapture` for the long
-    /// run.
+    /// `scripts/simulate --invocations 1000000` is the long run.
     #[test]
     #[expect(clippy::print_stdout, reason = "the long run says what it saw")]
     fn the_share_that_is_kept_is_the_one_that_was_asked_for() {
@@ -1077,6 +1085,7 @@ mod tests {
         let threshold = Settings::threshold_of("5%").unwrap();
         let mut life = Life::new(Settings { threshold, summary: true, ..settings() });
         life.invoke("first", &[], "success", "1");
+        assert_eq!(life.types().len(), 4, "the cold one is whole");
         let (mut ordinary, mut kept, mut summaries, mut bytes) = (0u32, 0, 0, 0);
         for n in 1..=count {
             life.shipped.clear();

@@ -3,7 +3,7 @@
 //!
 //! Sources: Lambda's documentation of each runtime's log format, and `tests/golden/*_text.json`.
 
-use memchr::{memchr, memchr2, memchr3};
+use memchr::{memchr, memchr2};
 
 use super::filter::Level;
 
@@ -11,6 +11,8 @@ use super::filter::Level;
 const HEAD_BYTES: usize = 160;
 /// Where a stack trace shows, and the level of a line of JSON.
 const REPORT_BYTES: usize = 512;
+/// The first part of a Java package's name ends before.
+const PACKAGE_BYTES: usize = 16;
 /// The longest name of a level.
 const NAME_BYTES: usize = 11;
 /// The length of a request id.
@@ -23,7 +25,7 @@ const TIME_BYTES: usize = 26;
 /// The level of a text log; `None` for a line that says none.
 pub(super) fn text_level(text: &[u8]) -> Option<Level> {
     match text {
-        [b'[', rest @ ..] => bracketed(rest).or_else(|| exception_report(text)),
+        [b'[', rest @ ..] => bracketed(rest),
         [b'0'..=b'9', ..] => in_fixed_columns(text).or_else(|| dated(text)),
         [b'{', ..] => printed_json(text),
         [b'A'..=b'Z', b',', b' ', b'[', rest @ ..] => ruby(rest),
@@ -87,19 +89,24 @@ fn printed_json(text: &[u8]) -> Option<Level> {
 /// What a runtime prints of an exception that nobody caught: `java.lang.IllegalStateException:
 /// …\n\tat …`, `panic: …`.
 fn exception_report(text: &[u8]) -> Option<Level> {
-    let is_report = text.starts_with(b"panic: ")
-        || text.starts_with(b"Critical exception from handler")
-        || is_java(text.get(..REPORT_BYTES).unwrap_or(text));
+    let is_report = match text {
+        [b'p', b'a', b'n', b'i', b'c', b':', b' ', ..] => true,
+        [b'C', b'r', b'i', b't', ..] => text.starts_with(b"Critical exception from handler"),
+        _ => {
+            // Most lines have no point near their beginning, and are not looked at further.
+            memchr(b'.', text.get(..PACKAGE_BYTES).unwrap_or(text)).is_some()
+                && is_java(text.get(..REPORT_BYTES).unwrap_or(text))
+        }
+    };
     is_report.then_some(Level::Error)
 }
 
 fn is_java(text: &[u8]) -> bool {
     // The class ends with a colon, or with its line.
-    let Some(end) = memchr3(b':', b'\\', b' ', text) else { return false };
+    let end = text.iter().position(|byte| !is_class_name(*byte)).unwrap_or(text.len());
     let class = text.get(..end).unwrap_or_default();
     (class.ends_with(b"Exception") || class.ends_with(b"Error"))
         && memchr(b'.', class).is_some()
-        && class.iter().all(|byte| is_class_name(*byte))
         && find(text, br"\n\tat ")
 }
 
