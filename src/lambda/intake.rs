@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::envelope::{Appendix, Envelope, append_as_text};
 use super::fields::{RecordFields, is_log, runtime_done_in};
 use super::filter::{Filter, Level};
-use super::keep::{Milestone, MilestoneKind, Observed};
+use super::observed::{Milestone, MilestoneKind, Observed};
 use super::repair::{self, Element, Repair};
 use super::text_level::text_level;
 use super::text_log;

@@ -21,11 +21,11 @@ use std::time::{Duration, Instant, SystemTime};
 use tiny_http::{HTTPVersion, Header, Response};
 
 use super::Settings;
+use super::chooser::Chooser;
 use super::connections::{Connection, Connections, Stream};
 use super::destination::Destination;
 use super::http::{NoRequest, Request, RequestReader};
 use super::intake::{Intake, ParsedBody, Signal};
-use super::keep::Chooser;
 use crate::clock::epoch_ms;
 use crate::dispatch::admission::{Admission, Reservation};
 use crate::dispatch::message;

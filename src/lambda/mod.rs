@@ -2,6 +2,7 @@
 //! posts.
 
 pub mod api;
+pub mod chooser;
 mod connections;
 pub mod destination;
 mod envelope;
@@ -11,7 +12,9 @@ mod http;
 pub mod intake;
 pub mod keep;
 pub mod listener;
+pub mod observed;
 mod repair;
+mod summary;
 mod text_level;
 mod text_log;
 

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fastrand::Rng;
+use kinesis_telemetry_extension::lambda::chooser::Chooser;
 use kinesis_telemetry_extension::lambda::filter::{Filter, Level};
 use kinesis_telemetry_extension::lambda::intake::Intake;
-use kinesis_telemetry_extension::lambda::keep::{Chooser, Settings};
+use kinesis_telemetry_extension::lambda::keep::Settings;
 
 use crate::{ALL, rounds};
 

@@ -8,8 +8,10 @@ use std::time::Duration;
 use kinesis_telemetry_extension::dispatch::charge::Charge;
 use kinesis_telemetry_extension::dispatch::message::Signal;
 use kinesis_telemetry_extension::event::Batch;
-use kinesis_telemetry_extension::lambda::keep::{
-    Chooser, Milestone, MilestoneKind, Observed, PlatformResult, Run, Settings,
+use kinesis_telemetry_extension::lambda::chooser::Chooser;
+use kinesis_telemetry_extension::lambda::keep::Settings;
+use kinesis_telemetry_extension::lambda::observed::{
+    Milestone, MilestoneKind, Observed, PlatformResult, Run,
 };
 
 use crate::plan::Plan;
