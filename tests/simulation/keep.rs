@@ -110,7 +110,8 @@ impl Keeping {
                 request_id: Arc::clone(request_id),
                 trace_id: None,
                 tenant_id: None,
-                is_first: self.first.as_ref() == Some(request_id),
+                // Before the first start, as in the intake, it is that of an invocation that was announced.
+                is_first: self.first.as_ref().is_none_or(|first| first == request_id),
                 kind,
                 result: Box::new(PlatformResult { status, ..PlatformResult::default() }),
             });
@@ -137,12 +138,12 @@ impl World {
         if is_full {
             keeping.chooser.keep_all();
         }
-        if is_full && keeping.chooser.is_waiting() {
-            self.fail("bounded memory", "a batch without room waits for its choice".to_owned());
-        }
         keeping.signals = body.signals;
         self.process.keeping = Some(keeping);
         self.hand_over(all);
+        if is_full && self.process.keeping.as_ref().is_some_and(|one| one.chooser.is_waiting()) {
+            self.fail("bounded memory", "a batch without room waits for its choice".to_owned());
+        }
     }
 
     /// As `Listener::hand_over_decided`. `all`: the events of the POST, which are to be answered.
@@ -256,4 +257,13 @@ impl World {
             self.fail("invocations are whole", wrong);
         }
     }
+}
+
+#[test]
+fn lives_with_keep_thin_out_and_keep() {
+    let lives = (1..=50).filter(|seed| matches!(seed % 10, 1 | 5 | 8));
+    let fates: Vec<_> = lives.flat_map(|seed| crate::live(seed, false).events).collect();
+    let count = |choice| fates.iter().filter(|fate| fate.choice == choice).count();
+    assert!(count(Choice::Thinned) > 100, "{} of {}", count(Choice::Thinned), fates.len());
+    assert!(fates.iter().any(|fate| fate.choice == Choice::Kept && fate.stored > 0));
 }
