@@ -5,22 +5,19 @@
 //! short way, others `envelope`'s; a body that does not parse goes through `repair`. What is read
 //! of a record is `fields`'s.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::envelope::{Appendix, Envelope, append_as_text};
 use super::fields::{RecordFields, is_log, runtime_done_in};
 use super::filter::{Filter, Level};
+use super::invocations::Invocations;
 use super::observed::{Milestone, MilestoneKind, Observed};
 use super::repair::{self, Element, Repair};
 use super::text_level::text_level;
 use super::text_log;
 use crate::clock::{self, EpochMs};
 use crate::event::{Batch, Event, Span};
-
-/// Invocations whose ids are remembered.
-const MAX_INVOCATIONS: usize = 64;
 
 /// Text for what is damaged in one body: control characters take six times their room.
 const MAX_TEXT_BYTES: usize = 4 * 1024 * 1024;
@@ -103,7 +100,7 @@ impl Intake {
     /// invocations run side by side (Managed Instances), so that none is "in progress".
     #[must_use]
     pub fn new(filter: impl Into<Filter>, overlapping: bool) -> Intake {
-        let invocations = Invocations { overlapping, ..Invocations::default() };
+        let invocations = Invocations::new(overlapping);
         Intake {
             filter: filter.into(),
             invocations,
@@ -223,64 +220,6 @@ fn join(body: &mut [u8], pieces: &[Range<usize>]) -> Range<usize> {
         end += piece.len();
     }
     start..end
-}
-
-/// The invocations that this sandbox has seen, the last ones of them.
-#[derive(Debug, Default)]
-struct Invocations {
-    overlapping: bool,
-    first: Option<Arc<str>>,
-    /// The one in progress; none where they overlap.
-    current: Option<Invocation>,
-    seen: VecDeque<Invocation>,
-}
-
-#[derive(Clone, Debug)]
-struct Invocation {
-    /// As in JSON, between the quotes.
-    request_id: Arc<str>,
-    /// The same, where the platform says one.
-    tenant_id: Option<Arc<str>>,
-}
-
-impl Invocations {
-    fn find(&self, request_id: &str) -> Option<&Invocation> {
-        self.seen.iter().rev().find(|seen| *seen.request_id == *request_id)
-    }
-
-    fn add(&mut self, request_id: &Arc<str>, tenant_id: Option<&str>) -> Invocation {
-        let known = self
-            .seen
-            .iter()
-            .position(|seen| seen.request_id == *request_id)
-            .and_then(|at| self.seen.remove(at));
-        if self.seen.len() >= MAX_INVOCATIONS {
-            self.seen.pop_front();
-        }
-        let tenant_id = tenant_id.map(Arc::from).or(known.and_then(|known| known.tenant_id));
-        let invocation = Invocation { request_id: Arc::clone(request_id), tenant_id };
-        self.seen.push_back(invocation.clone());
-        invocation
-    }
-
-    fn start(&mut self, request_id: &Arc<str>, tenant_id: Option<&str>) {
-        self.first.get_or_insert_with(|| Arc::clone(request_id));
-        let invocation = self.add(request_id, tenant_id);
-        self.current = Some(invocation).filter(|_| !self.overlapping);
-    }
-
-    fn is_current(&self, request_id: &str) -> bool {
-        self.current.as_ref().is_some_and(|current| *current.request_id == *request_id)
-    }
-
-    /// Whether an invocation is the sandbox's first. The report of one before this process is none
-    /// of its.
-    fn is_cold_start(&self, request_id: &str) -> bool {
-        match &self.first {
-            Some(first) => **first == *request_id,
-            None => self.overlapping || self.find(request_id).is_some(),
-        }
-    }
 }
 
 /// One body being read.
@@ -717,6 +656,7 @@ fn skip_blanks(bytes: &[u8], from: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::invocations::MAX_INVOCATIONS;
     use super::*;
     use crate::lambda::filter::Types;
 

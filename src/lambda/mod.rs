@@ -10,6 +10,7 @@ mod fields;
 pub mod filter;
 mod http;
 pub mod intake;
+mod invocations;
 pub mod keep;
 pub mod listener;
 pub mod observed;
