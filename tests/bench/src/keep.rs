@@ -13,6 +13,9 @@ use crate::counts::valgrind;
 /// Batches of the short and of the long flood.
 const BATCHES: (usize, usize) = (5, 20);
 
+/// Of which the cheapest counts.
+const RUNS: usize = 2;
+
 /// As nobody's and as Node.js's runtime writes them.
 const LINES: [(&str, FloodShape); 2] =
     [("without a level", FloodShape::Plain), ("of Node.js", FloodShape::NodeJs)];
@@ -37,7 +40,7 @@ pub(crate) fn run(binary: &Path) -> Result<bool> {
         for (name, shape) in LINES {
             let count = |settings: &[(&str, &str)]| {
                 let settings = [&[("ENVELOPE", envelope)], settings].concat();
-                callgrind::event_with(shape, binary, &valgrind, &settings, BATCHES)
+                callgrind::event_with(shape, RUNS, binary, &valgrind, &settings, BATCHES)
             };
             let defaults = count(&[])?;
             let mut row = format!("| `{envelope}`, {name} | {defaults:.0} |");
