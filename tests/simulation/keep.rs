@@ -55,7 +55,8 @@ pub(crate) enum Choice {
 impl Plan {
     /// Out of the seed itself, as [`Plan::wire`].
     pub(crate) fn keeping(&self) -> Option<Keeping> {
-        let threshold = match self.seed % 10 {
+        // Scenarios made by hand have small seeds, and say by themselves what is lost.
+        let threshold = match self.seed.max(10) % 10 {
             1 => 0,
             5 => 1 << 31,
             8 => 1 << 30,
