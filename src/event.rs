@@ -22,6 +22,11 @@ impl Span {
         Span { start: narrow(range.start), len: narrow(range.len()) }
     }
 
+    /// The first `count` bytes, none of them its own, are no longer there.
+    pub fn shift_back(&mut self, count: usize) {
+        self.start = self.start.saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
+    }
+
     /// Whether it holds nothing.
     #[must_use]
     pub fn is_empty(self) -> bool {
@@ -63,7 +68,6 @@ pub struct Event {
 impl Event {
     /// The first `count` of its batch's bytes, none of them its own, are no longer there.
     pub fn shift_back(&mut self, count: usize) {
-        let count = u32::try_from(count).unwrap_or(u32::MAX);
         for span in [
             &mut self.text,
             &mut self.record,
@@ -72,7 +76,7 @@ impl Event {
             &mut self.tenant_id,
             &mut self.execution_arn,
         ] {
-            span.start = span.start.saturating_sub(count);
+            span.shift_back(count);
         }
     }
 }
@@ -105,11 +109,16 @@ impl Batch {
         &self.bytes
     }
 
-    /// Leaves out the remaining events for which `wanted` says no. It may change the others.
-    pub fn retain(&mut self, wanted: impl FnMut(&mut Event) -> bool) {
+    /// As [`Batch::remaining`].
+    pub fn remaining_mut(&mut self) -> &mut [Event] {
+        self.events.get_mut(self.next..).unwrap_or_default()
+    }
+
+    /// Leaves out the remaining events for which `wanted` says no.
+    pub fn retain(&mut self, wanted: impl FnMut(&Event) -> bool) {
         self.events.drain(..self.next.min(self.events.len()));
         self.next = 0;
-        self.events.retain_mut(wanted);
+        self.events.retain(wanted);
     }
 
     /// Marks the first `count` remaining events as taken.

@@ -5,24 +5,19 @@
 //! short way, others `envelope`'s; a body that does not parse goes through `repair`. What is read
 //! of a record is `fields`'s.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-
-use serde_json::value::RawValue;
 
 use super::envelope::{Appendix, Envelope, append_as_text};
 use super::fields::{RecordFields, is_log, runtime_done_in};
 use super::filter::{Filter, Level};
-use super::keep::{Milestone, MilestoneKind, Observed};
+use super::invocations::Invocations;
+use super::observed::{Milestone, MilestoneKind, Observed};
 use super::repair::{self, Element, Repair};
 use super::text_level::text_level;
 use super::text_log;
 use crate::clock::{self, EpochMs};
 use crate::event::{Batch, Event, Span};
-
-/// Invocations whose ids are remembered.
-const MAX_INVOCATIONS: usize = 64;
 
 /// Text for what is damaged in one body: control characters take six times their room.
 const MAX_TEXT_BYTES: usize = 4 * 1024 * 1024;
@@ -105,7 +100,7 @@ impl Intake {
     /// invocations run side by side (Managed Instances), so that none is "in progress".
     #[must_use]
     pub fn new(filter: impl Into<Filter>, overlapping: bool) -> Intake {
-        let invocations = Invocations { overlapping, ..Invocations::default() };
+        let invocations = Invocations::new(overlapping);
         Intake {
             filter: filter.into(),
             invocations,
@@ -187,13 +182,16 @@ impl Intake {
         if is_repaired {
             reader.repair(&mut body, understood, last);
         }
-        let BodyReader { mut events, signals, mut appendix, unparsed, excluded, observed, .. } =
-            reader;
+        let BodyReader {
+            mut events, signals, mut appendix, unparsed, excluded, mut observed, ..
+        } = reader;
+        observed.close();
         appendix.append_to(&mut body);
         if is_repaired && events.iter().all(|event| event.text.start as usize >= length) {
             body.drain(..length);
             body.shrink_to_fit();
             events.iter_mut().for_each(|event| event.shift_back(length));
+            observed.shift_back(length);
         }
         ParsedBody { batch: Batch::new(body, events), signals, unparsed, excluded, observed }
     }
@@ -222,60 +220,6 @@ fn join(body: &mut [u8], pieces: &[Range<usize>]) -> Range<usize> {
         end += piece.len();
     }
     start..end
-}
-
-/// The invocations that this sandbox has seen, the last ones of them.
-#[derive(Debug, Default)]
-struct Invocations {
-    overlapping: bool,
-    first: Option<Arc<str>>,
-    /// The one in progress; none where they overlap.
-    current: Option<Invocation>,
-    seen: VecDeque<Invocation>,
-}
-
-#[derive(Clone, Debug)]
-struct Invocation {
-    /// As in JSON, between the quotes.
-    request_id: Arc<str>,
-    /// The same, where the platform says one.
-    tenant_id: Option<Arc<str>>,
-}
-
-impl Invocations {
-    fn find(&self, request_id: &str) -> Option<&Invocation> {
-        self.seen.iter().rev().find(|seen| *seen.request_id == *request_id)
-    }
-
-    fn add(&mut self, request_id: &Arc<str>, tenant_id: Option<&str>) -> Invocation {
-        let known = self
-            .seen
-            .iter()
-            .position(|seen| seen.request_id == *request_id)
-            .and_then(|at| self.seen.remove(at));
-        if self.seen.len() >= MAX_INVOCATIONS {
-            self.seen.pop_front();
-        }
-        let tenant_id = tenant_id.map(Arc::from).or(known.and_then(|known| known.tenant_id));
-        let invocation = Invocation { request_id: Arc::clone(request_id), tenant_id };
-        self.seen.push_back(invocation.clone());
-        invocation
-    }
-
-    fn start(&mut self, request_id: &Arc<str>, tenant_id: Option<&str>) {
-        self.first.get_or_insert_with(|| Arc::clone(request_id));
-        let invocation = self.add(request_id, tenant_id);
-        self.current = Some(invocation).filter(|_| !self.overlapping);
-    }
-
-    /// Whether an invocation is the sandbox's first. The report of one before this process is none
-    /// of its.
-    fn is_cold_start(&self, request_id: &str) -> bool {
-        match &self.first {
-            Some(first) => **first == *request_id,
-            None => self.overlapping || self.find(request_id).is_some(),
-        }
-    }
 }
 
 /// One body being read.
@@ -389,18 +333,23 @@ impl<'i> BodyReader<'i> {
         if !self.intake.filter.ships(log.kind) {
             return Some(end);
         }
+        let Progress { request_id, tenant_id, cold_start } = self.progress();
+        // A log of an extension is none of the function's.
+        let is_functions = log.kind == "function";
+        let level = if self.intake.observes && is_functions {
+            text_level(bytes.get(log.record.start + 1..log.record.end - 1).unwrap_or_default())
+        } else {
+            None
+        };
         if self.intake.filter.excludes(log.kind, None) {
-            self.excluded += 1;
+            self.exclude(request_id, level);
             return Some(end);
         }
-        if self.intake.observes {
-            let inside = bytes.get(log.record.start + 1..log.record.end - 1).unwrap_or_default();
-            self.observed.levels.push(text_level(inside));
-        }
-        let Progress { request_id, tenant_id, cold_start } = self.progress();
         let text = log.object.start..end - 1;
         let (text, record) = (Span::new(&text), Span::new(&log.record));
-        self.push(Event { text, record, request_id, tenant_id, cold_start, ..Event::default() });
+        let owner = if is_functions { request_id } else { Span::default() };
+        let event = Event { text, record, request_id, tenant_id, cold_start, ..Event::default() };
+        self.push(event, owner, level);
         Some(end)
     }
 
@@ -460,17 +409,10 @@ impl<'i> BodyReader<'i> {
         if !self.intake.filter.ships(kind) {
             return;
         }
+        let level = self.level(kind, &fields, envelope);
         if self.intake.filter.excludes(kind, fields.level) {
-            self.excluded += 1;
-            return;
-        }
-        if self.intake.observes {
-            let record = envelope.record.map(RawValue::get).unwrap_or_default();
-            let inside = record.strip_prefix('"').filter(|_| is_log(kind)).map(str::as_bytes);
-            self.observed.levels.push(match fields.level {
-                Some(level) => Level::of_line(level),
-                None => inside.and_then(text_level),
-            });
+            let owner = level.map_or(Span::default(), |_| self.owner_of_excluded(&fields));
+            return self.exclude(owner, level);
         }
         let (text, record) = in_place.unwrap_or_else(|| envelope.rebuild(&mut self.appendix));
         // Ranges of the record's own strings: where the record lies now, plus where they lie in it.
@@ -496,9 +438,7 @@ impl<'i> BodyReader<'i> {
                 let tenant = seen
                     .and_then(|seen| seen.tenant_id.as_deref())
                     .filter(|tenant| fields.tenant_id != Some(*tenant));
-                let current =
-                    invocations.current.as_ref().is_some_and(|current| *current.request_id == *id)
-                        && !progress.tenant_id.is_empty();
+                let current = invocations.is_current(id) && !progress.tenant_id.is_empty();
                 let span = if current { Some(progress.tenant_id) } else { None };
                 let appendix = &mut self.appendix;
                 let tenant = tenant.map(|tenant| {
@@ -516,8 +456,14 @@ impl<'i> BodyReader<'i> {
         let tenant_id =
             if is_log(kind) { of_invocation.or(own_tenant) } else { own_tenant.or(of_invocation) }
                 .unwrap_or_default();
+        let owner = match own {
+            _ if kind == "extension" => Span::default(),
+            // Neighbours of one invocation share one span.
+            Some(id) if invocations.is_current(id) => progress.request_id,
+            _ => request_id,
+        };
         let (text, record) = (Span::new(&text), Span::new(&record));
-        self.push(Event {
+        let event = Event {
             text,
             record,
             request_id,
@@ -526,10 +472,49 @@ impl<'i> BodyReader<'i> {
             execution_arn,
             cold_start,
             ..Event::default()
-        });
+        };
+        self.push(event, owner, level);
     }
 
-    fn push(&mut self, event: Event) {
+    /// The level of a line that the function logged, if somebody wants to know.
+    fn level(
+        &self,
+        kind: &str,
+        fields: &RecordFields<'_>,
+        envelope: &Envelope<'_>,
+    ) -> Option<Level> {
+        if !self.intake.observes || kind != "function" {
+            return None;
+        }
+        match fields.level {
+            Some(level) => Level::of_line(level),
+            None => text_level(envelope.record?.get().strip_prefix('"')?.as_bytes()),
+        }
+    }
+
+    /// The invocation of a log that is left out.
+    fn owner_of_excluded(&mut self, fields: &RecordFields<'_>) -> Span {
+        let progress = self.progress();
+        let invocations = &self.intake.invocations;
+        let is_known = |id: &&str| invocations.overlapping || invocations.find(id).is_some();
+        match fields.request_id.filter(is_known) {
+            Some(id) if !invocations.is_current(id) => Span::new(&self.appendix.put(id.as_bytes())),
+            _ => progress.request_id,
+        }
+    }
+
+    fn exclude(&mut self, owner: Span, level: Option<Level>) {
+        self.excluded += 1;
+        if let Some(level) = level {
+            self.observed.excluded(owner, level);
+        }
+    }
+
+    /// `owner` is empty for an event that belongs to no invocation.
+    fn push(&mut self, event: Event, owner: Span, level: Option<Level>) {
+        if self.intake.observes {
+            self.observed.event(owner, &event, level);
+        }
         self.intake.number += 1;
         self.events.push(Event {
             number: self.intake.number,
@@ -567,6 +552,7 @@ impl<'i> BodyReader<'i> {
     fn ship_damaged(&mut self, body: &mut Vec<u8>) {
         let Some(range) = self.damaged.take() else { return };
         self.signals.push(Signal::Damaged);
+        self.observed.is_gap = true;
         let current = self.intake.invocations.current.as_ref().map(|current| &*current.request_id);
         for found in runtime_done_in(body.get(range.clone()).unwrap_or_default(), current) {
             if self.intake.observes {
@@ -583,9 +569,6 @@ impl<'i> BodyReader<'i> {
             return;
         }
         self.unparsed += 1;
-        if self.intake.observes {
-            self.observed.levels.push(None);
-        }
         let Progress { request_id, tenant_id, cold_start } = self.progress();
         self.appendix.append_to(body);
         let head = format!(
@@ -601,19 +584,12 @@ impl<'i> BodyReader<'i> {
         let text = record.start - head.len()..body.len();
         self.appendix.append_to(body);
         let (text, record) = (Span::new(&text), Span::new(&record));
-        self.push(Event { text, record, request_id, tenant_id, cold_start, ..Event::default() });
+        let event = Event { text, record, request_id, tenant_id, cold_start, ..Event::default() };
+        self.push(event, request_id, None);
     }
 
     fn signal(&mut self, kind: &str, fields: &RecordFields<'_>, envelope: &Envelope<'_>) {
         let request_id = || fields.request_id.map(Arc::<str>::from);
-        if self.intake.observes
-            && let Some(of) = MilestoneKind::of(kind)
-            && let Some(request_id) = request_id()
-        {
-            let trace_id = fields.trace_id.map(Box::from);
-            let result = Box::new(fields.result());
-            self.observed.milestones.push(Milestone { request_id, trace_id, kind: of, result });
-        }
         match kind {
             "platform.start" => {
                 let Some(request_id) = request_id() else { return };
@@ -649,12 +625,26 @@ impl<'i> BodyReader<'i> {
                 self.signals.extend(fields.log_stream.clone().map(Signal::LogStream));
             }
             "platform.logsDropped" => {
+                self.observed.is_gap = true;
                 self.signals.push(Signal::LogsDropped {
                     records: fields.dropped_records,
                     bytes: fields.dropped_bytes,
                 });
             }
             _ => {}
+        }
+        if self.intake.observes
+            && let Some(of) = MilestoneKind::of(kind)
+            && let Some(request_id) = request_id()
+        {
+            self.observed.milestones.push(Milestone {
+                is_first: self.intake.invocations.is_cold_start(&request_id),
+                request_id,
+                trace_id: fields.trace_id.map(Box::from),
+                tenant_id: fields.tenant_id.map(Box::from),
+                kind: of,
+                result: Box::new(fields.result()),
+            });
         }
     }
 }
@@ -666,6 +656,7 @@ fn skip_blanks(bytes: &[u8], from: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::invocations::MAX_INVOCATIONS;
     use super::*;
     use crate::lambda::filter::Types;
 

@@ -2,6 +2,7 @@
 //! posts.
 
 pub mod api;
+pub mod chooser;
 mod connections;
 pub mod destination;
 mod envelope;
@@ -9,9 +10,12 @@ mod fields;
 pub mod filter;
 mod http;
 pub mod intake;
+mod invocations;
 pub mod keep;
 pub mod listener;
+pub mod observed;
 mod repair;
+mod summary;
 mod text_level;
 mod text_log;
 

@@ -567,6 +567,7 @@ impl World {
 
     /// Every event is in exactly one place, and the ledger says so.
     pub(crate) fn audit(&mut self, at_end: bool) {
+        self.check_choices(at_end);
         let number = self.process.number;
         let mut places = vec![0u8; self.events.len()];
         let mut on_disk = vec![false; self.events.len()];

@@ -14,6 +14,7 @@
 )]
 
 mod checks;
+mod keep;
 mod kinesis;
 mod plan;
 mod scenarios;

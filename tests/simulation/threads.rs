@@ -18,6 +18,7 @@ use kinesis_telemetry_extension::kinesis::error::ErrorKind;
 use kinesis_telemetry_extension::kinesis::request::Request;
 use kinesis_telemetry_extension::kinesis::response::RecordOutcome;
 
+use crate::keep::Choice;
 use crate::kinesis::{Verdict, interrupted};
 use crate::plan::{Disk, Mode};
 use crate::world::{
@@ -197,7 +198,7 @@ impl World {
             Step::Spool(parcel) => self.begin_spool(parcel),
             Step::CloseIntake(until) => {
                 self.say(|_| "core: closes the intake".to_owned());
-                if matches!(self.process.taking, Taking::Nothing) {
+                if matches!(self.process.taking, Taking::Nothing) && !self.finish_choices() {
                     self.process.closed = true;
                     return Some(Outcome::Done);
                 }
@@ -469,6 +470,9 @@ impl World {
                 let others = !self.process.posts.is_empty() && self.chance(2);
                 if matches!(self.process.busy, Busy::Close) && !others {
                     // The intake's lock is free.
+                    if self.finish_choices() {
+                        return;
+                    }
                     self.process.token += 1;
                     let (number, token) = (self.process.number, self.process.token);
                     self.after(0, Wake::StepDone(number, token));
@@ -491,16 +495,24 @@ impl World {
         let all: Vec<u32> = (first..first + body.events).collect();
         let process = self.process.number;
         let sandbox = (process, self.process.restores);
-        let fate = Fate { process, sandbox, received: true, ..Fate::default() };
-        self.events.extend(all.iter().map(|_| fate));
-        self.process.ledger.received.add(u64::from(body.events));
-        let signals = body.signals;
+        self.events.extend(all.iter().map(|_| Fate { process, sandbox, ..Fate::default() }));
+        self.choose(body, batch, all);
+    }
+
+    /// `all`: the events of the POST, which are to be answered.
+    pub(crate) fn admit_batch(&mut self, batch: Batch, all: Vec<u32>, signals: Vec<Signal>) {
+        let own = batch_numbers(&batch);
+        for event in &own {
+            let fate = &mut self.events[*event as usize];
+            (fate.received, fate.choice) = (true, Choice::Kept);
+        }
+        self.process.ledger.received.add(own.len() as u64);
         for signal in &signals {
             if let Signal::Done { request_id, .. } = signal {
                 self.heard_end(request_id);
             }
         }
-        if body.events == 0 {
+        if own.is_empty() {
             self.send_message(signals, Load::Nothing, None);
             return self.answer(all);
         }
@@ -522,15 +534,15 @@ impl World {
             if decided == Place::Disk { None } else { self.process.gauge.try_charge(cost) };
         self.say(|_| {
             format!(
-                "listener: {} events {all:?}, {cost} bytes, {signals:?}: {decided:?}",
-                all.len()
+                "listener: {} events {own:?}, {cost} bytes, {signals:?}: {decided:?}",
+                own.len()
             )
         });
         match charge {
             None => {
                 if self.plan.setup.spool_bytes == 0 {
-                    self.print_events(all.len() as u64);
-                    self.process.ledger.dropped_queue.add(all.len() as u64);
+                    self.print_events(own.len() as u64);
+                    self.process.ledger.dropped_queue.add(own.len() as u64);
                     return self.spilled(all, signals);
                 }
                 let mut requests = self.pack_all(batch);
@@ -619,6 +631,9 @@ impl World {
 
     /// Everything is in the channel: one more look whether the intake was closed, then the answer.
     fn answer(&mut self, events: Vec<u32>) {
+        if self.process.keeping.as_ref().is_some_and(|keeping| !keeping.decided.is_empty()) {
+            return self.admit_decided(events);
+        }
         self.process.taking = Taking::Answering(events);
         let (number, delay) = (self.process.number, self.between(5, 100));
         self.after(delay, Wake::Listener(number));
@@ -794,6 +809,12 @@ impl World {
             );
         }
     }
+}
+
+/// The numbers of a batch's events.
+pub(crate) fn batch_numbers(batch: &Batch) -> Vec<u32> {
+    let events = batch.remaining().iter();
+    events.flat_map(|event| numbers(event.text.of(batch.bytes()))).collect()
 }
 
 /// Whether it may be for what the records hold.

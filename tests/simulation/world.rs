@@ -25,6 +25,7 @@ use kinesis_telemetry_extension::kinesis::request::Request;
 use kinesis_telemetry_extension::ledger::Ledger;
 use kinesis_telemetry_extension::sandbox::Sandbox;
 
+use crate::keep::{Choice, Keeping};
 use crate::kinesis::Verdict;
 use crate::plan::{Act, Disk, Done, End, Invocation, Mode, Plan, Post};
 
@@ -57,6 +58,8 @@ pub(crate) struct Fate {
     pub(crate) refused: u16,
     /// It was in the memory of a process that was killed without a word, or in a file that was damaged.
     pub(crate) excused: bool,
+    /// With `KEEP`: what was chosen.
+    pub(crate) choice: Choice,
 }
 
 /// Names a process, and how often its sandbox had been restored: each time the ids of its events begin otherwise.
@@ -112,6 +115,7 @@ pub(crate) enum Wake {
     Drain(u16, u64),
     WaitOver(u16, u64),
     StepDone(u16, u64),
+    Tick(u16),
 }
 
 /// A POST on its way.
@@ -247,6 +251,8 @@ pub(crate) struct Process {
     pub(crate) reading_posts: BTreeMap<u64, Body>,
     pub(crate) posts: Vec<Body>,
     pub(crate) closed: bool,
+    /// None where nobody chooses.
+    pub(crate) keeping: Option<Keeping>,
     pub(crate) asking: Option<Asking>,
     pub(crate) in_next: bool,
     pub(crate) tickets: Ticket,
@@ -554,6 +560,7 @@ impl World {
             }
             Wake::Watch(number, ticket) if alive(number, &self.process) => self.watch(ticket),
             Wake::PostRead(number, id) if alive(number, &self.process) => self.post_read(id),
+            Wake::Tick(number) if alive(number, &self.process) => self.tick(),
             Wake::Listener(number) if alive(number, &self.process) => self.listener(),
             Wake::Drain(number, token)
                 if alive(number, &self.process) && token == self.process.token =>
@@ -581,6 +588,10 @@ impl World {
     fn start_process(&mut self) {
         self.say(|_| "process starts".to_owned());
         self.process.in_next = true;
+        let number = self.process.number;
+        if self.process.keeping.is_some() {
+            self.after(self.plan.setup.max_age * MS / 4, Wake::Tick(number));
+        }
         let (first, second) = (self.between(5 * MS, 60 * MS), self.between(60 * MS, 140 * MS));
         let delay = self.between(1, 3 * MS);
         self.look_after(delay);
@@ -994,6 +1005,9 @@ impl World {
         match &asking.ask {
             Ask::Invocation(id) => {
                 self.check_hold(&asking, id);
+                if self.now >= asking.deadline {
+                    self.lose_ends();
+                }
                 let (delay, number) = (self.between(20, 300), self.process.number);
                 self.after(delay, Wake::MainNext(number));
             }
@@ -1127,6 +1141,7 @@ impl Process {
             unprintable: 0,
             metrics: BTreeMap::new(),
             closed: false,
+            keeping: plan.keeping(),
             asking: None,
             in_next: false,
             tickets: 0,
