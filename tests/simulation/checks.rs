@@ -374,6 +374,7 @@ impl World {
     pub(crate) fn note_healed(&mut self) {
         let poisoned = self.waiting_anywhere().into_iter().filter(|event| self.is_poison(*event));
         let poisoned = poisoned.count() as u64;
+        let (requests_waiting, largest) = self.requests_waiting();
         let ledger = &self.process.ledger;
         self.process.healed = Some(Healed {
             // What had no room is no matter of Kinesis.
@@ -381,6 +382,8 @@ impl World {
             requests: ledger.requests.get(),
             received: ledger.received.get(),
             poisoned,
+            requests_waiting,
+            largest,
         });
     }
 
@@ -392,6 +395,33 @@ impl World {
             *event < self.clean_from && !self.is_poison(*event) && fate.refused < 3 && !fate.excused
         });
         waiting
+    }
+
+    /// How many requests what waits makes at most, and the events of the largest.
+    fn requests_waiting(&self) -> (u64, u64) {
+        let process = &self.process;
+        let backlog = process.core.backlog();
+        let in_channel = process.channel.iter().filter_map(|message| match message {
+            Message::Telemetry { load, .. } => Some(load.events()),
+            _ => None,
+        });
+        let fresh = backlog.fresh().map(|item| item.load.events());
+        let aside = backlog.aside().iter().map(|parcel| parcel.request.events());
+        let busy = match &process.busy {
+            Busy::Send { parcel, .. } | Busy::Spool { parcel, .. } => parcel.request.events(),
+            _ => 0,
+        };
+        let on_disk = self.files.values().map(|file| file.events.len() as u64);
+        // An event that is not packed yet may need a request of its own.
+        let (mut requests, mut unpacked, mut largest) = (0, 0, 0);
+        for events in in_channel.chain(fresh) {
+            unpacked += events;
+        }
+        for events in aside.chain([busy]).chain(on_disk) {
+            requests += 1;
+            largest = events.max(largest);
+        }
+        (requests + unpacked, largest.max(unpacked))
     }
 
     fn waiting_anywhere(&self) -> Vec<u32> {
@@ -416,10 +446,32 @@ impl World {
         waiting
     }
 
-    /// So many quiet invocations are enough to deliver all that can be.
+    /// So many quiet invocations are enough to deliver all that can be. An upper bound by the core's own rules:
+    ///
+    /// - Between two rounds 40 s pass: longer than the longest pause of what is set aside (10 s), the longest time between two probes (30 s)
+    ///   and `MAX_AGE_MS`. So in each round all that waits is due, and Kinesis is asked. The first request may be the probe that ends an
+    ///   outage, and may be all of its round: one round.
+    /// - What is not refused is taken at once, and there is no pause behind a request that delivers. A round has 300 ms at least and a request
+    ///   15 ms at most, with a read of the disk before it 1 ms more: 18 of them a round.
+    /// - What is refused for what it holds makes way, and then pauses all others for 50, 100, 200 ms at most, until something is delivered,
+    ///   as in each round the quiet post is: three refusals a round have room in 300 ms (at 0, 50 and 150 ms).
+    /// - A request with one refused event is refused once more (twice in all, where nothing was taken meanwhile), then halved until that event
+    ///   stands alone: log2 of its events. Alone it is refused three times. More such events in one request share refusals.
+    /// - What was read from disk, divided, and written there again to make room is read once more: within the same numbers, as how often it
+    ///   was refused is remembered; but a read and a write take a request's time, so that two rounds are added.
     pub(crate) fn most_rounds(&self) -> u32 {
-        let poisoned = self.process.healed.map_or(0, |healed| healed.poisoned);
-        10 + 4 * u32::try_from(poisoned).unwrap_or(u32::MAX / 8)
+        const OUTAGE: u64 = 1;
+        const DISK: u64 = 2;
+        const REQUESTS: u64 = 18;
+        const REFUSALS: u64 = 3;
+        let Some(Healed { poisoned, requests_waiting, largest, .. }) = self.process.healed else {
+            return 0;
+        };
+        let halvings = u64::from(largest.max(1).next_power_of_two().ilog2());
+        let refusals = poisoned * (2 + halvings + 3);
+        let rounds =
+            OUTAGE + DISK + requests_waiting.div_ceil(REQUESTS) + refusals.div_ceil(REFUSALS);
+        u32::try_from(rounds).unwrap_or(u32::MAX)
     }
 
     fn check_healed(&mut self) {

@@ -410,6 +410,11 @@ fn seeds_that_once_went_wrong() {
         (39_962, "fresh events were written to disk in the pause of a refused one"),
         (20, "the sandbox event was on disk, and what came later was sent without it"),
         (40, "the sandbox event was lost with the request that it was packed into"),
+        (
+            102,
+            "at the end there was no time for the last ledger, and no line for CloudWatch either",
+        ),
+        (340, "the sandbox event of a restore waited for the one before, and events did not"),
     ] {
         let life = World::new(&Plan::random(seed), false).live();
         assert!(life.violation.is_none(), "{seed}: {cause}: {:?}", life.violation);

@@ -292,6 +292,9 @@ pub(crate) struct Healed {
     pub(crate) received: u64,
     /// Events that wait and are refused for what they hold.
     pub(crate) poisoned: u64,
+    /// What waits, in requests, and the events of the largest.
+    pub(crate) requests_waiting: u64,
+    pub(crate) largest: u64,
 }
 
 pub(crate) struct World {
