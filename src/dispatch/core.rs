@@ -15,7 +15,7 @@ use super::attention::{Attention, Passes};
 use super::backlog::{Backlog, History, Item, Parcel, SegmentId};
 use super::charge::{Charge, Gauge};
 use super::end::Stopping;
-use super::invocations::{Held, Invocations, Phase};
+use super::invocations::{End, Held, Invocations, Phase};
 use super::message::{FREEZE, Message, Now, Ticket};
 use super::metrics::Metrics;
 use super::packer::Packer;
@@ -431,35 +431,17 @@ impl Core {
         let end = self.invocations.end_of(&held.request_id).cloned();
         if held.phase == Phase::AwaitEnd {
             let gap = self.invocations.take_gap();
-            if let Some(end) = &end {
-                let deadline =
-                    Deadline::after(end.at, self.settings.flush_timeout, Limit::FlushTimeout);
-                held.phase = Phase::Flush(deadline.earlier(held.deadline));
-            } else if gap {
-                held.phase = Phase::Flush(
-                    Deadline::after(tick.mono, self.settings.flush_timeout, Limit::FlushTimeout)
-                        .earlier(held.deadline),
-                );
+            let ended = end.as_ref().map(|end| end.at).or(gap.then_some(tick.mono));
+            if let Some(at) = ended {
+                let until = Deadline::after(at, self.settings.flush_timeout, Limit::FlushTimeout);
+                held.phase = Phase::Flush(until.earlier(held.deadline));
             } else if held.deadline.left(tick.mono).is_zero() {
                 self.invocations.missed(&held.request_id);
                 return self.let_go(tick, &held);
             }
         }
         if let Some(end) = end {
-            // Whatever is done for it: the time counts from the function's end.
-            let (time, limit) = if end.failed {
-                (FAILED_HOLD, Limit::FailedFunction)
-            } else {
-                (Duration::MAX, Limit::FlushTimeout)
-            };
-            let limit = Deadline::after(end.at, time.min(self.settings.flush_timeout), limit);
-            held.phase = match held.phase {
-                Phase::Flush(until) => Phase::Flush(until.earlier(limit)),
-                Phase::Probe { until, then_await_end } => {
-                    Phase::Probe { until: until.min(limit.at()), then_await_end }
-                }
-                Phase::AwaitEnd => Phase::AwaitEnd,
-            };
+            held.phase = self.limited_by(&end, held.phase);
         }
         let over = match held.phase {
             Phase::AwaitEnd => false,
@@ -489,6 +471,23 @@ impl Core {
             }
         };
         if over { self.let_go(tick, &held) } else { self.held = Some(held) }
+    }
+
+    /// Whatever is done for an invocation: the time counts from the function's end.
+    fn limited_by(&self, end: &End, phase: Phase) -> Phase {
+        let (time, limit) = if end.failed {
+            (FAILED_HOLD, Limit::FailedFunction)
+        } else {
+            (Duration::MAX, Limit::FlushTimeout)
+        };
+        let limit = Deadline::after(end.at, time.min(self.settings.flush_timeout), limit);
+        match phase {
+            Phase::Flush(until) => Phase::Flush(until.earlier(limit)),
+            Phase::Probe { until, then_await_end } => {
+                Phase::Probe { until: until.min(limit.at()), then_await_end }
+            }
+            Phase::AwaitEnd => Phase::AwaitEnd,
+        }
     }
 
     /// The flush of an invocation is over.

@@ -381,6 +381,11 @@ impl Core {
         }
         // Kinesis has said of each record what became of it.
         parcel.ambiguous = false;
+        self.set_records_aside(tick, parcel, &is_refused);
+    }
+
+    /// What is left of a request, of which each record failed: for what it is, or in a way that passes.
+    fn set_records_aside(&mut self, tick: &Tick, mut parcel: Parcel, is_refused: &[bool]) {
         if is_refused.contains(&true) && is_refused.contains(&false) {
             let others = parcel.request.divide(|index| is_refused.get(index) == Some(&true));
             (parcel.intact, parcel.refused) = (false, 0);
