@@ -1,9 +1,11 @@
-//! The core of the dispatcher: every decision, and no I/O. Messages and outcomes come in, steps go out; time is a value.
+//! The core of the dispatcher: every decision, and no I/O. Messages and outcomes come in, steps go
+//! out; time is a value.
 //!
-//! Whoever drives it ([`super::dispatcher`], or the simulation) looks at the spool, hands in all messages, asks for a step with
-//! [`Core::poll`], carries it out, and hands its outcome in with [`Core::done`]. A step asks for one blocking request at the most, so that
-//! between two requests a crash, a SHUTDOWN or an INVOKE is acted on. When and what is sent is in [`super::sending`]; the end in
-//! [`super::stopping`].
+//! Whoever drives it ([`super::dispatcher`], or the simulation) looks at the spool, hands in all
+//! messages, asks for a step with [`Core::poll`], carries it out, and hands its outcome in with
+//! [`Core::done`]. A step asks for one blocking request at the most, so that between two requests a
+//! crash, a SHUTDOWN or an INVOKE is acted on. When and what is sent is in [`super::sending`]; the
+//! end in [`super::stopping`].
 //!
 //! Runs on the dispatcher's thread, or on none at all.
 
@@ -37,7 +39,8 @@ pub(super) const MIN_TIME_LEFT: Duration = Duration::from_millis(10);
 const FAILED_HOLD: Duration = Duration::from_millis(500);
 /// What one try may take while Kinesis does not answer.
 const PROBE: Duration = Duration::from_millis(500);
-/// While an invocation is held, nothing waits longer in memory: the function may crash without a word, and the sandbox with it.
+/// While an invocation is held, nothing waits longer in memory: the function may crash without a
+/// word, and the sandbox with it.
 pub(super) const HELD_AGE: Duration = Duration::from_secs(1);
 
 /// What the core must know of the settings.
@@ -78,7 +81,8 @@ pub enum Step {
         /// At the latest until then.
         deadline: Deadline,
     },
-    /// Make the connection ready for the flush of the held invocation: nothing is requested of Kinesis.
+    /// Make the connection ready for the flush of the held invocation: nothing is requested of
+    /// Kinesis.
     Prepare {
         /// How much the function is asked to make way.
         effort: Effort,
@@ -89,7 +93,8 @@ pub enum Step {
     Recover,
     /// Read a segment.
     Read(SegmentId),
-    /// Write a segment, apart from those that wait in order: nothing that comes later waits behind it.
+    /// Write a segment, apart from those that wait in order: nothing that comes later waits behind
+    /// it.
     Spool(Box<Parcel>),
     /// All of a segment is settled: delete it.
     Remove(SegmentId),
@@ -107,7 +112,8 @@ pub enum Step {
     Exit,
 }
 
-/// What a request came to: one outcome for each record, or an error of the whole, with advice for a person.
+/// What a request came to: one outcome for each record, or an error of the whole, with advice for a
+/// person.
 pub type Sent = Result<Vec<RecordOutcome>, (Error, String)>;
 
 /// How a step ended. What was lent comes back.
@@ -117,10 +123,11 @@ pub enum Outcome {
     Sent(Box<Parcel>, Sent),
     /// Of [`Step::SendLedger`].
     Ledger(Box<Request>, Sent),
-    /// Of [`Step::Read`]: the request, what it weighs, and whether Kinesis may have stored it. `None`: the file is damaged, and so many events
-    /// are lost.
+    /// Of [`Step::Read`]: the request, what it weighs, and whether Kinesis may have stored it.
+    /// `None`: the file is damaged, and so many events are lost.
     Read(SegmentId, Result<(Box<Request>, Charge, bool), u64>),
-    /// Of [`Step::Spool`]: the segment, if it could be written. What had to give way for it is counted already.
+    /// Of [`Step::Spool`]: the segment, if it could be written. What had to give way for it is
+    /// counted already.
     Spooled(Box<Parcel>, Option<SegmentId>),
     /// Of [`Step::Prepare`]: whether there is nothing more to do for it.
     Prepared(bool),
@@ -153,7 +160,8 @@ pub struct View {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tick {
     pub(super) mono: Instant,
-    /// The core's own time since it began: the monotonic clock's, and what the wall clock went ahead of it. Never goes back.
+    /// The core's own time since it began: the monotonic clock's, and what the wall clock went
+    /// ahead of it. Never goes back.
     pub(super) age: Duration,
     pub(super) wall: EpochMs,
 }
@@ -175,7 +183,8 @@ pub struct Core {
     pub(super) out: VecDeque<Step>,
     /// Segments that were read, and in how many parts they are.
     pub(super) open_segments: Vec<(SegmentId, usize)>,
-    /// Of segments on disk, how often they failed: what is refused for what it holds must not start anew each time it is read.
+    /// Of segments on disk, how often they failed: what is refused for what it holds must not start
+    /// anew each time it is read.
     pub(super) histories: Vec<(SegmentId, History)>,
     /// Requests that delivered something so far.
     pub(super) deliveries: u64,
@@ -183,7 +192,8 @@ pub struct Core {
     pub(super) tries_at_once: u32,
     /// The last flush had something to send: the next one will have too. So will the first.
     flushes: bool,
-    /// Something was delivered since the dispatcher was last at rest: what is set aside may go with it.
+    /// Something was delivered since the dispatcher was last at rest: what is set aside may go with
+    /// it.
     pub(super) carries: bool,
     /// Whether there is a spool, and it could be written to.
     pub(super) spool_works: bool,
@@ -243,7 +253,8 @@ impl Core {
         let tick = self.tick(now);
         match message {
             Message::Telemetry { at, signals, load, charge } => {
-                // As of when it came: the message may have waited, behind a request or because nobody waited for it.
+                // As of when it came: the message may have waited, behind a request or because
+                // nobody waited for it.
                 for signal in &signals {
                     let observed = self.invocations.observe(signal, at);
                     self.ledger.held(observed.held);
@@ -358,12 +369,13 @@ impl Core {
         if held { self.settings.max_age.min(HELD_AGE) } else { self.settings.max_age }
     }
 
-    /// Whether the sandbox cannot be frozen: a function runs, or an invocation is held, or there is no freeze at all.
+    /// Whether the sandbox cannot be frozen: a function runs, or an invocation is held, or there is
+    /// no freeze at all.
     pub(super) fn is_awake(&self) -> bool {
         self.settings.continuous || self.held.is_some() || self.invocations.is_running()
     }
 
-    // --- invocations -------------------------------------------------------------------------------------------------------------------
+    // --- invocations -----------------------------------------------------------------------------
 
     fn invoked(
         &mut self,
@@ -461,7 +473,8 @@ impl Core {
             }
             Phase::Probe { until, .. } => held.tried || !self.has_due(view) || until <= tick.mono,
             Phase::Flush(until) => {
-                // Neither for a Kinesis that is only probed, nor for a pause that outlasts the flush.
+                // Neither for a Kinesis that is only probed, nor for a pause that outlasts the
+                // flush.
                 let given_up = self.retry.is_open()
                     || self
                         .retry
@@ -508,8 +521,9 @@ impl Core {
         self.out.push_back(Step::Reply(held.ticket));
     }
 
-    /// The connection is made ready while the function of a held invocation runs, so that the flush need not: unless no flush is to be
-    /// expected, or Kinesis is failing, and the flush is to find out whether it still does.
+    /// The connection is made ready while the function of a held invocation runs, so that the flush
+    /// need not: unless no flush is to be expected, or Kinesis is failing, and the flush is to find
+    /// out whether it still does.
     fn prepare_step(&mut self, tick: &Tick, view: View) -> Option<Step> {
         let held = self.preparing(view)?;
         let effort = held.preparation.due(tick.mono)?;
@@ -569,7 +583,7 @@ impl Core {
         Some(Passes { until, bytes: (pending.bound / 4).saturating_sub(pending.bytes) })
     }
 
-    // --- time --------------------------------------------------------------------------------------------------------------------------
+    // --- time ------------------------------------------------------------------------------------
 
     fn tick(&mut self, now: Now) -> Tick {
         let (seen, age) = *self.clock.get_or_insert((now, Duration::ZERO));
@@ -577,7 +591,8 @@ impl Core {
         let wall = Duration::from_millis(now.wall.saturating_sub(seen.wall));
         let freeze = wall.saturating_sub(mono);
         let age = if freeze > FREEZE { age + mono + freeze } else { age + mono };
-        // The wall clock's millisecond is coarse: it is compared over a second at least, unless it jumped.
+        // The wall clock's millisecond is coarse: it is compared over a second at least, unless it
+        // jumped.
         if freeze > FREEZE || mono > FREEZE || now.wall < seen.wall {
             self.clock = Some((now, age));
         }
@@ -613,7 +628,8 @@ impl Core {
                     .filter_map(age_to_mono),
             );
         }
-        // What is due and cannot go now has an entry of its own; never a time that has passed, which would be no wait at all.
+        // What is due and cannot go now has an entry of its own; never a time that has passed,
+        // which would be no wait at all.
         times.into_iter().filter(|at| *at > tick.mono).min()
     }
 }

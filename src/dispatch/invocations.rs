@@ -1,6 +1,8 @@
-//! The invocations of this sandbox, as the dispatcher knows them: which one runs, which have ended, which one `main` waits for. Pure.
+//! The invocations of this sandbox, as the dispatcher knows them: which one runs, which have ended,
+//! which one `main` waits for. Pure.
 //!
-//! An end is known by the request's id, whenever it comes: late, repeated and reordered ones of other requests change nothing.
+//! An end is known by the request's id, whenever it comes: late, repeated and reordered ones of
+//! other requests change nothing.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,7 +12,8 @@ use super::message::{Now, Signal, Ticket};
 use super::preparing::Preparation;
 use crate::deadline::Deadline;
 
-/// Ends that are remembered: those for which the INVOKE may still come, or a hold is still to be counted.
+/// Ends that are remembered: those for which the INVOKE may still come, or a hold is still to be
+/// counted.
 const ENDS: usize = 16;
 
 /// What is done for an invocation that `main` waits for.
@@ -78,7 +81,8 @@ pub struct Invocations {
     told: bool,
     /// The invocation whose end did not come by its deadline, and how many have begun since.
     missed: Option<(Arc<str>, u32)>,
-    /// Invocations that were let go before their end was known, and when: how long they were held shows when it is.
+    /// Invocations that were let go before their end was known, and when: how long they were held
+    /// shows when it is.
     let_go: VecDeque<(Arc<str>, Instant)>,
 }
 
@@ -117,7 +121,8 @@ impl Invocations {
                     self.missed = None;
                     observed.ends_never_come = true;
                 }
-                // Where INVOKE says which invocation is the last one, this may still be the start of one before it.
+                // Where INVOKE says which invocation is the last one, this may still be the start
+                // of one before it.
                 if !self.told {
                     self.unreported = Unreported::Invocation(Arc::clone(request_id));
                 }

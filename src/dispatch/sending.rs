@@ -1,8 +1,10 @@
 //! The core's second part: what is sent next, and what becomes of it. Pure, like [`super::core`].
 //!
-//! - What was never sent goes in order: memory first, then what memory could not hold and is on disk.
-//! - What failed is set aside until it is due again, and nothing waits behind it. Kinesis may refuse a request or a record for what it
-//!   holds: once it took others meanwhile, that request is halved until the refused events stand alone, and only those are given up.
+//! - What was never sent goes in order: memory first, then what memory could not hold and is on
+//!   disk.
+//! - What failed is set aside until it is due again, and nothing waits behind it. Kinesis may
+//!   refuse a request or a record for what it holds: once it took others meanwhile, that request is
+//!   halved until the refused events stand alone, and only those are given up.
 //! - While nothing is delivered, requests become rare ([`super::retry`]).
 
 use std::sync::Arc;
@@ -33,7 +35,8 @@ pub(super) const TRIES_AT_ONCE: u32 = 2;
 const TRIES_ALONE: u32 = 4;
 /// Segments of which it is remembered how often they failed.
 const HISTORIES: usize = 256;
-/// An event that stands alone is given up when it was refused so often, and others were taken since.
+/// An event that stands alone is given up when it was refused so often, and others were taken
+/// since.
 const REFUSALS: u32 = 3;
 
 /// Said of an event of the extension's own, once.
@@ -57,7 +60,8 @@ pub(super) enum Destination {
     Disk,
 }
 
-/// Of a request that holds no event of Lambda's: the sandbox events in it that Kinesis has not taken yet.
+/// Of a request that holds no event of Lambda's: the sandbox events in it that Kinesis has not
+/// taken yet.
 fn introductions(packer: &mut Packer, request: &Request) -> Vec<u16> {
     if request.events() > 0 || !packer.is_introducing() {
         return Vec::new();
@@ -99,7 +103,8 @@ impl Core {
         (aside || apart).then_some((until, Scope::Aside))
     }
 
-    /// Of what is done inside an invocation: the function may end meanwhile, and the time of the flush begin.
+    /// Of what is done inside an invocation: the function may end meanwhile, and the time of the
+    /// flush begin.
     pub(super) fn in_between_deadline(&self, tick: &Tick) -> Deadline {
         let time = IN_BETWEEN.min(self.settings.flush_timeout);
         let until = Deadline::after(tick.mono, time, Limit::FlushTimeout);
@@ -113,7 +118,8 @@ impl Core {
         if goes_when_due { parcel.due } else { parcel.due.max(parcel.since + self.max_age()) }
     }
 
-    /// On Managed Instances no flush ever comes that what is set aside could go with, and at the end nothing comes.
+    /// On Managed Instances no flush ever comes that what is set aside could go with, and at the
+    /// end nothing comes.
     fn sends_aside_alone(&self) -> bool {
         self.settings.continuous || self.stopping.is_some()
     }
@@ -164,8 +170,9 @@ impl Core {
 
     /// What is set aside, due, and to be sent before the `others`.
     fn take_due(&mut self, tick: &Tick, scope: Scope, others: bool) -> Option<Parcel> {
-        // What is suspected to fail for what it holds, or fails again and again, must not keep others waiting.
-        // At the end there is no time to find out, and between two probes much of it passes.
+        // What is suspected to fail for what it holds, or fails again and again, must not keep
+        // others waiting. At the end there is no time to find out, and between two probes much of
+        // it passes.
         let rarely = self.stopping.is_some() || self.retry.is_open();
         let most = if rarely { 1 } else { TRIES_ALONE };
         let makes_way = |parcel: &Parcel| parcel.suspect || parcel.tries >= most;
@@ -181,11 +188,13 @@ impl Core {
         self.held.as_ref().is_some_and(|held| matches!(held.phase, Phase::Flush(_)))
     }
 
-    /// The segment that is read next, if there is room for one, and whether it is one of those apart.
+    /// The segment that is read next, if there is room for one, and whether it is one of those
+    /// apart.
     fn next_segment(&self, view: View) -> Option<(SegmentId, bool)> {
         let stopping = self.stopping.is_some();
         match (view.overflow, view.apart) {
-            // At the end nothing is put on disk to make room: what is read stays in memory until it is sent.
+            // At the end nothing is put on disk to make room: what is read stays in memory until it
+            // is sent.
             _ if stopping && !self.has_room_aside() => None,
             (Oldest::Ready(segment), _) => Some((segment, false)),
             // Never inside a flush: nobody is held for it.
@@ -198,15 +207,17 @@ impl Core {
         }
     }
 
-    /// Whether a segment of those apart may be read: while Kinesis takes requests, or all that it does not take may fail for what they hold.
+    /// Whether a segment of those apart may be read: while Kinesis takes requests, or all that it
+    /// does not take may fail for what they hold.
     fn may_read_apart(&self) -> bool {
         let by_content = !self.backlog.aside().is_empty()
             && self.backlog.aside().iter().all(|parcel| parcel.suspect);
         self.has_room_aside() && (self.retry.failures() == 0 || by_content)
     }
 
-    /// Whether one more segment may be read: within the quarter of the memory for what is set aside, and one beside a single one in any case.
-    /// At the end that memory is needed for nothing else.
+    /// Whether one more segment may be read: within the quarter of the memory for what is set
+    /// aside, and one beside a single one in any case. At the end that memory is needed for nothing
+    /// else.
     fn has_room_aside(&self) -> bool {
         self.backlog.aside().len() < 2
             || self.backlog.aside_bytes() < self.gauge.bound() / 4
@@ -227,7 +238,8 @@ impl Core {
         if let Some(held) = &mut self.held {
             held.tried |= held.phase != Phase::AwaitEnd;
         }
-        // Whatever the flush may take: the function can end, and its time begin, while the request is on its way.
+        // Whatever the flush may take: the function can end, and its time begin, while the request
+        // is on its way.
         let deadline = until.earlier(Deadline::after(
             tick.mono,
             self.settings.flush_timeout,
@@ -237,7 +249,7 @@ impl Core {
         Step::Send { parcel: Box::new(parcel), deadline }
     }
 
-    // --- packing -----------------------------------------------------------------------------------------------------------------------
+    // --- packing ---------------------------------------------------------------------------------
 
     /// A request of what was never sent and is in memory, oldest first.
     pub(super) fn pack(&mut self, tick: &Tick, goes_to: Destination) -> Option<Parcel> {
@@ -321,7 +333,7 @@ impl Core {
         }
     }
 
-    // --- what became of it ---------------------------------------------------------------------------------------------------------------
+    // --- what became of it -----------------------------------------------------------------------
 
     pub(super) fn sent(&mut self, tick: &Tick, mut parcel: Parcel, sent: Sent) {
         parcel.sent_before = true;
@@ -384,7 +396,8 @@ impl Core {
         self.set_records_aside(tick, parcel, &is_refused);
     }
 
-    /// What is left of a request, of which each record failed: for what it is, or in a way that passes.
+    /// What is left of a request, of which each record failed: for what it is, or in a way that
+    /// passes.
     fn set_records_aside(&mut self, tick: &Tick, mut parcel: Parcel, is_refused: &[bool]) {
         if is_refused.contains(&true) && is_refused.contains(&false) {
             let others = parcel.request.divide(|index| is_refused.get(index) == Some(&true));
@@ -513,7 +526,8 @@ impl Core {
         self.backlog.set_aside(parcel);
     }
 
-    /// Before it is sent again: in two parts, if it was refused while others were taken, or twice; `None` if it stood alone and is given up.
+    /// Before it is sent again: in two parts, if it was refused while others were taken, or twice;
+    /// `None` if it stood alone and is given up.
     fn divided(&mut self, tick: &Tick, mut parcel: Parcel) -> Option<Parcel> {
         let others_taken = self.deliveries > parcel.refused_at;
         let by_content = parcel.refusal == Refusal::Content;
@@ -529,7 +543,8 @@ impl Core {
                 let charge = self.gauge.charge(second.cost());
                 let mut second = parcel.part(second, charge);
                 for part in [&mut parcel, &mut second] {
-                    // A part that is refused is halved at once; but what an event that stands alone is refused counts anew.
+                    // A part that is refused is halved at once; but what an event that stands alone
+                    // is refused counts anew.
                     part.refused = u32::from(!part.is_alone());
                 }
                 self.opened(&second);
@@ -591,10 +606,11 @@ impl Core {
         }
     }
 
-    // --- room --------------------------------------------------------------------------------------------------------------------------
+    // --- room ------------------------------------------------------------------------------------
 
-    /// What is set aside has a quarter of the memory. Beyond that the one that failed most goes to disk, apart from what waits in order, or
-    /// is dropped where there is no disk: it must not keep others out.
+    /// What is set aside has a quarter of the memory. Beyond that the one that failed most goes to
+    /// disk, apart from what waits in order, or is dropped where there is no disk: it must not keep
+    /// others out.
     fn make_room_aside(&mut self) -> Option<Step> {
         if self.stopping.is_some()
             || self.backlog.aside().len() < 2
@@ -619,8 +635,8 @@ impl Core {
         self.out.pop_front()
     }
 
-    /// While an invocation is held and Kinesis takes nothing, what has waited for long goes to disk: the function may have crashed without a
-    /// word, and then the sandbox ends without one.
+    /// While an invocation is held and Kinesis takes nothing, what has waited for long goes to
+    /// disk: the function may have crashed without a word, and then the sandbox ends without one.
     fn relief(&mut self, tick: &Tick) -> Option<Step> {
         if self.relief_at()? > tick.age {
             return None;

@@ -1,4 +1,5 @@
-//! The invariants. The cheap ones are looked at after every step, the audit of every event now and then and at each end.
+//! The invariants. The cheap ones are looked at after every step, the audit of every event now and
+//! then and at each end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +28,8 @@ impl World {
             return;
         }
         let gauge = &self.process.gauge;
-        // What is on its way: a request being sent or built, one read or divided, a batch on its way in; and what is set aside beyond a quarter.
+        // What is on its way: a request being sent or built, one read or divided, a batch on its
+        // way in; and what is set aside beyond a quarter.
         let in_flight = 6 * self.limits.body_bytes()
             + self.limits.body_bytes().max(64 * 1024)
             + gauge.bound() / 4;
@@ -256,7 +258,8 @@ impl World {
         }
     }
 
-    /// A connection is made ready: for an invocation that is held to its function's end, which nobody knows of yet, and for nothing else.
+    /// A connection is made ready: for an invocation that is held to its function's end, which
+    /// nobody knows of yet, and for nothing else.
     pub(crate) fn check_prepare(&mut self, left: Us) {
         let invariant = "a connection is made ready in held invocations";
         self.process.looks += 1;
@@ -327,7 +330,8 @@ impl World {
         } else {
             self.plan.setup.flush_timeout
         } * MS;
-        // Where the clock was set, or the event says no time, the end is taken for one of when it came.
+        // Where the clock was set, or the event says no time, the end is taken for one of when it
+        // came.
         let exact = running.what.done.has_time && self.jumped_at.is_none();
         let from = if exact { ended } else { ended.max(heard) };
         // Nobody can let it go before its end is known.
@@ -387,7 +391,8 @@ impl World {
         });
     }
 
-    /// The events from before Kinesis did well that wait in memory or on disk, and are not refused for what they hold.
+    /// The events from before Kinesis did well that wait in memory or on disk, and are not refused
+    /// for what they hold.
     pub(crate) fn deliverable(&self) -> Vec<u32> {
         let mut waiting = self.waiting_anywhere();
         waiting.retain(|event| {
@@ -446,19 +451,25 @@ impl World {
         waiting
     }
 
-    /// So many quiet invocations are enough to deliver all that can be. An upper bound by the core's own rules:
+    /// So many quiet invocations are enough to deliver all that can be. An upper bound by the
+    /// core's own rules:
     ///
-    /// - Between two rounds 40 s pass: longer than the longest pause of what is set aside (10 s), the longest time between two probes (30 s)
-    ///   and `MAX_AGE_MS`. So in each round all that waits is due, and Kinesis is asked. The first request may be the probe that ends an
+    /// - Between two rounds 40 s pass: longer than the longest pause of what is set aside (10 s),
+    ///   the longest time between two probes (30 s) and `MAX_AGE_MS`. So in each round all that
+    ///   waits is due, and Kinesis is asked. The first request may be the probe that ends an
     ///   outage, and may be all of its round: one round.
-    /// - What is not refused is taken at once, and there is no pause behind a request that delivers. A round has 300 ms at least and a request
-    ///   15 ms at most, with a read of the disk before it 1 ms more: 18 of them a round.
-    /// - What is refused for what it holds makes way, and then pauses all others for 50, 100, 200 ms at most, until something is delivered,
-    ///   as in each round the quiet post is: three refusals a round have room in 300 ms (at 0, 50 and 150 ms).
-    /// - A request with one refused event is refused once more (twice in all, where nothing was taken meanwhile), then halved until that event
-    ///   stands alone: log2 of its events. Alone it is refused three times. More such events in one request share refusals.
-    /// - What was read from disk, divided, and written there again to make room is read once more: within the same numbers, as how often it
-    ///   was refused is remembered; but a read and a write take a request's time, so that two rounds are added.
+    /// - What is not refused is taken at once, and there is no pause behind a request that
+    ///   delivers. A round has 300 ms at least and a request 15 ms at most, with a read of the disk
+    ///   before it 1 ms more: 18 of them a round.
+    /// - What is refused for what it holds makes way, and then pauses all others for 50, 100, 200
+    ///   ms at most, until something is delivered, as in each round the quiet post is: three
+    ///   refusals a round have room in 300 ms (at 0, 50 and 150 ms).
+    /// - A request with one refused event is refused once more (twice in all, where nothing was
+    ///   taken meanwhile), then halved until that event stands alone: log2 of its events. Alone it
+    ///   is refused three times. More such events in one request share refusals.
+    /// - What was read from disk, divided, and written there again to make room is read once more:
+    ///   within the same numbers, as how often it was refused is remembered; but a read and a write
+    ///   take a request's time, so that two rounds are added.
     pub(crate) fn most_rounds(&self) -> u32 {
         const OUTAGE: u64 = 1;
         const DISK: u64 = 2;
@@ -528,8 +539,9 @@ impl World {
         }
         self.keep_introductions(false);
         let number = self.process.number;
-        // A part of a segment may have been written once more, before the others were settled: the next process sends such events twice, and
-        // counts them so. Its ledger counts them as received twice too, which this model of one fate for each event has no word for.
+        // A part of a segment may have been written once more, before the others were settled: the
+        // next process sends such events twice, and counts them so. Its ledger counts them as
+        // received twice too, which this model of one fate for each event has no word for.
         let mut seen = std::collections::HashSet::new();
         self.files.retain(|_, file| file.events.iter().all(|event| seen.insert(*event)));
         for (event, fate) in self.events.iter_mut().enumerate() {
@@ -561,7 +573,8 @@ impl World {
         }
     }
 
-    /// `FALLBACK=log` prints each event that is counted as lost, once; `METRICS=emf` has said all that is counted.
+    /// `FALLBACK=log` prints each event that is counted as lost, once; `METRICS=emf` has said all
+    /// that is counted.
     fn check_printed(&mut self) {
         let process = &self.process;
         let (ledger, printed) = (&process.ledger, process.printed);
@@ -681,7 +694,8 @@ impl World {
             match place {
                 0 => {
                     lost_refused += u64::from(fate.refused >= 3);
-                    // Before a reset, what is as it is on disk stays there; other parts of such a segment may have been given up.
+                    // Before a reset, what is as it is on disk stays there; other parts of such a
+                    // segment may have been given up.
                     let stays = self.process.stop_asked.is_some() && !spindown && on_disk[event];
                     if stays { kept += 1 } else { lost += 1 }
                 }

@@ -1,5 +1,6 @@
-//! The extension's other two threads: the dispatcher, which carries out what the core decides, and the listener, which admits what Lambda
-//! posts; and the disk that both use. In the order of the real shells.
+//! The extension's other two threads: the dispatcher, which carries out what the core decides, and
+//! the listener, which admits what Lambda posts; and the disk that both use. In the order of the
+//! real shells.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -26,7 +27,7 @@ use crate::world::{
 };
 
 impl World {
-    // --- the dispatcher ----------------------------------------------------------------------------------------------------------------
+    // --- the dispatcher --------------------------------------------------------------------------
 
     /// A message has come: a dispatcher that waits for one goes on.
     pub(crate) fn notify(&mut self) {
@@ -398,7 +399,7 @@ impl World {
         self.count_request(began, delivered);
     }
 
-    // --- the listener ------------------------------------------------------------------------------------------------------------------
+    // --- the listener ----------------------------------------------------------------------------
 
     /// A POST reaches the port, or whoever has it now.
     pub(crate) fn post(&mut self, body: Body) {
@@ -624,7 +625,7 @@ impl World {
         self.after(delay, Wake::Listener(number));
     }
 
-    // --- the disk ----------------------------------------------------------------------------------------------------------------------
+    // --- the disk --------------------------------------------------------------------------------
 
     fn reserve(
         &mut self,
