@@ -83,7 +83,7 @@ pub fn place(now: &Circumstances) -> Place {
 }
 
 /// The request id of the invocation that `main` waits for, if it does: it is to hear of that
-/// function's end, and of no other one. Nobody reads what it is told meanwhile, and on Managed
+/// function's end, and of no other one. Nobody reads what else it is sent, and on Managed
 /// Instances it never waits.
 #[derive(Debug, Default)]
 pub struct Awaited(Mutex<Option<Arc<str>>>);

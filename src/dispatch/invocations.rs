@@ -78,7 +78,7 @@ pub struct Invocations {
     gap: bool,
     unreported: Unreported,
     /// INVOKE says which invocation is the last one.
-    told: bool,
+    announced: bool,
     /// The invocation whose end did not come by its deadline, and how many have begun since.
     missed: Option<(Arc<str>, u32)>,
     /// Invocations that were let go before their end was known, and when: how long they were held
@@ -103,7 +103,7 @@ impl Default for Invocations {
             ends,
             gap: false,
             unreported: Unreported::Init,
-            told: false,
+            announced: false,
             missed: None,
             let_go,
         }
@@ -123,7 +123,7 @@ impl Invocations {
                 }
                 // Where INVOKE says which invocation is the last one, this may still be the start
                 // of one before it.
-                if !self.told {
+                if !self.announced {
                     self.unreported = Unreported::Invocation(Arc::clone(request_id));
                 }
                 self.started = Some(Arc::clone(request_id));
@@ -173,7 +173,7 @@ impl Invocations {
 
     /// An invocation has begun. Says whether ends have turned out never to come.
     pub fn invoked(&mut self, request_id: &Arc<str>) -> bool {
-        self.told = true;
+        self.announced = true;
         self.unreported = Unreported::Invocation(Arc::clone(request_id));
         if self.started.as_ref() != Some(request_id) {
             // What was lost before belongs to an earlier one.

@@ -35,17 +35,17 @@ const METRICS: [Metric; COUNT] = [
 #[derive(Debug, Default)]
 pub struct Metrics {
     /// The counters as the last line left them.
-    told: [u64; COUNT],
+    reported: [u64; COUNT],
 }
 
 impl Metrics {
     /// What has come since the last line, as one line for CloudWatch.
     pub fn line(&mut self, ledger: &Ledger, function_name: &str, now: EpochMs) -> String {
         let (mut definitions, mut values) = (Vec::new(), String::new());
-        for ((name, unit, count), told) in METRICS.iter().zip(&mut self.told) {
+        for ((name, unit, count), reported) in METRICS.iter().zip(&mut self.reported) {
             let total = count(ledger);
-            values += &format!(r#","{name}":{}"#, total.saturating_sub(*told));
-            *told = total;
+            values += &format!(r#","{name}":{}"#, total.saturating_sub(*reported));
+            *reported = total;
             definitions.push(format!(r#"{{"Name":"{name}","Unit":"{unit}"}}"#));
         }
         let function_name =

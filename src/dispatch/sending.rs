@@ -361,7 +361,7 @@ impl Core {
             self.note_introduction(&parcel.request, is_taken);
             self.delivered(events);
         }
-        let Some(code) = refused_code else { return self.settled(parcel) };
+        let Some(code) = refused_code else { return self.acknowledge(parcel) };
         self.ledger.request_error(code);
         let line = format!(
             "Kinesis took only {taken} of {} records ({code}); the others are sent again",
@@ -501,7 +501,7 @@ impl Core {
             let waiting = self.waiting_introductions();
             if introduced.iter().all(|id| waiting.contains(id)) {
                 // One of each is enough.
-                return self.settled(parcel);
+                return self.acknowledge(parcel);
             }
         }
         parcel.tries += 1;
@@ -560,7 +560,7 @@ impl Core {
                 self.ledger.dropped_rejected.add(events);
                 self.note_introduction(&parcel.request, |_| true);
                 self.print_lost(&parcel);
-                self.settled(parcel);
+                self.acknowledge(parcel);
                 let line = if events > 0 {
                     format!(
                         "Kinesis refuses a record again and again while it takes others; {events} events are dropped"
@@ -584,7 +584,7 @@ impl Core {
     }
 
     /// All of a parcel is delivered, given up, or kept elsewhere.
-    pub(super) fn settled(&mut self, parcel: Parcel) {
+    pub(super) fn acknowledge(&mut self, parcel: Parcel) {
         self.spares.keep_body(parcel.request.into_buffer());
         let Some(index) =
             self.open_segments.iter().position(|(segment, _)| parcel.segment == Some(*segment))
@@ -627,7 +627,7 @@ impl Core {
         let events = parcel.request.events();
         self.ledger.dropped_queue.add(events);
         self.print_lost(&parcel);
-        self.settled(parcel);
+        self.acknowledge(parcel);
         let line = format!(
             "Kinesis refuses records for long, and there is no room for more of them; {events} events are dropped"
         );
@@ -675,7 +675,7 @@ impl Core {
             }
             self.histories.push((segment, parcel.history()));
         }
-        self.settled(parcel);
+        self.acknowledge(parcel);
     }
 
     /// A segment was read: what is known of it is not forgotten.

@@ -209,7 +209,7 @@ impl Spool {
         match (self.load(&entry, buffer), &entry.left_behind) {
             (Ok(segment), None) => Ok(segment),
             (Ok(segment), Some(_)) => {
-                self.adopt(segment.request.events());
+                self.count_recovered(segment.request.events());
                 Ok(segment)
             }
             (Err(_), None) => Err(entry.events),
@@ -234,7 +234,7 @@ impl Spool {
     }
 
     /// Events of an earlier process: not in the ledger so far.
-    fn adopt(&self, events: u64) {
+    fn count_recovered(&self, events: u64) {
         self.ledger.received.add(events);
         self.ledger.adopted.add(events);
     }
@@ -270,7 +270,7 @@ impl Spool {
             let segment = self.load(entry, Vec::with_capacity);
             if entry.left_behind.is_some() {
                 events = segment.as_ref().map_or(0, |segment| segment.request.events());
-                self.adopt(events);
+                self.count_recovered(events);
             }
             if let (Some(printer), Ok(segment)) = (&self.prints, segment) {
                 printer.print(segment.request.data().flatten().collect());

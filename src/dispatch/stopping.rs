@@ -150,7 +150,7 @@ impl Core {
             }
             self.ledger.dropped_undelivered.add(parcel.request.events());
             self.print_lost(&parcel);
-            self.settled(parcel);
+            self.acknowledge(parcel);
         }
         while let Some(item) = self.backlog.pop(|_| true) {
             self.ledger.dropped_undelivered.add(item.load.events());
