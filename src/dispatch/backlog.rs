@@ -99,13 +99,16 @@ impl Parcel {
             refused: self.refused,
             refused_at: self.refused_at,
             suspect: self.suspect,
+            ambiguous: self.ambiguous,
         }
     }
 
     /// It was on disk.
     pub fn remember(&mut self, history: History) {
-        let History { since, tries, refusal, refused, refused_at, suspect } = history;
+        let History { since, tries, refusal, refused, refused_at, suspect, ambiguous } = history;
         (self.since, self.tries, self.refusal) = (since, tries, refusal);
+        // Its file says so from the first time that it was sent.
+        self.ambiguous = ambiguous;
         (self.refused, self.refused_at, self.suspect) = (refused, refused_at, suspect);
         self.sent_before = tries > 0;
     }
@@ -126,6 +129,7 @@ pub struct History {
     refused: u32,
     refused_at: u64,
     suspect: bool,
+    ambiguous: bool,
 }
 
 /// What was never sent.

@@ -98,6 +98,8 @@ pub enum Step {
     Spool(Box<Parcel>),
     /// All of a segment is settled: delete it.
     Remove(SegmentId),
+    /// A segment that was read is as it was, and there is no room for it in memory: it waits apart.
+    PutBack(SegmentId),
     /// The sandbox ends for good: delete all segments, and count their events as undelivered.
     Discard,
     /// From now on no POST is answered 200; what is being taken in is waited for until then.
@@ -195,8 +197,8 @@ pub struct Core {
     /// Something was delivered since the dispatcher was last at rest: what is set aside may go with
     /// it.
     pub(super) carries: bool,
-    /// Whether there is a spool, and it could be written to.
-    pub(super) spool_works: bool,
+    /// A segment could not be written: from this age on it is tried again.
+    pub(super) spool_again: Option<Duration>,
     /// The segment being read is one of those apart.
     pub(super) reads_apart: bool,
     pub(super) ledger_at: Duration,
@@ -236,7 +238,7 @@ impl Core {
             tries_at_once: 0,
             flushes: true,
             carries: false,
-            spool_works: settings.spool,
+            spool_again: None,
             reads_apart: false,
             ledger_at: Duration::ZERO,
             ledgers: 0,
@@ -339,7 +341,7 @@ impl Core {
                     self.out.push_back(Step::Log(Level::Error, "spool-damaged", line));
                 }
             }
-            Outcome::Spooled(parcel, written) => self.spooled(*parcel, written),
+            Outcome::Spooled(parcel, written) => self.spooled(&tick, *parcel, written),
             Outcome::Prepared(ready) => {
                 if let Some(held) = &mut self.held {
                     held.preparation.tried(ready, tick.mono);

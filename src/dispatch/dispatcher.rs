@@ -148,6 +148,7 @@ impl Dispatcher {
             }
             Step::Recover => self.spool.recover(),
             Step::Remove(segment) => self.spool.remove(segment),
+            Step::PutBack(segment) => self.spool.put_back(segment),
             Step::Discard => self.spool.discard(),
             Step::CloseIntake(until) => (self.close_intake)(until),
             Step::Print(lines) => self.printer.print(lines),

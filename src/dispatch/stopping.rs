@@ -84,8 +84,8 @@ impl Core {
                 self.pause_until(tick, until.sooner(MIN_TIME_LEFT).at()),
             )));
         }
-        self.spool_works = self.settings.spool;
         stopping.phase = Phase::Keep;
+        self.spool_again = None;
         None
     }
 
@@ -93,7 +93,7 @@ impl Core {
     fn send_or_keep(&mut self, tick: &Tick, view: View) -> Option<Step> {
         let stopping = self.stopping.as_ref()?;
         let mut until = stopping.send_until();
-        if stopping.is_reset() && self.spool_works {
+        if stopping.is_reset() && self.spool_works(tick) {
             let much = self.backlog.fresh_bytes() > self.packer.request_bytes();
             if (stopping.failed || self.retry.is_open() || much)
                 && let Some(parcel) = self.take_for_disk(tick)
@@ -130,7 +130,7 @@ impl Core {
     fn keep_unsent(&mut self, tick: &Tick) -> Option<Step> {
         let stopping = self.stopping.as_ref()?;
         let time = stopping.deadline.left(tick.mono) > LAST_LINE_TIME;
-        if stopping.is_reset() && self.spool_works && time {
+        if stopping.is_reset() && self.spool_works(tick) && time {
             // Those are on disk already, and marked as in doubt.
             while self.backlog.take_aside(|parcel| parcel.intact).is_some() {}
             if let Some(parcel) = self.take_for_disk(tick) {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kinesis_telemetry_extension::dispatch::backlog::Parcel;
+use kinesis_telemetry_extension::dispatch::backlog::{Parcel, SegmentId};
 use kinesis_telemetry_extension::dispatch::core::View;
 use kinesis_telemetry_extension::dispatch::message::{Load, Message, Signal};
 use kinesis_telemetry_extension::kinesis::gzip;
@@ -429,6 +429,26 @@ impl World {
         (requests + unpacked, largest.max(unpacked))
     }
 
+    /// A segment is deleted. One that is whole, and not refused for what it holds, is not given up:
+    /// it is on disk, and costs no memory.
+    pub(crate) fn check_removal(&mut self, segment: SegmentId) {
+        let file = self.process.files.get(&segment).and_then(|file| self.files.remove_entry(file));
+        let Some((number, file)) = file else { return };
+        let given_up = |event: &u32| {
+            let fate = &self.events[*event as usize];
+            !fate.acknowledged && !fate.evicted && fate.refused < 3
+        };
+        // At the end there is no later.
+        if !file.damaged && self.process.stop_asked.is_none() && file.events.iter().all(given_up) {
+            let elsewhere = self.waiting_anywhere();
+            if file.events.iter().any(|event| !elsewhere.contains(event)) {
+                let detail = format!("segment {segment} is deleted with {:?}", file.events);
+                self.fail("what is whole on disk is kept", detail);
+            }
+        }
+        self.files.insert(number, file);
+    }
+
     fn waiting_anywhere(&self) -> Vec<u32> {
         let process = &self.process;
         let mut waiting: Vec<u32> =
@@ -661,7 +681,8 @@ impl World {
         for (id, file) in &process.files {
             let Some(file) = self.files.get(file) else { continue };
             let untaken = process.index.entry(*id).is_none() || reading == Some(*id);
-            if untaken && file.process == number {
+            // What an earlier process left is in the ledger once it was read.
+            if untaken && (file.process == number || process.read.contains(id)) {
                 put(file.events.clone());
             }
             file.events.iter().for_each(|event| {

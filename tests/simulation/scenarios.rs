@@ -417,6 +417,11 @@ fn seeds_that_once_went_wrong() {
             102,
             "at the end there was no time for the last ledger, and no line for CloudWatch either",
         ),
+        (
+            10_104,
+            "a whole segment that was read was dropped, and its file deleted, as the disk was full",
+        ),
+        (26_514, "the same"),
         (340, "the sandbox event of a restore waited for the one before, and events did not"),
     ] {
         let life = World::new(&Plan::random(seed), false).live();

@@ -167,7 +167,13 @@ impl World {
                     );
                     self.fail("a segment stays until all of it is settled", detail);
                 }
+                self.check_removal(segment);
                 self.remove(segment);
+                return Some(Outcome::Done);
+            }
+            Step::PutBack(segment) => {
+                self.say(|_| format!("core: puts segment {segment} back"));
+                self.process.index.put_back(segment);
                 return Some(Outcome::Done);
             }
             Step::Discard => {
@@ -690,6 +696,7 @@ impl World {
         };
         let events = file.events.len() as u64;
         self.excuse_introductions(&file.introduced);
+        file.events.iter().for_each(|event| self.events[*event as usize].evicted = true);
         match file.damaged {
             true => self.process.unprintable += events,
             false => self.print_events(events),
@@ -752,8 +759,9 @@ impl World {
             self.process.damaged += entry.events;
             return Outcome::Read(segment, Err(entry.events));
         }
-        if entry.left_behind.is_some() {
+        if entry.left_behind.is_some() && !entry.counted {
             self.receive_again(&file.events);
+            self.process.index.count(segment, file.events.len() as u64);
             self.process.read.push(segment);
         }
         let request =
@@ -786,6 +794,7 @@ impl World {
             Step::Reply(_) => 12,
             Step::Exit => 13,
             Step::Prepare { .. } => 14,
+            Step::PutBack(_) => 15,
         };
         self.digest = (self.digest ^ kind ^ (self.now << 4)).wrapping_mul(0x0100_0000_01b3);
         if too_many {

@@ -56,6 +56,8 @@ pub(crate) struct Fate {
     pub(crate) out_of_order: bool,
     /// How often it was refused for what it may hold while it stood alone, by this process.
     pub(crate) refused: u16,
+    /// A segment with it had to give way to another one.
+    pub(crate) evicted: bool,
     /// It was in the memory of a process that was killed without a word, or in a file that was
     /// damaged.
     pub(crate) excused: bool,
