@@ -631,7 +631,7 @@ impl World {
             _ => None,
         };
         let spilling = match &mut self.process.taking {
-            Taking::Writing { file, .. } => file.take(),
+            Taking::Writing { file, .. } => file.take().map(|file| *file),
             _ => None,
         };
         for file in [spooling, spilling].into_iter().flatten() {

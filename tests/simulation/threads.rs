@@ -455,7 +455,7 @@ impl World {
         match std::mem::replace(&mut self.process.taking, Taking::Nothing) {
             Taking::Nothing => {}
             Taking::Writing { id, file, events, mut rest, all, signals } => {
-                let written = self.commit(id, file);
+                let written = self.commit(id, file.map(|file| *file));
                 if !written {
                     let rest: u64 = rest.iter().map(Request::events).sum();
                     self.print_events(events.len() as u64 + rest);
@@ -593,6 +593,7 @@ impl World {
     ) {
         let (id, file) = self.reserve(&mut request, false, false);
         let events = request.data().flat_map(|lines| numbers(&lines)).collect();
+        let file = file.map(Box::new);
         self.process.taking = Taking::Writing { id, file, events, rest, all, signals };
         let (number, delay) = (self.process.number, self.disk_time());
         self.after(delay, Wake::Listener(number));

@@ -218,7 +218,7 @@ pub(crate) enum Taking {
     /// Writes a request, and what comes behind it.
     Writing {
         id: Option<SegmentId>,
-        file: Option<SpoolFile>,
+        file: Option<Box<SpoolFile>>,
         events: Vec<u32>,
         rest: VecDeque<Request>,
         all: Vec<u32>,
