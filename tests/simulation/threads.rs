@@ -1,5 +1,6 @@
-//! The extension's other two threads: the dispatcher, which carries out what the core decides, and the listener, which admits what Lambda
-//! posts; and the disk that both use. In the order of the real shells.
+//! The extension's other two threads: the dispatcher, which carries out what the core decides, and
+//! the listener, which admits what Lambda posts; and the disk that both use. In the order of the
+//! real shells.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -27,7 +28,7 @@ use crate::world::{
 };
 
 impl World {
-    // --- the dispatcher ----------------------------------------------------------------------------------------------------------------
+    // --- the dispatcher --------------------------------------------------------------------------
 
     /// A message has come: a dispatcher that waits for one goes on.
     pub(crate) fn notify(&mut self) {
@@ -167,7 +168,13 @@ impl World {
                     );
                     self.fail("a segment stays until all of it is settled", detail);
                 }
+                self.check_removal(segment);
                 self.remove(segment);
+                return Some(Outcome::Done);
+            }
+            Step::PutBack(segment) => {
+                self.say(|_| format!("core: puts segment {segment} back"));
+                self.process.index.put_back(segment);
                 return Some(Outcome::Done);
             }
             Step::Discard => {
@@ -399,7 +406,7 @@ impl World {
         self.count_request(began, delivered);
     }
 
-    // --- the listener ------------------------------------------------------------------------------------------------------------------
+    // --- the listener ----------------------------------------------------------------------------
 
     /// A POST reaches the port, or whoever has it now.
     pub(crate) fn post(&mut self, body: Body) {
@@ -449,7 +456,7 @@ impl World {
         match std::mem::replace(&mut self.process.taking, Taking::Nothing) {
             Taking::Nothing => {}
             Taking::Writing { id, file, events, mut rest, all, signals } => {
-                let written = self.commit(id, file);
+                let written = self.commit(id, file.map(|file| *file));
                 if !written {
                     let rest: u64 = rest.iter().map(Request::events).sum();
                     self.print_events(events.len() as u64 + rest);
@@ -598,6 +605,7 @@ impl World {
     ) {
         let (id, file) = self.reserve(&mut request, false, false);
         let events = request.data().flat_map(|lines| numbers(&lines)).collect();
+        let file = file.map(Box::new);
         self.process.taking = Taking::Writing { id, file, events, rest, all, signals };
         let (number, delay) = (self.process.number, self.disk_time());
         self.after(delay, Wake::Listener(number));
@@ -639,7 +647,7 @@ impl World {
         self.after(delay, Wake::Listener(number));
     }
 
-    // --- the disk ----------------------------------------------------------------------------------------------------------------------
+    // --- the disk --------------------------------------------------------------------------------
 
     fn reserve(
         &mut self,
@@ -704,6 +712,7 @@ impl World {
         };
         let events = file.events.len() as u64;
         self.excuse_introductions(&file.introduced);
+        file.events.iter().for_each(|event| self.events[*event as usize].evicted = true);
         match file.damaged {
             true => self.process.unprintable += events,
             false => self.print_events(events),
@@ -766,8 +775,9 @@ impl World {
             self.process.damaged += entry.events;
             return Outcome::Read(segment, Err(entry.events));
         }
-        if entry.left_behind.is_some() {
+        if entry.left_behind.is_some() && !entry.counted {
             self.receive_again(&file.events);
+            self.process.index.count(segment, file.events.len() as u64);
             self.process.read.push(segment);
         }
         let request =
@@ -800,6 +810,7 @@ impl World {
             Step::Reply(_) => 12,
             Step::Exit => 13,
             Step::Prepare { .. } => 14,
+            Step::PutBack(_) => 15,
         };
         self.digest = (self.digest ^ kind ^ (self.now << 4)).wrapping_mul(0x0100_0000_01b3);
         if too_many {

@@ -1,5 +1,6 @@
-//! One life under a virtual clock: Lambda, main with its watchdog, the listener, the dispatcher, Kinesis and a disk, in one thread. A heap of
-//! wake-ups says who runs next; the seed decides all durations and who comes first.
+//! One life under a virtual clock: Lambda, main with its watchdog, the listener, the dispatcher,
+//! Kinesis and a disk, in one thread. A heap of wake-ups says who runs next; the seed decides all
+//! durations and who comes first.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
@@ -56,13 +57,17 @@ pub(crate) struct Fate {
     pub(crate) out_of_order: bool,
     /// How often it was refused for what it may hold while it stood alone, by this process.
     pub(crate) refused: u16,
-    /// It was in the memory of a process that was killed without a word, or in a file that was damaged.
+    /// A segment with it had to give way to another one.
+    pub(crate) evicted: bool,
+    /// It was in the memory of a process that was killed without a word, or in a file that was
+    /// damaged.
     pub(crate) excused: bool,
     /// With `KEEP`: what was chosen.
     pub(crate) choice: Choice,
 }
 
-/// Names a process, and how often its sandbox had been restored: each time the ids of its events begin otherwise.
+/// Names a process, and how often its sandbox had been restored: each time the ids of its events
+/// begin otherwise.
 pub(crate) type SandboxId = (u16, u16);
 
 /// What is known of the event that says what a sandbox is, for `ENVELOPE=slim`.
@@ -74,7 +79,8 @@ pub(crate) struct Introduction {
     pub(crate) stored: bool,
     /// How often it was refused for what it may hold while it stood alone.
     pub(crate) refused: u16,
-    /// Kinesis refused it as long as its process lived, and that could not keep it; or its file is gone.
+    /// Kinesis refused it as long as its process lived, and that could not keep it; or its file is
+    /// gone.
     pub(crate) excused: bool,
 }
 
@@ -216,7 +222,7 @@ pub(crate) enum Taking {
     /// Writes a request, and what comes behind it.
     Writing {
         id: Option<SegmentId>,
-        file: Option<SpoolFile>,
+        file: Option<Box<SpoolFile>>,
         events: Vec<u32>,
         rest: VecDeque<Request>,
         all: Vec<u32>,
@@ -247,7 +253,8 @@ pub(crate) struct Process {
     /// Names the dispatcher's last wait or step.
     pub(crate) token: u64,
     pub(crate) taking: Taking,
-    /// What other threads of the listener are reading, and what they have read and wait for the lock with.
+    /// What other threads of the listener are reading, and what they have read and wait for the
+    /// lock with.
     pub(crate) reading_posts: BTreeMap<u64, Body>,
     pub(crate) posts: Vec<Body>,
     pub(crate) closed: bool,
@@ -280,7 +287,8 @@ pub(crate) struct Process {
     /// Segments of an earlier process that were read.
     pub(crate) read: Vec<SegmentId>,
     pub(crate) polls: (Us, u32),
-    /// Names the last call that made a connection ready, and the looks for the invocation in progress.
+    /// Names the last call that made a connection ready, and the looks for the invocation in
+    /// progress.
     pub(crate) prepares: u64,
     pub(crate) looks: u32,
     pub(crate) stop_asked: Option<Us>,
@@ -298,6 +306,9 @@ pub(crate) struct Healed {
     pub(crate) received: u64,
     /// Events that wait and are refused for what they hold.
     pub(crate) poisoned: u64,
+    /// What waits, in requests, and the events of the largest.
+    pub(crate) requests_waiting: u64,
+    pub(crate) largest: u64,
 }
 
 pub(crate) struct World {
@@ -434,7 +445,7 @@ impl World {
         }
     }
 
-    // --- time and luck ---------------------------------------------------------------------------------------------------------------
+    // --- time and luck ---------------------------------------------------------------------------
 
     pub(crate) fn instant(&self, at: Us) -> Instant {
         self.base + Duration::from_micros(at)
@@ -541,7 +552,7 @@ impl World {
             .unwrap_or(0)
     }
 
-    // --- who runs ----------------------------------------------------------------------------------------------------------------------
+    // --- who runs --------------------------------------------------------------------------------
 
     fn wake(&mut self, wake: Wake) {
         let current = self.process.number;
@@ -583,7 +594,7 @@ impl World {
         }
     }
 
-    // --- Lambda ------------------------------------------------------------------------------------------------------------------------
+    // --- Lambda ----------------------------------------------------------------------------------
 
     fn start_process(&mut self) {
         self.say(|_| "process starts".to_owned());
@@ -869,7 +880,7 @@ impl World {
         self.after(delay, Wake::NextAct);
     }
 
-    // --- main --------------------------------------------------------------------------------------------------------------------------
+    // --- main ------------------------------------------------------------------------------------
 
     fn ask(&mut self, ask: Ask, deadline: Us) {
         use kinesis_telemetry_extension::deadline::{Deadline, Limit};
@@ -1199,7 +1210,8 @@ fn configuration(plan: &Plan) -> Config {
     }
 }
 
-/// A batch of so many events, which bear their numbers. Made by hand: what the intake makes of bodies is tested elsewhere.
+/// A batch of so many events, which bear their numbers. Made by hand: what the intake makes of
+/// bodies is tested elsewhere.
 pub(crate) fn batch(first: u32, body: &Body, restores: u16) -> Batch {
     const HEAD: &str = r##"{"time":"2026-11-23T09:15:45.012Z","type":"function","record":"##;
     let mut bytes = Vec::with_capacity(body.weight);
