@@ -22,6 +22,14 @@ impl Span {
         Span { start: narrow(range.start), len: narrow(range.len()) }
     }
 
+    /// The last `count` bytes before `from`, none of them its own, are no longer there.
+    pub fn shift_back(&mut self, from: usize, count: usize) {
+        let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        if self.start >= narrow(from) {
+            self.start = self.start.saturating_sub(narrow(count));
+        }
+    }
+
     /// Whether it holds nothing.
     #[must_use]
     pub fn is_empty(self) -> bool {
@@ -61,10 +69,9 @@ pub struct Event {
 }
 
 impl Event {
-    /// The last `count` of its batch's bytes before `from`, none of them its own, are no longer there.
+    /// The last `count` of its batch's bytes before `from`, none of them its own, are no longer
+    /// there.
     pub fn shift_back(&mut self, from: usize, count: usize) {
-        let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let (from, count) = (narrow(from), narrow(count));
         for span in [
             &mut self.text,
             &mut self.record,
@@ -73,9 +80,7 @@ impl Event {
             &mut self.tenant_id,
             &mut self.execution_arn,
         ] {
-            if span.start >= from {
-                span.start -= count.min(span.start);
-            }
+            span.shift_back(from, count);
         }
     }
 }
@@ -108,11 +113,16 @@ impl Batch {
         &self.bytes
     }
 
-    /// Leaves out the remaining events for which `wanted` says no. It may change the others.
-    pub fn retain(&mut self, wanted: impl FnMut(&mut Event) -> bool) {
+    /// As [`Batch::remaining`].
+    pub fn remaining_mut(&mut self) -> &mut [Event] {
+        self.events.get_mut(self.next..).unwrap_or_default()
+    }
+
+    /// Leaves out the remaining events for which `wanted` says no.
+    pub fn retain(&mut self, wanted: impl FnMut(&Event) -> bool) {
         self.events.drain(..self.next.min(self.events.len()));
         self.next = 0;
-        self.events.retain_mut(wanted);
+        self.events.retain(wanted);
     }
 
     /// Marks the first `count` remaining events as taken.

@@ -2,7 +2,9 @@
 import dataclasses
 import re
 
-PREFIX = "KINESIS_TELEMETRY_"
+import settings
+
+PREFIX = settings.PREFIX
 LAYER = re.compile(r"(arn:[^:]+:lambda:[^:]+:\d+:layer:[\w-]*kinesis-telemetry-extension[\w-]*):\d+")
 MOST_LAYERS = 5
 # Of the function's code and all its layers, unpacked; and of its variables. Both are Lambda's limits.
@@ -75,6 +77,9 @@ def attach(configuration, wanted):
     at = next((at for at, arn in enumerate(old_layers) if arn not in kept), len(kept))
     layers = [*kept[:at], wanted_layer, *kept[at:]]
     variables = {**old_variables, **wanted.variables}
+    # Also those that were there before: with one bad value, the extension sends nothing.
+    if wrong := [*settings.problems(variables), *settings.conflicts(variables)]:
+        raise Refused(f"would have wrong settings: {'; '.join(wrong)}")
     check_limits(configuration, kept, variables)
     return change(old_layers, layers, old_variables, variables)
 

@@ -33,9 +33,28 @@ def client(service, region=None):
     return boto3.client(service, region_name=region, config=Config(retries=retries, max_pool_connections=2 * AT_ONCE))
 
 
+# Where scripts/deploy has put what the other scripts need.
+PARAMETERS = "/telemetry/kinesis"
+
+
+def parameter(name):
+    """What scripts/deploy made in this account and region, or None."""
+    ssm = client("ssm")
+    try:
+        return ssm.get_parameter(Name=f"{PARAMETERS}/{name}")["Parameter"]["Value"]
+    except ssm.exceptions.ParameterNotFound:
+        return None
+
+
 def message(error):
     """What AWS or boto3 says is wrong, in one line."""
     return " ".join(str(error).split())
+
+
+def progress(text):
+    """One line on a terminal that is written over; an empty one in the end."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def at_once(function, items):

@@ -51,7 +51,9 @@ class Stream:
     def read(self, shard):
         """The next records of one shard. One that has ended is followed by its children."""
         try:
-            answer = self.kinesis.get_records(ShardIterator=self.iterators[shard])
+            # In another account, an iterator alone is not enough. GetRecords takes no name.
+            arn = {key: value for key, value in self.name.items() if key == "StreamARN"}
+            answer = self.kinesis.get_records(**arn, ShardIterator=self.iterators[shard])
         except self.kinesis.exceptions.ProvisionedThroughputExceededException:
             time.sleep(PAUSE_SECONDS / 2)
             return []

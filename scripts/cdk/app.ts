@@ -17,17 +17,25 @@ export function fill(app: App): App {
   const yes = (key: string): boolean => boolean(key, context(key) ?? 'false');
   const name = context('stackName') ?? 'kinesis-telemetry';
   const qualifier = context('qualifier');
-  const synthesizer = (): object => (qualifier ? { synthesizer: new DefaultStackSynthesizer({ qualifier }) } : {});
+  const account = context('account');
+  if (account && !/^[0-9]{12}$/.test(account)) throw new Error(`account=${account}: allowed are 12 digits`);
+  // With an account, CDK acts on no other.
+  const common = (): object => ({
+    ...(qualifier && { synthesizer: new DefaultStackSynthesizer({ qualifier }) }),
+    ...(account && { env: { account } }),
+  });
   if (yes('destroy')) {
     // To delete a stack its name is enough: no layers, no tags. A template may not be empty, so there is this.
-    new CfnWaitConditionHandle(new Stack(app, name, synthesizer()), 'Nothing');
+    new CfnWaitConditionHandle(new Stack(app, name, common()), 'Nothing');
     return app;
   }
   const missing = REQUIRED_TAGS.filter((tag) => !context(tag));
   if (missing.length > 0) throw new Error(`these tags are required: ${missing.map((tag) => `-c ${tag}=...`).join(' ')}`);
   const [streamArn, encryption, alarmTopic, boundary] = ['streamArn', 'encryption', 'alarmTopic', 'permissionsBoundary'].map(context);
   const [shards, retentionHours, maxGigabytesPerDay] = ['shards', 'retentionHours', 'maxGigabytesPerDay'].map((key) => number(key, context(key)));
+  const tags = Object.fromEntries(REQUIRED_TAGS.map((tag) => [tag, context(tag) ?? '']));
   const stack = new TelemetryStack(app, name, {
+    tags,
     // Seen from dist/, both here and in the copy under target/cdk.
     layers: context('layers') ?? path.join(__dirname, '../../../target/layer'),
     ...(streamArn && { streamArn }),
@@ -39,13 +47,14 @@ export function fill(app: App): App {
     settings: json('settings', context('settings') ?? '{}'),
     version: JSON.parse(fs.readFileSync(path.join(__dirname, '../package.json'), 'utf8')).version,
     retain: yes('retain'),
-    ...synthesizer(),
+    ...common(),
     ...(boundary && { permissionsBoundary: PermissionsBoundary.fromName(boundary) }),
     denyCloudWatchLogs: yes('denyLogs'),
     archive: yes('archive'),
     consumed: yes('consumed'),
   });
-  REQUIRED_TAGS.forEach((tag) => Tags.of(stack).add(tag, context(tag) ?? ''));
+  // The stack's own tags, above, are not in the template. Nor would they reach all of its resources in every tool.
+  Object.entries(tags).forEach(([tag, value]) => Tags.of(stack).add(tag, value));
   return app;
 }
 

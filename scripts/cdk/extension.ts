@@ -51,7 +51,7 @@ export interface ExistingStream {
 
 /** What the construct is made from. */
 export interface KinesisTelemetryExtensionProps {
-  /** The folder that `scripts/build-layer` writes: `<layers>/<architecture>/extensions/kinesis-telemetry-extension`. */
+  /** The folder that `scripts/build-layer` writes: `<layers>/<architecture>/extensions/kinesis-telemetry-extension`; or one with a release's two zips. */
   readonly layers: string;
   /** Architectures to make a layer for. Default: x86_64 and arm64. */
   readonly architectures?: lambda.Architecture[];
@@ -297,7 +297,7 @@ export class KinesisTelemetryExtension extends TelemetryExtension {
       layerVersionName: `${props.layerName ?? 'kinesis-telemetry-extension'}-${architecture.name}`,
       description: 'Puts telemetry of Lambda functions on a Kinesis data stream',
       license: 'Apache-2.0',
-      // A folder, not a zip: its hash does not depend on times, so a layer that did not change is not published anew.
+      // The hash of a folder, or of a release's zip, does not depend on times: a layer that did not change is not published anew.
       code: lambda.Code.fromAsset(checkedLayer(props.layers, architecture.name)),
       compatibleArchitectures: [architecture],
       removalPolicy,

@@ -96,10 +96,10 @@ export const someOf = (...words: string[]): Rule => ({
 });
 export const pairs: Rule = {
   allowed: 'key=value,key=value',
-  fits: (value) => Object.entries(Object(value)).every(([key, tag]) => /^[^=,]+$/.test(key) && /^[^,]*$/.test(String(tag))),
+  fits: (value) => Object.entries(Object(value)).every(([key, tag]) => /^[^=,]+$/.test(key) && key.trim() !== '' && /^[^,]*$/.test(String(tag))),
 };
-/** What the binary checks in texts, by the words in which it says what is allowed. */
-const PATTERNS: Readonly<Record<string, RegExp>> = {
+/** What the binary checks in texts, by the words in which it says what is allowed. scripts/aws/settings.json has them for scripts/attach. */
+export const PATTERNS: Readonly<Record<string, RegExp>> = {
   'the ARN of an IAM role': /^arn:[a-z-]+:iam::[0-9]{12}:role\/[\w+=,.@/-]+$/,
   '2 to 1224 letters, digits and _+=,.@:/-': /^[\w+=,.@:/-]{2,1224}$/,
   '0% to 100%': /^ *0*(100(\.0+)?|\d{1,2}(\.\d+)?) *% *$/,
@@ -161,6 +161,7 @@ export function environment(settings: ExtensionSettings): Record<string, string>
     return rule.fits(value) ? [] : [`${field}=${JSON.stringify(value)}: allowed is ${rule.allowed}`];
   });
   if (settings.externalId !== undefined && settings.roleArn === undefined) problems.push('externalId: allowed is with roleArn only');
+  if (settings.fallback === 'log' && settings.types?.includes('extension')) problems.push('fallback="log": allowed is only without `extension` in types');
   if (problems.length > 0) throw new Error(`settings of the telemetry extension: ${problems.join('; ')}`);
   return Object.fromEntries(given.map(([field, value]) => [variable(field), written(value)]));
 }

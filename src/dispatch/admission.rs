@@ -1,8 +1,10 @@
-//! The sending end of the channel, on the listener's threads: decides whether what a POST brought waits in memory, packed or not, or on disk.
+//! The sending end of the channel, on the listener's threads: decides whether what a POST brought
+//! waits in memory, packed or not, or on disk.
 //!
-//! It never waits for room and takes nothing back: what does not fit goes to disk as it comes, and as long as something of this process
-//! waits there, what comes later follows it; so the order stays. What has no room there either is dropped, and counted. Signals pass in any
-//! case. Callers hold the intake's lock, so that one POST after the other passes.
+//! It never waits for room and takes nothing back: what does not fit goes to disk as it comes, and
+//! as long as something of this process waits there, what comes later follows it; so the order
+//! stays. What has no room there either is dropped, and counted. Signals pass in any case. Callers
+//! hold the intake's lock, so that one POST after the other passes.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -83,8 +85,9 @@ pub fn place(now: &Circumstances) -> Place {
     }
 }
 
-/// The request id of the invocation that `main` waits for, if it does: it is to hear of that function's end, and of no other one. Nobody
-/// reads what it is told meanwhile, and on Managed Instances it never waits.
+/// The request id of the invocation that `main` waits for, if it does: it is to hear of that
+/// function's end, and of no other one. Nobody reads what else it is sent, and on Managed
+/// Instances it never waits.
 #[derive(Debug, Default)]
 pub struct Awaited(Mutex<Option<Arc<str>>>);
 
@@ -154,14 +157,15 @@ impl Admission {
         if ends == [None, None] {
             return;
         }
-        // After the message itself: the dispatcher says that it prepares before it looks for messages once more.
+        // After the message itself: the dispatcher says that it prepares before it looks for
+        // messages once more.
         let preparing = self.preparing.load(Ordering::SeqCst);
         if preparing > 0 {
             self.replies.put(Reply::EndedWhilePreparing(preparing));
         }
         for (end, failed) in ends.into_iter().flatten() {
-            // Past the dispatcher, which may be busy: whoever waits for it has it interrupted. A request that begins from here on has the
-            // right deadline.
+            // Past the dispatcher, which may be busy: whoever waits for it has it interrupted. A
+            // request that begins from here on has the right deadline.
             if (failed || preparing > 0 || self.sending.load(Ordering::Acquire))
                 && let Some(at) = hold_ends_at(end, failed, self.flush_timeout)
             {
@@ -273,8 +277,9 @@ impl Admission {
         self.doorbell.ring_for(news);
     }
 
-    /// Does the dispatcher's packing for it, while the bytes are in this CPU's cache. It sends meanwhile, and keeps up: a flood that is
-    /// packed by one thread and sent by another rarely needs the spool.
+    /// Does the dispatcher's packing for it, while the bytes are in this CPU's cache. It sends
+    /// meanwhile, and keeps up: a flood that is packed by one thread and sent by another rarely
+    /// needs the spool.
     fn pack(&self, packer: &mut Packer, mut batch: Batch, now: EpochMs) -> Vec<Request> {
         let mut packed = Vec::new();
         while let Some(request) = self.pack_one(packer, &mut batch, now) {

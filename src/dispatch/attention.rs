@@ -1,8 +1,10 @@
-//! What the dispatcher's thread waits for while it sleeps: of what comes, only that wakes it. Pure; [`super::doorbell`] does the waking.
+//! What the dispatcher's thread waits for while it sleeps: of what comes, only that wakes it. Pure;
+//! [`super::doorbell`] does the waking.
 
 use super::message::{Now, Signal};
 
-/// What the dispatcher waits for while it sleeps. The default is for one that is awake: it looks at the channel before it sleeps.
+/// What the dispatcher waits for while it sleeps. The default is for one that is awake: it looks at
+/// the channel before it sleeps.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Attention {
     /// Every message.

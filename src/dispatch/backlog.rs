@@ -1,5 +1,6 @@
-//! What the core holds in memory, oldest first: batches and requests that were never sent, and those that Kinesis refused, each set aside
-//! until it is due again. Plain data, no lock. What is on disk is the spool's.
+//! What the core holds in memory, oldest first: batches and requests that were never sent, and
+//! those that Kinesis refused, each set aside until it is due again. Plain data, no lock. What is
+//! on disk is the spool's.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -16,9 +17,11 @@ pub type SegmentId = u64;
 pub enum Refusal {
     /// Not at all, so far.
     None,
-    /// In a way that passes, and says nothing about what it holds: throttled, or an internal failure of single records.
+    /// In a way that passes, and says nothing about what it holds: throttled, or an internal
+    /// failure of single records.
     Passing,
-    /// As a whole, in a way that passes; if that goes on while others are taken, it is for what it holds.
+    /// As a whole, in a way that passes; if that goes on while others are taken, it is for what it
+    /// holds.
     Whole,
     /// Perhaps for what it holds.
     Content,
@@ -45,7 +48,8 @@ pub struct Parcel {
     pub tries: u32,
     /// Why it failed last.
     pub refusal: Refusal,
-    /// How often it was refused for its content, and how many requests had delivered something when that happened first.
+    /// How often it was refused for its content, and how many requests had delivered something when
+    /// that happened first.
     pub refused: u32,
     /// See `refused`.
     pub refused_at: u64,
@@ -95,13 +99,16 @@ impl Parcel {
             refused: self.refused,
             refused_at: self.refused_at,
             suspect: self.suspect,
+            ambiguous: self.ambiguous,
         }
     }
 
     /// It was on disk.
     pub fn remember(&mut self, history: History) {
-        let History { since, tries, refusal, refused, refused_at, suspect } = history;
+        let History { since, tries, refusal, refused, refused_at, suspect, ambiguous } = history;
         (self.since, self.tries, self.refusal) = (since, tries, refusal);
+        // Its file says so from the first time that it was sent.
+        self.ambiguous = ambiguous;
         (self.refused, self.refused_at, self.suspect) = (refused, refused_at, suspect);
         self.sent_before = tries > 0;
     }
@@ -122,6 +129,7 @@ pub struct History {
     refused: u32,
     refused_at: u64,
     suspect: bool,
+    ambiguous: bool,
 }
 
 /// What was never sent.
@@ -225,7 +233,8 @@ impl Backlog {
         self.aside.iter().map(|parcel| parcel.charge.bytes()).sum()
     }
 
-    /// Of what is set aside and `wanted`, no suspect if there is another one; of those the one that failed least, and the oldest.
+    /// Of what is set aside and `wanted`, no suspect if there is another one; of those the one that
+    /// failed least, and the oldest.
     pub fn take_aside(&mut self, wanted: impl Fn(&Parcel) -> bool) -> Option<Parcel> {
         let candidates = self.aside.iter().enumerate().filter(|(_, parcel)| wanted(parcel));
         let (index, _) = candidates
@@ -240,7 +249,8 @@ impl Backlog {
         Some(self.aside.remove(index))
     }
 
-    /// What is set aside and was sent holds no flush from now on. A segment that was only read so far keeps its place in the order.
+    /// What is set aside and was sent holds no flush from now on. A segment that was only read so
+    /// far keeps its place in the order.
     pub fn release(&mut self) {
         self.aside.iter_mut().for_each(|parcel| parcel.holds &= !parcel.sent_before);
     }

@@ -1,7 +1,8 @@
-//! What waits in memory, counted in bytes of capacity. Shared by the listener's threads, which may be refused, and the dispatcher's.
+//! What waits in memory, counted in bytes of capacity. Shared by the listener's threads, which may
+//! be refused, and the dispatcher's.
 //!
-//! A [`Charge`] travels with each buffer that waits, and gives its bytes back when it is dropped: so the sum is right whatever becomes of
-//! the buffer.
+//! A [`Charge`] travels with each buffer that waits, and gives its bytes back when it is dropped:
+//! so the sum is right whatever becomes of the buffer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,9 +1,11 @@
-//! The core of the dispatcher: every decision, and no I/O. Messages and outcomes come in, steps go out; time is a value.
+//! The core of the dispatcher: every decision, and no I/O. Messages and outcomes come in, steps go
+//! out; time is a value.
 //!
-//! Whoever drives it ([`super::dispatcher`], or the simulation) looks at the spool, hands in all messages, asks for a step with
-//! [`Core::poll`], carries it out, and hands its outcome in with [`Core::done`]. A step asks for one blocking request at the most, so that
-//! between two requests a crash, a SHUTDOWN or an INVOKE is acted on. When and what is sent is in [`super::sending`]; the end in
-//! [`super::stopping`].
+//! Whoever drives it ([`super::dispatcher`], or the simulation) looks at the spool, hands in all
+//! messages, asks for a step with [`Core::poll`], carries it out, and hands its outcome in with
+//! [`Core::done`]. A step asks for one blocking request at the most, so that between two requests a
+//! crash, a SHUTDOWN or an INVOKE is acted on. When and what is sent is in [`super::sending`]; the
+//! end in [`super::stopping`].
 //!
 //! Runs on the dispatcher's thread, or on none at all.
 
@@ -15,7 +17,7 @@ use super::attention::{Attention, Passes};
 use super::backlog::{Backlog, History, Item, Parcel, SegmentId};
 use super::charge::{Charge, Gauge};
 use super::end::Stopping;
-use super::invocations::{Held, Invocations, Phase};
+use super::invocations::{End, Held, Invocations, Phase};
 use super::message::{FREEZE, Message, Now, Ticket};
 use super::metrics::Metrics;
 use super::packer::Packer;
@@ -37,7 +39,8 @@ pub(super) const MIN_TIME_LEFT: Duration = Duration::from_millis(10);
 const FAILED_HOLD: Duration = Duration::from_millis(500);
 /// What one try may take while Kinesis does not answer.
 const PROBE: Duration = Duration::from_millis(500);
-/// While an invocation is held, nothing waits longer in memory: the function may crash without a word, and the sandbox with it.
+/// While an invocation is held, nothing waits longer in memory: the function may crash without a
+/// word, and the sandbox with it.
 pub(super) const HELD_AGE: Duration = Duration::from_secs(1);
 
 /// What the core must know of the settings.
@@ -78,7 +81,8 @@ pub enum Step {
         /// At the latest until then.
         deadline: Deadline,
     },
-    /// Make the connection ready for the flush of the held invocation: nothing is requested of Kinesis.
+    /// Make the connection ready for the flush of the held invocation: nothing is requested of
+    /// Kinesis.
     Prepare {
         /// How much the function is asked to make way.
         effort: Effort,
@@ -89,10 +93,13 @@ pub enum Step {
     Recover,
     /// Read a segment.
     Read(SegmentId),
-    /// Write a segment, apart from those that wait in order: nothing that comes later waits behind it.
+    /// Write a segment, apart from those that wait in order: nothing that comes later waits behind
+    /// it.
     Spool(Box<Parcel>),
     /// All of a segment is settled: delete it.
     Remove(SegmentId),
+    /// A segment that was read is as it was, and there is no room for it in memory: it waits apart.
+    PutBack(SegmentId),
     /// The sandbox ends for good: delete all segments, and count their events as undelivered.
     Discard,
     /// From now on no POST is answered 200; what is being taken in is waited for until then.
@@ -107,7 +114,8 @@ pub enum Step {
     Exit,
 }
 
-/// What a request came to: one outcome for each record, or an error of the whole, with advice for a person.
+/// What a request came to: one outcome for each record, or an error of the whole, with advice for a
+/// person.
 pub type Sent = Result<Vec<RecordOutcome>, (Error, String)>;
 
 /// How a step ended. What was lent comes back.
@@ -117,10 +125,11 @@ pub enum Outcome {
     Sent(Box<Parcel>, Sent),
     /// Of [`Step::SendLedger`].
     Ledger(Box<Request>, Sent),
-    /// Of [`Step::Read`]: the request, what it weighs, and whether Kinesis may have stored it. `None`: the file is damaged, and so many events
-    /// are lost.
+    /// Of [`Step::Read`]: the request, what it weighs, and whether Kinesis may have stored it.
+    /// `None`: the file is damaged, and so many events are lost.
     Read(SegmentId, Result<(Box<Request>, Charge, bool), u64>),
-    /// Of [`Step::Spool`]: the segment, if it could be written. What had to give way for it is counted already.
+    /// Of [`Step::Spool`]: the segment, if it could be written. What had to give way for it is
+    /// counted already.
     Spooled(Box<Parcel>, Option<SegmentId>),
     /// Of [`Step::Prepare`]: whether there is nothing more to do for it.
     Prepared(bool),
@@ -153,7 +162,8 @@ pub struct View {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tick {
     pub(super) mono: Instant,
-    /// The core's own time since it began: the monotonic clock's, and what the wall clock went ahead of it. Never goes back.
+    /// The core's own time since it began: the monotonic clock's, and what the wall clock went
+    /// ahead of it. Never goes back.
     pub(super) age: Duration,
     pub(super) wall: EpochMs,
 }
@@ -175,7 +185,8 @@ pub struct Core {
     pub(super) out: VecDeque<Step>,
     /// Segments that were read, and in how many parts they are.
     pub(super) open_segments: Vec<(SegmentId, usize)>,
-    /// Of segments on disk, how often they failed: what is refused for what it holds must not start anew each time it is read.
+    /// Of segments on disk, how often they failed: what is refused for what it holds must not start
+    /// anew each time it is read.
     pub(super) histories: Vec<(SegmentId, History)>,
     /// Requests that delivered something so far.
     pub(super) deliveries: u64,
@@ -183,10 +194,11 @@ pub struct Core {
     pub(super) tries_at_once: u32,
     /// The last flush had something to send: the next one will have too. So will the first.
     flushes: bool,
-    /// Something was delivered since the dispatcher was last at rest: what is set aside may go with it.
+    /// Something was delivered since the dispatcher was last at rest: what is set aside may go with
+    /// it.
     pub(super) carries: bool,
-    /// Whether there is a spool, and it could be written to.
-    pub(super) spool_works: bool,
+    /// A segment could not be written: from this age on it is tried again.
+    pub(super) spool_again: Option<Duration>,
     /// The segment being read is one of those apart.
     pub(super) reads_apart: bool,
     pub(super) ledger_at: Duration,
@@ -226,7 +238,7 @@ impl Core {
             tries_at_once: 0,
             flushes: true,
             carries: false,
-            spool_works: settings.spool,
+            spool_again: None,
             reads_apart: false,
             ledger_at: Duration::ZERO,
             ledgers: 0,
@@ -243,7 +255,8 @@ impl Core {
         let tick = self.tick(now);
         match message {
             Message::Telemetry { at, signals, load, charge } => {
-                // As of when it came: the message may have waited, behind a request or because nobody waited for it.
+                // As of when it came: the message may have waited, behind a request or because
+                // nobody waited for it.
                 for signal in &signals {
                     let observed = self.invocations.observe(signal, at);
                     self.ledger.held(observed.held);
@@ -328,7 +341,7 @@ impl Core {
                     self.out.push_back(Step::Log(Level::Error, "spool-damaged", line));
                 }
             }
-            Outcome::Spooled(parcel, written) => self.spooled(*parcel, written),
+            Outcome::Spooled(parcel, written) => self.spooled(&tick, *parcel, written),
             Outcome::Prepared(ready) => {
                 if let Some(held) = &mut self.held {
                     held.preparation.tried(ready, tick.mono);
@@ -358,12 +371,13 @@ impl Core {
         if held { self.settings.max_age.min(HELD_AGE) } else { self.settings.max_age }
     }
 
-    /// Whether the sandbox cannot be frozen: a function runs, or an invocation is held, or there is no freeze at all.
+    /// Whether the sandbox cannot be frozen: a function runs, or an invocation is held, or there is
+    /// no freeze at all.
     pub(super) fn is_awake(&self) -> bool {
         self.settings.continuous || self.held.is_some() || self.invocations.is_running()
     }
 
-    // --- invocations -------------------------------------------------------------------------------------------------------------------
+    // --- invocations -----------------------------------------------------------------------------
 
     fn invoked(
         &mut self,
@@ -431,35 +445,17 @@ impl Core {
         let end = self.invocations.end_of(&held.request_id).cloned();
         if held.phase == Phase::AwaitEnd {
             let gap = self.invocations.take_gap();
-            if let Some(end) = &end {
-                let deadline =
-                    Deadline::after(end.at, self.settings.flush_timeout, Limit::FlushTimeout);
-                held.phase = Phase::Flush(deadline.earlier(held.deadline));
-            } else if gap {
-                held.phase = Phase::Flush(
-                    Deadline::after(tick.mono, self.settings.flush_timeout, Limit::FlushTimeout)
-                        .earlier(held.deadline),
-                );
+            let ended = end.as_ref().map(|end| end.at).or(gap.then_some(tick.mono));
+            if let Some(at) = ended {
+                let until = Deadline::after(at, self.settings.flush_timeout, Limit::FlushTimeout);
+                held.phase = Phase::Flush(until.earlier(held.deadline));
             } else if held.deadline.left(tick.mono).is_zero() {
                 self.invocations.missed(&held.request_id);
                 return self.let_go(tick, &held);
             }
         }
         if let Some(end) = end {
-            // Whatever is done for it: the time counts from the function's end.
-            let (time, limit) = if end.failed {
-                (FAILED_HOLD, Limit::FailedFunction)
-            } else {
-                (Duration::MAX, Limit::FlushTimeout)
-            };
-            let limit = Deadline::after(end.at, time.min(self.settings.flush_timeout), limit);
-            held.phase = match held.phase {
-                Phase::Flush(until) => Phase::Flush(until.earlier(limit)),
-                Phase::Probe { until, then_await_end } => {
-                    Phase::Probe { until: until.min(limit.at()), then_await_end }
-                }
-                Phase::AwaitEnd => Phase::AwaitEnd,
-            };
+            held.phase = self.limited_by(&end, held.phase);
         }
         let over = match held.phase {
             Phase::AwaitEnd => false,
@@ -479,7 +475,8 @@ impl Core {
             }
             Phase::Probe { until, .. } => held.tried || !self.has_due(view) || until <= tick.mono,
             Phase::Flush(until) => {
-                // Neither for a Kinesis that is only probed, nor for a pause that outlasts the flush.
+                // Neither for a Kinesis that is only probed, nor for a pause that outlasts the
+                // flush.
                 let given_up = self.retry.is_open()
                     || self
                         .retry
@@ -489,6 +486,23 @@ impl Core {
             }
         };
         if over { self.let_go(tick, &held) } else { self.held = Some(held) }
+    }
+
+    /// Whatever is done for an invocation: the time counts from the function's end.
+    fn limited_by(&self, end: &End, phase: Phase) -> Phase {
+        let (time, limit) = if end.failed {
+            (FAILED_HOLD, Limit::FailedFunction)
+        } else {
+            (Duration::MAX, Limit::FlushTimeout)
+        };
+        let limit = Deadline::after(end.at, time.min(self.settings.flush_timeout), limit);
+        match phase {
+            Phase::Flush(until) => Phase::Flush(until.earlier(limit)),
+            Phase::Probe { until, then_await_end } => {
+                Phase::Probe { until: until.min(limit.at()), then_await_end }
+            }
+            Phase::AwaitEnd => Phase::AwaitEnd,
+        }
     }
 
     /// The flush of an invocation is over.
@@ -509,8 +523,9 @@ impl Core {
         self.out.push_back(Step::Reply(held.ticket));
     }
 
-    /// The connection is made ready while the function of a held invocation runs, so that the flush need not: unless no flush is to be
-    /// expected, or Kinesis is failing, and the flush is to find out whether it still does.
+    /// The connection is made ready while the function of a held invocation runs, so that the flush
+    /// need not: unless no flush is to be expected, or Kinesis is failing, and the flush is to find
+    /// out whether it still does.
     fn prepare_step(&mut self, tick: &Tick, view: View) -> Option<Step> {
         let held = self.preparing(view)?;
         let effort = held.preparation.due(tick.mono)?;
@@ -570,7 +585,7 @@ impl Core {
         Some(Passes { until, bytes: (pending.bound / 4).saturating_sub(pending.bytes) })
     }
 
-    // --- time --------------------------------------------------------------------------------------------------------------------------
+    // --- time ------------------------------------------------------------------------------------
 
     fn tick(&mut self, now: Now) -> Tick {
         let (seen, age) = *self.clock.get_or_insert((now, Duration::ZERO));
@@ -578,7 +593,8 @@ impl Core {
         let wall = Duration::from_millis(now.wall.saturating_sub(seen.wall));
         let freeze = wall.saturating_sub(mono);
         let age = if freeze > FREEZE { age + mono + freeze } else { age + mono };
-        // The wall clock's millisecond is coarse: it is compared over a second at least, unless it jumped.
+        // The wall clock's millisecond is coarse: it is compared over a second at least, unless it
+        // jumped.
         if freeze > FREEZE || mono > FREEZE || now.wall < seen.wall {
             self.clock = Some((now, age));
         }
@@ -614,7 +630,8 @@ impl Core {
                     .filter_map(age_to_mono),
             );
         }
-        // What is due and cannot go now has an entry of its own; never a time that has passed, which would be no wait at all.
+        // What is due and cannot go now has an entry of its own; never a time that has passed,
+        // which would be no wait at all.
         times.into_iter().filter(|at| *at > tick.mono).min()
     }
 }

@@ -1,4 +1,5 @@
-//! The dispatcher's thread: carries out what the core decides. It alone talks to Kinesis, and one request at a time.
+//! The dispatcher's thread: carries out what the core decides. It alone talks to Kinesis, and one
+//! request at a time.
 
 use std::fs::File;
 use std::io::Read;
@@ -68,7 +69,8 @@ impl Dispatcher {
     pub fn run(mut self) {
         self.doorbell.belongs_here();
         loop {
-            // What is on disk is newer than all that was sent before it was written: first look there, then hand in the messages.
+            // What is on disk is newer than all that was sent before it was written: first look
+            // there, then hand in the messages.
             let view = self.spool.view();
             while let Ok(message) = self.messages.try_recv() {
                 self.hand_in(message);
@@ -100,7 +102,8 @@ impl Dispatcher {
         self.core.on(now(), message);
     }
 
-    /// Sleeps until something comes that is waited for. What comes after the announcement rings, what came before it is found here.
+    /// Sleeps until something comes that is waited for. What comes after the announcement rings,
+    /// what came before it is found here.
     fn wait(&mut self, until: Option<Instant>) {
         self.doorbell.announce(self.core.attention(now()));
         match self.messages.try_recv() {
@@ -145,6 +148,7 @@ impl Dispatcher {
             }
             Step::Recover => self.spool.recover(),
             Step::Remove(segment) => self.spool.remove(segment),
+            Step::PutBack(segment) => self.spool.put_back(segment),
             Step::Discard => self.spool.discard(),
             Step::CloseIntake(until) => (self.close_intake)(until),
             Step::Print(lines) => self.printer.print(lines),
@@ -156,7 +160,8 @@ impl Dispatcher {
         Outcome::Done
     }
 
-    /// Says whether there is nothing more to do. What fails here is found by the flush, which counts it.
+    /// Says whether there is nothing more to do. What fails here is found by the flush, which
+    /// counts it.
     fn prepare(&mut self, effort: Effort, deadline: &Deadline) -> bool {
         if self.client.is_ready() {
             return true;

@@ -1,7 +1,9 @@
-//! What wakes the dispatcher's thread. Messages wait in the channel until it looks there; waking it for each of them would cost more than
-//! most of them do. So before it sleeps it says what it waits for, and whoever sends a message wakes it for that alone.
+//! What wakes the dispatcher's thread. Messages wait in the channel until it looks there; waking it
+//! for each of them would cost more than most of them do. So before it sleeps it says what it waits
+//! for, and whoever sends a message wakes it for that alone.
 //!
-//! The dispatcher announces before it looks at the channel for the last time, and a sender asks after it has sent: one of them sees the other.
+//! The dispatcher announces before it looks at the channel for the last time, and a sender asks
+//! after it has sent: one of them sees the other.
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, Thread};
@@ -43,7 +45,8 @@ impl Doorbell {
         }
     }
 
-    /// Sleeps until then, or until the bell rings, or for no reason. On the dispatcher's thread alone.
+    /// Sleeps until then, or until the bell rings, or for no reason. On the dispatcher's thread
+    /// alone.
     pub fn sleep(&self, until: Option<Instant>) {
         match until {
             Some(until) => thread::park_timeout(until.saturating_duration_since(Instant::now())),

@@ -1,4 +1,5 @@
-//! How far the end of the sandbox has come. Plain data; what is done about it is in [`super::stopping`].
+//! How far the end of the sandbox has come. Plain data; what is done about it is in
+//! [`super::stopping`].
 
 use std::time::{Duration, Instant};
 

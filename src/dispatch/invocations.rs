@@ -1,6 +1,8 @@
-//! The invocations of this sandbox, as the dispatcher knows them: which one runs, which have ended, which one `main` waits for. Pure.
+//! The invocations of this sandbox, as the dispatcher knows them: which one runs, which have ended,
+//! which one `main` waits for. Pure.
 //!
-//! An end is known by the request's id, whenever it comes: late, repeated and reordered ones of other requests change nothing.
+//! An end is known by the request's id, whenever it comes: late, repeated and reordered ones of
+//! other requests change nothing.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,7 +12,8 @@ use super::message::{Now, Signal, Ticket};
 use super::preparing::Preparation;
 use crate::deadline::Deadline;
 
-/// Ends that are remembered: those for which the INVOKE may still come, or a hold is still to be counted.
+/// Ends that are remembered: those for which the INVOKE may still come, or a hold is still to be
+/// counted.
 const ENDS: usize = 16;
 
 /// What is done for an invocation that `main` waits for.
@@ -75,10 +78,11 @@ pub struct Invocations {
     gap: bool,
     unreported: Unreported,
     /// INVOKE says which invocation is the last one.
-    told: bool,
+    announced: bool,
     /// The invocation whose end did not come by its deadline, and how many have begun since.
     missed: Option<(Arc<str>, u32)>,
-    /// Invocations that were let go before their end was known, and when: how long they were held shows when it is.
+    /// Invocations that were let go before their end was known, and when: how long they were held
+    /// shows when it is.
     let_go: VecDeque<(Arc<str>, Instant)>,
 }
 
@@ -99,7 +103,7 @@ impl Default for Invocations {
             ends,
             gap: false,
             unreported: Unreported::Init,
-            told: false,
+            announced: false,
             missed: None,
             let_go,
         }
@@ -117,8 +121,9 @@ impl Invocations {
                     self.missed = None;
                     observed.ends_never_come = true;
                 }
-                // Where INVOKE says which invocation is the last one, this may still be the start of one before it.
-                if !self.told {
+                // Where INVOKE says which invocation is the last one, this may still be the start
+                // of one before it.
+                if !self.announced {
                     self.unreported = Unreported::Invocation(Arc::clone(request_id));
                 }
                 self.started = Some(Arc::clone(request_id));
@@ -168,7 +173,7 @@ impl Invocations {
 
     /// An invocation has begun. Says whether ends have turned out never to come.
     pub fn invoked(&mut self, request_id: &Arc<str>) -> bool {
-        self.told = true;
+        self.announced = true;
         self.unreported = Unreported::Invocation(Arc::clone(request_id));
         if self.started.as_ref() != Some(request_id) {
             // What was lost before belongs to an earlier one.

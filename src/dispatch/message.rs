@@ -1,5 +1,5 @@
-//! What reaches the dispatcher's thread, all of it over one `std::sync::mpsc` channel and so in one order: telemetry with its signals,
-//! invocations, the order to stop.
+//! What reaches the dispatcher's thread, all of it over one `std::sync::mpsc` channel and so in one
+//! order: telemetry with its signals, invocations, the order to stop.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,7 +26,8 @@ const PLAUSIBLE: Duration = Duration::from_secs(60);
 pub(super) const FREEZE: Duration = Duration::from_secs(1);
 
 impl Now {
-    /// How long ago that was: a freeze counts, whether or not the monotonic clock stood still in it.
+    /// How long ago that was: a freeze counts, whether or not the monotonic clock stood still in
+    /// it.
     #[must_use]
     pub fn since(&self, at: &Now) -> Duration {
         let mono = self.mono.saturating_duration_since(at.mono);
@@ -53,7 +54,8 @@ pub enum Reply {
     AtRest(Ticket),
     /// The function has ended: what is on its way is to be cut short then.
     HoldEnds(Instant),
-    /// The function has ended while the connection was made ready for its flush, in the call of that generation.
+    /// The function has ended while the connection was made ready for its flush, in the call of
+    /// that generation.
     EndedWhilePreparing(u64),
     /// A thread has panicked: what is waited for may never come.
     Panicked,
@@ -77,7 +79,8 @@ pub enum Signal {
     Reported(Arc<str>),
     /// The last event of the init.
     InitReported,
-    /// Telemetry was lost before it reached the extension: a `Done` that is waited for may be among it.
+    /// Telemetry was lost before it reached the extension: a `Done` that is waited for may be among
+    /// it.
     Gap,
 }
 
@@ -103,7 +106,8 @@ impl Load {
         }
     }
 
-    /// Whether there is nothing to send: a request may hold an event of the extension's own, and no other.
+    /// Whether there is nothing to send: a request may hold an event of the extension's own, and no
+    /// other.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         match self {
@@ -141,7 +145,8 @@ pub enum Message {
         /// Of the invocation, margin taken off.
         deadline: Deadline,
     },
-    /// The sandbox ends: send all there is, write the ledger, and end. Answered when that is done, or at the deadline.
+    /// The sandbox ends: send all there is, write the ledger, and end. Answered when that is done,
+    /// or at the deadline.
     Stop {
         /// To answer with.
         ticket: Ticket,

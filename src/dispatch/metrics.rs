@@ -1,7 +1,9 @@
-//! `METRICS=emf`: what the ledger counts, as a line that CloudWatch makes metrics of. Pure but for the ledger it reads.
+//! `METRICS=emf`: what the ledger counts, as a line that CloudWatch makes metrics of. Pure but for
+//! the ledger it reads.
 //!
-//! The embedded metric format is one JSON object on stdout, which Lambda puts into the function's log group. CloudWatch adds up what the lines
-//! say, so each line says what has come since the one before.
+//! The embedded metric format is one JSON object on stdout, which Lambda puts into the function's
+//! log group. CloudWatch adds up what the lines say, so each line says what has come since the one
+//! before.
 
 use crate::clock::EpochMs;
 use crate::ledger::Ledger;
@@ -9,7 +11,8 @@ use crate::ledger::Ledger;
 const NAMESPACE: &str = "KinesisTelemetryExtension";
 const COUNT: usize = 13;
 
-/// Name, unit, and where it is counted. `HoldMs` is all invocations together: divided by `Invocations` of the function, the cost of each.
+/// Name, unit, and where it is counted. `HoldMs` is all invocations together: divided by
+/// `Invocations` of the function, the cost of each.
 type Metric = (&'static str, &'static str, fn(&Ledger) -> u64);
 
 const METRICS: [Metric; COUNT] = [
@@ -32,17 +35,17 @@ const METRICS: [Metric; COUNT] = [
 #[derive(Debug, Default)]
 pub struct Metrics {
     /// The counters as the last line left them.
-    told: [u64; COUNT],
+    reported: [u64; COUNT],
 }
 
 impl Metrics {
     /// What has come since the last line, as one line for CloudWatch.
     pub fn line(&mut self, ledger: &Ledger, function_name: &str, now: EpochMs) -> String {
         let (mut definitions, mut values) = (Vec::new(), String::new());
-        for ((name, unit, count), told) in METRICS.iter().zip(&mut self.told) {
+        for ((name, unit, count), reported) in METRICS.iter().zip(&mut self.reported) {
             let total = count(ledger);
-            values += &format!(r#","{name}":{}"#, total.saturating_sub(*told));
-            *told = total;
+            values += &format!(r#","{name}":{}"#, total.saturating_sub(*reported));
+            *reported = total;
             definitions.push(format!(r#"{{"Name":"{name}","Unit":"{unit}"}}"#));
         }
         let function_name =
@@ -84,7 +87,8 @@ mod tests {
         ledger.received.add(5);
         let second = line(&ledger);
         assert_eq!((&second["Received"], &second["Dropped"]), (&5.into(), &0.into()));
-        // By the embedded metric format's own rules: each metric named is a number beside `_aws`, each dimension a string.
+        // By the embedded metric format's own rules: each metric named is a number beside `_aws`,
+        // each dimension a string.
         let directive = &second["_aws"]["CloudWatchMetrics"][0];
         assert_eq!(
             (&directive["Namespace"], &second["_aws"]["Timestamp"]),

@@ -1,8 +1,8 @@
 //! In the middle: what is kept, and when it is sent.
 //!
-//! One `std::sync::mpsc` channel leads to the dispatcher's thread, and everything reaches it over that, in one order. Before the channel
-//! stands [`admission`], on the listener's threads; behind it the core: [`core`], [`sending`] and [`stopping`] decide, [`dispatcher`] carries
-//! out.
+//! One `std::sync::mpsc` channel leads to the dispatcher's thread, and everything reaches it over
+//! that, in one order. Before the channel stands [`admission`], on the listener's threads; behind
+//! it the core: [`core`], [`sending`] and [`stopping`] decide, [`dispatcher`] carries out.
 
 pub mod admission;
 pub mod attention;

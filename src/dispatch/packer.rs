@@ -1,8 +1,11 @@
-//! The packer: events -> lines -> a request. The core has one, and so has the way in. Pure but for the sandbox's facts and the ledger's counts.
+//! The packer: events -> lines -> a request. The core has one, and so has the way in. Pure but for
+//! the sandbox's facts and the ledger's counts.
 //!
-//! With `ENVELOPE=slim`, each request that is begun before Kinesis has taken the sandbox event begins with that event. So it comes first,
-//! whichever request is sent first: some may go to disk, be evicted there, or be found by another process. Kinesis may get it more than
-//! once. While Kinesis refuses that event and nothing else, it waits alone, and what is sent meanwhile begins without it.
+//! With `ENVELOPE=slim`, each request that is begun before Kinesis has taken the sandbox event
+//! begins with that event. So it comes first, whichever request is sent first: some may go to disk,
+//! be evicted there, or be found by another process. Kinesis may get it more than once. While
+//! Kinesis refuses that event and nothing else, it waits alone, and what is sent meanwhile begins
+//! without it.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -18,8 +21,9 @@ use crate::kinesis::wire::Wire;
 use crate::ledger::Ledger;
 use crate::sandbox::Sandbox;
 
-/// Data in a request, for the memory's sake: with base64 its body takes a third more, beside the events that wait. AWS takes 10 MiB since
-/// 2025; older endpoints refuse more than 5 MiB, some already a few bytes below it.
+/// Data in a request, for the memory's sake: with base64 its body takes a third more, beside the
+/// events that wait. AWS takes 10 MiB since 2025; older endpoints refuse more than 5 MiB, some
+/// already a few bytes below it.
 const REQUEST_BYTES: usize = 1024 * 1024;
 
 /// See the module's page.
@@ -34,7 +38,8 @@ pub struct Packer {
     prints_lost: bool,
     /// `ENVELOPE=slim`
     is_slim: bool,
-    /// The last request had room for the sandbox event alone: the next one follows it, and begins without.
+    /// The last request had room for the sandbox event alone: the next one follows it, and begins
+    /// without.
     follows_introduction: bool,
     /// The key of the event being packed; kept to save an allocation each.
     key: String,
@@ -106,8 +111,9 @@ impl Packer {
         self.prints_lost
     }
 
-    /// Adds the sandbox events that Kinesis has not taken yet, if there are any: what every request begins with. Those of the ids that are
-    /// `waiting` come by themselves. `false`: there is no room for one; all are given up.
+    /// Adds the sandbox events that Kinesis has not taken yet, if there are any: what every request
+    /// begins with. Those of the ids that are `waiting` come by themselves. `false`: there is no
+    /// room for one; all are given up.
     pub fn introduce(&mut self, request: &mut Request, waiting: &[u16], now: EpochMs) -> bool {
         if std::mem::take(&mut self.follows_introduction) || !self.is_introducing() {
             return true;
@@ -130,7 +136,8 @@ impl Packer {
         self.is_slim && !self.missing_ids().is_empty()
     }
 
-    /// The ids of the sandbox, by the number of restores before each, that Kinesis has no sandbox event of.
+    /// The ids of the sandbox, by the number of restores before each, that Kinesis has no sandbox
+    /// event of.
     fn missing_ids(&self) -> RangeInclusive<u16> {
         self.sandbox.introduced()..=self.sandbox.restores()
     }
@@ -150,8 +157,9 @@ impl Packer {
         }
     }
 
-    /// Packs as many of the batch's events as fit, and takes them off the batch. Says how many of them no request can hold because
-    /// `RECORD_BYTES` is too small for what the extension adds: they are lost.
+    /// Packs as many of the batch's events as fit, and takes them off the batch. Says how many of
+    /// them no request can hold because `RECORD_BYTES` is too small for what the extension adds:
+    /// they are lost.
     pub fn pack(&mut self, request: &mut Request, batch: &mut Batch) -> u64 {
         let mut oversized = 0;
         let mut taken = 0;
@@ -181,7 +189,8 @@ impl Packer {
         oversized
     }
 
-    /// One of the extension's own events. It counts as no event: the ledger is about Lambda's. Says whether it fits.
+    /// One of the extension's own events. It counts as no event: the ledger is about Lambda's. Says
+    /// whether it fits.
     pub fn internal_event(
         &mut self,
         request: &mut Request,

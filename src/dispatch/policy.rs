@@ -1,5 +1,5 @@
-//! When telemetry is sent: a pure function of the time, the pending work and the invocations seen. Times are the core's own, which
-//! neither a freeze nor a wall clock that is set back can stop.
+//! When telemetry is sent: a pure function of the time, the pending work and the invocations seen.
+//! Times are the core's own, which neither a freeze nor a wall clock that is set back can stop.
 
 use std::time::Duration;
 
@@ -26,7 +26,8 @@ impl FlushMode {
     }
 }
 
-/// Below this many invocations, `adaptive` flushes at the end of each: most sandboxes never get further.
+/// Below this many invocations, `adaptive` flushes at the end of each: most sandboxes never get
+/// further.
 const WARM_UP_INVOCATIONS: u64 = 20;
 
 /// What waits to be sent.
@@ -110,8 +111,9 @@ pub fn on_invoke(
     }
 }
 
-/// For how long no invocation that begins will have anything to send, whatever their number, unless a quarter of the queue is full before:
-/// `adaptive` while they are frequent. `None`: it may have, at once.
+/// For how long no invocation that begins will have anything to send, whatever their number, unless
+/// a quarter of the queue is full before: `adaptive` while they are frequent. `None`: it may have,
+/// at once.
 #[must_use]
 pub fn idle_for(
     mode: FlushMode,

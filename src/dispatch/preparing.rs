@@ -1,14 +1,17 @@
-//! When the connection is made ready for the flush of an invocation that is held to its function's end: a pure schedule, one for each hold.
+//! When the connection is made ready for the flush of an invocation that is held to its function's
+//! end: a pure schedule, one for each hold.
 //!
-//! A dead connection is found at once, which costs next to nothing. Opening a new one costs CPU that the function may want, so that waits
-//! until nothing else runs in the sandbox. A function mostly waits for others, and its end is heard 25 ms after it at the earliest, since
-//! Lambda holds telemetry back so long: there is a moment in nearly every invocation.
+//! A dead connection is found at once, which costs next to nothing. Opening a new one costs CPU
+//! that the function may want, so that waits until nothing else runs in the sandbox. A function
+//! mostly waits for others, and its end is heard 25 ms after it at the earliest, since Lambda holds
+//! telemetry back so long: there is a moment in nearly every invocation.
 
 use std::time::{Duration, Instant};
 
 /// Before the first look whether the function waits; each later pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(3);
-/// After so long a connection is opened in any case: its share of the function's time is small by then.
+/// After so long a connection is opened in any case: its share of the function's time is small by
+/// then.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How much the function is asked to make way.
@@ -57,7 +60,8 @@ impl Preparation {
         self.due
     }
 
-    /// A try is over. `ready`: there is nothing more to do; a try that failed is not repeated either, as the flush will.
+    /// A try is over. `ready`: there is nothing more to do; a try that failed is not repeated
+    /// either, as the flush will.
     pub fn tried(&mut self, ready: bool, now: Instant) {
         self.due = now.checked_add(self.pause).filter(|_| !ready);
         let patient = self.due < self.patient_until;

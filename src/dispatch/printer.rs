@@ -1,5 +1,6 @@
-//! `FALLBACK=log` and `METRICS=emf`: lines to stdout, on a thread of their own. Lambda reads that pipe, or does not: whoever prints must not
-//! wait for it, least of all while an invocation is held.
+//! `FALLBACK=log` and `METRICS=emf`: lines to stdout, on a thread of their own. Lambda reads that
+//! pipe, or does not: whoever prints must not wait for it, least of all while an invocation is
+//! held.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +11,8 @@ use std::time::{Duration, Instant};
 use crate::log;
 use crate::mailbox::Mailbox;
 
-/// Bytes that may wait for the pipe. What comes beyond that is not printed; the ledger has counted it.
+/// Bytes that may wait for the pipe. What comes beyond that is not printed; the ledger has counted
+/// it.
 const WAITING: usize = 2 * 1024 * 1024;
 
 /// See the module's page. The thread is started by the first line.

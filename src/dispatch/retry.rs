@@ -1,5 +1,6 @@
-//! When to try again: pauses with full jitter, a bound on requests that deliver nothing, and the breaker, which says whether an invocation
-//! may be held for Kinesis at all. Pure: time and seed come in.
+//! When to try again: pauses with full jitter, a bound on requests that deliver nothing, and the
+//! breaker, which says whether an invocation may be held for Kinesis at all. Pure: time and seed
+//! come in.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -54,7 +55,8 @@ pub struct Retry {
     failures: u32,
     /// Of those, the ones after which nothing is sent for a while.
     pauses: u32,
-    /// No request before this age: a pause is over after a freeze, even if the monotonic clock stood still.
+    /// No request before this age: a pause is over after a freeze, even if the monotonic clock
+    /// stood still.
     resume: Option<Duration>,
     /// When the last fruitless requests were sent.
     fruitless: VecDeque<Instant>,
@@ -97,7 +99,8 @@ impl Retry {
         self.breaker = None;
     }
 
-    /// The request that was sent last has delivered nothing, and it makes no sense to send another one at once.
+    /// The request that was sent last has delivered nothing, and it makes no sense to send another
+    /// one at once.
     pub fn failed(&mut self, age: Duration, throttled: bool) {
         self.failures = self.failures.saturating_add(1);
         self.pause_all(age, throttled);
@@ -109,7 +112,8 @@ impl Retry {
         self.resume = Some(age.saturating_add(self.jitter.pause(self.pauses, throttled)));
     }
 
-    /// There is little time left: pauses begin anew. The bound on requests that deliver nothing stays.
+    /// There is little time left: pauses begin anew. The bound on requests that deliver nothing
+    /// stays.
     pub fn renew(&mut self) {
         (self.pauses, self.resume) = (0, None);
     }
@@ -127,7 +131,8 @@ impl Retry {
         resume.into_iter().chain(self.bound_until(now)).max().filter(|until| *until > now)
     }
 
-    /// The same, with no regard to the pause: until the bound on requests that deliver nothing allows another one.
+    /// The same, with no regard to the pause: until the bound on requests that deliver nothing
+    /// allows another one.
     #[must_use]
     pub fn bound_until(&self, now: Instant) -> Option<Instant> {
         let full = self.fruitless.len() == MOST_FRUITLESS;
@@ -136,7 +141,8 @@ impl Retry {
         oldest.filter(|until| *until > now)
     }
 
-    /// A flush or a probe has asked Kinesis and delivered nothing: from now on no invocation is held, and Kinesis is only probed.
+    /// A flush or a probe has asked Kinesis and delivered nothing: from now on no invocation is
+    /// held, and Kinesis is only probed.
     pub fn open(&mut self, age: Duration) {
         let flushes = self.breaker.map_or(0, |(flushes, _)| flushes);
         let (first, longest) = PROBE_EVERY;

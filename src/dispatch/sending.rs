@@ -1,8 +1,10 @@
 //! The core's second part: what is sent next, and what becomes of it. Pure, like [`super::core`].
 //!
-//! - What was never sent goes in order: memory first, then what memory could not hold and is on disk.
-//! - What failed is set aside until it is due again, and nothing waits behind it. Kinesis may refuse a request or a record for what it
-//!   holds: once it took others meanwhile, that request is halved until the refused events stand alone, and only those are given up.
+//! - What was never sent goes in order: memory first, then what memory could not hold and is on
+//!   disk.
+//! - What failed is set aside until it is due again, and nothing waits behind it. Kinesis may
+//!   refuse a request or a record for what it holds: once it took others meanwhile, that request is
+//!   halved until the refused events stand alone, and only those are given up.
 //! - While nothing is delivered, requests become rare ([`super::retry`]).
 
 use std::sync::Arc;
@@ -31,9 +33,13 @@ const LEDGER_EVERY: Duration = Duration::from_secs(300);
 pub(super) const TRIES_AT_ONCE: u32 = 2;
 /// A request that fails so often in a row makes way for another one: it may fail for what it holds.
 const TRIES_ALONE: u32 = 4;
+/// After a segment that could not be written, none is for so long: the function may have filled the
+/// disk for a while.
+const SPOOL_RETRY: Duration = Duration::from_secs(10);
 /// Segments of which it is remembered how often they failed.
 const HISTORIES: usize = 256;
-/// An event that stands alone is given up when it was refused so often, and others were taken since.
+/// An event that stands alone is given up when it was refused so often, and others were taken
+/// since.
 const REFUSALS: u32 = 3;
 
 /// Said of an event of the extension's own, once.
@@ -57,7 +63,8 @@ pub(super) enum Destination {
     Disk,
 }
 
-/// Of a request that holds no event of Lambda's: the sandbox events in it that Kinesis has not taken yet.
+/// Of a request that holds no event of Lambda's: the sandbox events in it that Kinesis has not
+/// taken yet.
 fn introductions(packer: &mut Packer, request: &Request) -> Vec<u16> {
     if request.events() > 0 || !packer.is_introducing() {
         return Vec::new();
@@ -99,7 +106,8 @@ impl Core {
         (aside || apart).then_some((until, Scope::Aside))
     }
 
-    /// Of what is done inside an invocation: the function may end meanwhile, and the time of the flush begin.
+    /// Of what is done inside an invocation: the function may end meanwhile, and the time of the
+    /// flush begin.
     pub(super) fn in_between_deadline(&self, tick: &Tick) -> Deadline {
         let time = IN_BETWEEN.min(self.settings.flush_timeout);
         let until = Deadline::after(tick.mono, time, Limit::FlushTimeout);
@@ -113,7 +121,8 @@ impl Core {
         if goes_when_due { parcel.due } else { parcel.due.max(parcel.since + self.max_age()) }
     }
 
-    /// On Managed Instances no flush ever comes that what is set aside could go with, and at the end nothing comes.
+    /// On Managed Instances no flush ever comes that what is set aside could go with, and at the
+    /// end nothing comes.
     fn sends_aside_alone(&self) -> bool {
         self.settings.continuous || self.stopping.is_some()
     }
@@ -147,7 +156,7 @@ impl Core {
                 None => self.out.pop_front().or_else(|| self.next_step(tick, view, until, scope)),
             };
         }
-        if let Some(step) = self.make_room_aside() {
+        if let Some(step) = self.make_room_aside(tick) {
             return Some(step);
         }
         if fresh_goes {
@@ -164,8 +173,9 @@ impl Core {
 
     /// What is set aside, due, and to be sent before the `others`.
     fn take_due(&mut self, tick: &Tick, scope: Scope, others: bool) -> Option<Parcel> {
-        // What is suspected to fail for what it holds, or fails again and again, must not keep others waiting.
-        // At the end there is no time to find out, and between two probes much of it passes.
+        // What is suspected to fail for what it holds, or fails again and again, must not keep
+        // others waiting. At the end there is no time to find out, and between two probes much of
+        // it passes.
         let rarely = self.stopping.is_some() || self.retry.is_open();
         let most = if rarely { 1 } else { TRIES_ALONE };
         let makes_way = |parcel: &Parcel| parcel.suspect || parcel.tries >= most;
@@ -181,11 +191,13 @@ impl Core {
         self.held.as_ref().is_some_and(|held| matches!(held.phase, Phase::Flush(_)))
     }
 
-    /// The segment that is read next, if there is room for one, and whether it is one of those apart.
+    /// The segment that is read next, if there is room for one, and whether it is one of those
+    /// apart.
     fn next_segment(&self, view: View) -> Option<(SegmentId, bool)> {
         let stopping = self.stopping.is_some();
         match (view.overflow, view.apart) {
-            // At the end nothing is put on disk to make room: what is read stays in memory until it is sent.
+            // At the end nothing is put on disk to make room: what is read stays in memory until it
+            // is sent.
             _ if stopping && !self.has_room_aside() => None,
             (Oldest::Ready(segment), _) => Some((segment, false)),
             // Never inside a flush: nobody is held for it.
@@ -198,15 +210,17 @@ impl Core {
         }
     }
 
-    /// Whether a segment of those apart may be read: while Kinesis takes requests, or all that it does not take may fail for what they hold.
+    /// Whether a segment of those apart may be read: while Kinesis takes requests, or all that it
+    /// does not take may fail for what they hold.
     fn may_read_apart(&self) -> bool {
         let by_content = !self.backlog.aside().is_empty()
             && self.backlog.aside().iter().all(|parcel| parcel.suspect);
         self.has_room_aside() && (self.retry.failures() == 0 || by_content)
     }
 
-    /// Whether one more segment may be read: within the quarter of the memory for what is set aside, and one beside a single one in any case.
-    /// At the end that memory is needed for nothing else.
+    /// Whether one more segment may be read: within the quarter of the memory for what is set
+    /// aside, and one beside a single one in any case. At the end that memory is needed for nothing
+    /// else.
     fn has_room_aside(&self) -> bool {
         self.backlog.aside().len() < 2
             || self.backlog.aside_bytes() < self.gauge.bound() / 4
@@ -227,7 +241,8 @@ impl Core {
         if let Some(held) = &mut self.held {
             held.tried |= held.phase != Phase::AwaitEnd;
         }
-        // Whatever the flush may take: the function can end, and its time begin, while the request is on its way.
+        // Whatever the flush may take: the function can end, and its time begin, while the request
+        // is on its way.
         let deadline = until.earlier(Deadline::after(
             tick.mono,
             self.settings.flush_timeout,
@@ -237,7 +252,7 @@ impl Core {
         Step::Send { parcel: Box::new(parcel), deadline }
     }
 
-    // --- packing -----------------------------------------------------------------------------------------------------------------------
+    // --- packing ---------------------------------------------------------------------------------
 
     /// A request of what was never sent and is in memory, oldest first.
     pub(super) fn pack(&mut self, tick: &Tick, goes_to: Destination) -> Option<Parcel> {
@@ -321,7 +336,7 @@ impl Core {
         }
     }
 
-    // --- what became of it ---------------------------------------------------------------------------------------------------------------
+    // --- what became of it -----------------------------------------------------------------------
 
     pub(super) fn sent(&mut self, tick: &Tick, mut parcel: Parcel, sent: Sent) {
         parcel.sent_before = true;
@@ -349,7 +364,7 @@ impl Core {
             self.note_introduction(&parcel.request, is_taken);
             self.delivered(events);
         }
-        let Some(code) = refused_code else { return self.settled(parcel) };
+        let Some(code) = refused_code else { return self.acknowledge(parcel) };
         self.ledger.request_error(code);
         let line = format!(
             "Kinesis took only {taken} of {} records ({code}); the others are sent again",
@@ -381,6 +396,12 @@ impl Core {
         }
         // Kinesis has said of each record what became of it.
         parcel.ambiguous = false;
+        self.set_records_aside(tick, parcel, &is_refused);
+    }
+
+    /// What is left of a request, of which each record failed: for what it is, or in a way that
+    /// passes.
+    fn set_records_aside(&mut self, tick: &Tick, mut parcel: Parcel, is_refused: &[bool]) {
         if is_refused.contains(&true) && is_refused.contains(&false) {
             let others = parcel.request.divide(|index| is_refused.get(index) == Some(&true));
             (parcel.intact, parcel.refused) = (false, 0);
@@ -483,7 +504,7 @@ impl Core {
             let waiting = self.waiting_introductions();
             if introduced.iter().all(|id| waiting.contains(id)) {
                 // One of each is enough.
-                return self.settled(parcel);
+                return self.acknowledge(parcel);
             }
         }
         parcel.tries += 1;
@@ -508,7 +529,8 @@ impl Core {
         self.backlog.set_aside(parcel);
     }
 
-    /// Before it is sent again: in two parts, if it was refused while others were taken, or twice; `None` if it stood alone and is given up.
+    /// Before it is sent again: in two parts, if it was refused while others were taken, or twice;
+    /// `None` if it stood alone and is given up.
     fn divided(&mut self, tick: &Tick, mut parcel: Parcel) -> Option<Parcel> {
         let others_taken = self.deliveries > parcel.refused_at;
         let by_content = parcel.refusal == Refusal::Content;
@@ -524,7 +546,8 @@ impl Core {
                 let charge = self.gauge.charge(second.cost());
                 let mut second = parcel.part(second, charge);
                 for part in [&mut parcel, &mut second] {
-                    // A part that is refused is halved at once; but what an event that stands alone is refused counts anew.
+                    // A part that is refused is halved at once; but what an event that stands alone
+                    // is refused counts anew.
                     part.refused = u32::from(!part.is_alone());
                 }
                 self.opened(&second);
@@ -540,7 +563,7 @@ impl Core {
                 self.ledger.dropped_rejected.add(events);
                 self.note_introduction(&parcel.request, |_| true);
                 self.print_lost(&parcel);
-                self.settled(parcel);
+                self.acknowledge(parcel);
                 let line = if events > 0 {
                     format!(
                         "Kinesis refuses a record again and again while it takes others; {events} events are dropped"
@@ -564,7 +587,7 @@ impl Core {
     }
 
     /// All of a parcel is delivered, given up, or kept elsewhere.
-    pub(super) fn settled(&mut self, parcel: Parcel) {
+    pub(super) fn acknowledge(&mut self, parcel: Parcel) {
         self.spares.keep_body(parcel.request.into_buffer());
         let Some(index) =
             self.open_segments.iter().position(|(segment, _)| parcel.segment == Some(*segment))
@@ -586,11 +609,12 @@ impl Core {
         }
     }
 
-    // --- room --------------------------------------------------------------------------------------------------------------------------
+    // --- room ------------------------------------------------------------------------------------
 
-    /// What is set aside has a quarter of the memory. Beyond that the one that failed most goes to disk, apart from what waits in order, or
-    /// is dropped where there is no disk: it must not keep others out.
-    fn make_room_aside(&mut self) -> Option<Step> {
+    /// What is set aside has a quarter of the memory. Beyond that the one that failed most goes to
+    /// disk, apart from what waits in order, or is dropped where there is no disk: it must not keep
+    /// others out.
+    fn make_room_aside(&mut self, tick: &Tick) -> Option<Step> {
         if self.stopping.is_some()
             || self.backlog.aside().len() < 2
             || self.backlog.aside_bytes() <= self.gauge.bound() / 4
@@ -600,13 +624,18 @@ impl Core {
         let parcel = self
             .backlog
             .take_most_tried(|parcel| parcel.tries > 0 && parcel.request.events() > 0)?;
-        if self.spool_works {
+        if parcel.intact
+            && let Some(segment) = parcel.segment
+        {
+            return Some(self.put_back(segment, parcel));
+        }
+        if self.spool_works(tick) {
             return Some(Step::Spool(Box::new(parcel)));
         }
         let events = parcel.request.events();
         self.ledger.dropped_queue.add(events);
         self.print_lost(&parcel);
-        self.settled(parcel);
+        self.acknowledge(parcel);
         let line = format!(
             "Kinesis refuses records for long, and there is no room for more of them; {events} events are dropped"
         );
@@ -614,8 +643,8 @@ impl Core {
         self.out.pop_front()
     }
 
-    /// While an invocation is held and Kinesis takes nothing, what has waited for long goes to disk: the function may have crashed without a
-    /// word, and then the sandbox ends without one.
+    /// While an invocation is held and Kinesis takes nothing, what has waited for long goes to
+    /// disk: the function may have crashed without a word, and then the sandbox ends without one.
     fn relief(&mut self, tick: &Tick) -> Option<Step> {
         if self.relief_at()? > tick.age {
             return None;
@@ -631,7 +660,7 @@ impl Core {
     /// From when on [`Core::relief`] has something to do.
     pub(super) fn relief_at(&self) -> Option<Duration> {
         let held = self.held.as_ref().is_some_and(|held| held.phase == Phase::AwaitEnd);
-        if !held || !self.spool_works || !(self.retry.failures() > 0 || self.retry.is_open()) {
+        if !held || !self.settings.spool || !(self.retry.failures() > 0 || self.retry.is_open()) {
             return None;
         }
         // What is intact is on disk as well.
@@ -639,22 +668,41 @@ impl Core {
         let aside = aside.map(|parcel| parcel.since + RELIEF_AGE);
         // What was never tried may go as soon as the pause of others is over.
         let fresh_age = if self.retry.is_open() { RELIEF_AGE } else { 2 * RELIEF_AGE };
-        aside.chain(self.backlog.oldest().map(|since| since + fresh_age)).min()
+        let at = aside.chain(self.backlog.oldest().map(|since| since + fresh_age)).min()?;
+        Some(at.max(self.spool_again.unwrap_or_default()))
     }
 
     /// A parcel was to be written to disk.
-    pub(super) fn spooled(&mut self, parcel: Parcel, written: Option<SegmentId>) {
+    pub(super) fn spooled(&mut self, tick: &Tick, parcel: Parcel, written: Option<SegmentId>) {
         let Some(segment) = written else {
-            self.spool_works = false;
+            self.spool_again = Some(tick.age + SPOOL_RETRY);
             return self.backlog.set_aside(parcel);
         };
+        self.remember(segment, &parcel);
+        self.acknowledge(parcel);
+    }
+
+    fn remember(&mut self, segment: SegmentId, parcel: &Parcel) {
         if parcel.tries > 0 || parcel.suspect {
             if self.histories.len() == HISTORIES {
                 self.histories.remove(0);
             }
             self.histories.push((segment, parcel.history()));
         }
-        self.settled(parcel);
+    }
+
+    /// What is on disk already is not written once more: that may fail, and the good file be
+    /// deleted.
+    fn put_back(&mut self, segment: SegmentId, parcel: Parcel) -> Step {
+        self.remember(segment, &parcel);
+        self.open_segments.retain(|(open, _)| *open != segment);
+        self.spares.keep_body(parcel.request.into_buffer());
+        Step::PutBack(segment)
+    }
+
+    /// Whether there is a spool, and it could be written to.
+    pub(super) fn spool_works(&self, tick: &Tick) -> bool {
+        self.settings.spool && self.spool_again.is_none_or(|at| at <= tick.age)
     }
 
     /// A segment was read: what is known of it is not forgotten.

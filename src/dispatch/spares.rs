@@ -1,8 +1,9 @@
-//! Buffers that were used and serve again, so that their pages need not be fetched anew: the bodies of POSTs with their events, and the
-//! bodies of requests. Shared by the threads that fill them and the one that empties them.
+//! Buffers that were used and serve again, so that their pages need not be fetched anew: the bodies
+//! of POSTs with their events, and the bodies of requests. Shared by the threads that fill them and
+//! the one that empties them.
 //!
-//! They are charged like all else that stays in memory, and are the first to go: where there is no room for them, or what comes now is much
-//! smaller.
+//! They are charged like all else that stays in memory, and are the first to go: where there is no
+//! room for them, or what comes now is much smaller.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -35,7 +36,8 @@ impl Spares {
         Spares { gauge, kept: Mutex::default() }
     }
 
-    /// Buffers for a POST of so many bytes and its events, used or new. What is in them does not matter any more.
+    /// Buffers for a POST of so many bytes and its events, used or new. What is in them does not
+    /// matter any more.
     #[must_use]
     pub fn batch(&self, bytes: usize) -> (Vec<u8>, Vec<Event>) {
         let kept = &mut self.lock().batches;
@@ -72,8 +74,8 @@ impl Spares {
         kept.push((body, events, charge));
     }
 
-    /// A buffer for a request of so many bytes, used or new. One that grows is moved, and its pages are fetched anew each time; pages that
-    /// stay unused cost nothing.
+    /// A buffer for a request of so many bytes, used or new. One that grows is moved, and its pages
+    /// are fetched anew each time; pages that stay unused cost nothing.
     #[must_use]
     pub fn body(&self, bytes: usize) -> Vec<u8> {
         let kept = &mut self.lock().bodies;

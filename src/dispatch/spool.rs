@@ -209,7 +209,10 @@ impl Spool {
         match (self.load(&entry, buffer), &entry.left_behind) {
             (Ok(segment), None) => Ok(segment),
             (Ok(segment), Some(_)) => {
-                self.adopt(segment.request.events());
+                if !entry.counted {
+                    self.count_recovered(segment.request.events());
+                    self.lock().count(id, segment.request.events());
+                }
                 Ok(segment)
             }
             (Err(_), None) => Err(entry.events),
@@ -234,7 +237,7 @@ impl Spool {
     }
 
     /// Events of an earlier process: not in the ledger so far.
-    fn adopt(&self, events: u64) {
+    fn count_recovered(&self, events: u64) {
         self.ledger.received.add(events);
         self.ledger.adopted.add(events);
     }
@@ -256,6 +259,11 @@ impl Spool {
         }
     }
 
+    /// A segment that was read waits apart again.
+    pub fn put_back(&self, id: SegmentId) {
+        self.lock().put_back(id);
+    }
+
     /// The sandbox ends for good: nobody will read the files. Says how many events were in them.
     pub fn discard(&self) {
         let entries = self.lock().drain();
@@ -266,11 +274,12 @@ impl Spool {
 
     fn drop_entry(&self, entry: &Entry, counter: &crate::ledger::Counter) {
         let mut events = entry.events;
-        if entry.left_behind.is_some() || self.prints.is_some() {
+        let unknown = entry.left_behind.is_some() && !entry.counted;
+        if unknown || self.prints.is_some() {
             let segment = self.load(entry, Vec::with_capacity);
-            if entry.left_behind.is_some() {
+            if unknown {
                 events = segment.as_ref().map_or(0, |segment| segment.request.events());
-                self.adopt(events);
+                self.count_recovered(events);
             }
             if let (Some(printer), Ok(segment)) = (&self.prints, segment) {
                 printer.print(segment.request.data().flatten().collect());

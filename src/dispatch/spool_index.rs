@@ -22,6 +22,8 @@ pub struct Entry {
     pub hash: Option<Box<str>>,
     /// Its file was renamed, because it is about to be sent.
     pub in_doubt: bool,
+    /// Its events are in this process's ledger, although an earlier one left them.
+    pub counted: bool,
     ready: bool,
 }
 
@@ -113,6 +115,20 @@ impl Index {
     pub fn mark(&mut self, id: SegmentId) {
         if let Some(entry) = self.taken.iter_mut().find(|entry| entry.id == id) {
             entry.in_doubt = true;
+        }
+    }
+
+    /// An earlier process left it, and now it is known what it holds.
+    pub fn count(&mut self, id: SegmentId, events: u64) {
+        if let Some(entry) = self.taken.iter_mut().find(|entry| entry.id == id) {
+            (entry.events, entry.counted) = (events, true);
+        }
+    }
+
+    /// It was read, and is as it was: it waits apart.
+    pub fn put_back(&mut self, id: SegmentId) {
+        if let Some(at) = self.taken.iter().position(|entry| entry.id == id) {
+            self.apart.push_back(self.taken.swap_remove(at));
         }
     }
 
@@ -234,6 +250,25 @@ mod tests {
         assert!(evicted.is_empty());
         let (_, evicted) = index.reserve(60, 1, false).unwrap();
         assert!(evicted.is_empty());
+    }
+
+    #[test]
+    fn what_was_read_and_is_put_back_stands_apart_behind_the_others() {
+        let mut index = Index::new(100);
+        let (first, _) = put(&mut index, 10, false);
+        index.left_behind(PathBuf::from("a"), 10);
+        let left = index.take(2).unwrap();
+        assert!(!left.counted);
+        index.count(2, 7);
+        index.take(first).unwrap();
+        index.put_back(first);
+        index.put_back(2);
+        index.put_back(9);
+        assert_eq!(index.view(), View { overflow: Oldest::Empty, apart: Oldest::Ready(first) });
+        assert_eq!((index.bytes(), index.entry(first)), (20, None));
+        index.take(first).unwrap();
+        let left = index.take(2).unwrap();
+        assert_eq!((left.counted, left.events), (true, 7));
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! The core's third part: the end of the sandbox. Pure, like [`super::core`].
 //!
-//! In this order: wait for the last report, close the intake and look once more, send everything, keep on disk what a reset would lose, count
-//! what nobody will send, send the last ledger, end. Before a reset the disk comes first: as soon as one try has failed, Kinesis is known
-//! to be down, or more waits than one request takes, everything goes there, and is then sent from there with the time that remains.
+//! In this order: wait for the last report, close the intake and look once more, send everything,
+//! keep on disk what a reset would lose, count what nobody will send, send the last ledger, end.
+//! Before a reset the disk comes first: as soon as one try has failed, Kinesis is known to be down,
+//! or more waits than one request takes, everything goes there, and is then sent from there with
+//! the time that remains.
 
 use std::time::{Duration, Instant};
 
@@ -21,8 +23,8 @@ use crate::log::Level;
 const LAST_LINE_TIME: Duration = Duration::from_millis(40);
 /// Requests for the last ledger.
 const LEDGER_TRIES: u32 = 5;
-/// Before a reset, this part of the time that is left is kept back from a first request: for the disk. The request has the rest, of which a
-/// connection that was used before may take a third.
+/// Before a reset, this part of the time that is left is kept back from a first request: for the
+/// disk. The request has the rest, of which a connection that was used before may take a third.
 const DISK_PART: u32 = 3;
 
 impl Core {
@@ -60,7 +62,8 @@ impl Core {
             self.enter(Phase::Send);
             return Some(Step::CloseIntake(closed_by));
         }
-        // Before a reset the report often never comes, and there may be little time; and a full request need not wait for it.
+        // Before a reset the report often never comes, and there may be little time; and a full
+        // request need not wait for it.
         let full = self.backlog.fresh_bytes() >= self.packer.request_bytes()
             || view.overflow != Oldest::Empty;
         let step = if reset || full { self.send_or_keep(tick, view) } else { None };
@@ -81,8 +84,8 @@ impl Core {
                 self.pause_until(tick, until.sooner(MIN_TIME_LEFT).at()),
             )));
         }
-        self.spool_works = self.settings.spool;
         stopping.phase = Phase::Keep;
+        self.spool_again = None;
         None
     }
 
@@ -90,7 +93,7 @@ impl Core {
     fn send_or_keep(&mut self, tick: &Tick, view: View) -> Option<Step> {
         let stopping = self.stopping.as_ref()?;
         let mut until = stopping.send_until();
-        if stopping.is_reset() && self.spool_works {
+        if stopping.is_reset() && self.spool_works(tick) {
             let much = self.backlog.fresh_bytes() > self.packer.request_bytes();
             if (stopping.failed || self.retry.is_open() || much)
                 && let Some(parcel) = self.take_for_disk(tick)
@@ -122,11 +125,12 @@ impl Core {
         next.map_or(until, |at| at.min(until))
     }
 
-    /// The sandbox is reset: what could not be sent goes to disk, for the process that starts next in this sandbox.
+    /// The sandbox is reset: what could not be sent goes to disk, for the process that starts next
+    /// in this sandbox.
     fn keep_unsent(&mut self, tick: &Tick) -> Option<Step> {
         let stopping = self.stopping.as_ref()?;
         let time = stopping.deadline.left(tick.mono) > LAST_LINE_TIME;
-        if stopping.is_reset() && self.spool_works && time {
+        if stopping.is_reset() && self.spool_works(tick) && time {
             // Those are on disk already, and marked as in doubt.
             while self.backlog.take_aside(|parcel| parcel.intact).is_some() {}
             if let Some(parcel) = self.take_for_disk(tick) {
@@ -146,7 +150,7 @@ impl Core {
             }
             self.ledger.dropped_undelivered.add(parcel.request.events());
             self.print_lost(&parcel);
-            self.settled(parcel);
+            self.acknowledge(parcel);
         }
         while let Some(item) = self.backlog.pop(|_| true) {
             self.ledger.dropped_undelivered.add(item.load.events());

@@ -1,5 +1,6 @@
-//! When the request on its way is cut short, because something else needs the dispatcher's thread more: a pure schedule. `main` follows it
-//! while it waits for an answer; the request is interrupted from there.
+//! When the request on its way is cut short, because something else needs the dispatcher's thread
+//! more: a pure schedule. `main` follows it while it waits for an answer; the request is
+//! interrupted from there.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,8 @@ pub enum Question {
 const STOP_SEEN: Duration = Duration::from_millis(100);
 /// An INVOKE must be seen by the core within this time.
 const INVOKE_SEEN: Duration = Duration::from_millis(200);
-/// After a function that failed an invocation is held for 500 ms at most; the rest of that is for the disk.
+/// After a function that failed an invocation is held for 500 ms at most; the rest of that is for
+/// the disk.
 const FAILED_FUNCTION: Duration = Duration::from_millis(400);
 /// A request that was sent since the end is known has its own deadline, and is over by then.
 const LATE: Duration = Duration::from_millis(20);
@@ -28,7 +30,8 @@ pub fn hold_ends_at(end: Instant, failed: bool, flush_timeout: Duration) -> Opti
     end.checked_add(time)
 }
 
-/// After the function's end, the flush waits so long for a connection that is being made ready: most likely it is ready soon.
+/// After the function's end, the flush waits so long for a connection that is being made ready:
+/// most likely it is ready soon.
 const PREPARING: Duration = Duration::from_millis(100);
 
 /// See the module's page.
@@ -52,7 +55,8 @@ impl Watchdog {
         Watchdog { unseen: now.checked_add(allowed), hold_ends: None, preparing: None }
     }
 
-    /// The invocation is to be held no longer than until then. May be said again: the earliest counts.
+    /// The invocation is to be held no longer than until then. May be said again: the earliest
+    /// counts.
     pub fn hold_ends(&mut self, at: Instant) {
         self.hold_ends = Some(self.hold_ends.map_or(at, |before| before.min(at)));
     }

@@ -9,7 +9,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::envelope::Key;
-use super::keep::{METRICS, PlatformResult};
+use super::observed::{METRICS, PlatformResult};
 use super::repair::find;
 
 /// A longer id is none: it would stand in the event twice, and cannot be cut.

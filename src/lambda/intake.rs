@@ -8,13 +8,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use serde_json::value::RawValue;
-
 use super::envelope::{Appendix, Envelope};
 use super::fields::{RecordFields, is_log, runtime_done_in};
 use super::filter::{Filter, Level};
 use super::invocations::Invocations;
-use super::keep::{Milestone, MilestoneKind, Observed};
+use super::observed::{Milestone, MilestoneKind, Observed};
 pub use super::parsed_body::{Behind, ParsedBody, Part, Rest, Signal};
 use super::repair::{self, Element, Repair};
 use super::text_level::text_level;
@@ -152,7 +150,9 @@ impl Intake {
         if end < length && !waits && !reader.is_full() {
             end = reader.repair(&mut body, end, part.behind);
         }
-        let BodyReader { mut events, signals, appendix, unparsed, excluded, observed, .. } = reader;
+        let BodyReader { mut events, signals, appendix, unparsed, excluded, mut observed, .. } =
+            reader;
+        observed.close();
         let is_stuck = end == 0 && length > 0;
         let bytes = match part.behind {
             _ if is_stuck => std::mem::take(&mut body),
@@ -166,6 +166,7 @@ impl Intake {
         let is_needed = events.iter().any(|event| (event.text.start as usize) < length);
         let needed = if is_needed { end } else { 0 };
         events.iter_mut().for_each(|event| event.shift_back(length, length - needed));
+        observed.shift_back(length, length - needed);
         if is_needed {
             body.truncate(needed);
             appendix.append_to(&mut body);
@@ -325,18 +326,23 @@ impl<'i> BodyReader<'i> {
         if !self.intake.filter.ships(log.kind) {
             return Some(end);
         }
+        let Progress { request_id, tenant_id, cold_start } = self.progress();
+        // A log of an extension is none of the function's.
+        let is_functions = log.kind == "function";
+        let level = if self.intake.observes && is_functions {
+            text_level(bytes.get(log.record.start + 1..log.record.end - 1).unwrap_or_default())
+        } else {
+            None
+        };
         if self.intake.filter.excludes(log.kind, None) {
-            self.excluded += 1;
+            self.exclude(request_id, level);
             return Some(end);
         }
-        if self.intake.observes {
-            let inside = bytes.get(log.record.start + 1..log.record.end - 1).unwrap_or_default();
-            self.observed.levels.push(text_level(inside));
-        }
-        let Progress { request_id, tenant_id, cold_start } = self.progress();
         let text = log.object.start..end - 1;
         let (text, record) = (Span::new(&text), Span::new(&log.record));
-        self.push(Event { text, record, request_id, tenant_id, cold_start, ..Event::default() });
+        let owner = if is_functions { request_id } else { Span::default() };
+        let event = Event { text, record, request_id, tenant_id, cold_start, ..Event::default() };
+        self.push(event, owner, level);
         Some(end)
     }
 
@@ -421,17 +427,10 @@ impl<'i> BodyReader<'i> {
         if !self.intake.filter.ships(kind) {
             return;
         }
+        let level = self.level(kind, &fields, envelope);
         if self.intake.filter.excludes(kind, fields.level) {
-            self.excluded += 1;
-            return;
-        }
-        if self.intake.observes {
-            let record = envelope.record.map(RawValue::get).unwrap_or_default();
-            let inside = record.strip_prefix('"').filter(|_| is_log(kind)).map(str::as_bytes);
-            self.observed.levels.push(match fields.level {
-                Some(level) => Level::of_line(level),
-                None => inside.and_then(text_level),
-            });
+            let owner = level.map_or(Span::default(), |_| self.owner_of_excluded(&fields));
+            return self.exclude(owner, level);
         }
         let (text, record) = in_place.unwrap_or_else(|| envelope.rebuild(&mut self.appendix));
         // Ranges of the record's own strings: where the record lies now, plus where they lie in it.
@@ -457,9 +456,7 @@ impl<'i> BodyReader<'i> {
                 let tenant = seen
                     .and_then(|seen| seen.tenant_id.as_deref())
                     .filter(|tenant| fields.tenant_id != Some(*tenant));
-                let current =
-                    invocations.current.as_ref().is_some_and(|current| *current.request_id == *id)
-                        && !progress.tenant_id.is_empty();
+                let current = invocations.is_current(id) && !progress.tenant_id.is_empty();
                 let span = if current { Some(progress.tenant_id) } else { None };
                 let appendix = &mut self.appendix;
                 let tenant = tenant.map(|tenant| {
@@ -477,8 +474,14 @@ impl<'i> BodyReader<'i> {
         let tenant_id =
             if is_log(kind) { of_invocation.or(own_tenant) } else { own_tenant.or(of_invocation) }
                 .unwrap_or_default();
+        let owner = match own {
+            _ if kind == "extension" => Span::default(),
+            // Neighbours of one invocation share one span.
+            Some(id) if invocations.is_current(id) => progress.request_id,
+            _ => request_id,
+        };
         let (text, record) = (Span::new(&text), Span::new(&record));
-        self.push(Event {
+        let event = Event {
             text,
             record,
             request_id,
@@ -487,10 +490,49 @@ impl<'i> BodyReader<'i> {
             execution_arn,
             cold_start,
             ..Event::default()
-        });
+        };
+        self.push(event, owner, level);
     }
 
-    fn push(&mut self, event: Event) {
+    /// The level of a line that the function logged, if somebody wants to know.
+    fn level(
+        &self,
+        kind: &str,
+        fields: &RecordFields<'_>,
+        envelope: &Envelope<'_>,
+    ) -> Option<Level> {
+        if !self.intake.observes || kind != "function" {
+            return None;
+        }
+        match fields.level {
+            Some(level) => Level::of_line(level),
+            None => text_level(envelope.record?.get().strip_prefix('"')?.as_bytes()),
+        }
+    }
+
+    /// The invocation of a log that is left out.
+    fn owner_of_excluded(&mut self, fields: &RecordFields<'_>) -> Span {
+        let progress = self.progress();
+        let invocations = &self.intake.invocations;
+        let is_known = |id: &&str| invocations.overlapping || invocations.find(id).is_some();
+        match fields.request_id.filter(is_known) {
+            Some(id) if !invocations.is_current(id) => Span::new(&self.appendix.put(id.as_bytes())),
+            _ => progress.request_id,
+        }
+    }
+
+    fn exclude(&mut self, owner: Span, level: Option<Level>) {
+        self.excluded += 1;
+        if let Some(level) = level {
+            self.observed.excluded(owner, level);
+        }
+    }
+
+    /// `owner` is empty for an event that belongs to no invocation.
+    fn push(&mut self, event: Event, owner: Span, level: Option<Level>) {
+        if self.intake.observes {
+            self.observed.event(owner, &event, level);
+        }
         self.intake.number += 1;
         if self.events.len() == self.events.capacity() {
             self.make_room(event.text);
@@ -542,6 +584,7 @@ impl<'i> BodyReader<'i> {
     fn ship_damaged(&mut self, body: &[u8]) {
         let Some(range) = self.damaged.take() else { return };
         self.signals.push(Signal::Damaged);
+        self.observed.is_gap = true;
         let current = self.intake.invocations.current.as_ref().map(|current| &*current.request_id);
         for found in runtime_done_in(body.get(range.clone()).unwrap_or_default(), current) {
             if self.intake.observes {
@@ -558,9 +601,6 @@ impl<'i> BodyReader<'i> {
             return;
         }
         self.unparsed += 1;
-        if self.intake.observes {
-            self.observed.levels.push(None);
-        }
         let Progress { request_id, tenant_id, cold_start } = self.progress();
         let head = format!(
             "{{\"time\":\"{}\",\"type\":\"unparsed\",\"record\":",
@@ -576,19 +616,12 @@ impl<'i> BodyReader<'i> {
             end = self.appendix.put(cut.as_bytes()).end;
         }
         let (text, record) = (Span::new(&(start..end)), Span::new(&record));
-        self.push(Event { text, record, request_id, tenant_id, cold_start, ..Event::default() });
+        let event = Event { text, record, request_id, tenant_id, cold_start, ..Event::default() };
+        self.push(event, request_id, None);
     }
 
     fn signal(&mut self, kind: &str, fields: &RecordFields<'_>, envelope: &Envelope<'_>) {
         let request_id = || fields.request_id.map(Arc::<str>::from);
-        if self.intake.observes
-            && let Some(of) = MilestoneKind::of(kind)
-            && let Some(request_id) = request_id()
-        {
-            let trace_id = fields.trace_id.map(Box::from);
-            let result = Box::new(fields.result());
-            self.observed.milestones.push(Milestone { request_id, trace_id, kind: of, result });
-        }
         match kind {
             "platform.start" => {
                 let Some(request_id) = request_id() else { return };
@@ -626,12 +659,26 @@ impl<'i> BodyReader<'i> {
                 self.signals.extend(fields.log_stream.clone().map(Signal::LogStream));
             }
             "platform.logsDropped" => {
+                self.observed.is_gap = true;
                 self.signals.push(Signal::LogsDropped {
                     records: fields.dropped_records,
                     bytes: fields.dropped_bytes,
                 });
             }
             _ => {}
+        }
+        if self.intake.observes
+            && let Some(of) = MilestoneKind::of(kind)
+            && let Some(request_id) = request_id()
+        {
+            self.observed.milestones.push(Milestone {
+                is_first: self.intake.invocations.is_cold_start(&request_id),
+                request_id,
+                trace_id: fields.trace_id.map(Box::from),
+                tenant_id: fields.tenant_id.map(Box::from),
+                kind: of,
+                result: Box::new(fields.result()),
+            });
         }
     }
 }
@@ -643,9 +690,9 @@ fn skip_blanks(bytes: &[u8], from: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::invocations::MAX_INVOCATIONS;
     use super::*;
     use crate::lambda::filter::Types;
-    use crate::lambda::invocations::MAX_INVOCATIONS;
 
     const ALL: Types = Types { platform: true, function: true, extension: true };
 

@@ -1,5 +1,4 @@
-//! The invocations that this sandbox has seen in its telemetry: which one is in progress, and whose
-//! ids a log may claim. Pure.
+//! The invocations that the intake has seen, and the one in progress. Pure.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,7 +25,6 @@ pub(super) struct Invocation {
 }
 
 impl Invocations {
-    /// `overlapping`: they run side by side (Managed Instances), so that none is in progress.
     pub(super) fn new(overlapping: bool) -> Invocations {
         Invocations { overlapping, ..Invocations::default() }
     }
@@ -54,6 +52,10 @@ impl Invocations {
         self.first.get_or_insert_with(|| Arc::clone(request_id));
         let invocation = self.add(request_id, tenant_id);
         self.current = Some(invocation).filter(|_| !self.overlapping);
+    }
+
+    pub(super) fn is_current(&self, request_id: &str) -> bool {
+        self.current.as_ref().is_some_and(|current| *current.request_id == *request_id)
     }
 
     /// Whether an invocation is the sandbox's first. The report of one before this process is none

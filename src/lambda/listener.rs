@@ -21,11 +21,11 @@ use std::time::{Duration, Instant, SystemTime};
 use tiny_http::{HTTPVersion, Header, Response};
 
 use super::Settings;
+use super::chooser::Chooser;
 use super::connections::{Connection, Connections, Stream};
 use super::destination::Destination;
 use super::http::{NoRequest, Request, RequestReader};
 use super::intake::{Behind, Intake, ParsedBody, Part, Rest, Signal};
-use super::keep::Chooser;
 use crate::clock::epoch_ms;
 use crate::dispatch::admission::{Admission, Reservation};
 use crate::dispatch::message;
@@ -77,7 +77,7 @@ pub struct Listener {
     destination: Destination,
     intake: Mutex<Intake>,
     /// Where invocations are chosen. Locked behind the intake.
-    chooser: Option<Mutex<Chooser<Reservation>>>,
+    chooser: Option<Mutex<Chooser<Waiting>>>,
     /// How often the ages of what waits there are looked at.
     tick: Option<Duration>,
     admission: Admission,
@@ -87,6 +87,15 @@ pub struct Listener {
     room: Room,
     /// Nobody looks into the queue any more: no POST is answered 200.
     closed: AtomicBool,
+}
+
+/// What comes with a batch that waits for a choice. The extension's own have neither.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// Its room in memory, for as long.
+    _charge: Reservation,
+    /// When it came: its age counts from then on.
+    since: Option<message::Now>,
 }
 
 /// The bound socket, and how many threads wait for a connection.
@@ -130,7 +139,7 @@ impl Listener {
             intake: Mutex::new(
                 Intake::new(settings.filter.clone(), managed_instances).observing(keep.is_on()),
             ),
-            chooser: keep.is_on().then(|| Mutex::new(Chooser::new(keep))),
+            chooser: keep.is_on().then(|| Mutex::new(Chooser::new(keep, managed_instances))),
             tick: keep.chooses().then(|| keep.max_age / 4),
             admission,
             sandbox,
@@ -167,6 +176,11 @@ impl Listener {
                  was given were refused; from now on any path is taken"
             );
         }
+        if self.chooser.is_some()
+            && let Some(_intake) = self.lock_until(Instant::now() + PARSING_TIME)
+        {
+            self.lose_ends(Vec::new());
+        }
     }
 
     /// Serves the bound socket from now on.
@@ -196,18 +210,7 @@ impl Listener {
     /// comes back, and so is what was held back for a continuation that never came. A body that is
     /// still being parsed is waited for, but not for long.
     pub fn close(&self, until: Instant) {
-        let until = until.min(Instant::now() + PARSING_TIME);
-        let intake = loop {
-            match self.intake.try_lock() {
-                Ok(intake) => break Some(intake),
-                Err(TryLockError::Poisoned(poisoned)) => break Some(poisoned.into_inner()),
-                // A thread that panicked with the lock never gives it back.
-                Err(TryLockError::WouldBlock) if panic::happened() || Instant::now() >= until => {
-                    break None;
-                }
-                Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(1)),
-            }
-        };
+        let intake = self.lock_until(until.min(Instant::now() + PARSING_TIME));
         self.closed.store(true, Ordering::Release);
         match intake {
             Some(mut intake) => {
@@ -220,11 +223,19 @@ impl Listener {
                     self.hand_over_decided(&mut chooser, Vec::new(), now);
                 }
             }
-            None => log::warn!(
-                "close",
-                "a telemetry POST is still being read at SHUTDOWN; \
-                 a cut record before it may be lost"
-            ),
+            None => {
+                log::warn!(
+                    "close",
+                    "a telemetry POST is still being read at SHUTDOWN; \
+                     a cut record before it may be lost"
+                );
+                // What waits for a choice was answered 200; the other POST will not be.
+                if let Some(Ok(mut chooser)) = self.chooser.as_ref().map(Mutex::try_lock) {
+                    let now = now();
+                    chooser.finish(now.wall);
+                    self.hand_over_decided(&mut chooser, Vec::new(), now);
+                }
+            }
         }
     }
 
@@ -402,7 +413,10 @@ impl Listener {
         self.ledger.refused_posts.add(1);
         log::error!("body", "a telemetry POST of more than {MAX_BODY} bytes is dropped");
         // The end of an invocation that is held may have been in it.
-        self.admission.admit(Batch::default(), vec![message::Signal::Gap], now());
+        {
+            let _intake = self.lock();
+            self.lose_ends(vec![message::Signal::Gap]);
+        }
         discard(request, have_read, 200)
     }
 
@@ -417,27 +431,49 @@ impl Listener {
         };
         let charge = self.admission.reserve(&taken.batch);
         let is_full = charge.is_none() && !taken.batch.remaining().is_empty();
-        chooser.take(taken.batch, taken.observed, now.wall, charge);
+        let waiting = Waiting { _charge: charge, since: Some(now) };
+        chooser.take(taken.batch, taken.observed, now.wall, waiting);
         if is_full {
             chooser.keep_all();
         }
         self.hand_over_decided(&mut chooser, signals, now);
     }
 
+    /// An end may never come: what waits for it is handed over, before the signals. With the
+    /// intake's lock held.
+    fn lose_ends(&self, signals: Vec<message::Signal>) {
+        match self.chooser() {
+            Some(mut chooser) => {
+                chooser.lose_ends();
+                self.hand_over_decided(&mut chooser, signals, now());
+            }
+            None if signals.is_empty() => {}
+            None => self.admission.admit(Batch::default(), signals, now()),
+        }
+    }
+
     /// Puts into the queue what is no longer to wait for a choice, and the signals behind it.
     fn hand_over_decided(
         &self,
-        chooser: &mut Chooser<Reservation>,
+        chooser: &mut Chooser<Waiting>,
         signals: Vec<message::Signal>,
         now: message::Now,
     ) {
-        let mut ready = std::iter::from_fn(|| chooser.next_ready().map(|(batch, _)| batch));
-        let mut last = ready.next().unwrap_or_default();
-        for batch in ready {
-            self.admission.admit(std::mem::replace(&mut last, batch), Vec::new(), now);
+        let mut last = (Batch::default(), now);
+        while let Some((batch, Waiting { since, .. })) = chooser.next_ready() {
+            let since = since.unwrap_or(last.1);
+            let (before, at) = std::mem::replace(&mut last, (batch, since));
+            self.admission.admit(before, Vec::new(), at);
         }
         self.ledger.thinned.add(chooser.take_thinned());
-        self.admission.admit(last, signals, now);
+        let (batch, at) = last;
+        if at.mono == now.mono || batch.remaining().is_empty() {
+            self.admission.admit(batch, signals, now);
+        } else {
+            // The age of events counts from when they came; that of signals, from now on.
+            self.admission.admit(batch, Vec::new(), at);
+            self.admission.admit(Batch::default(), signals, now);
+        }
     }
 
     /// Lets the events of an invocation that runs for long pass. Ends with the process.
@@ -456,7 +492,7 @@ impl Listener {
         }
     }
 
-    fn chooser(&self) -> Option<MutexGuard<'_, Chooser<Reservation>>> {
+    fn chooser(&self) -> Option<MutexGuard<'_, Chooser<Waiting>>> {
         let chooser = self.chooser.as_ref()?;
         Some(chooser.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -493,6 +529,21 @@ impl Listener {
                 Some(message::Signal::Gap)
             }
             Signal::Damaged => Some(message::Signal::Gap),
+        }
+    }
+
+    /// For others than the listener's threads; `None` where a body is being parsed for so long.
+    fn lock_until(&self, until: Instant) -> Option<MutexGuard<'_, Intake>> {
+        loop {
+            match self.intake.try_lock() {
+                Ok(intake) => return Some(intake),
+                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+                // A thread that panicked with the lock never gives it back.
+                Err(TryLockError::WouldBlock) if panic::happened() || Instant::now() >= until => {
+                    return None;
+                }
+                Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(1)),
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 //! posts.
 
 pub mod api;
+pub mod chooser;
 mod connections;
 pub mod destination;
 mod envelope;
@@ -12,8 +13,10 @@ pub mod intake;
 mod invocations;
 pub mod keep;
 pub mod listener;
+pub mod observed;
 mod parsed_body;
 mod repair;
+mod summary;
 mod text_level;
 mod text_log;
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::keep::Observed;
+use super::observed::Observed;
 use crate::clock::EpochMs;
 use crate::event::Batch;
 

@@ -3,84 +3,149 @@
 //!
 //! Sources: Lambda's documentation of each runtime's log format, and `tests/golden/*_text.json`.
 
+use memchr::{memchr, memchr2};
+
 use super::filter::Level;
 
 /// No format has its level further behind.
 const HEAD_BYTES: usize = 160;
-/// Where a stack trace shows.
+/// Where a stack trace shows, and the level of a line of JSON.
 const REPORT_BYTES: usize = 512;
-
-/// .NET's runtime writes levels of four letters, Ruby's logger the first letter of each.
-const RUNTIMES_NAMES: [(&[u8], Level); 6] = [
-    (b"trce", Level::Trace),
-    (b"dbug", Level::Debug),
-    (b"info", Level::Info),
-    (b"warn", Level::Warn),
-    (b"fail", Level::Error),
-    (b"crit", Level::Fatal),
-];
+/// The first part of a Java package's name ends before.
+const PACKAGE_BYTES: usize = 16;
+/// The longest name of a level.
+const NAME_BYTES: usize = 11;
+/// The length of a request id.
+const ID_BYTES: usize = 36;
+/// What Node.js's runtime writes in place of a request id that it does not have.
+const NO_ID: &[u8] = b"undefined";
+/// The length of `2026-11-23T09:15:45.012Z` and the tab behind it.
+const TIME_BYTES: usize = 26;
 
 /// The level of a text log; `None` for a line that says none.
 pub(super) fn text_level(text: &[u8]) -> Option<Level> {
-    let head = text.get(..HEAD_BYTES).unwrap_or(text);
-    match head.first()? {
-        b'[' => bracketed(head),
-        b'0'..=b'9' => dated(head),
-        b'A'..=b'Z' if head.starts_with(b"Critical exception from handler") => Some(Level::Error),
-        b'A'..=b'Z' if head.get(1..4) == Some(b", [") => ruby(head),
+    match text {
+        [b'[', rest @ ..] => bracketed(rest),
+        [b'0'..=b'9', ..] => in_fixed_columns(text).or_else(|| dated(text)),
+        [b'{', ..] => printed_json(text),
+        [b'A'..=b'Z', b',', b' ', b'[', rest @ ..] => ruby(rest),
+        [first, ..] if first.is_ascii_alphabetic() => exception_report(text),
         _ => None,
     }
-    .or_else(|| exception_report(text.get(..REPORT_BYTES).unwrap_or(text)))
 }
 
-/// Python's `[INFO]\t2026-…`, and what Java's `LambdaLogger` puts before a line.
-fn bracketed(head: &[u8]) -> Option<Level> {
-    let rest = head.get(1..)?;
-    named(rest.get(..rest.iter().position(|byte| *byte == b']')?)?)
+/// Node.js's and .NET's `2026-…Z\t6d68ca91-…\tINFO\t…`: most of all lines look so. Single bytes
+/// are compared, because that is much less work than what finds or compares many.
+fn in_fixed_columns(text: &[u8]) -> Option<Level> {
+    let (time, rest) = text.split_first_chunk::<TIME_BYTES>()?;
+    let (id, rest) = rest.split_first_chunk::<ID_BYTES>()?;
+    let is_time = time[10] == b'T' && time[23] == b'Z' && time[24] == b'\\' && time[25] == b't';
+    let is_id = id[8] == b'-' && id[13] == b'-' && id[18] == b'-' && id[23] == b'-';
+    match rest {
+        [b'\\', b't', name @ ..] if is_time && is_id => {
+            usual(name, b'\\').or_else(|| named(up_to(name, b'\\')?))
+        }
+        _ => None,
+    }
 }
 
-/// Node's and .NET's `2026-…Z\t6d68ca91-…\tINFO\t…`, and Java's `2026-11-23 09:15:45 6d68ca91-…
-/// INFO  …`.
-fn dated(head: &[u8]) -> Option<Level> {
+/// A name that the runtimes write in most lines, if `end` is behind it.
+fn usual(name: &[u8], end: u8) -> Option<Level> {
+    let (level, behind) = match name {
+        [b'I', b'N', b'F', b'O', behind, ..] | [b'i', b'n', b'f', b'o', behind, ..] => {
+            (Level::Info, behind)
+        }
+        [b'D', b'E', b'B', b'U', b'G', behind, ..] => (Level::Debug, behind),
+        [b'E', b'R', b'R', b'O', b'R', behind, ..] => (Level::Error, behind),
+        _ => return None,
+    };
+    (*behind == end).then_some(level)
+}
+
+/// What stands before `end`, where that comes within a name's length.
+fn up_to(text: &[u8], end: u8) -> Option<&[u8]> {
+    text.get(..memchr(end, text.get(..NAME_BYTES + 1).unwrap_or(text))?)
+}
+
+/// Python's `[INFO]\t2026-…`, and what Java's `LambdaLogger` puts before a line. `rest` is what
+/// stands behind the bracket.
+fn bracketed(rest: &[u8]) -> Option<Level> {
+    usual(rest, b']').or_else(|| named(up_to(rest, b']')?))
+}
+
+/// As [`in_fixed_columns`], where the columns are others; and Java's `2026-11-23 09:15:45
+/// 6d68ca91-… INFO  …`.
+fn dated(text: &[u8]) -> Option<Level> {
+    let head = text.get(..HEAD_BYTES).unwrap_or(text);
     let mut words = Words(head);
     // A date, and a time where it is a word of its own.
-    let mut word = words.next().filter(|word| word.contains(&b'T')).or_else(|| words.next());
-    if word.is_some() {
-        word = words.next();
-    }
+    let time = words.next().filter(|word| memchr(b'T', word).is_some()).or_else(|| words.next());
+    let word = time.and_then(|_| words.next());
     // .NET's init has no request id.
-    let is_id = |word: &&[u8]| word.len() == 36 || *word == b"undefined";
-    let level = word.and_then(|word| named(if is_id(&word) { words.next()? } else { word }));
+    let is_id = |word: &[u8]| word.len() == ID_BYTES || word == NO_ID;
+    let level = word.and_then(|word| named(if is_id(word) { words.next()? } else { word }));
     let timed_out = || find(head, b" Task timed out after ").then_some(Level::Error);
     level.or_else(timed_out)
 }
 
-/// `E, [2026-11-23T09:15:45.001234 #8] ERROR 6d68ca91-… -- : …`.
-fn ruby(head: &[u8]) -> Option<Level> {
-    let rest = head.get(head.iter().position(|byte| *byte == b']')? + 1..)?;
-    Words(rest).next().and_then(named)
+/// `E, [2026-11-23T09:15:45.001234 #8] ERROR 6d68ca91-… -- : …`. `rest` is what stands behind the
+/// bracket.
+fn ruby(rest: &[u8]) -> Option<Level> {
+    let head = rest.get(..HEAD_BYTES).unwrap_or(rest);
+    Words(head.get(memchr(b']', head)? + 1..)?).next().and_then(named)
+}
+
+/// `{"level":"ERROR",…}` of a logger that prints JSON where the function's log format is text.
+fn printed_json(text: &[u8]) -> Option<Level> {
+    const KEY: &[u8] = br#"\"level\":"#;
+    let head = text.get(..REPORT_BYTES).unwrap_or(text);
+    let value = head.get(memchr::memmem::find(head, KEY)? + KEY.len()..)?.trim_ascii_start();
+    let name = value.strip_prefix(br#"\""#)?;
+    named(up_to(name, b'\\')?)
 }
 
 /// What a runtime prints of an exception that nobody caught: `java.lang.IllegalStateException:
 /// …\n\tat …`, `panic: …`.
 fn exception_report(text: &[u8]) -> Option<Level> {
-    let is_java = || {
-        let class = text.iter().take_while(|byte| is_class_name(**byte)).count();
-        let class = text.get(..class)?;
-        (class.contains(&b'.') && (class.ends_with(b"Exception") || class.ends_with(b"Error")))
-            .then_some(())?;
-        find(text, br"\n\tat ").then_some(())
+    let is_report = match text {
+        [b'p', b'a', b'n', b'i', b'c', b':', b' ', ..] => true,
+        [b'C', b'r', b'i', b't', ..] => text.starts_with(b"Critical exception from handler"),
+        _ => {
+            // Most lines have no point near their beginning, and are not looked at further.
+            memchr(b'.', text.get(..PACKAGE_BYTES).unwrap_or(text)).is_some()
+                && is_java(text.get(..REPORT_BYTES).unwrap_or(text))
+        }
     };
-    (text.starts_with(b"panic: ") || is_java().is_some()).then_some(Level::Error)
+    is_report.then_some(Level::Error)
+}
+
+fn is_java(text: &[u8]) -> bool {
+    // The class ends with a colon, or with its line.
+    let end = text.iter().position(|byte| !is_class_name(*byte)).unwrap_or(text.len());
+    let class = text.get(..end).unwrap_or_default();
+    (class.ends_with(b"Exception") || class.ends_with(b"Error"))
+        && memchr(b'.', class).is_some()
+        && find(text, br"\n\tat ")
 }
 
 fn is_class_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'$')
 }
 
+/// The runtimes' own spellings first: .NET's has four letters.
 fn named(word: &[u8]) -> Option<Level> {
-    let short = RUNTIMES_NAMES.iter().find(|(name, _)| *name == word).map(|(_, level)| *level);
-    short.or_else(|| Level::of_line(std::str::from_utf8(word).ok()?))
+    Some(match word {
+        b"INFO" | b"info" => Level::Info,
+        b"DEBUG" | b"dbug" => Level::Debug,
+        b"WARN" | b"WARNING" | b"warn" => Level::Warn,
+        b"ERROR" | b"fail" => Level::Error,
+        b"TRACE" | b"trce" => Level::Trace,
+        b"FATAL" | b"CRITICAL" | b"crit" => Level::Fatal,
+        _ if word.first()?.is_ascii_alphabetic() && word.len() <= NAME_BYTES => {
+            return Level::of_line(std::str::from_utf8(word).ok()?);
+        }
+        _ => return None,
+    })
 }
 
 fn find(text: &[u8], words: &[u8]) -> bool {
@@ -97,9 +162,7 @@ impl<'a> Iterator for Words<'a> {
         while let Some(rest) = self.0.strip_prefix(b" ").or_else(|| self.0.strip_prefix(br"\t")) {
             self.0 = rest;
         }
-        let end =
-            self.0.iter().position(|byte| matches!(byte, b' ' | b'\\')).unwrap_or(self.0.len());
-        let (word, rest) = self.0.split_at(end);
+        let (word, rest) = self.0.split_at(memchr2(b' ', b'\\', self.0).unwrap_or(self.0.len()));
         // Another escape than a tab ends the line's head.
         self.0 = if rest.starts_with(b" ") || rest.starts_with(br"\t") { rest } else { b"" };
         (!word.is_empty()).then_some(word)
@@ -122,6 +185,8 @@ mod tests {
             ),
             (r"2026-05-11T08:30:00.002Z\tID\tERROR\tInvoke Error \t{}", Some(Level::Error)),
             (r"2026-05-11T08:30:00.002Z\tID\thello ERROR", None),
+            (r"2026-05-11T08:30:00.002Z\tID\tINFORMATIVE\tx", None),
+            (r"2026-05-11T08:30:00.002Z\tID\t", None),
             // Python
             (r"[INFO]\t2026-05-11T08:30:00.001Z\tID\thello\n", Some(Level::Info)),
             (r"[WARNING]\t2026-05-11T08:30:00.001Z\tID\thello\n", Some(Level::Warn)),
@@ -150,7 +215,15 @@ mod tests {
             (r"I, [2026-05-11T08:30:00.001234 #8]  INFO ID -- : hello\n", Some(Level::Info)),
             (r"E, [2026-05-11T08:30:00.002345 #8] ERROR ID -- orders: no", Some(Level::Error)),
             (r"Critical exception from handler\n", Some(Level::Error)),
+            // Loggers that print JSON
+            (r#"{\"level\":\"ERROR\",\"message\":\"no such order\"}\n"#, Some(Level::Error)),
+            (r#"{\"time\": 1, \"level\": \"Information\", \"x\": 1}"#, Some(Level::Info)),
+            (r#"{\"level\":30,\"msg\":\"ERROR\"}\n"#, None),
+            (r#"{\"levels\":\"ERROR\"}"#, None),
+            (r#"{\"level\":\"ERR"#, None),
+            (r#"the level is {\"level\":\"ERROR\"}"#, None),
             // Go, Lambda itself, and nobody
+            (r"2026/05/11 08:30:00 ERROR no such order\n", Some(Level::Error)),
             (r"2026/05/11 08:30:00 hello\n", None),
             (r"panic: runtime error: index out of range [3] with length 3\n", Some(Level::Error)),
             (

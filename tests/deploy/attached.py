@@ -1,5 +1,7 @@
 """scripts/attach against the emulated AWS: functions of every kind, attached, attached again, detached, as found before."""
+import itertools
 import json
+import re
 import sys
 
 import tools
@@ -8,9 +10,11 @@ from fleet import Fleet, THEIRS
 
 sys.path.append(str(tools.REPOSITORY / "scripts/aws"))
 import attachment
+import settings
 
 PROGRAM = tools.REPOSITORY / "scripts/attach"
 TEAM = {"team": "payments"}
+POLICY = json.dumps({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "kinesis:PutRecords", "Resource": "*"}]})
 
 
 def expect(what, found, wanted):
@@ -104,10 +108,29 @@ class Attached:
                 raise Failure(f"scripts/attach does not say {word!r}:\n{said}")
         for name in ("picture", "crowded"):
             expect(f"{name}, which was refused", self.fleet.look(name), found[name])
-        mistakes = (["--all"], ["other", "--tag", "a=b"], [], ["other", "--set", "FLUSH"], ["other", "--set", "STREAM=x"])
+        wrong = (["FLUSH=sometimes"], ["FLSH=end"], ["MAX_AGE_MS=99", "PORT=9001"])
+        for pairs in wrong:
+            said = self.call("other", *(word for pair in pairs for word in ("--set", pair)), code=2)
+            expect(f"names in {said}", [pair.partition("=")[0] for pair in pairs if f"KINESIS_TELEMETRY_{pair.partition('=')[0]}: " not in said], [])
+        mistakes = (["--all"], ["other", "--tag", "a=b"], [], ["other", "--set", "FLUSH"], ["other", "--set", "STREAM=x"], ["other", "--stream", "a b"])
         for arguments in mistakes:
             self.call(*arguments, code=2)
+        self.broken_role()
         expect("a tag that nobody has", "no function has these tags" in self.call("--all", "--tag", "team=nobody", code=1), True)
+
+    def broken_role(self):
+        """A role that can't get the policy is the business of its own functions alone."""
+        self.fleet.function("orphan")
+        self.fleet.iam.delete_role(RoleName="role-of-orphan")
+        del self.fleet.roles["role-of-orphan"]
+        read = lambda: self.fleet.functions.get_function_configuration(FunctionName="orphan")
+        before = read()
+        said = self.call("orphan", "other", "arn:aws:lambda:us-east-1:123456789012:function:other", "--set", "FLUSH=end", code=1)
+        expect("the summary", said.splitlines()[-1], "1 attached, 1 failed")
+        expect("the count, of a function that was named twice", "[2/2] " in said and "/3] " not in said, True)
+        expect("a function whose role is not there", read()["Environment"], before["Environment"])
+        expect("its state", [str(file) for file in self.state.glob("*/*orphan*")], [])
+        self.fleet.functions.delete_function(FunctionName="orphan")
 
     def detach(self, found):
         self.call("--detach", "pair-1")
@@ -138,13 +161,65 @@ class Attached:
         self.call("plain", "--layer", second, "--policy", "none", *stream)
         expect("layers", fleet.look("plain")["layers"], [second])
         expect("policies", fleet.look("plain")["policies"], [])
+        others = [fleet.iam.create_policy(PolicyName=f"write-{number}", PolicyDocument=POLICY)["Policy"]["Arn"] for number in range(2)]
+        for other in others:
+            self.call("plain", "--layer", second, "--policy", other, *stream)
+        expect("policies", sorted(fleet.look("plain")["policies"]), others)
         self.call("--detach", "plain")
         expect("a function detached", fleet.look("plain"), before)
+        for other in others:
+            fleet.iam.delete_policy(PolicyArn=other)
         file = self.setup.work / "layers.json"
         file.write_text(json.dumps({"layers": {"us-east-1": {"x86_64": self.x86}}}))
         self.call("plain", "--layers", file, *stream, "--set", "ROLE_ARN=arn:aws:iam::210987654321:role/writer")
         expect("layers", fleet.look("plain")["layers"], [self.x86])
         expect("policies", fleet.look("plain")["policies"], [])
+
+
+ROLE = "arn:aws:iam::123456789012:role/a/writer"
+TEXTS = {
+    "STREAM": ["s", "a b", "arn:aws:kinesis:eu-west-1:123456789012:stream/s", "arn:aws:kinesis:eu-west-1:12:stream/s", "arn:aws:iam::123456789012:role/x", "x" * 129],
+    "ROLE_ARN": [ROLE, f" {ROLE} ", "writer", "arn:aws:iam::123:role/writer", "arn:aws:iam::123456789012:role/", f"{ROLE} b", "arn:aws:iam::123456789012:user/x"],
+    "EXTERNAL_ID": ["ab", "a", "x" * 1224, "x" * 1225, "a b", "_+=,.@:/-", "a*", "ab\n"],
+    "EXCLUDE": ["platform.start", "platform.init*, platform.extension ,", "platform.*", "a b", "a*b", "plattform/start"],
+    "KEEP": ["5%", "0.5%", " 5 % ", "100%", "100.0%", "0%", "100.5%", "101%", "5", "-1%", ".5%", "5.%", "1e1%"],
+    "TAGS": ["a=b", "a=b,c=", "a", "=b", " =b", "a=b,a=c", "a=b, a=c", "a=b,,", "a=b=c", ","],
+}
+
+
+def values(setup):
+    """--set is refused exactly where the program would refuse the variable, in every setting."""
+    rows = {name: tried(row) for name, row in {"STREAM": {"allowed": ""}, **settings.TABLE}.items()}
+    for name in rows:
+        rows[name] = TEXTS.get(name) or rows[name]
+    nobody = {"AWS_REGION": "eu-west-1", "AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x"}
+    good = {"STREAM": "s", "ROLE_ARN": ROLE}
+    count = refused = 0
+    for batch in itertools.zip_longest(*rows.values()):
+        given = {**good, **{name: value for name, value in zip(rows, batch) if value is not None}}
+        # Two that are refused together, whatever their values.
+        if given.get("FALLBACK", "").lower() == "log":
+            given["TYPES"] = "platform"
+        variables = {f"KINESIS_TELEMETRY_{name}": value for name, value in given.items()}
+        said = setup.call("values", ["env", "-i", *(f"{name}={value}" for name, value in {**nobody, **variables}.items()), setup.binary, "--check"], 20, may_fail=True)
+        program = set(re.findall(r"settings: (KINESIS_TELEMETRY_\w+)", said))
+        ours = {problem.partition(":")[0] for problem in [*settings.problems(variables), *settings.conflicts(variables)]}
+        expect(f"what scripts/attach refuses of {variables}", ours, program)
+        count, refused = count + len(given), refused + len(program)
+    for alone in ({"EXTERNAL_ID": "ab"}, {"FALLBACK": "log", "TYPES": "function, Extension"}):
+        variables = {f"KINESIS_TELEMETRY_{name}": value for name, value in {"STREAM": "s", **alone}.items()}
+        said = setup.call("values", ["env", "-i", *(f"{name}={value}" for name, value in {**nobody, **variables}.items()), setup.binary, "--check"], 20, may_fail=True)
+        expect(f"conflicts of {variables}", [problem.partition(":")[0] for problem in settings.conflicts(variables)], re.findall(r"settings: (KINESIS_TELEMETRY_\w+)", said))
+    return f"{count} values, {refused} of them refused"
+
+
+def tried(row):
+    """Values at and beyond the bounds of what a row allows."""
+    if numbers := re.fullmatch(r"(\d+) to (\d+)(?:, not (\d+))?", row["allowed"]):
+        least, most = int(numbers[1]), int(numbers[2])
+        return [str(least), str(most), str(least - 1), str(most + 1), f" {least} ", f"{least}.0", "", "1e3", numbers[3] or "x", "9" * 30]
+    words = row["allowed"].removeprefix("any of ").split(", ")
+    return [*words, words[0].upper(), f" {words[-1]} ", "banana", ",".join(words), f"{words[0]},banana", ""]
 
 
 def plans():
@@ -162,6 +237,8 @@ def plans():
         "is version 7": {"Version": "7"},
         "its state is Pending": {"State": "Pending"},
         "there is no layer for that": {"Architectures": ["arm64"]},
+        "KINESIS_TELEMETRY_FLUSH: allowed is adaptive, end, next": {"Environment": {"Variables": {"KINESIS_TELEMETRY_FLUSH": "sometimes"}}},
+        "KINESIS_TELEMETRY_EXTERNAL_ID: allowed is with KINESIS_TELEMETRY_ROLE_ARN only": {"Environment": {"Variables": {"KINESIS_TELEMETRY_EXTERNAL_ID": "ab"}}},
     }
     for message, configuration in refused.items():
         try:

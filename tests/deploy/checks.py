@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import pathlib
-import platform
 import re
 import shutil
 import subprocess
@@ -15,7 +14,9 @@ import imaged
 import packed
 import published
 import readback
+import recipes
 import tools
+import walked
 from emulation import Failure, Moto
 
 # `name`: to ask for it alone. `proves`: in a few words. `run`: takes the setup, raises Failure, returns what was found.
@@ -23,7 +24,7 @@ from emulation import Failure, Moto
 Check = collections.namedtuple("Check", "name proves run needs", defaults=[None])
 
 TAGS = {"CostCenter": "4711", "Environment": "test", "Application": "telemetry", "Owner": "somebody"}
-MACHINE = {"aarch64": "arm64", "amd64": "x86_64"}.get(platform.machine(), platform.machine())
+MACHINE = tools.MACHINE
 
 
 class Setup:
@@ -33,7 +34,7 @@ class Setup:
         self.binary, self.integration_tests = binary, integration_tests
         self.bin = tools.ROOT / "venv/bin"
         self.work, self.templates = tools.ROOT / "work", tools.ROOT / "templates"
-        self.moto = self.found = self.code = None
+        self.moto = self.found = self.code = self.walk = None
         self.stack = contextlib.ExitStack()
         for folder in (self.work, self.templates):
             shutil.rmtree(folder, ignore_errors=True)
@@ -71,8 +72,10 @@ class Setup:
         return said
 
     def deploy_script(self, name, *arguments, may_fail=False, **variables):
-        tags = [word for tag, value in TAGS.items() for word in ("-c", f"{tag}={value}")]
-        return self.call(name, [tools.REPOSITORY / "scripts/deploy", *arguments, *tags], 180, may_fail, **variables)
+        return self.call(name, [tools.REPOSITORY / "scripts/deploy", *arguments, *self.tags()], 180, may_fail, **variables)
+
+    def tags(self):
+        return [word for tag, value in TAGS.items() for word in ("-c", f"{tag}={value}")]
 
     def read_back(self):
         return readback.Readback(self.moto.client, TAGS, tools.LAYERS)
@@ -100,7 +103,7 @@ def settings(setup):
 
 
 def template(setup):
-    return node_tests(setup, "template", TEMPLATES=setup.templates)
+    return node_tests(setup, "template", TEMPLATES=setup.templates, ACCEPTED=tools.HERE / "accepted-nag.json", RELEASE=walked.release(setup))
 
 
 def offline(setup):
@@ -117,24 +120,53 @@ def offline(setup):
     return f"{sum(file.stat().st_size for file in written)} bytes of template"
 
 
-def without_compiler(setup):
-    """From the zips of a release, without Rust: the same layers as from those built here. Without zips it says what it needs, at once."""
-    tools_needed = setup.work / "programs"
-    tools_needed.mkdir()
-    for program in ("bash", "dirname", "node", "npm", "python3", "cp", "mkdir", "rm", "chmod", "find", "cksum", "sort", "cat", "cmp", "tee", "grep"):
-        (tools_needed / program).symlink_to(shutil.which(program))
-    release = setup.work / "release"
-    release.mkdir()
-    for zipped in tools.LAYERS.glob("*.zip"):
-        shutil.copy(zipped, release)
-    setup.deploy_script("released", "--synth", "-c", f"layers={release}", PATH=tools_needed)
-    (made,) = (tools.CDK / "cdk.out").glob("*.template.json")
-    hashes = [made.read_text()]
-    setup.deploy_script("built", "--synth")
-    hashes.append(made.read_text())
-    if hashes[0] != hashes[1]:
-        raise Failure("a release's zips do not make the template that the built layers make")
-    return "the same template"
+def release(setup):
+    """What --layers takes and refuses: a folder, a URL, a tag; each compared with its checksums."""
+    place, good = setup.work / "releases", walked.release(setup)
+    bad = {name: place / name for name in ("half", "changed", "empty-zip", "no-sums")}
+    for folder in bad.values():
+        shutil.copytree(good, folder)
+    (bad["half"] / "kinesis-telemetry-extension-arm64.zip").unlink()
+    with open(bad["changed"] / "kinesis-telemetry-extension-arm64.zip", "ab") as file:
+        file.write(b"x")
+    (bad["no-sums"] / "SHA256SUMS").unlink()
+    (bad["empty-zip"] / "SHA256SUMS").unlink()
+    (bad["empty-zip"] / "kinesis-telemetry-extension-arm64.zip").write_bytes(b"PK")
+    shutil.copytree(good, place / "good")
+    program, layers = tools.REPOSITORY / "scripts/aws/release.py", setup.work / "unpacked"
+    with walked.served(place) as url:
+        taken = [good, bad["no-sums"], f"{url}/good"]
+        for source in taken:
+            shutil.rmtree(layers, ignore_errors=True)
+            setup.call("release", ["python3", program, source, layers], 30)
+            for architecture in readback.ARCHITECTURES:
+                built = tools.LAYERS / architecture / readback.EXTENSION
+                if (layers / architecture / readback.EXTENSION).read_bytes() != built.read_bytes():
+                    raise Failure(f"{source} gives another program for {architecture} than was built")
+        refused = {
+            bad["half"]: "has no kinesis-telemetry-extension-arm64.zip",
+            bad["changed"]: "is not the file of which SHA256SUMS has the checksum",
+            bad["empty-zip"]: "is no layer of the extension",
+            f"{url}/no-sums": "SHA256SUMS: HTTP Error 404",
+            f"{url}/changed": "is not the file of which",
+            "http://example.com/": "is no folder, no https URL, and no tag",
+            "latest": "no tag such as v0.1.0",
+        }
+        for source, message in refused.items():
+            said = setup.call("release", ["python3", program, source, layers], 30, may_fail=True)
+            if message not in said or "Traceback" in said or not setup.code:
+                raise Failure(f"--layers {source} says:\n{said}")
+    origins = {"https://github.com/us/it.git": "https://github.com/us/it", "git@github.com:us/it.git": "https://github.com/us/it", "/srv/it": None}
+    for origin, base in origins.items():
+        clone = setup.work / "origin"
+        shutil.rmtree(clone, ignore_errors=True)
+        setup.call("git", ["git", "init", "--quiet", clone], 10)
+        setup.call("git", ["git", "remote", "add", "origin", origin], 10, folder=clone)
+        # There is no network here, and so no GitHub.
+        said = setup.call("release", ["python3", program, "v0.1.0", layers], 30, may_fail=True, folder=clone)
+        if (f"from {base}/releases/download/v0.1.0" if base else "names no repository on GitHub") not in said or "Traceback" in said:
+            raise Failure(f"--layers v0.1.0 in a clone of {origin} says:\n{said}")
+    return f"{len(taken)} taken, {len(refused)} refused, {len(origins)} origins"
 
 
 def lint(setup):
@@ -206,7 +238,7 @@ def usage(setup):
     program = tools.REPOSITORY / "scripts/deploy"
     if "--destroy" not in setup.call("usage", [program, "--help"], 10):
         raise Failure("--help is no help")
-    mistakes = {"--synth --bootstrap": "--bootstrap is for a deployment", "--banana": "unknown argument --banana", "-c Ower=me": "no such key: Ower", "-c layers=nowhere": "no such folder: nowhere"}
+    mistakes = {"--synth --bootstrap": "--bootstrap is for a deployment", "--banana": "unknown argument --banana", "-c Ower=me": "no such key: Ower", "--layers nowhere": "no such folder, and no release such as v0.1.0: nowhere", "--synth --layers": "--layers takes a folder", "--synth -c Owner=me": "missing: -c CostCenter=..., a tag"}
     for arguments, message in mistakes.items():
         said = setup.call("usage", [program, *arguments.split()], 10, may_fail=True)
         if message not in said:
@@ -215,29 +247,52 @@ def usage(setup):
 
 
 def deployment(setup):
-    """As a person does it, from nothing: the account isn't bootstrapped either."""
+    """As a person does it, from nothing: a fresh clone, the zips of a release, no compiler, and an account that isn't bootstrapped."""
     setup.moto = setup.stack.enter_context(Moto(setup.work, setup.bin / "python"))
+    setup.walk = walked.Walk(setup)
     # 127.0.0.1, as many write it; the script knows that it must be `localhost`.
     address = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{setup.moto.port}"}
-    said = setup.deploy_script("unprepared", may_fail=True, **address)
+    said = setup.walk.deploy("unprepared", may_fail=True, **address)
     stacks = setup.moto.client("cloudformation").describe_stacks()["Stacks"]
     if "with --bootstrap prepares them" not in said or stacks:
         raise Failure(f"without --bootstrap scripts/deploy made {stacks} and says:\n{said}")
-    said = setup.deploy_script("deploy", "--bootstrap", **address)
-    for word in ("== bootstrap", "StreamName = ", " aws lambda get-function-configuration --function-name kinesis-telemetry-"):
+    said = setup.walk.deploy("deploy", "--bootstrap", **address)
+    arn = "arn:aws:lambda:us-east-1:123456789012:function:kinesis-telemetry-"
+    for word in ("== bootstrap", "StreamName = ", f" aws lambda get-function-configuration --function-name {arn}", "--stream-arn arn:aws:kinesis:us-east-1:123456789012:"):
         if word not in said:
             raise Failure(f"scripts/deploy does not say {word!r}:\n{said}")
+    if not said.startswith("== needs\n") or "feature flags" in said:
+        raise Failure(f"scripts/deploy does not say first what it needs, or speaks of feature flags:\n{said}")
     # Typed into another shell, it must not reach another account.
-    destroy = f"AWS_ENDPOINT_URL=http://localhost:{setup.moto.port} AWS_REGION=us-east-1 scripts/deploy --destroy -c stackName=kinesis-telemetry"
+    destroy = f"AWS_ENDPOINT_URL=http://localhost:{setup.moto.port} AWS_REGION=us-east-1 scripts/deploy --destroy -c stackName=kinesis-telemetry -c account=123456789012"
     if destroy not in said or said.count("scripts/deploy --destroy") != 1:
         raise Failure(f"scripts/deploy does not say {destroy!r} alone:\n{said}")
     # Without the zips that CDK made and keeps: they would hide what `control` does to the files.
-    shutil.copytree(tools.CDK / "cdk.out", setup.work / "assembly", ignore=shutil.ignore_patterns(".cache"))
+    shutil.copytree(setup.walk.cdk / "cdk.out", setup.work / "assembly", ignore=shutil.ignore_patterns(".cache"))
     setup.found = setup.read_back()
     if setup.found.problems:
         raise Failure("the stack is not as it should be:\n  " + "\n  ".join(setup.found.problems))
     resources = setup.moto.client("cloudformation").describe_stack_resources(StackName=readback.STACK)["StackResources"]
     return f"{len(setup.found.outputs)} outputs, {len(resources)} resources"
+
+
+def advice(setup):
+    """What scripts/deploy says at its end names the stack's own account and region, also where the stream is of others."""
+    stream = "arn:aws:kinesis:eu-central-1:210987654321:stream/theirs"
+    layer = "arn:aws-cn:lambda:cn-north-1:123456789012:layer:kinesis-telemetry-extension-x86_64:1"
+    outputs = setup.work / "outputs.json"
+    outputs.write_text(json.dumps({"ours": {"StreamArn": stream, "DemoFunctionx8664": "demo", "LayerArn": layer}}))
+    said = setup.call("advice", ["node", tools.APP / "dist/next.js", outputs], 10, AWS_PROFILE="work", QUALIFIER="q")
+    commands = [line.strip() for line in said.splitlines() if line.startswith("  ")]
+    wanted = [
+        "aws lambda invoke --function-name arn:aws-cn:lambda:cn-north-1:123456789012:function:demo /dev/stdout",
+        f"scripts/tail {stream} --since oldest",
+        "scripts/attach --account 123456789012 FUNCTION",
+        "scripts/deploy --destroy -c stackName=ours -c account=123456789012 -c qualifier=q",
+    ]
+    if commands != [f"AWS_PROFILE=work AWS_REGION=cn-north-1 {command}" for command in wanted]:
+        raise Failure(f"scripts/deploy ends with\n{said}")
+    return f"{len(wanted)} commands"
 
 
 def layers(setup):
@@ -261,7 +316,7 @@ def telemetry(setup):
     binary.write_bytes(setup.found.layers[MACHINE])
     binary.chmod(0o755)
     variables.write_text(json.dumps(setup.found.environments[MACHINE]))
-    command = [setup.integration_tests, "deployed::", "--nocapture"]
+    command = [setup.integration_tests, "deployed::a_deployed_functions_environment_ships_its_telemetry", "--nocapture"]
     said = setup.call("telemetry", command, 60, KTE_BINARY=binary, KTE_DEPLOYED_ENV=variables)
     if "test result: ok. 1 passed" not in said:
         raise Failure(f"tests/it/deployed.rs was not run:\n{said}")
@@ -269,7 +324,12 @@ def telemetry(setup):
 
 
 def destruction(setup):
-    setup.call("destroy", [tools.REPOSITORY / "scripts/deploy", "--destroy"], 120, AWS_ENDPOINT_URL=f"http://localhost:{setup.moto.port}")
+    address = {"AWS_ENDPOINT_URL": f"http://localhost:{setup.moto.port}"}
+    # The command that was printed, in a shell with another account's credentials.
+    setup.walk.call("destroy", ["scripts/deploy", "--destroy", "-c", "account=210987654321"], 120, may_fail=True, **address)
+    if not readback.left(setup.moto.client):
+        raise Failure("-c account=210987654321 deleted the stack of account 123456789012")
+    setup.walk.call("destroy", ["scripts/deploy", "--destroy", "-c", "account=123456789012"], 120, **address)
     left = readback.left(setup.moto.client)
     if left:
         raise Failure(f"left behind: {', '.join(left)}")
@@ -343,14 +403,18 @@ CHECKS = [
     Check("template", "what the template must say", template, "types"),
     Check("package", "the construct can be published, and jsii compiles it", packed.check, "types"),
     Check("offline", "synthesis without a network", offline),
-    Check("release", "scripts/deploy with the zips of a release, and no compiler", without_compiler, "offline"),
+    Check("release", "scripts/deploy --layers takes whole releases only", release),
     Check("lint", "cfn-lint has nothing to say", lint, "template"),
     Check("security", "checkov finds nothing but what is accepted", security, "template"),
     Check("image", "the container image holds the layers' programs", imaged.check),
     Check("usage", "scripts/deploy names a mistake", usage),
-    Check("deployment", "scripts/deploy from nothing; every resource read back", deployment),
+    Check("advice", "what to try next acts on the same account", advice, "types"),
+    Check("deployment", "scripts/deploy from a fresh clone and a release, without a compiler; every resource read back", deployment),
+    Check("walk", "three functions attached, their events seen, detached, and all as found before", walked.check, "deployment"),
+    Check("recipes", "the manual's recipes, each by a tool", recipes.check, "deployment"),
     Check("layers", "the deployed program is the built one, 0755 in its place", layers, "deployment"),
     Check("telemetry", "the deployed environment and program ship telemetry", telemetry, "deployment"),
+    Check("values", "scripts/attach takes the values that the program takes", attached.values),
     Check("attachment", "scripts/attach and --detach, and all is as before", attached.check, "deployment"),
     Check("publication", "scripts/publish in several regions, begun and continued", published.check, "deployment"),
     Check("destruction", "scripts/deploy --destroy", destruction, "deployment"),

@@ -72,7 +72,7 @@ def jsii(setup, package):
     kept = {key: value for key, value in package.items() if key not in ("exports", "files")}
     (place / "package.json").write_text(json.dumps({**kept, **FOR_JSII}))
     os.symlink(tools.CDK / "node_modules", place / "node_modules")
-    compiler = tools.ROOT / "jsii/node_modules/.bin/jsii"
+    compiler = tools.ROOT / "npm/node_modules/.bin/jsii"
     said = setup.call("jsii", [compiler], 120, folder=place, JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION="1")
     if not re.search(r"Errors: 0 \| Warnings: 0", said):
         raise Failure(f"jsii says:\n{said}")

@@ -70,6 +70,13 @@ def check(setup):
         uploaded = hashlib.sha256((work / "kinesis-telemetry-extension-arm64.zip").read_bytes()).digest()
         expect("the uploaded zip", layer["Content"]["CodeSha256"], base64.b64encode(uploaded).decode())
 
+    # The next release, in one region: the table does not mix them.
+    with open(work / "kinesis-telemetry-extension-arm64.zip", "ab") as zipped:
+        zipped.write(b"next")
+    expect("the next release", call("--regions", REGIONS[1]).splitlines()[-1], "1 published")
+    expect("regions of the next release", list(json.loads((work / "layers.json").read_text())["layers"]), [REGIONS[1]])
+    expect("versions", [len(versions(each, REGIONS[1])) for each in ARCHITECTURES], [1, 2])
+
     call("--organisation", "o-1", code=2)
     call("--organisation", ORGANISATION, "--public", code=2)
     return f"{len(REGIONS)} regions, {everywhere.split()[0]} in a dry run"

@@ -52,6 +52,7 @@ class Readback:
     def read_outputs(self):
         stack = self.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"][0]
         self.expect("status", stack["StackStatus"], "CREATE_COMPLETE")
+        self.expect("tags", pairs(stack["Tags"]), self.tags)
         return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
 
     def read_stream(self):

@@ -7,9 +7,10 @@ import * as path from 'node:path';
 import { test } from 'node:test';
 
 import { EMF } from './monitoring';
-import { ExtensionSettings, PREFIX, RULES, environment, variable } from './settings';
+import { ExtensionSettings, PATTERNS, PREFIX, RULES, environment, variable } from './settings';
 
 interface Row {
+  readonly name: string;
   readonly field: string;
   readonly meaning: string;
   readonly default: string;
@@ -28,7 +29,7 @@ function table(): Row[] {
   const help = execFileSync(given('KTE_BINARY'), ['--help'], { encoding: 'utf8', timeout: 10_000 });
   const rows = [...help.matchAll(/^ {2}KINESIS_TELEMETRY_(\w+)\n {6}(.+)\n {6}default: (.+?); allowed: (.+)$/gm)].map((match) => {
     const [, name = '', meaning = '', standard = '', allowed = ''] = match;
-    return { field: name.toLowerCase().replace(/_(.)/g, (_, letter: string) => letter.toUpperCase()), meaning, default: standard, allowed };
+    return { name, field: name.toLowerCase().replace(/_(.)/g, (_, letter: string) => letter.toUpperCase()), meaning, default: standard, allowed };
   });
   assert.equal(rows.length, help.split(PREFIX).length - 1, 'every setting of --help was read');
   return rows.filter((row) => row.field !== 'stream');
@@ -62,6 +63,14 @@ test('fields, comments and rules are the binary\'s own table', () => {
   else assert.equal(source, right, 'UPDATE_SETTINGS=1 tests/deploy/run settings writes it anew');
 });
 
+test('scripts/attach checks by the same table', () => {
+  const file = path.join(path.dirname(given('SETTINGS_FILE')), '../aws/settings.json');
+  const written = rows.map(({ name, allowed }) => JSON.stringify({ name, allowed, ...(PATTERNS[allowed] && { pattern: PATTERNS[allowed].source }) }));
+  const right = `[\n  ${written.join(',\n  ')}\n]\n`;
+  if (process.env.UPDATE_SETTINGS) fs.writeFileSync(file, right);
+  else assert.equal(fs.readFileSync(file, 'utf8'), right, 'UPDATE_SETTINGS=1 tests/deploy/run settings writes it anew');
+});
+
 test('each field has the name of its variable, and allows what the binary allows', { skip: Boolean(process.env.UPDATE_SETTINGS) }, () => {
   assert.ok(rows.length > 10, `--help shows ${rows.length} settings`);
   assert.deepEqual(Object.entries(RULES).map(([field, rule]) => [field, rule.allowed]), rows.map((row) => [row.field, row.allowed]));
@@ -80,7 +89,7 @@ test('values of every kind become what the binary reads', () => {
 });
 
 test('bad values are named, all at once', () => {
-  const bad = { types: [], flush: 'banana', maxAgeMs: 99, port: 9001, queueBytes: 1_500_000.5, tags: { 'a=b': 'c', d: 'e,f' }, prot: 1 };
+  const bad = { types: [], flush: 'banana', maxAgeMs: 99, port: 9001, queueBytes: 1_500_000.5, tags: { 'a=b': 'c', d: 'e,f', ' ': 'g' }, prot: 1 };
   assert.throws(
     () => environment(bad as unknown as ExtensionSettings),
     (error: Error) => Object.keys(bad).every((field) => error.message.includes(`${field}=`) || error.message.includes(`${field}: no such`)),
@@ -106,6 +115,7 @@ test('texts are allowed that the binary allows, and no others', () => {
     assert.equal(rule.fits(value), !refused, `${field}=${value}:\n${done.stdout}`);
   }
   assert.throws(() => environment({ externalId: 'abc' }), /externalId: allowed is with roleArn only/);
+  assert.throws(() => environment({ fallback: 'log', types: ['function', 'extension'] }), /fallback="log": allowed is only without `extension` in types/);
   assert.equal(RULES.roleArn.fits(Token.asString({ Ref: 'Role' })), true);
 });
 

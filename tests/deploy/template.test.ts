@@ -1,6 +1,7 @@
 /** What the template says, above all where an emulator would not notice: architectures, log groups, tags, deletion, permissions. */
-import { App, Duration, RemovalPolicy, Stack, aws_ecr as ecr, aws_iam as iam, aws_kinesis as kinesis, aws_lambda as lambda } from 'aws-cdk-lib';
+import { App, Duration, RemovalPolicy, Stack, Validations, aws_ecr as ecr, aws_iam as iam, aws_kinesis as kinesis, aws_lambda as lambda } from 'aws-cdk-lib';
 import { Annotations, Match, Template } from 'aws-cdk-lib/assertions';
+import { AwsSolutionsChecks } from 'cdk-nag';
 import * as assert from 'node:assert/strict';
 import * as fs from 'node:fs';
 import * as os from 'node:os';
@@ -13,8 +14,18 @@ import { EXTENSION } from './layer';
 
 type Json = Record<string, any>;
 
+/** A variable of this process that `tests/deploy/run` sets. */
+function given(name: string): string {
+  const value = process.env[name];
+  assert.ok(value, `${name} is set`);
+  return value;
+}
+
 /** Of the package; `tests/deploy/run` compares it with the program's. */
 const VERSION = JSON.parse(fs.readFileSync(path.join(__dirname, '../package.json'), 'utf8')).version as string;
+
+/** CDK's feature flags, which its CLI reads from there. */
+const FLAGS = JSON.parse(fs.readFileSync(path.join(__dirname, '../cdk.json'), 'utf8')).context as Json;
 
 const MACHINES: Record<string, number> = { x86_64: 0x3e, arm64: 0xb7 };
 const TAGS = { CostCenter: '4711', Environment: 'test', Application: 'telemetry', Owner: 'somebody' };
@@ -44,9 +55,14 @@ function layers(name: string, change?: (folder: string) => void): string {
 
 const GOOD = layers('good');
 
-/** The template that `scripts/deploy` would deploy, kept for cfn-lint where there is a place for it. */
+/** What `scripts/deploy` would deploy. */
+function application(name: string, context: Json): App {
+  return fill(new App({ outdir: path.join(scratch, 'out', name), context: { ...FLAGS, ...TAGS, layers: GOOD, ...context } }));
+}
+
+/** Its template, kept for cfn-lint where there is a place for it. */
 function template(name: string, context: Json = {}): Template {
-  const app = fill(new App({ outdir: path.join(scratch, 'out', name), context: { ...TAGS, layers: GOOD, ...context } }));
+  const app = application(name, context);
   const stack = Template.fromStack(app.node.children[0] as Stack);
   if (process.env.TEMPLATES) fs.writeFileSync(path.join(process.env.TEMPLATES, `${name}.template.json`), JSON.stringify(stack.toJSON()));
   return stack;
@@ -74,11 +90,17 @@ const only = (from: Template, type: string): [string, Json] => {
 const statements = (from: Template, type: string): Json[] => resources(from, type).flatMap(([, it]) => it.Properties.PolicyDocument.Statement);
 const list = (value: unknown): unknown[] => (Array.isArray(value) ? value : [value]);
 
+const contexts = {
+  default: {},
+  archive: { archive: 'true', consumed: 'true', settings: '{"metrics":"emf"}' },
+  provisioned: { shards: '3', retentionHours: '48', encryption: KEY, denyLogs: 'true', archive: 'true' },
+  existing: { streamArn: STREAM, encryption: 'none', maxGigabytesPerDay: '7', settings: '{"flush":"end","tags":{"team":"a"}}', alarmTopic: 'arn:aws:sns:eu-west-1:123456789012:alarms' },
+};
 const variants = {
-  default: template('default'),
-  archive: template('archive', { archive: 'true', consumed: 'true', settings: '{"metrics":"emf"}' }),
-  provisioned: template('provisioned', { shards: '3', retentionHours: '48', encryption: KEY, denyLogs: 'true', archive: 'true' }),
-  existing: template('existing', { streamArn: STREAM, encryption: 'none', maxGigabytesPerDay: '7', settings: '{"flush":"end","tags":{"team":"a"}}', alarmTopic: 'arn:aws:sns:eu-west-1:123456789012:alarms' }),
+  default: template('default', contexts.default),
+  archive: template('archive', contexts.archive),
+  provisioned: template('provisioned', contexts.provisioned),
+  existing: template('existing', contexts.existing),
 };
 const stack = variants.default;
 
@@ -508,10 +530,77 @@ test('a layer that would break every function is no template', () => {
   }
 });
 
+test('the zips of a release are layers as they are; broken ones are no template', () => {
+  const release = given('RELEASE');
+  assert.equal(Object.keys(construct({ layers: release }).findResources('AWS::Lambda::LayerVersion')).length, 2);
+  const broken: [string, (zip: Buffer) => Buffer, RegExp][] = [
+    ['cut', (zip) => zip.subarray(0, zip.length - 30), /can't be read: it is no zip/],
+    ['empty', () => Buffer.alloc(0), /can't be read: it is no zip/],
+    ['short', (zip) => zip.subarray(zip.length - 60), /can't be read/],
+    ['swapped', () => fs.readFileSync(path.join(release, 'kinesis-telemetry-extension-x86_64.zip')), /is a program for x86_64/],
+    ['mode', (zip) => {
+      const copy = Buffer.from(zip);
+      const entry = copy.lastIndexOf(Buffer.from('PK\x01\x02', 'latin1'));
+      copy.writeUInt32LE((0o100644 << 16) >>> 0, entry + 38);
+      return copy;
+    }, /has mode 0644, not 0755/],
+    ['name', (zip) => Buffer.from(zip.toString('latin1').replaceAll('extensions/kinesis', 'extension5/kinesis'), 'latin1'), /is missing/],
+  ];
+  for (const [name, change, message] of broken) {
+    const folder = path.join(scratch, `zips-${name}`);
+    fs.cpSync(release, folder, { recursive: true });
+    const zip = path.join(folder, 'kinesis-telemetry-extension-arm64.zip');
+    fs.writeFileSync(zip, change(fs.readFileSync(zip)));
+    assert.throws(() => construct({ layers: folder }), message, name);
+  }
+});
+
+test('with an account, CDK acts on no other; without one, on whichever is there', () => {
+  const app = (context: Json) => fill(new App({ outdir: fs.mkdtempSync(path.join(scratch, 'out-')), context: { ...FLAGS, ...TAGS, layers: GOOD, ...context } }));
+  for (const context of [{}, { destroy: 'true' }]) {
+    assert.equal(app({ ...context, account: '123456789012' }).synth().stacks[0]!.environment.account, '123456789012');
+    assert.equal(app(context).synth().stacks[0]!.environment.account, 'unknown-account');
+  }
+});
+
+test('the stack itself is tagged too', () => {
+  assert.deepEqual(application('tagged', {}).synth().stacks[0]!.tags, TAGS);
+});
+
+test('every feature flag of CDK is settled, as CDK recommends', () => {
+  const recommended = path.join(path.dirname(require.resolve('aws-cdk-lib/package.json')), 'recommended-feature-flags.json');
+  assert.deepEqual(FLAGS, JSON.parse(fs.readFileSync(recommended, 'utf8')));
+});
+
+/** What cdk-nag's rules find in a stack, without logical ids. */
+function found(name: string, context: Json): Set<string> {
+  const app = application(`nag-${name}`, context);
+  Validations.of(app).addPlugins(new AwsSolutionsChecks(app));
+  // It throws when there is anything, after it has written the report.
+  try {
+    app.synth();
+  } catch (error) {
+    assert.match(String(error), /Validation failed/);
+  }
+  const report: Json = JSON.parse(fs.readFileSync(path.join(app.outdir, 'validation-report.json'), 'utf8'));
+  const nag = (report.pluginReports as Json[]).find((each) => each.pluginName === 'AwsSolutions');
+  assert.ok(nag, 'cdk-nag has looked at it');
+  return new Set((nag.violations as Json[]).map((violation) => String(violation.ruleName).replace(/<\w+\./, '<')));
+}
+
+test('cdk-nag finds what is accepted with a reason, and nothing else', () => {
+  const accepted = JSON.parse(fs.readFileSync(given('ACCEPTED'), 'utf8')) as Record<string, string>;
+  Object.entries(accepted).forEach(([rule, reason]) => assert.ok(reason.length > 40, `${rule} has a reason`));
+  const all = Object.entries(contexts).map(([name, context]) => found(name, context));
+  assert.deepEqual(new Set(all.flatMap((rules) => [...rules])), new Set(Object.keys(accepted)));
+  assert.ok(found('planted', { encryption: 'none' }).has('AwsSolutions-KDS1'), 'it sees that a stream is not encrypted');
+});
+
 test('a wrong value in the context is an error that names it', () => {
   assert.throws(() => template('bad', { shards: '0' }), /shards=0/);
+  assert.throws(() => template('bad', { account: 'mine' }), /account=mine: allowed are 12 digits/);
   assert.throws(() => template('bad', { maxGigabytesPerDay: 'many' }), /maxGigabytesPerDay=many: allowed is a whole number from 1/);
-  for (const key of ['denyLogs', 'archive', 'consumed']) {
+  for (const key of ['denyLogs', 'archive', 'consumed', 'retain', 'destroy']) {
     assert.throws(() => template('bad', { [key]: 'yes' }), new RegExp(`${key}=yes: allowed is true or false`));
   }
   assert.throws(() => template('bad', { encryption: 'yes' }), /encryption=yes: allowed is aws, none or the ARN/);

@@ -5,9 +5,11 @@ Uses pip and npm as they are set up on the machine. The npm packages are those o
 import json
 import os
 import pathlib
+import platform
 import shutil
 import subprocess
 import sys
+import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
@@ -15,6 +17,7 @@ ROOT = REPOSITORY / "target/deploy"
 CDK = REPOSITORY / "target/cdk"
 LAYERS = REPOSITORY / "target/layer"
 APP = ROOT / "app"
+MACHINE = {"aarch64": "arm64", "amd64": "x86_64"}.get(platform.machine(), platform.machine())
 # Not beside the sources.
 BYTECODE = {"PYTHONPYCACHEPREFIX": str(ROOT / "pycache")}
 
@@ -38,9 +41,9 @@ def checkov():
     return venv("checkov", HERE / "requirements-checkov.txt")
 
 
-def jsii():
-    """jsii's compiler, by npm with a lock file."""
-    source, place = HERE / "jsii", ROOT / "jsii"
+def npm():
+    """Tools that are npm packages, with a lock file: jsii's compiler, osls, and readers of Terraform's and Docker's files."""
+    source, place = HERE / "npm", ROOT / "npm"
     stamp, lock = place / "node_modules/installed", source / "package-lock.json"
     if not stamp.exists() or stamp.read_text() != lock.read_text():
         shutil.rmtree(place, ignore_errors=True)
@@ -65,6 +68,24 @@ def app():
     return APP
 
 
+def clone(place):
+    """The repository as somebody has just cloned it: nothing is built or installed."""
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(REPOSITORY, place, symlinks=True, ignore=lambda folder, names: {"target", ".git", "node_modules"} & set(names))
+
+
+def seconds_to_build():
+    """How long scripts/build-layer takes in a fresh clone; with Zig there, whose download depends on the network alone."""
+    place = ROOT / "compiled"
+    clone(place)
+    (place / "target").mkdir()
+    (place / "target/tools").symlink_to(REPOSITORY / "target/tools")
+    started = time.monotonic()
+    quietly([place / "scripts/build-layer", "all"], seconds=3600)
+    shutil.rmtree(place)
+    return time.monotonic() - started
+
+
 def integration_tests():
     """The program with the integration tests, which has the simulated Lambda in it."""
     command = ["cargo", "test", "--locked", "--no-run", "--test", "it", "--message-format", "json"]
@@ -76,9 +97,9 @@ def integration_tests():
     return pathlib.Path(programs[-1])
 
 
-def quietly(command):
+def quietly(command, seconds=900):
     """Runs an installer, and shows its output only when it fails."""
-    done = subprocess.run(command, cwd=REPOSITORY, env=clean(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900)
+    done = subprocess.run(command, cwd=REPOSITORY, env=clean(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=seconds)
     if done.returncode:
         raise SystemExit(f"deploy: {' '.join(map(str, command))} failed:\n{done.stdout}")
 

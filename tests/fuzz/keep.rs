@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fastrand::Rng;
+use kinesis_telemetry_extension::lambda::chooser::Chooser;
 use kinesis_telemetry_extension::lambda::filter::{Filter, Level};
 use kinesis_telemetry_extension::lambda::intake::Intake;
-use kinesis_telemetry_extension::lambda::keep::{Chooser, Settings};
+use kinesis_telemetry_extension::lambda::keep::Settings;
 
 use crate::{ALL, rounds};
 
@@ -35,7 +36,7 @@ impl Life {
     fn new(settings: Settings) -> Life {
         Life {
             intake: Intake::new(Filter::from(ALL), false).observing(true),
-            chooser: Chooser::new(settings),
+            chooser: Chooser::new(settings, false),
             expected: BTreeMap::new(),
             nobodys: BTreeSet::new(),
             shipped: Vec::new(),
@@ -65,7 +66,8 @@ impl Life {
     fn post(&mut self, events: &[String]) {
         let body = format!("[{}]", events.join(","));
         let taken = self.intake.take(body.into_bytes(), 0);
-        assert_eq!(taken.observed.levels.len(), taken.batch.remaining().len());
+        let counted: u32 = taken.observed.runs.iter().map(|run| run.events).sum();
+        assert_eq!(counted as usize, taken.batch.remaining().len());
         self.chooser.take(taken.batch, taken.observed, 0, 1);
         self.drain();
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sandbox::{Account, Invocation, InvokeReport, Kinesis, Lambda, ms};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use crate::{extension, ledger};
 
@@ -194,4 +195,205 @@ fn managed_instances_ship_logs_that_say_no_request_id() {
     assert_eq!(account.containing("own line").len(), kept.len(), "{kept:?}");
     assert!(kept.iter().all(|one| one["reason"] == "first"), "{kept:?}");
     assert_balance(&kinesis, &lambda);
+}
+
+#[test]
+fn what_waits_for_an_end_that_lambda_lost_is_sent_at_once() {
+    let kinesis = Arc::new(Kinesis::start());
+    let lambda = extension(&kinesis)
+        .setting("KEEP", "0%")
+        .setting("SUMMARY", "invocation")
+        .setting("MAX_AGE_MS", "900000")
+        .start();
+    lambda.init().unwrap();
+    lambda.invoke(Invocation::new()).unwrap();
+    lambda.deliver(|way| way.lost_type = Some("platform.runtimeDone".to_owned()));
+    let stream = Arc::clone(&kinesis);
+    let seen_inside = move |_: &Lambda| {
+        sandbox::wait_until(ms(20_000), "the line to be sent", || {
+            !stream.account().containing("held line").is_empty()
+        });
+    };
+    let gap = r#"{"droppedBytes":12345,"droppedRecords":123,"reason":"slow"}"#;
+    let cut = lambda
+        .invoke(
+            Invocation::new()
+                .text("held line")
+                .event("platform.logsDropped", gap)
+                .run(seen_inside)
+                .text("[ERROR] no such order"),
+        )
+        .unwrap();
+    lambda.deliver(|way| way.lost_type = None);
+    lambda.invoke(Invocation::new().text("dull line")).unwrap();
+    assert!(lambda.shutdown("spindown").is_clean());
+    let account = kinesis.account();
+    assert!(account.containing("dull line").is_empty());
+    // The report knew better than the gap why it is kept.
+    assert_eq!(summary(&account, &cut)["reason"], "level");
+}
+
+#[test]
+fn logs_of_extensions_belong_to_no_invocation() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis)
+        .setting("TYPES", "platform,function,extension")
+        .setting("KEEP", "0%")
+        .setting("SUMMARY", "invocation")
+        .start();
+    lambda.init().unwrap();
+    lambda.invoke(Invocation::new()).unwrap();
+    let dull = Invocation::new().text("dull line").extension_text("[ERROR] of an extension");
+    let dull = lambda.invoke(dull).unwrap();
+    assert!(lambda.shutdown("spindown").is_clean());
+    let account = kinesis.account();
+    assert_eq!(account.containing("of an extension").len(), 1);
+    assert!(account.containing("dull line").is_empty());
+    let summary = summary(&account, &dull);
+    assert_eq!((&summary["levels"], &summary["kept"]), (&serde_json::json!({}), &false.into()));
+    assert_balance(&kinesis, &lambda);
+}
+
+#[test]
+fn the_first_invocation_is_known_whatever_is_left_out() {
+    for (name, value) in [("TYPES", "function"), ("EXCLUDE", "platform.*")] {
+        let kinesis = Kinesis::start();
+        let lambda = extension(&kinesis)
+            .setting(name, value)
+            .setting("KEEP", "0%")
+            .setting("SUMMARY", "invocation")
+            .start();
+        lambda.init().unwrap();
+        let first = lambda.invoke(Invocation::new()).unwrap();
+        let second = lambda.invoke(Invocation::new().text("dull line")).unwrap();
+        assert!(lambda.shutdown("spindown").is_clean());
+        let account = kinesis.account();
+        let (first, second) = (summary(&account, &first), summary(&account, &second));
+        assert_eq!((&first["coldStart"], &first["reason"]), (&true.into(), &"first".into()));
+        assert_eq!((&second["coldStart"], &second["reason"]), (&Value::Null, &"share".into()));
+        assert_eq!((&first["events"], &second["events"]), (&0.into(), &1.into()));
+    }
+}
+
+#[test]
+fn lines_that_are_left_out_count_for_the_choice() {
+    for (name, value) in [("MIN_LEVEL", "FATAL"), ("EXCLUDE", "function")] {
+        let kinesis = Kinesis::start();
+        let lambda = extension(&kinesis)
+            .setting(name, value)
+            .setting("KEEP", "0%")
+            .setting("SUMMARY", "invocation")
+            .start();
+        lambda.init().unwrap();
+        lambda.invoke(Invocation::new()).unwrap();
+        let json = |level| serde_json::json!({"level": level, "message": "left out"});
+        let loud = Invocation::new().json(&json("INFO")).json(&json("ERROR"));
+        let loud = lambda.invoke(loud).unwrap();
+        let dull = lambda.invoke(Invocation::new().json(&json("WARN"))).unwrap();
+        assert!(lambda.shutdown("spindown").is_clean());
+        let account = kinesis.account();
+        assert!(account.containing("left out").is_empty());
+        let (loud, dull) = (summary(&account, &loud), summary(&account, &dull));
+        assert_eq!(loud["levels"], serde_json::json!({"INFO": 1, "ERROR": 1}), "{name}");
+        assert_eq!((&loud["kept"], &loud["reason"]), (&true.into(), &"level".into()));
+        assert_eq!((&dull["kept"], &dull["reason"]), (&false.into(), &"share".into()));
+        assert_eq!(loud["events"], 3, "start, runtimeDone and report");
+    }
+}
+
+#[test]
+fn a_consumer_computes_the_choice_from_summaries() {
+    let kinesis = Kinesis::start();
+    let lambda =
+        extension(&kinesis).setting("KEEP", "40%").setting("SUMMARY", "invocation").start();
+    lambda.init().unwrap();
+    lambda.invoke(Invocation::new()).unwrap();
+    for n in 0..40 {
+        let root = format!("1-6923d5b1-8d2b4ce2e7a15ff4d2b1a{n:03x}");
+        let traced = Invocation::new().tracing(&format!("Root={root};Parent=0e;Sampled=1"));
+        lambda.invoke(if n % 2 == 0 { traced } else { Invocation::new() }.tenant("blue")).unwrap();
+    }
+    assert!(lambda.shutdown("spindown").is_clean());
+    let (mut kept, mut traced) = (0, 0);
+    for event in kinesis.account().of_type("kinesis-telemetry.invocation") {
+        let (record, event) = (event.record_json(), event.json());
+        if record["reason"] == "first" {
+            continue;
+        }
+        assert_eq!(event["tenantId"], "blue");
+        traced += u32::from(event["traceId"].is_string());
+        let id = event["traceId"].as_str().unwrap_or(event["requestId"].as_str().unwrap());
+        let hash: [u8; 32] = Sha256::digest(id.as_bytes()).into();
+        let hash = u32::from_be_bytes(hash[..4].try_into().unwrap());
+        assert_eq!(record["kept"], f64::from(hash) < 0.4 * 4_294_967_296.0, "{event}");
+        kept += u32::from(record["kept"] == true);
+    }
+    assert_eq!(traced, 20);
+    assert!((1..40).contains(&kept), "{kept}");
+    assert_balance(&kinesis, &lambda);
+}
+
+#[test]
+fn managed_instances_sum_up_hundreds_of_invocations_at_the_same_time() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis)
+        .managed_instances()
+        .setting("KEEP", "0%")
+        .setting("MAX_AGE_MS", "900000")
+        .setting("SUMMARY", "invocation")
+        .start();
+    lambda.init().unwrap();
+    let id = |n| format!("5b0c7e52-91f4-4c3e-9d27-{n:012}");
+    let post = |kind: &str, more: &str| {
+        let event = |n| {
+            let id = id(n);
+            format!(
+                r#"{{"time":"2026-11-23T09:15:45.012Z","type":"{kind}","record":{{"requestId":"{id}"{more}}}}}"#
+            )
+        };
+        let events: Vec<String> = (0..300).map(event).collect();
+        assert_eq!(lambda.post_raw(format!("[{}]", events.join(",")).as_bytes()).unwrap(), 200);
+    };
+    post("platform.start", "");
+    post("function", r#","level":"INFO","message":"own line""#);
+    post("platform.report", r#","status":"success","metrics":{"durationMs":7.125}"#);
+    assert!(lambda.shutdown("spindown").is_clean());
+    let account = kinesis.account();
+    let summaries = summaries(&account);
+    let ids: HashSet<&str> =
+        summaries.iter().map(|one| one["requestId"].as_str().unwrap()).collect();
+    assert_eq!((summaries.len(), ids.len()), (300, 300));
+    for summary in &summaries[1..] {
+        assert_eq!(
+            (&summary["reason"], &summary["status"], &summary["events"], &summary["levels"]),
+            (&"share".into(), &"success".into(), &3.into(), &serde_json::json!({"INFO": 1}))
+        );
+    }
+    assert_eq!(account.containing("own line").len(), 1, "the first one's");
+    assert_eq!(ledger(&kinesis)["thinned"], 299 * 3);
+}
+
+#[test]
+fn what_waits_for_an_end_outlives_a_reset_without_kinesis() {
+    for crash in [true, false] {
+        let kinesis = Kinesis::start();
+        let lambda = extension(&kinesis)
+            .setting("KEEP", "0%")
+            .setting("SUMMARY", "invocation")
+            .timeout(ms(1000))
+            .start();
+        lambda.init().unwrap();
+        lambda.invoke(Invocation::new()).unwrap();
+        kinesis.refuse_connections();
+        let held = Invocation::new().text("held line");
+        let held = if crash { held.crashes() } else { held.times_out() };
+        let held = lambda.invoke(held).unwrap();
+        assert!(held.reset.clone().unwrap().is_clean());
+        kinesis.accept_connections();
+        lambda.invoke(Invocation::new()).unwrap();
+        assert!(lambda.shutdown("spindown").is_clean());
+        let account = kinesis.account();
+        assert_eq!(account.containing("held line").len(), 1, "crash: {crash}");
+        assert_eq!(summary(&account, &held)["reason"], "failed", "crash: {crash}");
+    }
 }

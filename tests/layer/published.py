@@ -18,7 +18,8 @@ REQUIREMENTS = pathlib.Path(__file__).with_name("requirements") / "aws.txt"
 
 def manual_publishes_both_layers():
     layers.built()
-    tools = venv("aws", REQUIREMENTS)
+    # Not `aws`, which is what scripts/attach and others install: each would take the other's away.
+    tools = venv("aws-cli", REQUIREMENTS)
     page = (REPOSITORY / ".github/docs/deploy.md").read_text()
     blocks = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     commands = [

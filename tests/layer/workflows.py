@@ -6,6 +6,7 @@ import shutil
 import subprocess
 
 from harness import Failure, Skip, expect, run
+from notes import notes
 from tools import LAYERS, REPOSITORY, TOOLS, venv
 
 FOLDER = REPOSITORY / ".github/workflows"
@@ -76,10 +77,28 @@ def the_workflows_call_what_a_person_can_call():
         raise Failure(f"other actions than these, pinned: {used}")
     rust = set(re.findall(r"\b1\.\d+\.\d+\b", ci + release + nightly))
     expect(len(rust) == 1, f"more than one Rust: {rust}")
-    build, publish = release.split("  publish:\n")
-    expect("write" not in build and "persist-credentials: false" in build, "the builds of a release may write")
-    expect("checkout" not in publish and "scripts/" not in publish, "the job that publishes runs something of the sources")
+    jobs = dict(re.findall(r"^  (\w+):\n(.*?)(?=^  \w+:\n|\Z)", release.partition("\njobs:\n")[2], re.MULTILINE | re.DOTALL))
+    expect(list(jobs) == ["gate", "build", "publish", "image", "layers", "table"], f"the jobs of a release are {list(jobs)}")
+    for name, job in jobs.items():
+        may_write, has_sources = re.search(r"(contents|attestations|packages): write", job), "checkout" in job or "scripts/" in job
+        expect(not (may_write and has_sources), f"the job {name} of a release may write and runs something of the sources")
+        expect("checkout" not in job or "persist-credentials: false" in job, f"the job {name} of a release keeps credentials")
+    expect(".ci/run" in jobs["gate"] and "needs: [gate, build]\n" in jobs["publish"], "a release is published without the gate")
+    for name in ("image", "layers"):
+        expect("needs: publish\n    if: vars." in jobs[name], f"the job {name} of a release runs without its variable")
     return f"Rust {rust.pop()}, no action but {', '.join(ACTIONS)}"
 
 
-CHECKS = [actionlint_finds_nothing, zizmor_finds_nothing, the_workflows_call_what_a_person_can_call]
+def notes_of_a_release_are_its_section_of_the_changelog():
+    changelog = "# Changelog\n\n## [Unreleased]\n\n## [1.2.3] - 2026-11-23\n\n### Added\n\n- That.\n\n## [1.2.2]\n\n- Old.\n\n## [11213]\n"
+    expect(notes(changelog, "1.2.3") == "### Added\n\n- That.\n", notes(changelog, "1.2.3"))
+    expect(notes(changelog, "1.2.2") == "- Old.\n", "the last but one")
+    for version in ("9.9.9", "Unreleased", "11213", "1.2"):
+        try:
+            raise Failure(f"notes of {version}: {notes(changelog, version)}")
+        except SystemExit as error:
+            expect("says nothing of version" in str(error), str(error))
+    return "by version"
+
+
+CHECKS = [actionlint_finds_nothing, zizmor_finds_nothing, the_workflows_call_what_a_person_can_call, notes_of_a_release_are_its_section_of_the_changelog]

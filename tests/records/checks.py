@@ -239,6 +239,16 @@ class Dashboard(unittest.TestCase):
         self.assertEqual(lines, kept * 10)
         self.assertLess(kept, 60 / 2)
 
+    def test_the_choice_is_the_one_that_the_manual_computes(self):
+        page = (ROOT / ".github/docs/records.md").read_text()
+        code = {}
+        exec(re.search(r"```python\n(import hashlib.*?)```", page, re.S)[1], code)
+        summaries = [event for data in datas("dashboard") for event, _ in unpack.events(data) if event["type"] == "kinesis-telemetry.invocation"]
+        chosen = [event for event in summaries if event["record"]["reason"] == "share"]
+        self.assertGreater(len(chosen), 30)
+        for event in chosen:
+            self.assertEqual(event["record"]["kept"], code["is_kept"](event.get("traceId") or event["requestId"], 0.05), event)
+
     def test_p99_is_the_value_that_99_percent_do_not_exceed(self):
         module = loaded(HERE / "consumers/dashboard.py")
         for count, expected in ((1, 1), (99, 99), (100, 99), (101, 100), (200, 198), (201, 199)):
@@ -476,6 +486,8 @@ class Ledger(unittest.TestCase):
         summary = event(1, type="kinesis-telemetry.invocation", requestId="r1", record={"kept": False, "reason": "share"})
         ledger_of_two = ledger_event(2, 2)
         self.assertEqual(self.told([summary + event(2, requestId="r2") + ledger_of_two])[1], 0)
+        # Logs of extensions belong to no invocation.
+        self.assertEqual(self.told([summary + event(2, type="extension", requestId="r1") + ledger_of_two])[1], 0)
         said, code = self.told([summary + event(2, requestId="r1") + ledger_of_two])
         self.assertIn("strays   events of 1 invocations that were thinned out: r1", said)
         self.assertEqual(code, 1)

@@ -119,7 +119,8 @@ class Account:
             if event["type"] == SUMMARY and isinstance(event["record"], dict):
                 if process.numbers[int(match[2])] == 1:
                     process.summaries[event.get("requestId")].append(event["record"])
-            else:
+            elif event["type"] != "extension":
+                # Logs of other extensions say the invocation in progress, and are always sent.
                 process.requests[event.get("requestId")] += 1
         elif event["type"] == LEDGER and isinstance(event["record"], dict):
             # The one with the reason is the last.

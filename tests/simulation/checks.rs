@@ -1,9 +1,10 @@
-//! The invariants. The cheap ones are looked at after every step, the audit of every event now and then and at each end.
+//! The invariants. The cheap ones are looked at after every step, the audit of every event now and
+//! then and at each end.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use kinesis_telemetry_extension::dispatch::backlog::Parcel;
+use kinesis_telemetry_extension::dispatch::backlog::{Parcel, SegmentId};
 use kinesis_telemetry_extension::dispatch::core::View;
 use kinesis_telemetry_extension::dispatch::message::{Load, Message, Signal};
 use kinesis_telemetry_extension::kinesis::gzip;
@@ -27,7 +28,8 @@ impl World {
             return;
         }
         let gauge = &self.process.gauge;
-        // What is on its way: a request being sent or built, one read or divided, a batch on its way in; and what is set aside beyond a quarter.
+        // What is on its way: a request being sent or built, one read or divided, a batch on its
+        // way in; and what is set aside beyond a quarter.
         let in_flight = 6 * self.limits.body_bytes()
             + self.limits.body_bytes().max(64 * 1024)
             + gauge.bound() / 4;
@@ -256,7 +258,8 @@ impl World {
         }
     }
 
-    /// A connection is made ready: for an invocation that is held to its function's end, which nobody knows of yet, and for nothing else.
+    /// A connection is made ready: for an invocation that is held to its function's end, which
+    /// nobody knows of yet, and for nothing else.
     pub(crate) fn check_prepare(&mut self, left: Us) {
         let invariant = "a connection is made ready in held invocations";
         self.process.looks += 1;
@@ -327,7 +330,8 @@ impl World {
         } else {
             self.plan.setup.flush_timeout
         } * MS;
-        // Where the clock was set, or the event says no time, the end is taken for one of when it came.
+        // Where the clock was set, or the event says no time, the end is taken for one of when it
+        // came.
         let exact = running.what.done.has_time && self.jumped_at.is_none();
         let from = if exact { ended } else { ended.max(heard) };
         // Nobody can let it go before its end is known.
@@ -374,6 +378,7 @@ impl World {
     pub(crate) fn note_healed(&mut self) {
         let poisoned = self.waiting_anywhere().into_iter().filter(|event| self.is_poison(*event));
         let poisoned = poisoned.count() as u64;
+        let (requests_waiting, largest) = self.requests_waiting();
         let ledger = &self.process.ledger;
         self.process.healed = Some(Healed {
             // What had no room is no matter of Kinesis.
@@ -381,10 +386,13 @@ impl World {
             requests: ledger.requests.get(),
             received: ledger.received.get(),
             poisoned,
+            requests_waiting,
+            largest,
         });
     }
 
-    /// The events from before Kinesis did well that wait in memory or on disk, and are not refused for what they hold.
+    /// The events from before Kinesis did well that wait in memory or on disk, and are not refused
+    /// for what they hold.
     pub(crate) fn deliverable(&self) -> Vec<u32> {
         let mut waiting = self.waiting_anywhere();
         waiting.retain(|event| {
@@ -392,6 +400,53 @@ impl World {
             *event < self.clean_from && !self.is_poison(*event) && fate.refused < 3 && !fate.excused
         });
         waiting
+    }
+
+    /// How many requests what waits makes at most, and the events of the largest.
+    fn requests_waiting(&self) -> (u64, u64) {
+        let process = &self.process;
+        let backlog = process.core.backlog();
+        let in_channel = process.channel.iter().filter_map(|message| match message {
+            Message::Telemetry { load, .. } => Some(load.events()),
+            _ => None,
+        });
+        let fresh = backlog.fresh().map(|item| item.load.events());
+        let aside = backlog.aside().iter().map(|parcel| parcel.request.events());
+        let busy = match &process.busy {
+            Busy::Send { parcel, .. } | Busy::Spool { parcel, .. } => parcel.request.events(),
+            _ => 0,
+        };
+        let on_disk = self.files.values().map(|file| file.events.len() as u64);
+        // An event that is not packed yet may need a request of its own.
+        let (mut requests, mut unpacked, mut largest) = (0, 0, 0);
+        for events in in_channel.chain(fresh) {
+            unpacked += events;
+        }
+        for events in aside.chain([busy]).chain(on_disk) {
+            requests += 1;
+            largest = events.max(largest);
+        }
+        (requests + unpacked, largest.max(unpacked))
+    }
+
+    /// A segment is deleted. One that is whole, and not refused for what it holds, is not given up:
+    /// it is on disk, and costs no memory.
+    pub(crate) fn check_removal(&mut self, segment: SegmentId) {
+        let file = self.process.files.get(&segment).and_then(|file| self.files.remove_entry(file));
+        let Some((number, file)) = file else { return };
+        let given_up = |event: &u32| {
+            let fate = &self.events[*event as usize];
+            !fate.acknowledged && !fate.evicted && fate.refused < 3
+        };
+        // At the end there is no later.
+        if !file.damaged && self.process.stop_asked.is_none() && file.events.iter().all(given_up) {
+            let elsewhere = self.waiting_anywhere();
+            if file.events.iter().any(|event| !elsewhere.contains(event)) {
+                let detail = format!("segment {segment} is deleted with {:?}", file.events);
+                self.fail("what is whole on disk is kept", detail);
+            }
+        }
+        self.files.insert(number, file);
     }
 
     fn waiting_anywhere(&self) -> Vec<u32> {
@@ -416,10 +471,38 @@ impl World {
         waiting
     }
 
-    /// So many quiet invocations are enough to deliver all that can be.
+    /// So many quiet invocations are enough to deliver all that can be. An upper bound by the
+    /// core's own rules:
+    ///
+    /// - Between two rounds 40 s pass: longer than the longest pause of what is set aside (10 s),
+    ///   the longest time between two probes (30 s) and `MAX_AGE_MS`. So in each round all that
+    ///   waits is due, and Kinesis is asked. The first request may be the probe that ends an
+    ///   outage, and may be all of its round: one round.
+    /// - What is not refused is taken at once, and there is no pause behind a request that
+    ///   delivers. A round has 300 ms at least and a request 15 ms at most, with a read of the disk
+    ///   before it 1 ms more: 18 of them a round.
+    /// - What is refused for what it holds makes way, and then pauses all others for 50, 100, 200
+    ///   ms at most, until something is delivered, as in each round the quiet post is: three
+    ///   refusals a round have room in 300 ms (at 0, 50 and 150 ms).
+    /// - A request with one refused event is refused once more (twice in all, where nothing was
+    ///   taken meanwhile), then halved until that event stands alone: log2 of its events. Alone it
+    ///   is refused three times. More such events in one request share refusals.
+    /// - What was read from disk, divided, and written there again to make room is read once more:
+    ///   within the same numbers, as how often it was refused is remembered; but a read and a write
+    ///   take a request's time, so that two rounds are added.
     pub(crate) fn most_rounds(&self) -> u32 {
-        let poisoned = self.process.healed.map_or(0, |healed| healed.poisoned);
-        10 + 4 * u32::try_from(poisoned).unwrap_or(u32::MAX / 8)
+        const OUTAGE: u64 = 1;
+        const DISK: u64 = 2;
+        const REQUESTS: u64 = 18;
+        const REFUSALS: u64 = 3;
+        let Some(Healed { poisoned, requests_waiting, largest, .. }) = self.process.healed else {
+            return 0;
+        };
+        let halvings = u64::from(largest.max(1).next_power_of_two().ilog2());
+        let refusals = poisoned * (2 + halvings + 3);
+        let rounds =
+            OUTAGE + DISK + requests_waiting.div_ceil(REQUESTS) + refusals.div_ceil(REFUSALS);
+        u32::try_from(rounds).unwrap_or(u32::MAX)
     }
 
     fn check_healed(&mut self) {
@@ -476,8 +559,9 @@ impl World {
         }
         self.keep_introductions(false);
         let number = self.process.number;
-        // A part of a segment may have been written once more, before the others were settled: the next process sends such events twice, and
-        // counts them so. Its ledger counts them as received twice too, which this model of one fate for each event has no word for.
+        // A part of a segment may have been written once more, before the others were settled: the
+        // next process sends such events twice, and counts them so. Its ledger counts them as
+        // received twice too, which this model of one fate for each event has no word for.
         let mut seen = std::collections::HashSet::new();
         self.files.retain(|_, file| file.events.iter().all(|event| seen.insert(*event)));
         for (event, fate) in self.events.iter_mut().enumerate() {
@@ -509,7 +593,8 @@ impl World {
         }
     }
 
-    /// `FALLBACK=log` prints each event that is counted as lost, once; `METRICS=emf` has said all that is counted.
+    /// `FALLBACK=log` prints each event that is counted as lost, once; `METRICS=emf` has said all
+    /// that is counted.
     fn check_printed(&mut self) {
         let process = &self.process;
         let (ledger, printed) = (&process.ledger, process.printed);
@@ -546,7 +631,7 @@ impl World {
             _ => None,
         };
         let spilling = match &mut self.process.taking {
-            Taking::Writing { file, .. } => file.take(),
+            Taking::Writing { file, .. } => file.take().map(|file| *file),
             _ => None,
         };
         for file in [spooling, spilling].into_iter().flatten() {
@@ -567,6 +652,7 @@ impl World {
 
     /// Every event is in exactly one place, and the ledger says so.
     pub(crate) fn audit(&mut self, at_end: bool) {
+        self.check_choices(at_end);
         let number = self.process.number;
         let mut places = vec![0u8; self.events.len()];
         let mut on_disk = vec![false; self.events.len()];
@@ -596,7 +682,8 @@ impl World {
         for (id, file) in &process.files {
             let Some(file) = self.files.get(file) else { continue };
             let untaken = process.index.entry(*id).is_none() || reading == Some(*id);
-            if untaken && file.process == number {
+            // What an earlier process left is in the ledger once it was read.
+            if untaken && (file.process == number || process.read.contains(id)) {
                 put(file.events.clone());
             }
             file.events.iter().for_each(|event| {
@@ -629,7 +716,8 @@ impl World {
             match place {
                 0 => {
                     lost_refused += u64::from(fate.refused >= 3);
-                    // Before a reset, what is as it is on disk stays there; other parts of such a segment may have been given up.
+                    // Before a reset, what is as it is on disk stays there; other parts of such a
+                    // segment may have been given up.
                     let stays = self.process.stop_asked.is_some() && !spindown && on_disk[event];
                     if stays { kept += 1 } else { lost += 1 }
                 }

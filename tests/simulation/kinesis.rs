@@ -61,7 +61,8 @@ impl World {
             (100, Err((sent, String::new())))
         } else {
             match mode {
-                // As the client does: by an error, or by an answer that nobody can read, to what was stored.
+                // As the client does: by an error, or by an answer that nobody can read, to what
+                // was stored.
                 Mode::Ok | Mode::Slow(_) if refused => {
                     sandbox.cbor_refused();
                     let kept = self.plan.seed % 16 == 7;

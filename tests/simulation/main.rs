@@ -1,5 +1,6 @@
-//! The core of the dispatcher under a virtual clock. One seed decides a life of a sandbox: what Lambda does, how Kinesis and the disk fail, and
-//! who runs first. After every step the invariants of [`checks`] hold.
+//! The core of the dispatcher under a virtual clock. One seed decides a life of a sandbox: what
+//! Lambda does, how Kinesis and the disk fail, and who runs first. After every step the invariants
+//! of [`checks`] hold.
 //!
 //! `scripts/simulate` runs this with other numbers, and replays one seed with a timeline.
 
@@ -14,6 +15,7 @@
 )]
 
 mod checks;
+mod keep;
 mod kinesis;
 mod plan;
 mod scenarios;
@@ -28,7 +30,8 @@ use std::time::Instant;
 use plan::Plan;
 use world::{Life, World};
 
-/// Lives where nobody says how many: few, as without optimisation each takes long. `scripts/test` asks for 20,000.
+/// Lives where nobody says how many: few, as without optimisation each takes long. `scripts/test`
+/// asks for 20,000.
 const LIVES: u64 = 2000;
 
 fn number(name: &str) -> Option<u64> {

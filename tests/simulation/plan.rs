@@ -1,4 +1,5 @@
-//! What happens in a life: settings, what Lambda does, how Kinesis and the disk behave. Plain data, made by hand or from a seed.
+//! What happens in a life: settings, what Lambda does, how Kinesis and the disk behave. Plain data,
+//! made by hand or from a seed.
 
 use kinesis_telemetry_extension::dispatch::policy::FlushMode;
 use kinesis_telemetry_extension::kinesis::line::{Envelope, PartitionKey};

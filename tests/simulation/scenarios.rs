@@ -91,7 +91,8 @@ fn a_throttled_shard_blocks_no_other_one() {
     plan.setup.key = PartitionKey::Request;
     plan.kinesis = vec![(0, Mode::Shard(0))];
     let life = live(&plan);
-    // Of the keys r1 to r8, r2 and r6 fall on that shard: six events each, with the last report that comes in the invocation after that.
+    // Of the keys r1 to r8, r2 and r6 fall on that shard: six events each, with the last report
+    // that comes in the invocation after that.
     assert_eq!(stored(&life), life.events.len() - 12);
     assert!(
         held(&life).iter().filter(|hold| **hold > 50 * MS).count() <= 4,
@@ -253,7 +254,8 @@ fn a_long_loud_invocation_is_sent_while_it_runs() {
     plan.setup.mode = FlushMode::Next;
     plan.setup.flush_timeout = 100;
     plan.setup.bound = 4 * 1024 * 1024;
-    // The first flush takes longer than it may, and what comes is a little less than what Kinesis takes.
+    // The first flush takes longer than it may, and what comes is a little less than what Kinesis
+    // takes.
     plan.kinesis = vec![(0, Mode::Slow(200)), (1000, Mode::Ok)];
     let life = live(&plan);
     all_delivered(&life);
@@ -384,7 +386,8 @@ fn a_clock_that_is_set_back_stops_no_age() {
     );
 }
 
-/// A segment was read just when the flush ended, and then what had come after it was sent before it.
+/// A segment was read just when the flush ended, and then what had come after it was sent before
+/// it.
 #[test]
 fn a_segment_that_was_read_too_late_keeps_its_place() {
     live(&Plan::random(38_888));
@@ -410,13 +413,24 @@ fn seeds_that_once_went_wrong() {
         (39_962, "fresh events were written to disk in the pause of a refused one"),
         (20, "the sandbox event was on disk, and what came later was sent without it"),
         (40, "the sandbox event was lost with the request that it was packed into"),
+        (
+            102,
+            "at the end there was no time for the last ledger, and no line for CloudWatch either",
+        ),
+        (
+            10_104,
+            "a whole segment that was read was dropped, and its file deleted, as the disk was full",
+        ),
+        (26_514, "the same"),
+        (340, "the sandbox event of a restore waited for the one before, and events did not"),
     ] {
         let life = World::new(&Plan::random(seed), false).live();
         assert!(life.violation.is_none(), "{seed}: {cause}: {:?}", life.violation);
     }
 }
 
-/// The event that says what a sandbox is was packed once, with the first request: that went to disk, and others were sent before it.
+/// The event that says what a sandbox is was packed once, with the first request: that went to
+/// disk, and others were sent before it.
 #[test]
 fn what_a_sandbox_is_comes_first_whatever_becomes_of_its_first_request() {
     let crash = |posts| Act::Invoke(Invocation { end: End::Crash, ..invocation(1500, posts) });
@@ -477,8 +491,8 @@ fn in_an_outage_probes_become_rarer() {
     }
 }
 
-/// Kinesis fails the whole request for what one event holds, with a code that says nothing of the kind: others are to go first, and then it
-/// is divided.
+/// Kinesis fails the whole request for what one event holds, with a code that says nothing of the
+/// kind: others are to go first, and then it is divided.
 #[test]
 fn a_request_that_always_fails_makes_way_and_is_divided() {
     for record in [RecordFormat::Lines, RecordFormat::Event, RecordFormat::Kpl] {

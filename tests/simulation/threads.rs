@@ -1,5 +1,6 @@
-//! The extension's other two threads: the dispatcher, which carries out what the core decides, and the listener, which admits what Lambda
-//! posts; and the disk that both use. In the order of the real shells.
+//! The extension's other two threads: the dispatcher, which carries out what the core decides, and
+//! the listener, which admits what Lambda posts; and the disk that both use. In the order of the
+//! real shells.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use kinesis_telemetry_extension::kinesis::error::ErrorKind;
 use kinesis_telemetry_extension::kinesis::request::Request;
 use kinesis_telemetry_extension::kinesis::response::RecordOutcome;
 
+use crate::keep::Choice;
 use crate::kinesis::{Verdict, interrupted};
 use crate::plan::{Disk, Mode};
 use crate::world::{
@@ -26,7 +28,7 @@ use crate::world::{
 };
 
 impl World {
-    // --- the dispatcher ----------------------------------------------------------------------------------------------------------------
+    // --- the dispatcher --------------------------------------------------------------------------
 
     /// A message has come: a dispatcher that waits for one goes on.
     pub(crate) fn notify(&mut self) {
@@ -166,7 +168,13 @@ impl World {
                     );
                     self.fail("a segment stays until all of it is settled", detail);
                 }
+                self.check_removal(segment);
                 self.remove(segment);
+                return Some(Outcome::Done);
+            }
+            Step::PutBack(segment) => {
+                self.say(|_| format!("core: puts segment {segment} back"));
+                self.process.index.put_back(segment);
                 return Some(Outcome::Done);
             }
             Step::Discard => {
@@ -197,7 +205,7 @@ impl World {
             Step::Spool(parcel) => self.begin_spool(parcel),
             Step::CloseIntake(until) => {
                 self.say(|_| "core: closes the intake".to_owned());
-                if matches!(self.process.taking, Taking::Nothing) {
+                if matches!(self.process.taking, Taking::Nothing) && !self.finish_choices() {
                     self.process.closed = true;
                     return Some(Outcome::Done);
                 }
@@ -398,7 +406,7 @@ impl World {
         self.count_request(began, delivered);
     }
 
-    // --- the listener ------------------------------------------------------------------------------------------------------------------
+    // --- the listener ----------------------------------------------------------------------------
 
     /// A POST reaches the port, or whoever has it now.
     pub(crate) fn post(&mut self, body: Body) {
@@ -448,7 +456,7 @@ impl World {
         match std::mem::replace(&mut self.process.taking, Taking::Nothing) {
             Taking::Nothing => {}
             Taking::Writing { id, file, events, mut rest, all, signals } => {
-                let written = self.commit(id, file);
+                let written = self.commit(id, file.map(|file| *file));
                 if !written {
                     let rest: u64 = rest.iter().map(Request::events).sum();
                     self.print_events(events.len() as u64 + rest);
@@ -469,6 +477,9 @@ impl World {
                 let others = !self.process.posts.is_empty() && self.chance(2);
                 if matches!(self.process.busy, Busy::Close) && !others {
                     // The intake's lock is free.
+                    if self.finish_choices() {
+                        return;
+                    }
                     self.process.token += 1;
                     let (number, token) = (self.process.number, self.process.token);
                     self.after(0, Wake::StepDone(number, token));
@@ -491,16 +502,24 @@ impl World {
         let all: Vec<u32> = (first..first + body.events).collect();
         let process = self.process.number;
         let sandbox = (process, self.process.restores);
-        let fate = Fate { process, sandbox, received: true, ..Fate::default() };
-        self.events.extend(all.iter().map(|_| fate));
-        self.process.ledger.received.add(u64::from(body.events));
-        let signals = body.signals;
+        self.events.extend(all.iter().map(|_| Fate { process, sandbox, ..Fate::default() }));
+        self.choose(body, batch, all);
+    }
+
+    /// `all`: the events of the POST, which are to be answered.
+    pub(crate) fn admit_batch(&mut self, batch: Batch, all: Vec<u32>, signals: Vec<Signal>) {
+        let own = batch_numbers(&batch);
+        for event in &own {
+            let fate = &mut self.events[*event as usize];
+            (fate.received, fate.choice) = (true, Choice::Kept);
+        }
+        self.process.ledger.received.add(own.len() as u64);
         for signal in &signals {
             if let Signal::Done { request_id, .. } = signal {
                 self.heard_end(request_id);
             }
         }
-        if body.events == 0 {
+        if own.is_empty() {
             self.send_message(signals, Load::Nothing, None);
             return self.answer(all);
         }
@@ -522,15 +541,15 @@ impl World {
             if decided == Place::Disk { None } else { self.process.gauge.try_charge(cost) };
         self.say(|_| {
             format!(
-                "listener: {} events {all:?}, {cost} bytes, {signals:?}: {decided:?}",
-                all.len()
+                "listener: {} events {own:?}, {cost} bytes, {signals:?}: {decided:?}",
+                own.len()
             )
         });
         match charge {
             None => {
                 if self.plan.setup.spool_bytes == 0 {
-                    self.print_events(all.len() as u64);
-                    self.process.ledger.dropped_queue.add(all.len() as u64);
+                    self.print_events(own.len() as u64);
+                    self.process.ledger.dropped_queue.add(own.len() as u64);
                     return self.spilled(all, signals);
                 }
                 let mut requests = self.pack_all(batch);
@@ -586,6 +605,7 @@ impl World {
     ) {
         let (id, file) = self.reserve(&mut request, false, false);
         let events = request.data().flat_map(|lines| numbers(&lines)).collect();
+        let file = file.map(Box::new);
         self.process.taking = Taking::Writing { id, file, events, rest, all, signals };
         let (number, delay) = (self.process.number, self.disk_time());
         self.after(delay, Wake::Listener(number));
@@ -619,12 +639,15 @@ impl World {
 
     /// Everything is in the channel: one more look whether the intake was closed, then the answer.
     fn answer(&mut self, events: Vec<u32>) {
+        if self.process.keeping.as_ref().is_some_and(|keeping| !keeping.decided.is_empty()) {
+            return self.admit_decided(events);
+        }
         self.process.taking = Taking::Answering(events);
         let (number, delay) = (self.process.number, self.between(5, 100));
         self.after(delay, Wake::Listener(number));
     }
 
-    // --- the disk ----------------------------------------------------------------------------------------------------------------------
+    // --- the disk --------------------------------------------------------------------------------
 
     fn reserve(
         &mut self,
@@ -689,6 +712,7 @@ impl World {
         };
         let events = file.events.len() as u64;
         self.excuse_introductions(&file.introduced);
+        file.events.iter().for_each(|event| self.events[*event as usize].evicted = true);
         match file.damaged {
             true => self.process.unprintable += events,
             false => self.print_events(events),
@@ -751,8 +775,9 @@ impl World {
             self.process.damaged += entry.events;
             return Outcome::Read(segment, Err(entry.events));
         }
-        if entry.left_behind.is_some() {
+        if entry.left_behind.is_some() && !entry.counted {
             self.receive_again(&file.events);
+            self.process.index.count(segment, file.events.len() as u64);
             self.process.read.push(segment);
         }
         let request =
@@ -785,6 +810,7 @@ impl World {
             Step::Reply(_) => 12,
             Step::Exit => 13,
             Step::Prepare { .. } => 14,
+            Step::PutBack(_) => 15,
         };
         self.digest = (self.digest ^ kind ^ (self.now << 4)).wrapping_mul(0x0100_0000_01b3);
         if too_many {
@@ -794,6 +820,12 @@ impl World {
             );
         }
     }
+}
+
+/// The numbers of a batch's events.
+pub(crate) fn batch_numbers(batch: &Batch) -> Vec<u32> {
+    let events = batch.remaining().iter();
+    events.flat_map(|event| numbers(event.text.of(batch.bytes()))).collect()
 }
 
 /// Whether it may be for what the records hold.

@@ -1,5 +1,6 @@
-//! One life under a virtual clock: Lambda, main with its watchdog, the listener, the dispatcher, Kinesis and a disk, in one thread. A heap of
-//! wake-ups says who runs next; the seed decides all durations and who comes first.
+//! One life under a virtual clock: Lambda, main with its watchdog, the listener, the dispatcher,
+//! Kinesis and a disk, in one thread. A heap of wake-ups says who runs next; the seed decides all
+//! durations and who comes first.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
@@ -25,6 +26,7 @@ use kinesis_telemetry_extension::kinesis::request::Request;
 use kinesis_telemetry_extension::ledger::Ledger;
 use kinesis_telemetry_extension::sandbox::Sandbox;
 
+use crate::keep::{Choice, Keeping};
 use crate::kinesis::Verdict;
 use crate::plan::{Act, Disk, Done, End, Invocation, Mode, Plan, Post};
 
@@ -55,11 +57,17 @@ pub(crate) struct Fate {
     pub(crate) out_of_order: bool,
     /// How often it was refused for what it may hold while it stood alone, by this process.
     pub(crate) refused: u16,
-    /// It was in the memory of a process that was killed without a word, or in a file that was damaged.
+    /// A segment with it had to give way to another one.
+    pub(crate) evicted: bool,
+    /// It was in the memory of a process that was killed without a word, or in a file that was
+    /// damaged.
     pub(crate) excused: bool,
+    /// With `KEEP`: what was chosen.
+    pub(crate) choice: Choice,
 }
 
-/// Names a process, and how often its sandbox had been restored: each time the ids of its events begin otherwise.
+/// Names a process, and how often its sandbox had been restored: each time the ids of its events
+/// begin otherwise.
 pub(crate) type SandboxId = (u16, u16);
 
 /// What is known of the event that says what a sandbox is, for `ENVELOPE=slim`.
@@ -71,7 +79,8 @@ pub(crate) struct Introduction {
     pub(crate) stored: bool,
     /// How often it was refused for what it may hold while it stood alone.
     pub(crate) refused: u16,
-    /// Kinesis refused it as long as its process lived, and that could not keep it; or its file is gone.
+    /// Kinesis refused it as long as its process lived, and that could not keep it; or its file is
+    /// gone.
     pub(crate) excused: bool,
 }
 
@@ -112,6 +121,7 @@ pub(crate) enum Wake {
     Drain(u16, u64),
     WaitOver(u16, u64),
     StepDone(u16, u64),
+    Tick(u16),
 }
 
 /// A POST on its way.
@@ -212,7 +222,7 @@ pub(crate) enum Taking {
     /// Writes a request, and what comes behind it.
     Writing {
         id: Option<SegmentId>,
-        file: Option<SpoolFile>,
+        file: Option<Box<SpoolFile>>,
         events: Vec<u32>,
         rest: VecDeque<Request>,
         all: Vec<u32>,
@@ -243,10 +253,13 @@ pub(crate) struct Process {
     /// Names the dispatcher's last wait or step.
     pub(crate) token: u64,
     pub(crate) taking: Taking,
-    /// What other threads of the listener are reading, and what they have read and wait for the lock with.
+    /// What other threads of the listener are reading, and what they have read and wait for the
+    /// lock with.
     pub(crate) reading_posts: BTreeMap<u64, Body>,
     pub(crate) posts: Vec<Body>,
     pub(crate) closed: bool,
+    /// None where nobody chooses.
+    pub(crate) keeping: Option<Keeping>,
     pub(crate) asking: Option<Asking>,
     pub(crate) in_next: bool,
     pub(crate) tickets: Ticket,
@@ -274,7 +287,8 @@ pub(crate) struct Process {
     /// Segments of an earlier process that were read.
     pub(crate) read: Vec<SegmentId>,
     pub(crate) polls: (Us, u32),
-    /// Names the last call that made a connection ready, and the looks for the invocation in progress.
+    /// Names the last call that made a connection ready, and the looks for the invocation in
+    /// progress.
     pub(crate) prepares: u64,
     pub(crate) looks: u32,
     pub(crate) stop_asked: Option<Us>,
@@ -292,6 +306,9 @@ pub(crate) struct Healed {
     pub(crate) received: u64,
     /// Events that wait and are refused for what they hold.
     pub(crate) poisoned: u64,
+    /// What waits, in requests, and the events of the largest.
+    pub(crate) requests_waiting: u64,
+    pub(crate) largest: u64,
 }
 
 pub(crate) struct World {
@@ -428,7 +445,7 @@ impl World {
         }
     }
 
-    // --- time and luck ---------------------------------------------------------------------------------------------------------------
+    // --- time and luck ---------------------------------------------------------------------------
 
     pub(crate) fn instant(&self, at: Us) -> Instant {
         self.base + Duration::from_micros(at)
@@ -535,7 +552,7 @@ impl World {
             .unwrap_or(0)
     }
 
-    // --- who runs ----------------------------------------------------------------------------------------------------------------------
+    // --- who runs --------------------------------------------------------------------------------
 
     fn wake(&mut self, wake: Wake) {
         let current = self.process.number;
@@ -554,6 +571,7 @@ impl World {
             }
             Wake::Watch(number, ticket) if alive(number, &self.process) => self.watch(ticket),
             Wake::PostRead(number, id) if alive(number, &self.process) => self.post_read(id),
+            Wake::Tick(number) if alive(number, &self.process) => self.tick(),
             Wake::Listener(number) if alive(number, &self.process) => self.listener(),
             Wake::Drain(number, token)
                 if alive(number, &self.process) && token == self.process.token =>
@@ -576,11 +594,15 @@ impl World {
         }
     }
 
-    // --- Lambda ------------------------------------------------------------------------------------------------------------------------
+    // --- Lambda ----------------------------------------------------------------------------------
 
     fn start_process(&mut self) {
         self.say(|_| "process starts".to_owned());
         self.process.in_next = true;
+        let number = self.process.number;
+        if self.process.keeping.is_some() {
+            self.after(self.plan.setup.max_age * MS / 4, Wake::Tick(number));
+        }
         let (first, second) = (self.between(5 * MS, 60 * MS), self.between(60 * MS, 140 * MS));
         let delay = self.between(1, 3 * MS);
         self.look_after(delay);
@@ -858,7 +880,7 @@ impl World {
         self.after(delay, Wake::NextAct);
     }
 
-    // --- main --------------------------------------------------------------------------------------------------------------------------
+    // --- main ------------------------------------------------------------------------------------
 
     fn ask(&mut self, ask: Ask, deadline: Us) {
         use kinesis_telemetry_extension::deadline::{Deadline, Limit};
@@ -994,6 +1016,9 @@ impl World {
         match &asking.ask {
             Ask::Invocation(id) => {
                 self.check_hold(&asking, id);
+                if self.now >= asking.deadline {
+                    self.lose_ends();
+                }
                 let (delay, number) = (self.between(20, 300), self.process.number);
                 self.after(delay, Wake::MainNext(number));
             }
@@ -1127,6 +1152,7 @@ impl Process {
             unprintable: 0,
             metrics: BTreeMap::new(),
             closed: false,
+            keeping: plan.keeping(),
             asking: None,
             in_next: false,
             tickets: 0,
@@ -1184,7 +1210,8 @@ fn configuration(plan: &Plan) -> Config {
     }
 }
 
-/// A batch of so many events, which bear their numbers. Made by hand: what the intake makes of bodies is tested elsewhere.
+/// A batch of so many events, which bear their numbers. Made by hand: what the intake makes of
+/// bodies is tested elsewhere.
 pub(crate) fn batch(first: u32, body: &Body, restores: u16) -> Batch {
     const HEAD: &str = r##"{"time":"2026-11-23T09:15:45.012Z","type":"function","record":"##;
     let mut bytes = Vec::with_capacity(body.weight);

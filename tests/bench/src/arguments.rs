@@ -9,10 +9,12 @@ pub(crate) const HELP: &str = "\
 usage: bench run [--quick] [--only SCENARIO,...] [--json FILE] [--svg FILE] [--markdown FILE] [--valgrind FILE]
                  [--version NAME=TEXT]... [--remark TEXT]... [--also FILE=TITLE]... CONTESTANT=FILE...
        bench counts --binary FILE --record FILE [--check]
+       bench keep --binary FILE
 
 run     measures the contestants in turn and prints one table
 counts  counts the extension's instructions under callgrind and writes them to --record; with --check compares them
         with what stands there instead, and fails when one has grown by more than a quarter
+keep    counts what KEEP and SUMMARY add to each event of a flood, and fails when that is over its bound
 
 --also  is another build of the extension; with it, --markdown gives a table with a line for each build
 
@@ -25,6 +27,8 @@ pub(crate) enum Command {
     Counts(Counting),
     /// For itself alone: a function that needs CPU.
     Burn,
+    /// The binary.
+    Keep(PathBuf),
 }
 
 /// What `run` is to do.
@@ -60,8 +64,12 @@ pub(crate) fn read(arguments: impl Iterator<Item = String>) -> Result<Command, S
         Some("run") => read_run(arguments).map(Command::Run),
         Some("counts") => read_counts(arguments).map(Command::Counts),
         Some("burn") => Ok(Command::Burn),
+        Some("keep") => match (arguments.next().as_deref(), arguments.next()) {
+            (Some("--binary"), Some(binary)) => Ok(Command::Keep(binary.into())),
+            _ => Err("keep needs --binary".to_owned()),
+        },
         None | Some("--help" | "-h") => Ok(Command::Help),
-        Some(other) => Err(format!("{other}: neither run nor counts")),
+        Some(other) => Err(format!("{other}: neither run nor counts nor keep")),
     }
 }
 

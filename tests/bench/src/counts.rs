@@ -60,7 +60,7 @@ pub(crate) fn run(counting: &Counting) -> Result<bool> {
 }
 
 fn count(binary: &Path) -> Result<Vec<(&'static str, f64)>> {
-    let valgrind = valgrind().ok_or("valgrind is not on the PATH")?;
+    let valgrind = valgrind()?;
     Ok(vec![
         ("start", callgrind::start(binary, &valgrind)?),
         ("event-slim", callgrind::event(binary, &valgrind, SLIM, BATCHES)?),
@@ -96,8 +96,9 @@ pub(crate) fn add(
     Ok(())
 }
 
-fn valgrind() -> Option<PathBuf> {
-    std::env::split_paths(&std::env::var_os("PATH")?)
-        .map(|folder| folder.join("valgrind"))
-        .find(|file| file.is_file())
+/// The one on the PATH.
+pub(crate) fn valgrind() -> Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut files = std::env::split_paths(&path).map(|folder| folder.join("valgrind"));
+    Ok(files.find(|file| file.is_file()).ok_or("valgrind is not on the PATH")?)
 }

@@ -2,7 +2,8 @@
 //!
 //! Contestants take turns (A B C A B C), so that what else the machine does hits all of them; every number is a median, and
 //! stands beside its ratio to the floor that was built the same way. What a scenario does is in [`scenario`], what is
-//! measured and which bounds there are in [`measure`], instruction counts in [`counts`].
+//! measured and which bounds there are in [`measure`], instruction counts in [`counts`], those of `KEEP` in
+//! [`keep`].
 
 mod arguments;
 mod callgrind;
@@ -10,6 +11,7 @@ mod chart;
 mod contestant;
 mod counts;
 mod futex;
+mod keep;
 mod machine;
 mod measure;
 mod process;
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
         Ok(Command::Run(plan)) => run(&plan),
         Ok(Command::Counts(counting)) => counts::run(&counting),
         Ok(Command::Burn) => slow::burn().map(|()| true),
+        Ok(Command::Keep(binary)) => keep::run(&binary),
         Err(problem) => {
             eprintln!("bench: {problem}\n\n{}", arguments::HELP);
             return ExitCode::from(2);

@@ -39,6 +39,8 @@ pub enum FloodShape {
     OtherOrder,
     /// With two escapes in each line, as quotes and tabs are sent.
     Escapes,
+    /// Each line begins as Node.js's runtime writes it: time, request id, level.
+    NodeJs,
 }
 
 impl Lambda {
@@ -112,6 +114,12 @@ fn template(shape: FloodShape, events: usize, event_bytes: usize) -> (Vec<u8>, V
         FloodShape::OtherOrder => {
             (format!(r#"{{"type":"function","record":"{FLOOD_MARK}"#), format!(r#"",{time}}}"#))
         }
+        FloodShape::NodeJs => (
+            format!(
+                r#"{{{time},"type":"function","record":"2026-11-23T09:15:45.012Z\t6d68ca91-49c9-448d-89b8-7ca3e6dc66aa\tINFO\t{FLOOD_MARK}"#
+            ),
+            r#""}"#.to_owned(),
+        ),
         FloodShape::Plain | FloodShape::Escapes => (
             format!(r#"{{{time},"type":"function","record":"{FLOOD_MARK}"#),
             format!(r#"{escapes}"}}"#),

@@ -1,0 +1,184 @@
+//! What the choice between invocations must know of a body, beside its events: whose they are, how loud, and what began or ended. Pure.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::filter::Level;
+use super::keep::decimal;
+use crate::event::{Event, Span};
+
+/// As they are named in a summary.
+pub const LEVELS: [(Level, &str); 6] = [
+    (Level::Trace, "TRACE"),
+    (Level::Debug, "DEBUG"),
+    (Level::Info, "INFO"),
+    (Level::Warn, "WARN"),
+    (Level::Error, "ERROR"),
+    (Level::Fatal, "FATAL"),
+];
+
+/// What the choice must know of a body, beside its events.
+#[derive(Debug, Default)]
+pub struct Observed {
+    /// All events of the batch, in their order.
+    pub runs: Vec<Run>,
+    last: Run,
+    /// Beginnings and ends, in the order of the body.
+    pub milestones: Vec<Milestone>,
+    /// Telemetry was lost: the end of the invocation in progress may be among it.
+    pub is_gap: bool,
+}
+
+/// Neighbours in a batch that belong to one invocation.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Run {
+    /// The invocation; empty for events that belong to none.
+    pub request_id: Span,
+    /// How many.
+    pub events: u32,
+    /// Their size as Lambda wrote them.
+    pub bytes: u64,
+    /// The invocation is the sandbox's first.
+    pub is_first: bool,
+    /// Log lines of each level, also those that are not shipped.
+    pub levels: [u32; LEVELS.len()],
+}
+
+impl Observed {
+    /// An event of the batch. `request_id` is empty where it belongs to no invocation.
+    pub(super) fn event(&mut self, request_id: Span, event: &Event, level: Option<Level>) {
+        let run = self.run_of(request_id);
+        run.events += 1;
+        run.bytes += u64::from(event.text.len) + 1;
+        run.is_first |= event.cold_start;
+        if let Some(level) = level {
+            run.log(level);
+        }
+    }
+
+    /// A log line that is not shipped.
+    pub(super) fn excluded(&mut self, request_id: Span, level: Level) {
+        self.run_of(request_id).log(level);
+    }
+
+    fn run_of(&mut self, request_id: Span) -> &mut Run {
+        if self.last.request_id != request_id {
+            self.close();
+            self.last.request_id = request_id;
+        }
+        &mut self.last
+    }
+
+    /// All events of the body were counted.
+    pub(super) fn close(&mut self) {
+        let run = std::mem::take(&mut self.last);
+        if run.events > 0 || run.levels.iter().any(|count| *count > 0) {
+            self.runs.push(run);
+        }
+    }
+
+    /// As [`Event::shift_back`].
+    pub(super) fn shift_back(&mut self, from: usize, count: usize) {
+        self.runs.iter_mut().for_each(|run| run.request_id.shift_back(from, count));
+    }
+}
+
+impl Run {
+    fn log(&mut self, level: Level) {
+        if let Some(count) = self.levels.get_mut(level as usize) {
+            *count += 1;
+        }
+    }
+}
+
+/// A beginning or an end of an invocation. Strings are as in JSON, between the quotes.
+#[derive(Debug)]
+pub struct Milestone {
+    /// Whose.
+    pub request_id: Arc<str>,
+    /// The root of its trace, where it has one.
+    pub trace_id: Option<Box<str>>,
+    /// Whose invocation it is, where functions are isolated by tenant.
+    pub tenant_id: Option<Box<str>>,
+    /// It is the sandbox's first.
+    pub is_first: bool,
+    /// Which.
+    pub kind: MilestoneKind,
+    /// What the platform said with it.
+    pub result: Box<PlatformResult>,
+}
+
+impl Milestone {
+    /// An end that was found in a body that does not parse.
+    pub(super) fn ended(request_id: &str, failed: bool) -> Milestone {
+        let status = if failed { "failure" } else { "success" };
+        let result = PlatformResult { status: Some(status.into()), ..PlatformResult::default() };
+        Milestone {
+            request_id: request_id.into(),
+            trace_id: None,
+            tenant_id: None,
+            is_first: false,
+            kind: MilestoneKind::Done,
+            result: Box::new(result),
+        }
+    }
+}
+
+/// See [`Milestone`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MilestoneKind {
+    /// `platform.start`
+    Started,
+    /// `platform.runtimeDone`
+    Done,
+    /// `platform.report`
+    Reported,
+}
+
+impl MilestoneKind {
+    /// Which one an event of this type is.
+    pub(super) fn of(kind: &str) -> Option<MilestoneKind> {
+        match kind {
+            "platform.start" => Some(MilestoneKind::Started),
+            "platform.runtimeDone" => Some(MilestoneKind::Done),
+            "platform.report" => Some(MilestoneKind::Reported),
+            _ => None,
+        }
+    }
+}
+
+/// What `platform.runtimeDone` and `platform.report` say, as it stands in their JSON. Empty where
+/// they do not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PlatformResult {
+    /// `success`, `error`, `failure`, `timeout`, between the quotes.
+    pub status: Option<Box<str>>,
+    /// Between the quotes.
+    pub error_type: Option<Box<str>>,
+    /// The numbers of `metrics`, in the order of [`METRICS`].
+    pub metrics: [Option<Box<str>>; METRICS.len()],
+}
+
+/// The metrics that a summary repeats.
+pub const METRICS: [&str; 5] =
+    ["durationMs", "billedDurationMs", "memorySizeMB", "maxMemoryUsedMB", "initDurationMs"];
+
+impl PlatformResult {
+    pub(super) fn duration(&self) -> Option<Duration> {
+        decimal(self.metrics.first()?.as_deref()?, 6).map(Duration::from_nanos)
+    }
+
+    pub(super) fn failed(&self) -> bool {
+        self.status.as_deref().is_some_and(|status| status != "success")
+    }
+
+    /// A later event knows better, where it says something.
+    pub(super) fn update(&mut self, later: PlatformResult) {
+        let PlatformResult { status, error_type, metrics } = later;
+        self.status = status.or(self.status.take());
+        self.error_type = error_type.or(self.error_type.take());
+        for (old, new) in self.metrics.iter_mut().zip(metrics) {
+            *old = new.or(old.take());
+        }
+    }
+}
