@@ -22,9 +22,12 @@ impl Span {
         Span { start: narrow(range.start), len: narrow(range.len()) }
     }
 
-    /// The first `count` bytes, none of them its own, are no longer there.
-    pub fn shift_back(&mut self, count: usize) {
-        self.start = self.start.saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
+    /// The last `count` bytes before `from`, none of them its own, are no longer there.
+    pub fn shift_back(&mut self, from: usize, count: usize) {
+        let narrow = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        if self.start >= narrow(from) {
+            self.start = self.start.saturating_sub(narrow(count));
+        }
     }
 
     /// Whether it holds nothing.
@@ -66,8 +69,9 @@ pub struct Event {
 }
 
 impl Event {
-    /// The first `count` of its batch's bytes, none of them its own, are no longer there.
-    pub fn shift_back(&mut self, count: usize) {
+    /// The last `count` of its batch's bytes before `from`, none of them its own, are no longer
+    /// there.
+    pub fn shift_back(&mut self, from: usize, count: usize) {
         for span in [
             &mut self.text,
             &mut self.record,
@@ -76,7 +80,7 @@ impl Event {
             &mut self.tenant_id,
             &mut self.execution_arn,
         ] {
-            span.shift_back(count);
+            span.shift_back(from, count);
         }
     }
 }

@@ -147,6 +147,7 @@ impl Shared {
             sending: Arc::clone(&self.sending),
             preparing: Arc::clone(&self.preparing),
             held_piece: Mutex::default(),
+            signal_room: Default::default(),
             flush_timeout: config.dispatch.flush_timeout,
         }
     }

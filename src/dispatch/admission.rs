@@ -10,7 +10,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::attention::News;
 use super::charge::{Charge, Gauge};
@@ -20,6 +20,7 @@ use super::message::{Load, Message, Now, Reply, Signal};
 use super::packer::Packer;
 use super::printer::Printer;
 use super::sending::TOO_SMALL;
+use super::signal_room::{SignalRoom, weight};
 use super::spares::Spares;
 use super::spool::Spool;
 use super::watchdog::hold_ends_at;
@@ -31,6 +32,8 @@ use crate::log;
 use crate::mailbox::Mailbox;
 use crate::panic;
 
+/// Two pieces of a record that Lambda cut: they are put together when memory is full, too.
+const HELD_ANYWAY: usize = 512 * 1024;
 /// A batch of so many bytes is worth a request of its own.
 const PACK_BYTES: usize = 256 * 1024;
 
@@ -126,6 +129,8 @@ pub struct Admission {
     pub sending: Arc<AtomicBool>,
     /// For the piece of a cut record that waits for its continuation. None at first.
     pub held_piece: Mutex<Option<Charge>>,
+    /// For signals without events.
+    pub signal_room: SignalRoom,
     /// `FLUSH_TIMEOUT_MS`
     pub flush_timeout: Duration,
     /// The generation of the call in which the dispatcher makes a connection ready; 0: it does not.
@@ -135,17 +140,21 @@ pub struct Admission {
 impl Admission {
     /// Takes what a POST brought.
     pub fn admit(&self, batch: Batch, signals: Vec<Signal>, now: Now) {
-        let ends: Vec<(Instant, bool)> = signals
-            .iter()
-            .filter_map(|signal| match signal {
-                Signal::Done { request_id, at, failed } if self.awaited.is(request_id) => {
-                    Some((now.instant_of(*at), *failed))
+        // The first one of those of each kind: whoever waits is held to the earliest.
+        let earliest = |with: bool| {
+            let of = |signal: &Signal| match signal {
+                Signal::Done { request_id, at, failed }
+                    if *failed == with && self.awaited.is(request_id) =>
+                {
+                    Some(now.instant_of(*at))
                 }
                 _ => None,
-            })
-            .collect();
+            };
+            signals.iter().filter_map(of).min().map(|end| (end, with))
+        };
+        let ends = [earliest(false), earliest(true)];
         self.take(batch, signals, now);
-        if ends.is_empty() {
+        if ends == [None, None] {
             return;
         }
         // After the message itself: the dispatcher says that it prepares before it looks for
@@ -154,7 +163,7 @@ impl Admission {
         if preparing > 0 {
             self.replies.put(Reply::EndedWhilePreparing(preparing));
         }
-        for (end, failed) in ends {
+        for (end, failed) in ends.into_iter().flatten() {
             // Past the dispatcher, which may be busy: whoever waits for it has it interrupted. A
             // request that begins from here on has the right deadline.
             if (failed || preparing > 0 || self.sending.load(Ordering::Acquire))
@@ -175,12 +184,9 @@ impl Admission {
         }
         if events == 0 {
             self.spares.keep_batch(batch);
-            if !signals.is_empty() {
-                self.send(at, signals, Load::Nothing, None);
-            }
-            return;
+            return self.send_signals(at, signals);
         }
-        let cost = batch.cost();
+        let cost = batch.cost() + weight(&signals);
         if cost > self.gauge.bound().saturating_sub(self.gauge.held()) {
             self.spares.clear();
         }
@@ -199,23 +205,18 @@ impl Admission {
             None => {
                 self.spill(&mut packer, batch, wall);
                 drop(packer);
-                if !signals.is_empty() {
-                    self.send(at, signals, Load::Nothing, None);
-                }
+                self.send_signals(at, signals);
                 let _ = self.sender.send(Message::SpoolDone);
                 self.doorbell.ring();
             }
             Some(charge) if place(&now) == Place::Packed => {
-                let mut requests = self.pack(&mut packer, batch, wall);
+                let requests = self.pack(&mut packer, batch, wall);
                 drop((packer, charge));
-                let last = requests.pop();
                 for request in requests {
-                    self.send_packed(at, Vec::new(), request);
+                    let charge = self.gauge.charge(request.cost());
+                    self.send(at, Vec::new(), Load::Packed(Box::new(request)), Some(charge));
                 }
-                match last {
-                    Some(request) => self.send_packed(at, signals, request),
-                    None => self.send(at, signals, Load::Nothing, None),
-                }
+                self.send_signals(at, signals);
             }
             Some(charge) => {
                 drop(packer);
@@ -230,15 +231,27 @@ impl Admission {
         self.gauge.try_charge(batch.cost()).filter(|_| !batch.remaining().is_empty())
     }
 
-    /// So many bytes are held back for the next POST to continue: they take room like all that
-    /// waits.
-    pub fn hold(&self, bytes: usize) {
+    /// Room for so many bytes that a POST needs while it is read; `None` if there is none.
+    #[must_use]
+    pub fn reserve_bytes(&self, bytes: usize) -> Reservation {
+        self.gauge.try_charge(bytes)
+    }
+
+    /// So many bytes are held back for the next POST to continue: they take room like all that waits. A few may in any case. Says whether
+    /// there is room for them.
+    #[must_use]
+    pub fn hold(&self, bytes: usize) -> bool {
         let mut held = self.held_piece.lock().unwrap_or_else(PoisonError::into_inner);
         if held.as_ref().map_or(0, Charge::bytes) != bytes {
             // The old one gives its room back first.
             *held = None;
-            *held = (bytes > 0).then(|| self.gauge.charge(bytes));
+            *held = match bytes {
+                0 => None,
+                1..=HELD_ANYWAY => Some(self.gauge.charge(bytes)),
+                _ => self.gauge.try_charge(bytes),
+            };
         }
+        held.is_some() || bytes == 0
     }
 
     /// Buffers for a POST of so many bytes.
@@ -247,13 +260,18 @@ impl Admission {
         self.spares.batch(bytes)
     }
 
-    fn send_packed(&self, at: Now, signals: Vec<Signal>, request: Request) {
-        let charge = self.gauge.charge(request.cost());
-        self.send(at, signals, Load::Packed(Box::new(request)), Some(charge));
+    /// Signals without events, or behind them.
+    fn send_signals(&self, at: Now, signals: Vec<Signal>) {
+        if !signals.is_empty()
+            && let Some((signals, charge)) = self.signal_room.take(signals)
+        {
+            self.send(at, signals, Load::Nothing, Some(charge));
+        }
     }
 
     fn send(&self, at: Now, signals: Vec<Signal>, load: Load, charge: Option<Charge>) {
-        let news = News::new(&signals, charge.as_ref().map_or(0, Charge::bytes));
+        let bytes = charge.as_ref().filter(|_| load.events() > 0).map_or(0, Charge::bytes);
+        let news = News::new(&signals, bytes);
         // The receiver lives as long as the process.
         let _ = self.sender.send(Message::Telemetry { at, signals, load, charge });
         self.doorbell.ring_for(news);

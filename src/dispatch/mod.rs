@@ -21,6 +21,7 @@ pub mod preparing;
 pub mod printer;
 pub mod retry;
 pub mod sending;
+mod signal_room;
 pub mod spares;
 pub mod spool;
 pub mod spool_file;

@@ -27,6 +27,9 @@ const ADDED_KEYS: [&str; 14] = [
     "truncatedBytes",
 ];
 
+/// An appendix that is longer grows by little more than it needs.
+const LONG: usize = 64 * 1024;
+
 /// Lambda's envelope: three keys, and whatever else it may learn to say.
 #[derive(Debug, Default)]
 pub(super) struct Envelope<'a> {
@@ -140,8 +143,27 @@ impl Appendix {
         Appendix { base, bytes: Vec::new() }
     }
 
+    /// The length of that body.
+    pub(super) fn base(&self) -> usize {
+        self.base
+    }
+
+    /// How many they are so far.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// A long one does not double when it grows: it would be there three times while it moves.
+    fn make_room(&mut self, more: usize) {
+        let needed = self.bytes.len() + more;
+        if needed > self.bytes.capacity() && needed > LONG {
+            self.bytes.reserve_exact(more + needed / 8);
+        }
+    }
+
     /// Comes back with where the bytes will be.
     pub(super) fn put(&mut self, bytes: &[u8]) -> Range<usize> {
+        self.make_room(bytes.len());
         let start = self.base + self.bytes.len();
         self.bytes.extend_from_slice(bytes);
         start..start + bytes.len()
@@ -159,41 +181,29 @@ impl Appendix {
         range
     }
 
-    /// Moves what is there so far behind the body.
-    pub(super) fn append_to(&mut self, body: &mut Vec<u8>) {
-        if !self.bytes.is_empty() {
-            body.extend_from_slice(&self.bytes);
-            self.bytes.clear();
-        }
-        self.base = body.len();
+    /// Writes bytes as a JSON string of at most so many. Comes back with where the string is, and
+    /// how many of the bytes it holds.
+    pub(super) fn put_as_text(&mut self, bytes: &[u8], max_bytes: usize) -> (Range<usize>, usize) {
+        let mut length = 2;
+        escape(bytes, max_bytes, |part| length += part.len());
+        self.make_room(length);
+        let start = self.put(b"\"").start;
+        let taken = escape(bytes, max_bytes, |part| self.bytes.extend_from_slice(part));
+        (start..self.put(b"\"").end, taken)
     }
-}
 
-/// Writes `head` and then the bytes in `range` as a JSON string of at most `max_bytes` behind the
-/// body, without another copy of them. Comes back with where the string is, and how many of the
-/// bytes it holds.
-pub(super) fn append_as_text(
-    body: &mut Vec<u8>,
-    range: Range<usize>,
-    head: &[u8],
-    max_bytes: usize,
-) -> (Range<usize>, usize) {
-    let mut length = 2;
-    let taken =
-        escape(body.get(range.clone()).unwrap_or_default(), max_bytes, |part| length += part.len());
-    body.reserve_exact(head.len() + length);
-    body.extend_from_slice(head);
-    let start = body.len();
-    body.resize(start + length, b'"');
-    let (source, target) = body.split_at_mut(start);
-    let mut at = 1;
-    escape(source.get(range).unwrap_or_default(), max_bytes, |part| {
-        if let Some(place) = target.get_mut(at..at + part.len()) {
-            place.copy_from_slice(part);
+    /// Moves what is there behind the body.
+    pub(super) fn append_to(self, body: &mut Vec<u8>) {
+        if !self.bytes.is_empty() {
+            body.reserve_exact(self.bytes.len());
+            body.extend_from_slice(&self.bytes);
         }
-        at += part.len();
-    });
-    (start..start + length, taken)
+    }
+
+    /// The bytes alone.
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
 }
 
 /// Hands on `bytes` as they stand inside a JSON string, part by part, with U+FFFD where they are no
@@ -250,15 +260,13 @@ mod tests {
             b"plain \"quoted\" \\ \n\r\t\x00\x1f\x7f \xc3\xa9 \xff\xfe \xf0\x9f\x8e\x89 end";
         let expected = String::from_utf8_lossy(source);
         for max_bytes in 0..100 {
-            let mut body = source.to_vec();
-            let (range, taken) = append_as_text(&mut body, 0..source.len(), b"head", max_bytes);
-            let text: String = serde_json::from_slice(&body[range.clone()]).unwrap();
+            let mut appendix = Appendix::new(1000);
+            appendix.put(b"head");
+            let (range, taken) = appendix.put_as_text(source, max_bytes);
+            assert_eq!((range.start, range.end), (1004, 1000 + appendix.len()));
+            let text: String = serde_json::from_slice(&appendix.into_bytes()[4..]).unwrap();
             assert!(range.len() <= max_bytes + 2 && expected.starts_with(&text), "{text:?}");
             assert_eq!(String::from_utf8_lossy(&source[..taken]), text);
-            assert_eq!(
-                (&body[source.len()..range.start], range.end),
-                (b"head".as_slice(), body.len())
-            );
             assert!(max_bytes < 80 || taken == source.len());
         }
     }

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use memchr::memmem;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -15,6 +16,8 @@ use super::repair::find;
 const MAX_ID_BYTES: usize = 256;
 /// The same of an ARN.
 const MAX_ARN_BYTES: usize = 1024;
+/// The same of a log stream's name: CloudWatch allows no longer one.
+const MAX_NAME_BYTES: usize = 512;
 /// A longer number is none that the platform writes.
 const MAX_NUMBER_BYTES: usize = 32;
 
@@ -108,8 +111,10 @@ impl<'de> Visitor<'de> for &mut Keys<'de> {
                     let trace_id = id(map.next_value()?).map(|text| root(text).unwrap_or(text));
                     self.log_trace_id = self.log_trace_id.or(trace_id);
                 }
-                ("functionArn", false) => fields.arn = plain(map.next_value()?),
-                ("instanceId", false) => fields.log_stream = plain(map.next_value()?),
+                ("functionArn", false) => fields.arn = plain(map.next_value()?, MAX_ARN_BYTES),
+                ("instanceId", false) => {
+                    fields.log_stream = plain(map.next_value()?, MAX_NAME_BYTES)
+                }
                 ("status", false) => fields.status = in_quotes(map.next_value()?, MAX_ID_BYTES),
                 ("errorType", false) => fields.error_type = id(map.next_value()?),
                 ("metrics", false) => fields.metrics = Some(map.next_value()?),
@@ -165,8 +170,9 @@ fn id(raw: &RawValue) -> Option<&str> {
     in_quotes(raw, MAX_ID_BYTES)
 }
 
-fn plain(raw: &RawValue) -> Option<String> {
-    serde_json::from_str::<String>(raw.get()).ok().filter(|text| !text.is_empty())
+/// Such a string without its escapes.
+fn plain(raw: &RawValue, max_bytes: usize) -> Option<String> {
+    in_quotes(raw, max_bytes).and_then(|_| serde_json::from_str(raw.get()).ok())
 }
 
 fn whole(raw: &RawValue) -> u64 {
@@ -190,6 +196,11 @@ fn root(header: &str) -> Option<&str> {
     header.split(';').find_map(|part| part.strip_prefix("Root=")).filter(|root| !root.is_empty())
 }
 
+/// How an event begins.
+const EVENT_START: &[u8] = b"{\"time\":\"";
+/// Of so many invocations the end is looked for in one stretch: the last ones of a sandbox.
+const MAX_FOUND: usize = 64;
+
 /// A `platform.runtimeDone` in bytes that do not parse.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct FoundRuntimeDone<'a> {
@@ -197,18 +208,21 @@ pub(super) struct FoundRuntimeDone<'a> {
     pub(super) failed: bool,
 }
 
-/// All of them, in their order. `current` is the invocation in progress: one whose id is cut or
-/// missing is taken for its.
+/// Those of which the ids differ, in their order. `current` is the invocation in progress: one whose
+/// id is cut or missing is taken for its.
 pub(super) fn runtime_done_in<'a>(
-    mut bytes: &'a [u8],
+    bytes: &'a [u8],
     current: Option<&'a str>,
 ) -> Vec<FoundRuntimeDone<'a>> {
     const KIND: &[u8] = b"\"platform.runtimeDone\"";
-    let mut all = Vec::new();
-    while let Some(at) = find(bytes, 0, KIND) {
-        bytes = bytes.get(at + KIND.len()..).unwrap_or_default();
-        let event =
-            bytes.get(..find(bytes, 0, b"{\"time\":\"").unwrap_or(bytes.len())).unwrap_or_default();
+    let mut all: Vec<FoundRuntimeDone<'_>> = Vec::new();
+    let mut starts = memmem::find_iter(bytes, KIND).map(|at| at + KIND.len()).peekable();
+    while let Some(start) = starts.next().filter(|_| all.len() < MAX_FOUND) {
+        // Up to the next one at the most, so that no byte is looked at for two of them.
+        let end = starts.peek().copied().unwrap_or(bytes.len());
+        let event = bytes.get(start..end).unwrap_or_default();
+        let event = event.get(..find(event, 0, EVENT_START).unwrap_or(event.len()));
+        let event = event.unwrap_or_default();
         let value = |key: &[u8]| {
             let text = event.get(find(event, 0, key)? + key.len()..)?;
             let end = text.iter().take(MAX_ID_BYTES).position(|byte| *byte == b'"');
@@ -224,7 +238,12 @@ pub(super) fn runtime_done_in<'a>(
             None => current,
         };
         let failed = matches!(value(b"\"status\":\""), Some((status, true)) if status != "success");
-        all.extend(request_id.map(|request_id| FoundRuntimeDone { request_id, failed }));
+        if let Some(request_id) = request_id {
+            let found = FoundRuntimeDone { request_id, failed };
+            if !all.contains(&found) {
+                all.push(found);
+            }
+        }
     }
     all
 }
@@ -286,6 +305,29 @@ mod tests {
         ] {
             assert_eq!(fields("platform.runtimeDone", record).failed(), failed, "{record}");
         }
+    }
+
+    #[test]
+    fn what_is_kept_of_a_record_is_short() {
+        let long = format!(
+            r#"{{"functionArn":"{}","instanceId":"{}"}}"#,
+            "a".repeat(MAX_ARN_BYTES + 1),
+            "l".repeat(MAX_NAME_BYTES + 1)
+        );
+        let read = fields("platform.start", &long);
+        assert_eq!((read.arn, read.log_stream), (None, None));
+        let read = fields("platform.start", r#"{"functionArn":"a\u0062","instanceId":"l/[$1]"}"#);
+        assert_eq!((read.arn.as_deref(), read.log_stream.as_deref()), (Some("ab"), Some("l/[$1]")));
+    }
+
+    #[test]
+    fn the_ends_that_are_found_are_few_however_many_there_are() {
+        let same = r#""platform.runtimeDone""#.repeat(100_000);
+        assert_eq!(runtime_done_in(same.as_bytes(), Some("r")).len(), 1);
+        let many: String = (0..1000)
+            .map(|n| format!(r#""platform.runtimeDone","record":{{"requestId":"{n}","#))
+            .collect();
+        assert_eq!(runtime_done_in(many.as_bytes(), Some("r")).len(), MAX_FOUND);
     }
 
     #[test]

@@ -8,77 +8,34 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::envelope::{Appendix, Envelope, append_as_text};
+use super::envelope::{Appendix, Envelope};
 use super::fields::{RecordFields, is_log, runtime_done_in};
 use super::filter::{Filter, Level};
 use super::invocations::Invocations;
 use super::observed::{Milestone, MilestoneKind, Observed};
+pub use super::parsed_body::{Behind, ParsedBody, Part, Rest, Signal};
 use super::repair::{self, Element, Repair};
 use super::text_level::text_level;
 use super::text_log;
 use crate::clock::{self, EpochMs};
 use crate::event::{Batch, Event, Span};
 
-/// Text for what is damaged in one body: control characters take six times their room.
-const MAX_TEXT_BYTES: usize = 4 * 1024 * 1024;
+/// Text for what is damaged in one part of a body: control characters take six times their room, and
+/// one of the pieces that Lambda cuts has 256 KiB.
+const MAX_TEXT_BYTES: usize = 512 * 1024;
 
-/// What the rest of the extension must know of a body, beside its events.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Signal {
-    /// `platform.initStart`: the log stream's name.
-    LogStream(String),
-    /// `platform.start`, with the ARN where Lambda says it.
-    Start {
-        /// As in JSON, between the quotes.
-        request_id: Arc<str>,
-        /// The invoked ARN.
-        arn: Option<String>,
-    },
-    /// `platform.runtimeDone`: the function's own work is over. Found even in a body that does not
-    /// parse.
-    RuntimeDone {
-        /// As in JSON, between the quotes.
-        request_id: Arc<str>,
-        /// The event's own time.
-        at: Option<EpochMs>,
-        /// It has a status other than `success`.
-        failed: bool,
-    },
-    /// `platform.report`: the last event of an invocation.
-    Report {
-        /// As in JSON, between the quotes.
-        request_id: Arc<str>,
-    },
-    /// `platform.initReport`: the last event of the init.
-    InitReport,
-    /// `platform.logsDropped`: Lambda lost records, perhaps the `runtimeDone` too.
-    LogsDropped {
-        /// How many.
-        records: u64,
-        /// Their bytes.
-        bytes: u64,
-    },
-    /// `platform.restoreStart`: what comes now comes from a sandbox that was restored from a
-    /// snapshot.
-    Restored,
-    /// A part of the body was past repair.
-    Damaged,
-}
+/// What one part of a body may give, before what is behind it is left for another part: Lambda posts
+/// 10,000 events at the most, and events that must be written anew are there twice.
+const MAX_EVENTS: usize = 10 * 1024;
+const MAX_SIGNALS: usize = 2 * 1024;
+const MAX_APPENDIX: usize = 256 * 1024;
 
-/// What a body gave.
-#[derive(Debug, Default)]
-pub struct ParsedBody {
-    /// The events to be shipped, numbered.
-    pub batch: Batch,
-    /// In the order of the body.
-    pub signals: Vec<Signal>,
-    /// Damaged stretches of the body that are shipped as text; they are in `batch` too.
-    pub unparsed: u64,
-    /// Events that `EXCLUDE` or `MIN_LEVEL` leave out; they are nowhere else.
-    pub excluded: u64,
-    /// For the choice of invocations; empty unless [`Intake::observing`].
-    pub observed: Observed,
-}
+/// An event with broken UTF-8 that is longer is shipped as text: written anew it can take three
+/// times its room.
+const MAX_BROKEN_BYTES: usize = 512 * 1024;
+
+/// How often numbers may begin anew. A process is restored once.
+const MAX_RESTORES: u16 = 64;
 
 /// The stream of telemetry as this process has seen it so far: which invocation is in progress, and
 /// the last event number.
@@ -141,25 +98,34 @@ impl Intake {
         self.held.as_ref().map_or(0, Vec::capacity)
     }
 
-    /// Reads one body. `now` stamps what has no time of its own.
+    /// Reads one body, however many events it has. `now` stamps what has no time of its own.
     pub fn take(&mut self, bytes: Vec<u8>, now: EpochMs) -> ParsedBody {
-        self.take_with(bytes, Vec::new(), now)
+        let part = Part { is_first: true, behind: Behind::NextBody };
+        self.read(bytes, Vec::new(), now, part, usize::MAX).0
     }
 
-    /// As [`Intake::take`]; the events go into a used buffer, whose pages need not be fetched
-    /// again.
-    pub fn take_with(&mut self, bytes: Vec<u8>, events: Vec<Event>, now: EpochMs) -> ParsedBody {
-        self.read(bytes, events, now, false)
+    /// Reads a part of a body. Comes back with what is left of it for the next part, which is to
+    /// begin with that: only where more comes behind it, or where this has given enough.
+    ///
+    /// The events go into a used buffer, whose pages need not be fetched again.
+    pub fn take_part(
+        &mut self,
+        bytes: Vec<u8>,
+        events: Vec<Event>,
+        now: EpochMs,
+        part: Part,
+    ) -> (ParsedBody, Rest) {
+        self.read(bytes, events, now, part, MAX_EVENTS)
     }
 
     /// What is held back for the next body to continue and never was. To be called when no further
-    /// body comes.
+    /// body comes, or there is no room to wait for one.
     pub fn finish(&mut self, now: EpochMs) -> ParsedBody {
         if self.held.is_none() {
-            ParsedBody::default()
-        } else {
-            self.read(Vec::new(), Vec::new(), now, true)
+            return ParsedBody::default();
         }
+        let part = Part { is_first: true, behind: Behind::Nothing };
+        self.read(Vec::new(), Vec::new(), now, part, usize::MAX).0
     }
 
     fn read(
@@ -167,48 +133,63 @@ impl Intake {
         mut body: Vec<u8>,
         mut events: Vec<Event>,
         now: EpochMs,
-        last: bool,
-    ) -> ParsedBody {
+        part: Part,
+        max_events: usize,
+    ) -> (ParsedBody, Rest) {
         events.clear();
-        let held = self.held.take();
+        let held = if part.is_first { self.held.take() } else { None };
         let is_continued = held.is_some();
         if let Some(held) = held {
-            put_before(&held, &mut body);
+            body = put_behind(held, &body);
         }
         let length = body.len();
-        let mut reader = BodyReader::new(self, now, events, length);
-        let understood = if is_continued { 0 } else { reader.read_array(&body) };
-        let is_repaired = understood < length;
-        if is_repaired {
-            reader.repair(&mut body, understood, last);
+        let mut reader = BodyReader::new(self, now, events, length, max_events);
+        let mut end = if is_continued { 0 } else { reader.read_array(&body, part.is_first) };
+        // What follows a good beginning may be whole once more of it is there.
+        let waits = part.behind == Behind::RestOfBody && end > 0;
+        if end < length && !waits && !reader.is_full() {
+            end = reader.repair(&mut body, end, part.behind);
         }
-        let BodyReader {
-            mut events, signals, mut appendix, unparsed, excluded, mut observed, ..
-        } = reader;
+        let BodyReader { mut events, signals, appendix, unparsed, excluded, mut observed, .. } =
+            reader;
         observed.close();
-        appendix.append_to(&mut body);
-        if is_repaired && events.iter().all(|event| event.text.start as usize >= length) {
-            body.drain(..length);
-            body.shrink_to_fit();
-            events.iter_mut().for_each(|event| event.shift_back(length));
-            observed.shift_back(length);
+        let is_stuck = end == 0 && length > 0;
+        let bytes = match part.behind {
+            _ if is_stuck => std::mem::take(&mut body),
+            // More of the body is read behind it.
+            Behind::RestOfBody if end < length => Vec::with_capacity(body.capacity()),
+            _ => Vec::with_capacity(length - end),
+        };
+        let mut rest = Rest { bytes, is_stuck };
+        rest.bytes.extend_from_slice(body.get(end..).unwrap_or_default());
+        // What is needed of the body, if anything: the rest was written anew.
+        let is_needed = events.iter().any(|event| (event.text.start as usize) < length);
+        let needed = if is_needed { end } else { 0 };
+        events.iter_mut().for_each(|event| event.shift_back(length, length - needed));
+        observed.shift_back(length, length - needed);
+        if is_needed {
+            body.truncate(needed);
+            appendix.append_to(&mut body);
+            if body.capacity() > 2 * body.len() {
+                body.shrink_to_fit();
+            }
+        } else {
+            body = appendix.into_bytes();
         }
-        ParsedBody { batch: Batch::new(body, events), signals, unparsed, excluded, observed }
+        let batch = Batch::new(body, events);
+        (ParsedBody { batch, signals, unparsed, excluded, observed }, rest)
     }
 }
 
-/// Puts what was held back before the body's first element, in the body's own buffer.
-fn put_before(held: &[u8], body: &mut Vec<u8>) {
+/// Puts the elements of a body behind what was held back before them.
+fn put_behind(mut held: Vec<u8>, body: &[u8]) -> Vec<u8> {
     let from = skip_blanks(body, 0);
     let from = if body.get(from) == Some(&b'[') { from + 1 } else { from };
-    let (length, added) = (body.len(), held.len() + 1);
-    body.reserve_exact(added);
-    body.resize(length + added, b' ');
-    body.copy_within(from..length, added);
-    body.truncate(length + added - from);
-    for (place, byte) in body.iter_mut().zip(held.iter().chain(b",")) {
-        *place = *byte;
-    }
+    let elements = body.get(from..).unwrap_or_default();
+    held.reserve_exact(elements.len() + 1);
+    held.push(b',');
+    held.extend_from_slice(elements);
+    held
 }
 
 /// Puts the pieces of a cut record side by side, in the place of the first.
@@ -234,6 +215,7 @@ struct BodyReader<'i> {
     /// A stretch of the body that is no event; the next element may be a part of it.
     damaged: Option<Range<usize>>,
     text_room: usize,
+    max_events: usize,
     unparsed: u64,
     excluded: u64,
     observed: Observed,
@@ -254,6 +236,7 @@ impl<'i> BodyReader<'i> {
         now: EpochMs,
         mut events: Vec<Event>,
         length: usize,
+        max_events: usize,
     ) -> BodyReader<'i> {
         // Lambda's events have some 300 bytes; a too small guess costs one more allocation.
         events.reserve(length / 300);
@@ -267,15 +250,24 @@ impl<'i> BodyReader<'i> {
             progress: None,
             damaged: None,
             text_room: MAX_TEXT_BYTES,
+            max_events,
             unparsed: 0,
             excluded: 0,
             observed: Observed::default(),
         }
     }
 
-    /// The ordinary case: a whole JSON array of events. Comes back with the index behind the last
-    /// byte that was understood.
-    fn read_array(&mut self, bytes: &[u8]) -> usize {
+    /// Whether it has given enough for one part of a body.
+    fn is_full(&self) -> bool {
+        let is_bounded = self.max_events < usize::MAX;
+        self.events.len() >= self.max_events
+            || (is_bounded && self.signals.len() >= MAX_SIGNALS)
+            || (is_bounded && self.appendix.len() >= MAX_APPENDIX)
+    }
+
+    /// The ordinary case: a JSON array of events, or the rest of one. Comes back with the index
+    /// behind the last byte that was understood.
+    fn read_array(&mut self, bytes: &[u8], is_first: bool) -> usize {
         // Once for all: what is behind a broken character is repair's.
         let text = match std::str::from_utf8(bytes) {
             Ok(text) => text,
@@ -287,12 +279,13 @@ impl<'i> BodyReader<'i> {
         let plain = !text_log::has_control(bytes);
         let mut understood = 0;
         let mut at = skip_blanks(bytes, 0);
-        if bytes.get(at) != Some(&b'[') {
-            return 0;
+        match (is_first, bytes.get(at)) {
+            (true, Some(b'[')) | (false, Some(b',')) => at = skip_blanks(bytes, at + 1),
+            (true, _) => return 0,
+            (false, _) => {}
         }
-        at = skip_blanks(bytes, at + 1);
         let mut closed = bytes.get(at) == Some(&b']');
-        while !closed {
+        while !closed && !self.is_full() {
             let log = if plain { text_log::text_log(text.as_bytes(), at) } else { None };
             let end = match log {
                 Some(log) => self.text_log(&log, bytes),
@@ -307,7 +300,7 @@ impl<'i> BodyReader<'i> {
             }
             at = if closed { at } else { skip_blanks(bytes, at + 1) };
         }
-        if skip_blanks(bytes, at + 1) == bytes.len() { bytes.len() } else { understood }
+        if closed && skip_blanks(bytes, at + 1) == bytes.len() { bytes.len() } else { understood }
     }
 
     /// One event of any form. Comes back with the index behind it; `None` if it is not one, or if
@@ -354,12 +347,26 @@ impl<'i> BodyReader<'i> {
     }
 
     /// What does not parse as a whole: element by element, with Lambda's cut records put together
-    /// again.
-    fn repair(&mut self, body: &mut Vec<u8>, from: usize, last: bool) {
-        // Behind it comes what is appended.
+    /// again. Comes back with the index behind the last one.
+    fn repair(&mut self, body: &mut [u8], from: usize, behind: Behind) -> usize {
         let length = body.len();
+        let last = matches!(behind, Behind::NoRoom | Behind::Nothing);
         let mut repair = Repair::new(body, from, self.intake.min_cut_bytes, last);
-        while let Some(element) = repair.next(body.get(..length).unwrap_or_default()) {
+        let mut end = from;
+        while let Some(element) = repair.next(body) {
+            // More bytes could make another one of it.
+            let waits = match behind {
+                Behind::RestOfBody => !repair.is_decided(),
+                // Half of them at the least is done with, so that time is bounded, too.
+                Behind::NoRoom => !repair.is_decided() && end > from.midpoint(length),
+                Behind::NextBody | Behind::Nothing => false,
+            };
+            if waits {
+                // A stretch of damage may go on behind these bytes.
+                let stretch = self.damaged.take_if(|_| behind == Behind::RestOfBody);
+                self.ship_damaged(body);
+                return stretch.map_or(end, |stretch| stretch.start);
+            }
             match element {
                 Element::Whole(range) => self.repaired(body, range),
                 Element::Cut(pieces) => {
@@ -367,20 +374,31 @@ impl<'i> BodyReader<'i> {
                     self.repaired(body, range);
                 }
                 Element::Damaged(range) => self.damage(range),
+                // Another body was read between the parts of this one, and its record waits.
+                Element::Unfinished(range) if self.intake.held.is_some() => self.damage(range),
                 Element::Unfinished(range) => {
                     self.intake.held = body.get(range).map(<[u8]>::to_vec)
                 }
             }
+            end = repair.at();
+            if self.damaged.is_none() && self.is_full() {
+                return end;
+            }
         }
         self.ship_damaged(body);
+        length
     }
 
     /// One JSON object of a body that does not parse.
-    fn repaired(&mut self, body: &mut Vec<u8>, range: Range<usize>) {
+    fn repaired(&mut self, body: &[u8], range: Range<usize>) {
         let is_event = |text: &str| {
             serde_json::from_str::<Envelope<'_>>(text)
                 .is_ok_and(|envelope| envelope.kind().is_some())
         };
+        let bytes = body.get(range.clone()).unwrap_or_default();
+        if range.len() > MAX_BROKEN_BYTES && std::str::from_utf8(bytes).is_err() {
+            return self.damage(range);
+        }
         if self.damaged.is_some()
             && is_event(&String::from_utf8_lossy(body.get(range.clone()).unwrap_or_default()))
         {
@@ -516,11 +534,25 @@ impl<'i> BodyReader<'i> {
             self.observed.event(owner, &event, level);
         }
         self.intake.number += 1;
+        if self.events.len() == self.events.capacity() {
+            self.make_room(event.text);
+        }
         self.events.push(Event {
             number: self.intake.number,
             restores: self.intake.restores,
             ..event
         });
+    }
+
+    /// For as many events as there will be, if the others are like those up to `last`: a buffer that
+    /// grows is there twice while it moves.
+    fn make_room(&mut self, last: Span) {
+        let (have, length) = (self.events.len(), self.appendix.base());
+        let read = ((last.start + last.len) as usize).clamp(1, length.max(1));
+        let expected = have * length / read;
+        let most = self.max_events.max(have + 1);
+        let room = (expected + expected / 8).max(have + have / 2 + 4).min(most);
+        self.events.reserve_exact(room - have);
     }
 
     /// What the invocation in progress says of records that do not say it themselves.
@@ -549,7 +581,7 @@ impl<'i> BodyReader<'i> {
     }
 
     /// Ships what is no event as it is: its bytes, as a string.
-    fn ship_damaged(&mut self, body: &mut Vec<u8>) {
+    fn ship_damaged(&mut self, body: &[u8]) {
         let Some(range) = self.damaged.take() else { return };
         self.signals.push(Signal::Damaged);
         self.observed.is_gap = true;
@@ -570,20 +602,20 @@ impl<'i> BodyReader<'i> {
         }
         self.unparsed += 1;
         let Progress { request_id, tenant_id, cold_start } = self.progress();
-        self.appendix.append_to(body);
         let head = format!(
             "{{\"time\":\"{}\",\"type\":\"unparsed\",\"record\":",
             clock::iso8601(self.now)
         );
-        let damaged = range.len();
-        let (record, taken) = append_as_text(body, range, head.as_bytes(), self.text_room);
+        let damaged = body.get(range).unwrap_or_default();
+        let start = self.appendix.put(head.as_bytes()).start;
+        let (record, taken) = self.appendix.put_as_text(damaged, self.text_room);
         self.text_room = self.text_room.saturating_sub(record.len());
-        if taken < damaged {
-            body.extend_from_slice(format!(",\"truncatedBytes\":{}", damaged - taken).as_bytes());
+        let mut end = record.end;
+        if taken < damaged.len() {
+            let cut = format!(",\"truncatedBytes\":{}", damaged.len() - taken);
+            end = self.appendix.put(cut.as_bytes()).end;
         }
-        let text = record.start - head.len()..body.len();
-        self.appendix.append_to(body);
-        let (text, record) = (Span::new(&text), Span::new(&record));
+        let (text, record) = (Span::new(&(start..end)), Span::new(&record));
         let event = Event { text, record, request_id, tenant_id, cold_start, ..Event::default() };
         self.push(event, request_id, None);
     }
@@ -618,9 +650,11 @@ impl<'i> BodyReader<'i> {
             "platform.restoreStart" => {
                 // Two sandboxes may come out of one snapshot: from here on they must not give the
                 // same ids to different events.
-                self.intake.number = 0;
-                self.intake.restores = self.intake.restores.saturating_add(1);
-                self.signals.push(Signal::Restored);
+                if self.intake.restores < MAX_RESTORES {
+                    self.intake.number = 0;
+                    self.intake.restores += 1;
+                    self.signals.push(Signal::Restored);
+                }
                 // Each sandbox out of a snapshot has a log stream of its own.
                 self.signals.extend(fields.log_stream.clone().map(Signal::LogStream));
             }
@@ -725,6 +759,19 @@ mod tests {
         assert_eq!(numbers(&first), [(0, 1), (0, 2), (1, 1), (1, 2)]);
         assert_eq!(numbers(&second), [(2, 1), (2, 2)]);
         assert_eq!(second.signals, [Signal::Restored]);
+    }
+
+    #[test]
+    fn restores_are_few_however_many_are_said() {
+        let mut intake = intake();
+        let many = vec![event("platform.restoreStart", "{}"); 1000];
+        let taken = intake.take(body(&many), 0);
+        let restored = taken.signals.iter().filter(|signal| **signal == Signal::Restored).count();
+        assert_eq!(restored, usize::from(MAX_RESTORES));
+        let mut ids: Vec<(u16, u64)> =
+            taken.batch.remaining().iter().map(|event| (event.restores, event.number)).collect();
+        ids.dedup();
+        assert_eq!(ids.len(), 1000, "no id comes twice");
     }
 
     #[test]
@@ -1066,8 +1113,8 @@ mod tests {
     #[test]
     fn a_damaged_stretch_is_one_event_and_its_body_is_dropped() {
         for stretch in [
-            "1,".repeat(500_000),
-            "{},".repeat(300_000),
+            "1,".repeat(200_000),
+            "{},".repeat(150_000),
             event("function", "AAAA").replace('A', "#").repeat(3000),
         ] {
             let bytes = format!("[{stretch}0]").into_bytes();
@@ -1143,6 +1190,119 @@ mod tests {
             "{} of {length}",
             taken.batch.bytes().len()
         );
+    }
+
+    /// The events of a body that is read in windows of so many bytes, as far as that goes.
+    fn in_windows(intake: &mut Intake, body: &[u8], window: usize) -> Vec<String> {
+        let (mut found, mut begun, mut at, mut size) = (Vec::new(), Vec::new(), 0, window);
+        let mut is_first = true;
+        loop {
+            let more = body.len().min(at + size.saturating_sub(begun.len()));
+            begun.extend_from_slice(&body[at..more]);
+            at = more;
+            let behind = if at == body.len() { Behind::NextBody } else { Behind::RestOfBody };
+            let part = Part { is_first, behind };
+            let (taken, rest) = intake.take_part(begun, Vec::new(), 0, part);
+            found.extend(texts(&taken));
+            if rest.is_stuck {
+                size = 2 * rest.bytes.len();
+            } else {
+                (is_first, size) = (false, window.max(rest.bytes.len()));
+            }
+            if rest.bytes.is_empty() && at == body.len() {
+                return found;
+            }
+            begun = rest.bytes;
+        }
+    }
+
+    #[test]
+    fn a_body_in_parts_gives_what_it_gives_as_a_whole() {
+        let head = r#"{"time":"2026-11-23T09:15:45.012Z","type":"function","record":"#;
+        let all = [
+            event("platform.start", r#"{"requestId":"r1"}"#),
+            event("function", &format!(r#""{}""#, "long 'é' ]},".repeat(60))),
+            format!("{head}{{\"m\":\"AAAA}}"),
+            format!("{head}BBBB\"}}}}"),
+            event("function", r#"[1,[2,{"a":"]"}]]"#),
+            r#"{ "record" : [1,
+                2], "type":"function","time":"t" }"#
+                .to_owned(),
+            "#".to_owned(),
+            event("function", r#"{"requestId":"r1"}"#),
+            format!("{head}\"cut and lost}}"),
+            event("platform.report", r#"{"requestId":"r1"}"#),
+        ];
+        let all: Vec<String> = all.iter().cycle().take(60).cloned().collect();
+        for body in [body(&all), body(&all[..2]), b"[ ]".to_vec(), b"".to_vec()] {
+            let expected = texts(&intake().take(body.clone(), 0));
+            for window in [300, 700, 1000, 1999, 5000, 100_000] {
+                let mut intake = intake();
+                let mut found = in_windows(&mut intake, &body, window);
+                found.extend(texts(&intake.finish(0)));
+                let differs = found.iter().zip(&expected).find(|(found, whole)| found != whole);
+                assert_eq!(differs, None, "in windows of {window}");
+                assert_eq!(found.len(), expected.len(), "in windows of {window}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_that_is_held_back_goes_on_in_a_body_of_many_parts() {
+        let head = r#"{"time":"2026-11-23T09:15:45.012Z","type":"function","record":"#;
+        let (begun, more) = ("A".repeat(5000), "B".repeat(5000));
+        let first = format!("[{head}{{\"m\":\"{begun}}}]");
+        let next = event("function", r#""next""#);
+        let second = format!("[{head}{more}\"}}}},{}]", vec![next.clone(); 50].join(","));
+        for window in [300, 1000, 4000, 6000, 20_000] {
+            let mut intake = intake();
+            assert!(in_windows(&mut intake, first.as_bytes(), window).is_empty());
+            let found = in_windows(&mut intake, second.as_bytes(), window);
+            assert_eq!(found.len(), 51, "in windows of {window}");
+            assert_eq!(found[0], format!("{head}{{\"m\":\"{begun}{more}\"}}"));
+            assert_eq!((&found[50], intake.held_bytes()), (&next[..next.len() - 1].to_owned(), 0));
+        }
+    }
+
+    #[test]
+    fn a_part_gives_a_bounded_number_of_events_and_leaves_the_rest() {
+        let all = vec![event("function", "1"); MAX_EVENTS + 5];
+        for body in [body(&all), [&body(&all)[..1], b"#,", &body(&all)[1..]].concat()] {
+            let mut intake = intake();
+            let part = Part { is_first: true, behind: Behind::NextBody };
+            let (first, rest) = intake.take_part(body, Vec::new(), 0, part);
+            assert_eq!(first.batch.remaining().len(), MAX_EVENTS);
+            let part = Part { is_first: false, ..part };
+            let (second, rest) = intake.take_part(rest.bytes, Vec::new(), 0, part);
+            let numbers: Vec<u64> =
+                second.batch.remaining().iter().map(|event| event.number).collect();
+            assert!((5..=6).contains(&numbers.len()) && rest.bytes.is_empty(), "{numbers:?}");
+            assert_eq!(numbers[0], MAX_EVENTS as u64 + 1);
+        }
+        let starts = vec![event("platform.start", r#"{"requestId":"r1"}"#); MAX_SIGNALS + 5];
+        let part = Part { is_first: true, behind: Behind::NextBody };
+        let (first, rest) = intake().take_part(body(&starts), Vec::new(), 0, part);
+        assert_eq!((first.signals.len(), rest.is_stuck), (MAX_SIGNALS, false));
+        assert!(!rest.bytes.is_empty());
+    }
+
+    #[test]
+    fn what_does_not_fit_is_given_up_and_takes_nothing_with_it() {
+        let (before, after) = (event("function", r#""before""#), event("function", r#""after""#));
+        let large = event("function", &format!(r#""{}""#, "x".repeat(5000)));
+        let whole = body(&[before.clone(), large, after.clone()]);
+        let (window, behind) = whole.split_at(2000);
+        let mut intake = intake();
+        let mut part = Part { is_first: true, behind: Behind::RestOfBody };
+        let (taken, rest) = intake.take_part(window.to_vec(), Vec::new(), 0, part);
+        assert_eq!(texts(&taken), [before.trim_end_matches('}')]);
+        part = Part { is_first: false, behind: Behind::NoRoom };
+        let (taken, rest) = intake.take_part(rest.bytes, Vec::new(), 0, part);
+        assert_eq!((taken.unparsed, rest.bytes.len()), (1, 0));
+        part.behind = Behind::NextBody;
+        let (taken, _) = intake.take_part(behind.to_vec(), Vec::new(), 0, part);
+        assert_eq!(texts(&taken).last().unwrap(), after.trim_end_matches('}'));
+        assert_eq!((taken.unparsed, intake.held_bytes()), (1, 0));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use super::chooser::Chooser;
 use super::connections::{Connection, Connections, Stream};
 use super::destination::Destination;
 use super::http::{NoRequest, Request, RequestReader};
-use super::intake::{Intake, ParsedBody, Signal};
+use super::intake::{Behind, Intake, ParsedBody, Part, Rest, Signal};
 use crate::clock::epoch_ms;
 use crate::dispatch::admission::{Admission, Reservation};
 use crate::dispatch::message;
@@ -38,6 +38,14 @@ use crate::sandbox::Sandbox;
 
 /// Lambda's bodies have 2 x `maxBytes` and some; one larger than this is not taken.
 pub const MAX_BODY: usize = 8 * 1024 * 1024;
+/// A body up to this size is read whole, and so is the longest event that needs no room in the
+/// queue meanwhile: more than a record of Kinesis has where nobody asked for larger ones.
+const MAX_WHOLE: usize = 1024 * 1024 + 64 * 1024;
+/// So much of a larger body is read before the events in it are handed on: what it takes is bounded
+/// by this, whatever it holds.
+const WINDOW: usize = 512 * 1024;
+/// Room that a longer event takes while it is read, in its bytes: it may have to be written anew.
+const COST_OF_LONG: usize = 2;
 /// So much of a body that is not taken is read, so that the client gets to see its answer. Lambda
 /// posts nothing that is larger.
 const MAX_UNREAD: usize = 64 * 1024 * 1024;
@@ -50,9 +58,9 @@ const PARSING_TIME: Duration = Duration::from_millis(100);
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// A body up to this size needs no room of its own: of these there is one for each connection.
 const SMALL_BODY: usize = 64 * 1024;
-/// Bytes of larger bodies that are read at the same time, unless one alone has more: as many as
-/// Lambda's largest has.
-const READ_AT_ONCE: usize = 5 * 1024 * 1024 / 2;
+/// Bytes of larger bodies that are read at the same time: two bodies, so that no single client that
+/// stalls keeps the others waiting.
+const READ_AT_ONCE: usize = 2 * MAX_WHOLE;
 /// How long a larger body may stall, and how long it may take, when another one waits for it:
 /// Lambda sends from next door.
 const MAX_STALL: Duration = Duration::from_secs(2);
@@ -208,7 +216,7 @@ impl Listener {
             Some(mut intake) => {
                 let now = now();
                 let taken = intake.finish(now.wall);
-                self.admission.hold(0);
+                let _ = self.admission.hold(0);
                 self.hand_over(taken);
                 if let Some(mut chooser) = self.chooser() {
                     chooser.finish(now.wall);
@@ -300,45 +308,103 @@ impl Listener {
         if length.is_some_and(|length| length > MAX_BODY) {
             return self.too_large(request, 0);
         }
-        let expected = length.unwrap_or(MAX_BODY);
-        let room = (expected > SMALL_BODY).then(|| self.room.take(expected, connection));
-        let (mut body, events) = self.admission.buffers(length.unwrap_or(0) + SIDE_ROOM);
-        let read = match &room {
-            Some(taken) => {
-                read_body(&mut InTime { reader: &mut request, taken }, length, &mut body)
+        match self.read_and_take(&mut request, length, connection) {
+            Ok(()) => {
+                let goes_on = request.keeps_alive;
+                answer(&mut request, 200, goes_on);
+                goes_on
             }
-            None => read_body(&mut request, length, &mut body),
-        };
-        if body.len() > MAX_BODY {
-            return self.too_large(request, body.len());
+            Err(NotTaken::TooLarge(have_read)) => self.too_large(request, have_read),
+            Err(NotTaken::Closed) => {
+                let goes_on = request.is_read() && request.keeps_alive;
+                answer(&mut request, 503, goes_on);
+                goes_on
+            }
+            // Lambda was not told 200 and sends it again.
+            Err(NotTaken::CutOff) => {
+                answer(&mut request, 400, false);
+                false
+            }
         }
-        if read.is_err() || !request.is_read() {
-            // Cut off on the way: Lambda was not told 200 and sends it again.
-            drop((room, body));
-            answer(&mut request, 400, false);
-            return false;
-        }
-        let taken = self.take(body, events);
-        let goes_on = request.keeps_alive;
-        answer(&mut request, if taken { 200 } else { 503 }, goes_on);
-        goes_on
     }
 
-    /// Puts a body's events into the queue before its answer: the next POST, which comes after the
-    /// answer, cannot overtake them. Says whether they will be looked at.
-    fn take(&self, body: Vec<u8>, events: Vec<Event>) -> bool {
+    /// Reads a body and hands its events on: an ordinary one at once, a larger one window by window.
+    /// If that is cut off behind its first window, Lambda's second try brings some events again.
+    fn read_and_take(
+        &self,
+        request: &mut Request<'_, Stream<'_>>,
+        length: Option<usize>,
+        connection: &Connection,
+    ) -> Result<(), NotTaken> {
+        let mut size = length.filter(|length| *length <= MAX_WHOLE).unwrap_or(WINDOW);
+        let taken = (size > SMALL_BODY).then(|| self.room.take(size, connection));
+        let (mut body, mut events) = self.admission.buffers(length.map_or(0, |_| size) + SIDE_ROOM);
+        let (mut have, mut have_read) = (0, 0);
+        let mut part = Part { is_first: true, behind: Behind::RestOfBody };
+        // For an event that is longer.
+        let mut long: Reservation = None;
+        loop {
+            let begun = have;
+            let mut reader = InTime { reader: &mut *request, taken: taken.as_ref() };
+            have =
+                read_window(&mut reader, &mut body, begun, size).map_err(|_| NotTaken::CutOff)?;
+            have_read += have - begun;
+            if have_read > MAX_BODY {
+                return Err(NotTaken::TooLarge(have_read));
+            }
+            if request.is_read() {
+                part.behind = Behind::NextBody;
+                if have < size / 2 {
+                    body.shrink_to(have + SIDE_ROOM);
+                }
+            } else if have < size {
+                return Err(NotTaken::CutOff);
+            }
+            let rest = self.take(body, events, part).ok_or(NotTaken::Closed)?;
+            have = rest.bytes.len();
+            (body, events) = (rest.bytes, Vec::new());
+            if body.is_empty() && request.is_read() {
+                return Ok(());
+            }
+            if !rest.is_stuck {
+                part = Part { is_first: false, behind: Behind::RestOfBody };
+                size = WINDOW.max(have);
+                long = long.filter(|_| size > MAX_WHOLE);
+            } else if part.behind == Behind::RestOfBody {
+                let most = if have < MAX_WHOLE { MAX_WHOLE } else { 2 * have };
+                size = most.min(have + MAX_BODY + 1 - have_read);
+                drop(long.take());
+                if size > MAX_WHOLE {
+                    long = self.admission.reserve_bytes(COST_OF_LONG * size);
+                    if long.is_none() {
+                        (size, part.behind) = (have, Behind::NoRoom);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Puts a part's events into the queue before its answer: the next POST, which comes after the
+    /// answer, cannot overtake them. Comes back with what is left of it for the next part; `None` if
+    /// nobody will look at them.
+    fn take(&self, body: Vec<u8>, events: Vec<Event>, part: Part) -> Option<Rest> {
         let mut intake = self.lock();
         if self.closed.load(Ordering::Acquire) {
-            return false;
+            return None;
         }
         panic::inject("listener");
         // Main may know of an invocation before its `platform.start` has come.
         self.sandbox.each_invocation(|request_id| intake.invoked(request_id));
-        let taken = intake.take_with(body, events, epoch_ms(SystemTime::now()));
-        self.admission.hold(intake.held_bytes());
+        let now = epoch_ms(SystemTime::now());
+        let (taken, rest) = intake.take_part(body, events, now, part);
+        let has_room = self.admission.hold(intake.held_bytes());
         self.hand_over(taken);
+        if !has_room {
+            let given_up = intake.finish(now);
+            self.hand_over(given_up);
+        }
         // SHUTDOWN did not wait for so long a body.
-        !self.closed.load(Ordering::Acquire)
+        (!self.closed.load(Ordering::Acquire)).then_some(rest)
     }
 
     /// Lambda might post a batch that was refused again and again, and nothing behind it: it is
@@ -490,27 +556,33 @@ fn now() -> message::Now {
     message::Now { mono: Instant::now(), wall: epoch_ms(SystemTime::now()) }
 }
 
-/// Reads a body into a buffer that may be used already, up to its length. One that does not say its
-/// length is read up to its end, or just over the bound.
-fn read_body(reader: &mut dyn Read, length: Option<usize>, body: &mut Vec<u8>) -> IoResult<()> {
-    let most = if let Some(length) = length {
-        length
-    } else {
-        body.clear();
-        reader.take(SMALL_BODY as u64).read_to_end(body)?;
-        MAX_BODY + 1
-    };
-    let mut have = if length.is_some() { 0 } else { body.len() };
-    if length.is_none() && have < SMALL_BODY {
-        return Ok(());
-    }
-    if body.capacity() < most {
+/// Why a body, or the rest of one, was not taken.
+enum NotTaken {
+    /// It is over [`MAX_BODY`]; so much of it was read.
+    TooLarge(usize),
+    /// It ended too early, or stalled while others waited.
+    CutOff,
+    /// SHUTDOWN has looked into the queue for the last time.
+    Closed,
+}
+
+/// Reads on behind the first `have` bytes of a buffer that may be used already, up to `size` or the
+/// body's end. Comes back with how many bytes there are then.
+fn read_window(
+    reader: &mut dyn Read,
+    body: &mut Vec<u8>,
+    mut have: usize,
+    size: usize,
+) -> IoResult<usize> {
+    if body.capacity() < size {
         // The system gives it filled with zeros, and its pages only as they are used: a client may
-        // declare more than it sends, and a buffer that grows is there twice while it moves.
-        let begun = std::mem::replace(body, vec![0; most + SIDE_ROOM]);
-        body.splice(..have, begun.into_iter().take(have));
+        // declare more than it sends.
+        let begun = std::mem::replace(body, vec![0; size + SIDE_ROOM]);
+        for (place, byte) in body.iter_mut().zip(begun.iter().take(have)) {
+            *place = *byte;
+        }
     }
-    body.resize(most, 0);
+    body.resize(size, 0);
     while let Some(rest) = body.get_mut(have..).filter(|rest| !rest.is_empty()) {
         match reader.read(rest) {
             Ok(0) => break,
@@ -520,10 +592,7 @@ fn read_body(reader: &mut dyn Read, length: Option<usize>, body: &mut Vec<u8>) -
         }
     }
     body.truncate(have);
-    if length.is_none() {
-        body.shrink_to(have + SIDE_ROOM);
-    }
-    Ok(())
+    Ok(have)
 }
 
 /// Answers a request whose body is not wanted, of which `have_read` bytes were read. Says whether
@@ -561,17 +630,18 @@ fn write_answer(mut stream: Stream<'_>, status: u16, goes_on: bool) {
     let _ = written.and_then(|()| stream.write_all(&bytes));
 }
 
-/// Reads what others wait for: it fails when nothing comes, or it takes too long.
+/// Reads what others may wait for: it fails when nothing comes then, or it takes too long.
 struct InTime<'r, 't> {
     reader: &'r mut dyn Read,
-    taken: &'t Taken<'t>,
+    taken: Option<&'t Taken<'t>>,
 }
 
 impl Read for InTime<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> IoResult<usize> {
+        let Some(taken) = self.taken else { return self.reader.read(buffer) };
         loop {
-            let waited_for = self.taken.room.waiting.load(Ordering::Acquire) > 0;
-            if waited_for && self.taken.since.elapsed() > MAX_READING {
+            let waited_for = taken.room.waiting.load(Ordering::Acquire) > 0;
+            if waited_for && taken.since.elapsed() > MAX_READING {
                 return Err(ErrorKind::TimedOut.into());
             }
             match self.reader.read(buffer) {

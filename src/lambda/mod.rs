@@ -14,6 +14,7 @@ mod invocations;
 pub mod keep;
 pub mod listener;
 pub mod observed;
+mod parsed_body;
 mod repair;
 mod summary;
 mod text_level;

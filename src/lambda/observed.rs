@@ -77,9 +77,9 @@ impl Observed {
         }
     }
 
-    /// The first bytes of the batch are no longer there.
-    pub(super) fn shift_back(&mut self, count: usize) {
-        self.runs.iter_mut().for_each(|run| run.request_id.shift_back(count));
+    /// As [`Event::shift_back`].
+    pub(super) fn shift_back(&mut self, from: usize, count: usize) {
+        self.runs.iter_mut().for_each(|run| run.request_id.shift_back(from, count));
     }
 }
 

@@ -42,8 +42,11 @@ const MAX_PIECE_GAP_MS: u64 = 2000;
 /// data.
 const MAX_DISORDER_MS: u64 = 10_000;
 /// Bytes that are read for each byte of a body at the most, before an event is no longer looked for
-/// behind the next event's beginning.
+/// behind the next event's beginning: from then on no byte is read twice.
 const MAX_READS: usize = 8;
+/// More than a header has, and the separators before it: an element that was read up to so many
+/// bytes before the end may be another one when more comes behind it.
+const LOOKAHEAD: usize = 256;
 /// A piece that Lambda cut is longer than this.
 pub(super) const MIN_CUT_BYTES: usize = 200 * 1024;
 
@@ -73,12 +76,19 @@ pub(super) struct Repair {
     at: usize,
     /// Where the array's last element ends.
     end: usize,
+    /// The element at hand is not looked for from there on: `end`, or the next event's beginning
+    /// once too much was read.
+    limit: usize,
+    /// Where the next event begins, as far as that was looked for.
+    boundary: Option<usize>,
     min_cut_bytes: usize,
     /// No further body comes: nothing is unfinished.
     last: bool,
     /// Bytes read so far, and how many may be.
     reads: usize,
     max_reads: usize,
+    /// The first byte that was not looked at yet.
+    furthest: usize,
 }
 
 /// Where reading goes on behind a place that is no JSON.
@@ -94,7 +104,27 @@ impl Repair {
     pub(super) fn new(body: &[u8], at: usize, min_cut_bytes: usize, last: bool) -> Repair {
         let end = end_of_last_element(body);
         let max_reads = body.len().saturating_sub(at).saturating_mul(MAX_READS);
-        Repair { at, end, min_cut_bytes, last, reads: 0, max_reads }
+        Repair {
+            at,
+            end,
+            limit: end,
+            boundary: None,
+            min_cut_bytes,
+            last,
+            reads: 0,
+            max_reads,
+            furthest: at,
+        }
+    }
+
+    /// Where the next element is looked for.
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// Whether the elements so far would be the same if more bytes came behind these.
+    pub(super) fn is_decided(&self) -> bool {
+        self.furthest.saturating_add(LOOKAHEAD) <= self.end
     }
 
     /// The next element. `body` is the one that this began with, up to what was handed out before.
@@ -103,6 +133,7 @@ impl Repair {
         if self.at >= self.end {
             return None;
         }
+        self.limit = if self.reads <= self.max_reads { self.end } else { self.boundary(body) };
         let element = match Header::at(body, self.at) {
             Some(header) => Reading::new(self, body, &header).element(),
             None => self.other(body),
@@ -121,8 +152,8 @@ impl Repair {
     fn other(&mut self, body: &[u8]) -> Element {
         let mut json = Json::default();
         let mut at = self.at;
-        while let Some(&byte) = body.get(at) {
-            let plain = json.plain_text(body.get(at..).unwrap_or_default());
+        while let Some(&byte) = body.get(at).filter(|_| at < self.limit) {
+            let plain = json.plain_text(body.get(at..self.limit).unwrap_or_default());
             if plain > 0 {
                 at += plain;
                 self.reads += plain;
@@ -132,6 +163,7 @@ impl Repair {
                 break;
             }
             if !json.read(byte) {
+                self.furthest = self.furthest.max(at);
                 return Element::Damaged(self.at..self.next_header(body));
             }
             at += 1;
@@ -140,31 +172,52 @@ impl Repair {
                 break;
             }
         }
+        self.furthest = self.furthest.max(at);
         let range = self.at..at;
-        match json.is_whole() && is_separated(body, at) {
-            true if body.get(self.at) == Some(&b'{') => Element::Whole(range),
+        let is_object = json.is_closed() && body.get(self.at) == Some(&b'{');
+        match is_object || (json.is_whole() && is_separated(body, at)) {
+            true if is_object => Element::Whole(range),
             true => Element::Damaged(range),
             false => Element::Damaged(self.at..self.next_header(body)),
         }
     }
 
+    /// Where the next event begins, whatever its time: looked for once for all elements before it.
+    fn boundary(&mut self, body: &[u8]) -> usize {
+        match self.boundary.filter(|boundary| *boundary > self.at) {
+            Some(boundary) => boundary,
+            None => {
+                let boundary = self.next_start(body, |_| true);
+                *self.boundary.insert(boundary)
+            }
+        }
+    }
+
     /// Where the next event begins behind the one at `at`, without the comma between them, or the
     /// end.
-    fn next_header(&self, body: &[u8]) -> usize {
+    fn next_header(&mut self, body: &[u8]) -> usize {
         let this = Header::at(body, self.at);
-        let is_event = |next: &Header<'_>| {
+        let end = self.next_start(body, |next| {
             this.as_ref().is_none_or(|this| is_not_before(next.time, this.time))
-        };
+        });
+        self.furthest = self.furthest.max(end);
+        end
+    }
+
+    /// Where an event begins behind the element at hand, of which `is_event` says that it is one.
+    fn next_start(&mut self, body: &[u8], is_event: impl Fn(&Header<'_>) -> bool) -> usize {
         let mut from = self.at + 1;
         while let Some(found) = find(body, from, START) {
             let before = body.get(..found).unwrap_or_default().trim_ascii_end();
             if before.last() == Some(&b',')
                 && Header::at(body, found).is_some_and(|next| is_event(&next))
             {
+                self.reads += found - self.at;
                 return before.len().saturating_sub(1).max(self.at + 1);
             }
             from = found + 1;
         }
+        self.reads += self.end.saturating_sub(self.at);
         self.end.max(self.at + 1)
     }
 }
@@ -217,7 +270,9 @@ impl<'r, 'b> Reading<'r, 'b> {
     }
 
     fn element(mut self) -> Element {
-        match self.read() {
+        let read = self.read();
+        self.repair.furthest = self.repair.furthest.max(self.at);
+        match read {
             Ok(element) => element,
             Err(failed) => {
                 let boundary = if let Failed::At(brace) = failed { Some(brace) } else { None };
@@ -231,9 +286,9 @@ impl<'r, 'b> Reading<'r, 'b> {
     }
 
     fn read(&mut self) -> Result<Element, Failed> {
-        while let Some(&byte) = self.body.get(self.at).filter(|_| self.at < self.repair.end) {
-            let plain =
-                self.json.plain_text(self.body.get(self.at..self.repair.end).unwrap_or_default());
+        let limit = self.repair.limit;
+        while let Some(&byte) = self.body.get(self.at).filter(|_| self.at < limit) {
+            let plain = self.json.plain_text(self.body.get(self.at..limit).unwrap_or_default());
             if plain > 0 {
                 self.at += plain;
                 self.repair.reads += plain;
@@ -275,11 +330,11 @@ impl<'r, 'b> Reading<'r, 'b> {
         Err(Failed::Anywhere)
     }
 
-    /// The event has ended. One in pieces, whose JSON may also have ended by chance, in the middle
+    /// The event has ended, whatever stands behind it. One in pieces, whose JSON may also have ended by chance, in the middle
     /// of what is another event, must be followed by one in Lambda's spelling, or by none.
     fn whole(&mut self) -> Option<Element> {
         if self.pieces.is_empty() {
-            return is_separated(self.body, self.at).then_some(Element::Whole(self.start..self.at));
+            return Some(Element::Whole(self.start..self.at));
         }
         let next = skip_separators(self.body, self.at);
         if self.at != self.repair.end && (next == self.at || Header::at(self.body, next).is_none())
@@ -647,7 +702,7 @@ mod tests {
             });
         }
         assert!(
-            repair.reads <= (MAX_READS + 2) * body.len() + 100,
+            repair.reads <= (MAX_READS + 5) * body.len() + 100,
             "{} of {}",
             repair.reads,
             body.len()
@@ -698,6 +753,18 @@ mod tests {
     }
 
     #[test]
+    fn a_whole_event_is_one_whatever_stands_behind_it() {
+        let (event, next) = (format!(r#"{HEAD}"whole"}}"#), format!(r#"{HEAD}"next"}}"#));
+        for junk in ["#", "{", "{\"time\":\",", "\"", "\u{1}"] {
+            let body = format!("[{event}{junk},{next}]");
+            let elements = elements(&body, MIN_CUT_BYTES);
+            assert_eq!((&elements[0], elements.last()), (&event, Some(&next)), "{junk}");
+            assert_eq!(elements.len(), 3, "{junk}: {elements:?}");
+        }
+        assert_eq!(elements(&format!("[{event}{next}]"), MIN_CUT_BYTES), [event, next]);
+    }
+
+    #[test]
     fn garbage_comes_back_as_it_is() {
         let body = format!(r#"[{{"broken":,{HEAD}"fine"}}]"#);
         assert_eq!(
@@ -711,9 +778,10 @@ mod tests {
 
     #[test]
     fn reading_is_linear_whatever_comes() {
+        const START_OF_OTHERS: &str = "{\"time\":\"x\",";
         let unclosed = format!("{HEAD}[{{\"a\":1}},");
         let starts = format!("{HEAD}{{\"message\":\"AAAA}},");
-        let many = 3000;
+        let many = 1000;
         for element in [
             unclosed.as_str(),
             &starts,
@@ -725,12 +793,16 @@ mod tests {
             "\"",
             &format!("{HEAD}[[[[}},"),
             &format!("{HEAD}\"}},"),
+            &format!("{HEAD}[1,"),
+            &format!("{HEAD}[{{\"a\":[1,"),
         ] {
-            let body = format!("[{}]", element.repeat(many));
-            for min_cut_bytes in [0, 1000, MIN_CUT_BYTES] {
-                // The bound is asserted inside.
-                let elements = elements(&body, min_cut_bytes);
-                assert!(elements.len() <= many + 1, "{element}");
+            for behind in ["", "{},", "1,", "#,", START_OF_OTHERS] {
+                let body = format!("[{}{}]", element.repeat(many), behind.repeat(many));
+                for min_cut_bytes in [0, 1000, MIN_CUT_BYTES] {
+                    // The bound is asserted inside.
+                    let elements = elements(&body, min_cut_bytes);
+                    assert!(elements.len() <= 2 * many + 1, "{element}");
+                }
             }
         }
     }

@@ -745,6 +745,7 @@ fn the_end_of_what_nobody_waits_for_is_passed_to_nobody() {
         packer: packer.into(),
         sending: Arc::new(AtomicBool::new(true)),
         held_piece: Mutex::default(),
+        signal_room: Default::default(),
         flush_timeout: config.dispatch.flush_timeout,
         preparing: Arc::default(),
     };

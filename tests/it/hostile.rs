@@ -1,26 +1,34 @@
 //! Neighbours in the sandbox and answers from the wire that mean harm: nothing may end the
 //! extension, bloat it, hold the function, or put foreign text into its words.
 //!
-//! | threat | held by |
-//! |---|---|
-//! | a request that announces, or sends, more than there is | `lengths_that_lie_reserve_nothing_and_leave_nothing_behind`, `endless_bodies_are_read_only_so_far`, `endless_heads_end_their_connection` |
-//! | many connections, many large bodies | `neighbours_that_hold_connections_keep_lambda_out_of_none`, `large_bodies_at_the_same_time_are_read_one_after_the_other` |
-//! | an answer that becomes much larger when it is read | `answers_that_are_larger_than_any_answer_take_no_memory` |
-//! | a CONNECT proxy that drips, a `Date` that lies, clock skew without end, codes and ids of answers | `wire.rs` |
-//! | secrets in settings, written well or not, and in answers that repeat them | `secrets.rs` |
-//! | endpoints that give no credentials, or refuse before they have read | `answers.rs` |
-//! | ids that a log claims | `lambda/intake.rs`, `golden.rs` |
-//! | POSTs to another path, also on Managed Instances | `lambda/destination.rs`, `platforms.rs` |
-//! | bodies that are costly to repair | `lambda/repair.rs`, `tests/fuzz` |
-//! | files planted in the spool's folder | `files_planted_in_the_spool_cost_nothing`, `a_folder_that_is_a_link_is_not_used`, `a_segment_that_was_exchanged_is_not_sent` |
+//! | | threat | held by |
+//! |---|---|---|
+//! | 1 | a request that announces, or sends, more than there is | `lengths_that_lie_reserve_nothing_and_leave_nothing_behind`, `endless_bodies_are_read_only_so_far` |
+//! | 2 | endless heads | `endless_heads_end_their_connection` |
+//! | | many connections, many large bodies | `neighbours_that_hold_connections_keep_lambda_out_of_none`, `large_bodies_at_the_same_time_are_read_one_after_the_other`, `a_large_body_that_stalls_keeps_no_other_waiting` |
+//! | | a body that becomes much more than it is | `no_body_costs_more_memory_than_there_is` |
+//! | 3 | a CONNECT proxy that drips | `wire.rs`: `a_proxy_that_drips_holds_no_longer_than_the_setting` |
+//! | 4, 5 | a `Date` that makes no sense, another one in each answer | `dates_that_make_no_sense_are_no_panic_and_no_storm`; `wire.rs`: `a_clock_that_makes_no_sense_is_not_followed_for_ever` |
+//! | 6 | codes and texts of answers | `codes_of_a_megabyte_cost_nothing`; `wire.rs`: `codes_of_any_size_and_kind_stay_short_and_clean`; `check.rs`: `an_answer_cannot_move_the_cursor` |
+//! | | an answer that becomes much larger when it is read | `answers_that_are_larger_than_any_answer_take_no_memory` |
+//! | | endpoints that give no credentials, or refuse before they have read | `answers.rs` |
+//! | 7 | files planted in the spool's folder | `files_planted_in_the_spool_cost_nothing`, `a_folder_that_is_a_link_is_not_used`, `a_segment_that_was_exchanged_is_not_sent` |
+//! | 8 | secrets in settings, written well or not, and in answers that repeat them | `secrets.rs` |
+//! | 9 | ids that a log claims | `ids_that_logs_claim_are_neither_theirs_nor_records`; `records.rs`: `what_a_json_log_says_of_itself_is_lifted` |
+//! | 10 | POSTs to another path on Managed Instances | `lambda_variants.rs`: `on_managed_instances_any_path_is_taken_only_until_the_right_one_is_seen` |
+//! | 11 | plain http to another machine | `plain_http_to_another_machine_is_reported_once`; `check.rs`: `plain_http_to_another_machine_is_noted` |
+//! | 12 | bodies that are costly to repair | `no_body_costs_more_memory_than_there_is`; `lambda/repair.rs`: `reading_is_linear_whatever_comes`; `tests/fuzz` |
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use sandbox::{Fault, Invocation, Kinesis, Lambda, ms, wait_until};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::{extension, ledger, overflowing};
@@ -420,6 +428,214 @@ fn large_bodies_at_the_same_time_are_read_one_after_the_other() {
     assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
 }
 
+/// One body that is on its way for long, and never so slow that it is given up.
+#[test]
+fn a_large_body_that_stalls_keeps_no_other_waiting() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).without_freeze().timeout(ms(20_000)).start();
+    lambda.init().unwrap();
+    let pid = lambda.pid();
+    let path = lambda.subscription().unwrap().path;
+    let log = format!(r#"{{"time":"t","type":"function","record":"{}"}}"#, "x".repeat(1000));
+    let body = format!("[{}]", vec![log; 2300].join(","));
+    let head = format!("POST {path} HTTP/1.1\r\nContent-Length: {}\r\n\r\n", body.len());
+    let (begun, behind) = body.split_at(500_000);
+    let mut slow = Client::connect(&lambda);
+    slow.0.write_all(format!("{head}{begun}").as_bytes()).unwrap();
+    for _ in 0..3 {
+        let mut client = Client::connect(&lambda);
+        client.0.write_all(format!("{head}{body}").as_bytes()).unwrap();
+        assert_eq!(client.status(), 200);
+    }
+    // If one of them had waited for it, it would have been given up.
+    slow.0.write_all(behind.as_bytes()).unwrap();
+    assert_eq!(slow.status(), 200);
+    lambda.invoke(Invocation::new()).unwrap();
+    assert_eq!(lambda.pid(), pid, "the same process");
+    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+    assert_eq!(kinesis.account().of_type("function").len(), 4 * 2300);
+    ledger(&kinesis);
+}
+
+/// Bodies of that size that become as much as any can while they are read: by name.
+fn costly_bodies(size: usize) -> Vec<(&'static str, Vec<u8>)> {
+    const TIME: &str = "2026-11-23T09:15:45.012Z";
+    let array = |element: &str, separator: &str| {
+        let count = size / (element.len() + separator.len());
+        format!("[{}]", vec![element; count].join(separator)).into_bytes()
+    };
+    let log = |record: &str| format!(r#"{{"time":"{TIME}","type":"function","record":{record}}}"#);
+    let head = format!(r#"{{"time":"{TIME}","type":"function","record":"#);
+    let record_of = |byte: u8| [head.as_bytes(), b"\"", &vec![byte; size], b"\"}"].concat();
+    let in_array = |element: Vec<u8>| [b"[", element.as_slice(), b"]"].concat();
+    vec![
+        ("ordinary logs", array(&log(&format!(r#""{}""#, "x".repeat(1000))), ",")),
+        ("the shortest logs", array(r#"{"time":"","type":"function","record":""}"#, ",")),
+        ("other order of keys", array(r#"{"record":"","type":"function","time":""}"#, ",")),
+        ("starts", array(r#"{"time":"","type":"platform.start","record":{"requestId":"a"}}"#, ",")),
+        (
+            "ends",
+            array(r#"{"time":"","type":"platform.runtimeDone","record":{"requestId":"a"}}"#, ","),
+        ),
+        ("restores", array(r#"{"time":"","type":"platform.restoreStart","record":{}}"#, ",")),
+        ("damaged and whole in turns", array(&format!("#,{}", log("1")), ",")),
+        ("ends in what is damaged", array(r#""platform.runtimeDone""#, "")),
+        ("elements that are none", array("1", ",")),
+        ("nested and never closed", array(&format!("{head}[1"), ",")),
+        ("one long log", in_array(record_of(b'x'))),
+        ("one long log with escapes", {
+            let text = r#"\""#.repeat(size / 2);
+            format!("[{}]", log(&format!(r#""{text}""#))).into_bytes()
+        }),
+        ("one long log of control characters", in_array(record_of(1))),
+        ("one long log of no UTF-8", in_array(record_of(0xff))),
+        ("one long log on many lines", {
+            let lines = "1,\n".repeat(size / 3);
+            format!("[{}]", log(&format!("[{lines}1]"))).into_bytes()
+        }),
+        ("deep nesting", {
+            let deep = [vec![b'['; size / 2], vec![b']'; size / 2]].concat();
+            in_array([head.as_bytes(), &deep, b"}"].concat())
+        }),
+    ]
+}
+
+/// What programs have beside the static one of the layer, for which the promise is made: another
+/// libc, and the one that is built for these tests alone is not optimised.
+fn of_tests() -> u64 {
+    match std::env::var("KTE_BINARY") {
+        Ok(path) if path.contains("/layer/") => 0,
+        Ok(_) => 3 * 1024,
+        Err(_) => 6 * 1024,
+    }
+}
+
+/// With a queue that is full and no spool, so that there is nothing to spare. The bound is the
+/// promise; which body went over it is said.
+#[test]
+fn no_body_costs_more_memory_than_there_is() {
+    let kinesis = Kinesis::builder().count_only().start();
+    let lambda = extension(&kinesis)
+        .without_freeze()
+        .timeout(ms(120_000))
+        .setting("SPOOL_BYTES", "0")
+        .start();
+    lambda.init().unwrap();
+    let pid = lambda.pid();
+    let path = lambda.subscription().unwrap().path;
+    kinesis.fault(Fault::hang());
+    assert_eq!(lambda.flood(40, 1000, 300).unwrap().refused, 0);
+    let post = |body: &[u8]| {
+        let mut client = Client::connect(&lambda);
+        client.0.set_read_timeout(Some(ms(120_000))).unwrap();
+        client.0.set_write_timeout(Some(ms(120_000))).unwrap();
+        let head = format!("POST {path} HTTP/1.1\r\nContent-Length: {}\r\n\r\n", body.len());
+        client.0.write_all(head.as_bytes()).unwrap();
+        client.0.write_all(body).unwrap();
+        client.status()
+    };
+    // The largest that are read whole, and the largest of all.
+    for (name, body) in [1_100_000, 8_000_000].into_iter().flat_map(costly_bodies) {
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| assert_eq!(post(&body), 200, "{name}"));
+            }
+        });
+        let peak = lambda.stats().peak_kib;
+        assert!(peak < MEMORY_KIB + of_tests(), "{name}: {peak} KiB at the peak");
+    }
+    // A record in pieces that never ends: what is held back takes room as well.
+    let piece = |record: &str| {
+        let time = "2026-11-23T09:15:45.012Z";
+        format!(r#"[{{"time":"{time}","type":"function","record":{record}}}]"#).into_bytes()
+    };
+    let filler = "A".repeat(1_200_000);
+    assert_eq!(post(&piece(&format!(r#"{{"m":"{filler}"#))), 200);
+    for _ in 0..6 {
+        assert_eq!(post(&piece(&filler)), 200);
+    }
+    kinesis.clear_faults();
+    lambda.invoke(Invocation::new().text("unharmed.").timeout(ms(60_000))).unwrap();
+    assert_eq!(lambda.pid(), pid, "the same process");
+    let peak = lambda.stats().peak_kib;
+    assert!(peak < MEMORY_KIB + of_tests(), "a record in pieces: {peak} KiB at the peak");
+    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+}
+
+/// What is held back of a record is longer than a window, and the body that goes on with it has
+/// several.
+#[test]
+fn a_long_record_in_two_posts_arrives_whole() {
+    let kinesis = Kinesis::builder().record_bytes(10 << 20).start();
+    let lambda = extension(&kinesis)
+        .without_freeze()
+        .timeout(ms(60_000))
+        .setting("QUEUE_BYTES", "67108864")
+        .setting("RECORD_BYTES", "10485760")
+        .start();
+    lambda.init().unwrap();
+    let head = r#"{"time":"2026-11-23T09:15:45.012Z","type":"function","record":"#;
+    let part = "long ".repeat(270_000);
+    let first = format!(r#"[{head}{{"m":"{part}}}]"#);
+    let next = format!(r#"{head}"next {}"}}"#, "x".repeat(1000));
+    let second = format!(r#"[{head}{part}"}}}},{}]"#, vec![next; 1000].join(","));
+    assert_eq!(lambda.post_raw(first.as_bytes()).unwrap(), 200);
+    assert_eq!(lambda.post_raw(second.as_bytes()).unwrap(), 200);
+    lambda.invoke(Invocation::new()).unwrap();
+    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+    let account = kinesis.account();
+    assert_eq!(account.containing("next xxx").len(), 1000);
+    assert_eq!(account.containing(&format!(r#""record":{{"m":"{part}{part}"}},"#)).len(), 1);
+    assert_eq!(ledger(&kinesis)["unparsed"], 0);
+}
+
+/// A body of many windows, all of whose events are Lambda's: each of them arrives, once.
+#[test]
+fn a_body_of_many_windows_arrives_whole() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis)
+        .without_freeze()
+        .timeout(ms(60_000))
+        .setting("QUEUE_BYTES", "67108864")
+        .start();
+    lambda.init().unwrap();
+    let path = lambda.subscription().unwrap().path;
+    let head = r#"{"time":"2026-11-23T09:15:45.012Z","type":"function","record":"#;
+    let log = |n: usize| match n % 50 {
+        // One that Lambda cut, and one that is longer than a window.
+        7 => format!(r#"{head}{{"m":"mark {n:05}. {}}},{head}cut"}}}}"#, "x".repeat(3000)),
+        9 if n == 1009 => format!(r#"{head}"mark {n:05}. {}"}}"#, "long ".repeat(600_000)),
+        _ => format!(r#"{head}"mark {n:05}. {}"}}"#, "y".repeat(n % 2000)),
+    };
+    let body = format!("[{}]", (0..4000).map(log).collect::<Vec<_>>().join(","));
+    assert!(body.len() > 6 << 20 && body.len() < 8 << 20, "{}", body.len());
+    for framing in [
+        format!("Content-Length: {}\r\n\r\n{body}", body.len()),
+        format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len()),
+    ] {
+        let mut client = Client::connect(&lambda);
+        client.0.write_all(format!("POST {path} HTTP/1.1\r\n{framing}").as_bytes()).unwrap();
+        assert_eq!(client.status(), 200);
+    }
+    lambda.invoke(Invocation::new()).unwrap();
+    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+    let account = kinesis.account();
+    let mut found: Vec<String> = account
+        .of_type("function")
+        .iter()
+        .filter_map(|event| {
+            let text = event.text();
+            Some(text.get(text.find("mark ")?..)?.get(..10)?.to_owned())
+        })
+        .collect();
+    found.sort();
+    let mut expected: Vec<String> =
+        (0..8000).map(|n| format!("mark {:05}", n / 2)).map(|mark| mark[..10].to_owned()).collect();
+    expected.sort();
+    assert_eq!(found, expected);
+    assert_eq!(ledger(&kinesis)["unparsed"], 0);
+}
+
 #[test]
 fn neighbours_that_hold_connections_keep_lambda_out_of_none() {
     let kinesis = Kinesis::start();
@@ -492,4 +708,189 @@ fn answers_that_are_larger_than_any_answer_take_no_memory() {
         assert!(peak < 13 * 1024, "{what}: {peak} KiB at the peak");
         assert!(lambda.shutdown("spindown").is_clean(), "{what}: {:?}", lambda.stderr());
     }
+}
+
+// --- answers, settings and logs that mean harm
+
+/// A Kinesis that refuses every request for the sender's clock, with another date each time, until
+/// it is told to take them.
+struct WrongClock {
+    address: String,
+    refused: Arc<AtomicUsize>,
+    takes: Arc<AtomicBool>,
+}
+
+impl WrongClock {
+    const DATES: [&str; 4] = [
+        "Wed, 25 Nov 2026 01:00:00 GMT",
+        "Fri, 31 Dec 9999 23:59:59 GMT",
+        "Thu, 01 Jan 1970 00:00:00 GMT",
+        "x",
+    ];
+
+    fn start() -> WrongClock {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (refused, takes) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+        let shared = (Arc::clone(&refused), Arc::clone(&takes));
+        // It ends with the test's process.
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let shared = (Arc::clone(&shared.0), Arc::clone(&shared.1));
+                std::thread::spawn(move || WrongClock::serve(stream, &shared.0, &shared.1));
+            }
+        });
+        WrongClock { address, refused, takes }
+    }
+
+    fn serve(mut stream: TcpStream, refused: &AtomicUsize, takes: &AtomicBool) {
+        stream.set_read_timeout(Some(ms(60_000))).unwrap();
+        while let Some(body) = WrongClock::request(&mut stream) {
+            let answer = if takes.load(Ordering::Acquire) {
+                let records = body.matches("\"PartitionKey\"").count();
+                let taken = vec![r#"{"SequenceNumber":"1","ShardId":"s"}"#; records].join(",");
+                let text = format!(r#"{{"FailedRecordCount":0,"Records":[{taken}]}}"#);
+                format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len())
+            } else {
+                let date = WrongClock::DATES[refused.fetch_add(1, Ordering::AcqRel) % 4];
+                format!(
+                    "HTTP/1.1 403 Forbidden\r\nDate: {date}\r\nContent-Length: 0\r\n\
+                     x-amzn-errortype: RequestTimeTooSkewed\r\n\r\n"
+                )
+            };
+            if stream.write_all(answer.as_bytes()).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The next request's body; none when the client has gone.
+    fn request(stream: &mut TcpStream) -> Option<String> {
+        let (mut bytes, mut chunk) = (Vec::new(), [0; 4096]);
+        loop {
+            let text = String::from_utf8_lossy(&bytes);
+            if let Some((head, body)) = text.split_once("\r\n\r\n") {
+                let head = head.to_ascii_lowercase();
+                let length = head.split("content-length: ").nth(1).unwrap_or("0");
+                let length: usize = length.split("\r\n").next().unwrap().parse().unwrap();
+                if body.len() >= length {
+                    return Some(body.to_owned());
+                }
+            }
+            let count = stream.read(&mut chunk).ok().filter(|count| *count > 0)?;
+            bytes.extend_from_slice(&chunk[..count]);
+        }
+    }
+}
+
+/// Each correction of the clock was followed by a try at once: 7,118 requests in a hold of 3 s. The
+/// year 9999 made the signer panic, and the dispatcher stood still from then on.
+#[test]
+fn dates_that_make_no_sense_are_no_panic_and_no_storm() {
+    const HOLDS: usize = 3;
+    let kinesis = Kinesis::start();
+    let server = WrongClock::start();
+    let lambda = extension(&kinesis)
+        .env("AWS_ENDPOINT_URL_KINESIS", &format!("http://{}", server.address))
+        .setting("FLUSH_TIMEOUT_MS", "1000")
+        .timeout(ms(20_000))
+        .start();
+    lambda.init().unwrap();
+    let pid = lambda.pid();
+    for _ in 0..HOLDS {
+        let report = lambda.invoke(Invocation::new().text("hello")).unwrap();
+        assert!(!report.deadline_exceeded && report.held < ms(5000), "{:?}", report.held);
+    }
+    // At most ten that deliver nothing in any second, and each hold is one second and some.
+    let refused = server.refused.load(Ordering::Acquire);
+    assert!((1..=HOLDS * 20).contains(&refused), "{refused} requests");
+    server.takes.store(true, Ordering::Release);
+    lambda.invoke(Invocation::new().text("taken").work(ms(100))).unwrap();
+    assert_eq!(lambda.pid(), pid, "the same process");
+    assert_memory(&lambda);
+    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+    let lines = lambda.stderr();
+    assert!(lines.iter().all(|line| !line.contains("panicked")), "{lines:?}");
+    assert!(lines.iter().all(|line| !line.contains("events are lost")), "{lines:?}");
+    assert!(lines.len() <= 3, "{lines:?}");
+}
+
+/// They stayed in the ledger: 38 MB.
+#[test]
+fn codes_of_a_megabyte_cost_nothing() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).without_freeze().timeout(ms(20_000)).start();
+    lambda.init().unwrap();
+    let pid = lambda.pid();
+    for n in 0..20 {
+        let code = format!("Code{n}{}", "x".repeat(1_000_000));
+        kinesis.fault(Fault::error(400, &code));
+        kinesis.fault(Fault::records(sandbox::Which::All, &code));
+        lambda.invoke(Invocation::new().text("hello").timeout(ms(3000))).unwrap();
+    }
+    kinesis.clear_faults();
+    assert_unharmed(&kinesis, &lambda, pid);
+    assert!(ledger(&kinesis).to_string().len() < 10_000);
+}
+
+/// A function that logs what its users say lets one write as another, and with `request` for a key
+/// each claimed id would be a record of its own.
+#[test]
+fn ids_that_logs_claim_are_neither_theirs_nor_records() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis)
+        .json_logs()
+        .setting("PARTITION_KEY", "request")
+        .timeout(ms(20_000))
+        .start();
+    lambda.init().unwrap();
+    let pid = lambda.pid();
+    let logs = (0..3000).fold(Invocation::new().tenant("blue"), |invocation, n| {
+        let claimed = format!("00000000-0000-4000-8000-{n:012}");
+        invocation.json(&json!({"message": "claim", "requestId": claimed, "tenantId": "red"}))
+    });
+    let report = lambda.invoke(logs).unwrap();
+    let account = kinesis.account();
+    let claims = account.containing("claim");
+    assert_eq!(claims.len(), 3000);
+    for claim in claims {
+        let event = claim.json();
+        assert_eq!(
+            (&event["requestId"], &event["tenantId"]),
+            (&json!(report.request_id), &json!("blue"))
+        );
+    }
+    let records = kinesis.records().len();
+    assert!(records < 20, "{records} records");
+    assert_unharmed(&kinesis, &lambda, pid);
+}
+
+#[test]
+fn plain_http_to_another_machine_is_reported_once() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis)
+        .env("AWS_ENDPOINT_URL_KINESIS", "http://no-such-host.invalid")
+        .setting("FLUSH_TIMEOUT_MS", "500")
+        .start();
+    lambda.init().unwrap();
+    for _ in 0..2 {
+        let report = lambda.invoke(Invocation::new().text("hello")).unwrap();
+        assert!(!report.deadline_exceeded, "{:?}", report.held);
+    }
+    assert_memory(&lambda);
+    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+    let lines = lambda.stderr();
+    let warned = lines.iter().filter(|line| line.contains("plain http")).count();
+    assert_eq!(warned, 1, "{lines:?}");
+    // To STS it is no question of a warning: its answer is keys.
+    let lambda = extension(&kinesis)
+        .setting("ROLE_ARN", "arn:aws:iam::123456789012:role/writer")
+        .env("AWS_ENDPOINT_URL_STS", "http://no-such-host.invalid")
+        .start();
+    lambda.init().unwrap();
+    lambda.invoke(Invocation::new().text("hello")).unwrap();
+    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+    let lines = lambda.stderr();
+    assert!(lines.iter().any(|line| line.contains("http to loopback")), "{lines:?}");
+    assert_eq!(kinesis.puts().len(), 0, "nothing is sent");
 }

@@ -1,0 +1,98 @@
+//! What goes into the intake and what comes out of it: parts of a body, events and signals. Plain
+//! data.
+
+use std::sync::Arc;
+
+use super::observed::Observed;
+use crate::clock::EpochMs;
+use crate::event::Batch;
+
+/// What the rest of the extension must know of a body, beside its events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// `platform.initStart`: the log stream's name.
+    LogStream(String),
+    /// `platform.start`, with the ARN where Lambda says it.
+    Start {
+        /// As in JSON, between the quotes.
+        request_id: Arc<str>,
+        /// The invoked ARN.
+        arn: Option<String>,
+    },
+    /// `platform.runtimeDone`: the function's own work is over. Found even in a body that does not
+    /// parse.
+    RuntimeDone {
+        /// As in JSON, between the quotes.
+        request_id: Arc<str>,
+        /// The event's own time.
+        at: Option<EpochMs>,
+        /// It has a status other than `success`.
+        failed: bool,
+    },
+    /// `platform.report`: the last event of an invocation.
+    Report {
+        /// As in JSON, between the quotes.
+        request_id: Arc<str>,
+    },
+    /// `platform.initReport`: the last event of the init.
+    InitReport,
+    /// `platform.logsDropped`: Lambda lost records, perhaps the `runtimeDone` too.
+    LogsDropped {
+        /// How many.
+        records: u64,
+        /// Their bytes.
+        bytes: u64,
+    },
+    /// `platform.restoreStart`: what comes now comes from a sandbox that was restored from a
+    /// snapshot.
+    Restored,
+    /// A part of the body was past repair.
+    Damaged,
+}
+
+/// What comes behind the bytes at hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behind {
+    /// The rest of their body: what is not whole yet is left for it.
+    RestOfBody,
+    /// The rest of their body, for which there is no room before half of them is done with: what is
+    /// not whole there is given up.
+    NoRoom,
+    /// The next body, which may continue a cut record.
+    NextBody,
+    /// Nothing any more.
+    Nothing,
+}
+
+/// Which part of a body the bytes at hand are.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    /// The body begins with them.
+    pub is_first: bool,
+    /// See there.
+    pub behind: Behind,
+}
+
+/// What is left of a body for the next part, which is to begin with it.
+#[derive(Debug)]
+pub struct Rest {
+    /// Nothing where all was done with.
+    pub bytes: Vec<u8>,
+    /// Nothing was done with: it needs more bytes behind it, or to be told that there is no room.
+    pub is_stuck: bool,
+}
+
+/// What a body gave, or a part of it.
+#[derive(Debug, Default)]
+pub struct ParsedBody {
+    /// The events to be shipped, numbered.
+    pub batch: Batch,
+    /// In the order of the body.
+    pub signals: Vec<Signal>,
+    /// Damaged stretches of the body that are shipped as text; they are in `batch` too.
+    pub unparsed: u64,
+    /// Events that `EXCLUDE` or `MIN_LEVEL` leave out; they are nowhere else.
+    pub excluded: u64,
+    /// For the choice of invocations; empty unless it is observed.
+    pub observed: Observed,
+}
