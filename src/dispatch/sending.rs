@@ -95,7 +95,9 @@ impl Core {
         }
         let aside =
             self.backlog.aside().iter().any(|parcel| self.opens_window_at(parcel) <= tick.age);
-        let apart = view.apart != Oldest::Empty && self.may_read_apart() && !self.retry.is_open();
+        let apart = view.apart != Oldest::Empty
+            && self.may_read_apart()
+            && (!self.retry.is_open() || self.backlog.is_empty());
         (aside || apart).then_some((until, Scope::Aside))
     }
 
@@ -208,7 +210,9 @@ impl Core {
     fn may_read_apart(&self) -> bool {
         let by_content = !self.backlog.aside().is_empty()
             && self.backlog.aside().iter().all(|parcel| parcel.suspect);
-        self.has_room_aside() && (self.retry.failures() == 0 || by_content)
+        // And where nothing else waits, nothing else shows whether Kinesis takes requests again.
+        self.has_room_aside()
+            && (self.retry.failures() == 0 || by_content || self.backlog.is_empty())
     }
 
     /// Whether one more segment may be read: within the quarter of the memory for what is set
