@@ -621,8 +621,9 @@ impl Core {
             let aside =
                 self.backlog.aside().iter().map(|parcel| self.opens_window_at(parcel)).min();
             let relief = self.relief_at();
+            let apart = view.apart != Oldest::Empty && self.backlog.is_empty();
             times.extend(
-                [due_at, aside]
+                [due_at, aside, apart.then_some(probe)]
                     .into_iter()
                     .flatten()
                     .map(|at| at.max(probe))

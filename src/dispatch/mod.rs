@@ -20,6 +20,7 @@ pub mod policy;
 pub mod preparing;
 pub mod printer;
 pub mod retry;
+pub mod room;
 pub mod sending;
 mod signal_room;
 pub mod spares;

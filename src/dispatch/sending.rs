@@ -25,19 +25,12 @@ use crate::log::Level;
 
 /// What one request may take inside an invocation.
 const IN_BETWEEN: Duration = Duration::from_secs(1);
-/// While an invocation is held and Kinesis takes nothing, what is older goes to disk.
-const RELIEF_AGE: Duration = Duration::from_secs(1);
 /// A ledger event goes with a flush this often.
 const LEDGER_EVERY: Duration = Duration::from_secs(300);
 /// Tries without a pause: for a dead connection, and for a cause that the client has removed.
 pub(super) const TRIES_AT_ONCE: u32 = 2;
 /// A request that fails so often in a row makes way for another one: it may fail for what it holds.
 const TRIES_ALONE: u32 = 4;
-/// After a segment that could not be written, none is for so long: the function may have filled the
-/// disk for a while.
-const SPOOL_RETRY: Duration = Duration::from_secs(10);
-/// Segments of which it is remembered how often they failed.
-const HISTORIES: usize = 256;
 /// An event that stands alone is given up when it was refused so often, and others were taken
 /// since.
 const REFUSALS: u32 = 3;
@@ -102,7 +95,9 @@ impl Core {
         }
         let aside =
             self.backlog.aside().iter().any(|parcel| self.opens_window_at(parcel) <= tick.age);
-        let apart = view.apart != Oldest::Empty && self.may_read_apart() && !self.retry.is_open();
+        let apart = view.apart != Oldest::Empty
+            && self.may_read_apart()
+            && (!self.retry.is_open() || self.backlog.is_empty());
         (aside || apart).then_some((until, Scope::Aside))
     }
 
@@ -215,7 +210,9 @@ impl Core {
     fn may_read_apart(&self) -> bool {
         let by_content = !self.backlog.aside().is_empty()
             && self.backlog.aside().iter().all(|parcel| parcel.suspect);
-        self.has_room_aside() && (self.retry.failures() == 0 || by_content)
+        // And where nothing else waits, nothing else shows whether Kinesis takes requests again.
+        self.has_room_aside()
+            && (self.retry.failures() == 0 || by_content || self.backlog.is_empty())
     }
 
     /// Whether one more segment may be read: within the quarter of the memory for what is set
@@ -607,110 +604,5 @@ impl Core {
         if self.packer.prints_lost() {
             self.out.push_back(Step::Print(parcel.request.data().flatten().collect()));
         }
-    }
-
-    // --- room ------------------------------------------------------------------------------------
-
-    /// What is set aside has a quarter of the memory. Beyond that the one that failed most goes to
-    /// disk, apart from what waits in order, or is dropped where there is no disk: it must not keep
-    /// others out.
-    fn make_room_aside(&mut self, tick: &Tick) -> Option<Step> {
-        if self.stopping.is_some()
-            || self.backlog.aside().len() < 2
-            || self.backlog.aside_bytes() <= self.gauge.bound() / 4
-        {
-            return None;
-        }
-        let parcel = self
-            .backlog
-            .take_most_tried(|parcel| parcel.tries > 0 && parcel.request.events() > 0)?;
-        if parcel.intact
-            && let Some(segment) = parcel.segment
-        {
-            return Some(self.put_back(segment, parcel));
-        }
-        if self.spool_works(tick) {
-            return Some(Step::Spool(Box::new(parcel)));
-        }
-        let events = parcel.request.events();
-        self.ledger.dropped_queue.add(events);
-        self.print_lost(&parcel);
-        self.acknowledge(parcel);
-        let line = format!(
-            "Kinesis refuses records for long, and there is no room for more of them; {events} events are dropped"
-        );
-        self.out.push_back(Step::Log(Level::Error, "no-room", line));
-        self.out.pop_front()
-    }
-
-    /// While an invocation is held and Kinesis takes nothing, what has waited for long goes to
-    /// disk: the function may have crashed without a word, and then the sandbox ends without one.
-    fn relief(&mut self, tick: &Tick) -> Option<Step> {
-        if self.relief_at()? > tick.age {
-            return None;
-        }
-        let old = |since: Duration| tick.age.saturating_sub(since) >= RELIEF_AGE;
-        let parcel = match self.backlog.take_aside(|parcel| !parcel.intact && old(parcel.since)) {
-            Some(parcel) => parcel,
-            None => self.pack(tick, Destination::Disk)?,
-        };
-        Some(Step::Spool(Box::new(parcel)))
-    }
-
-    /// From when on [`Core::relief`] has something to do.
-    pub(super) fn relief_at(&self) -> Option<Duration> {
-        let held = self.held.as_ref().is_some_and(|held| held.phase == Phase::AwaitEnd);
-        if !held || !self.settings.spool || !(self.retry.failures() > 0 || self.retry.is_open()) {
-            return None;
-        }
-        // What is intact is on disk as well.
-        let aside = self.backlog.aside().iter().filter(|parcel| !parcel.intact);
-        let aside = aside.map(|parcel| parcel.since + RELIEF_AGE);
-        // What was never tried may go as soon as the pause of others is over.
-        let fresh_age = if self.retry.is_open() { RELIEF_AGE } else { 2 * RELIEF_AGE };
-        let at = aside.chain(self.backlog.oldest().map(|since| since + fresh_age)).min()?;
-        Some(at.max(self.spool_again.unwrap_or_default()))
-    }
-
-    /// A parcel was to be written to disk.
-    pub(super) fn spooled(&mut self, tick: &Tick, parcel: Parcel, written: Option<SegmentId>) {
-        let Some(segment) = written else {
-            self.spool_again = Some(tick.age + SPOOL_RETRY);
-            return self.backlog.set_aside(parcel);
-        };
-        self.remember(segment, &parcel);
-        self.acknowledge(parcel);
-    }
-
-    fn remember(&mut self, segment: SegmentId, parcel: &Parcel) {
-        if parcel.tries > 0 || parcel.suspect {
-            if self.histories.len() == HISTORIES {
-                self.histories.remove(0);
-            }
-            self.histories.push((segment, parcel.history()));
-        }
-    }
-
-    /// What is on disk already is not written once more: that may fail, and the good file be
-    /// deleted.
-    fn put_back(&mut self, segment: SegmentId, parcel: Parcel) -> Step {
-        self.remember(segment, &parcel);
-        self.open_segments.retain(|(open, _)| *open != segment);
-        self.spares.keep_body(parcel.request.into_buffer());
-        Step::PutBack(segment)
-    }
-
-    /// Whether there is a spool, and it could be written to.
-    pub(super) fn spool_works(&self, tick: &Tick) -> bool {
-        self.settings.spool && self.spool_again.is_none_or(|at| at <= tick.age)
-    }
-
-    /// A segment was read: what is known of it is not forgotten.
-    pub(super) fn read(&mut self, mut parcel: Parcel) {
-        let known = self.histories.iter().position(|(segment, _)| parcel.segment == Some(*segment));
-        if let Some(index) = known {
-            parcel.remember(self.histories.remove(index).1);
-        }
-        self.backlog.set_aside(parcel);
     }
 }

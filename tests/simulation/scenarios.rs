@@ -422,6 +422,8 @@ fn seeds_that_once_went_wrong() {
             "a whole segment that was read was dropped, and its file deleted, as the disk was full",
         ),
         (26_514, "the same"),
+        (23_221, "after an outage, what was on disk waited for other events, and none came"),
+        (6488, "the same"),
         (340, "the sandbox event of a restore waited for the one before, and events did not"),
     ] {
         let life = World::new(&Plan::random(seed), false).live();

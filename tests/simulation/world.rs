@@ -1054,7 +1054,9 @@ impl World {
         else {
             return;
         };
-        let (number, next) = (self.process.number, self.micros(next));
+        // Not before: a wake-up that comes a part of a microsecond too early would come again at once.
+        let next = self.micros(next + Duration::from_nanos(999));
+        let number = self.process.number;
         self.at(next, Wake::Watch(number, ticket));
     }
 

@@ -1,0 +1,123 @@
+//! The core's fourth part: what has no room in memory, or waits there for too long, is kept on disk
+//! while it can be. Pure, like [`super::core`].
+
+use std::time::Duration;
+
+use super::backlog::{Parcel, SegmentId};
+use super::core::{Core, Step, Tick};
+use super::invocations::Phase;
+use super::sending::Destination;
+use crate::log::Level;
+
+/// While an invocation is held and Kinesis takes nothing, what is older goes to disk.
+const RELIEF_AGE: Duration = Duration::from_secs(1);
+/// After a segment that could not be written, none is for so long: the function may have filled the
+/// disk for a while.
+const SPOOL_RETRY: Duration = Duration::from_secs(10);
+/// Segments of which it is remembered how often they failed.
+const HISTORIES: usize = 256;
+
+impl Core {
+    /// What is set aside has a quarter of the memory. Beyond that the one that failed most goes to
+    /// disk, apart from what waits in order, or is dropped where there is no disk: it must not keep
+    /// others out.
+    pub(super) fn make_room_aside(&mut self, tick: &Tick) -> Option<Step> {
+        if self.stopping.is_some()
+            || self.backlog.aside().len() < 2
+            || self.backlog.aside_bytes() <= self.gauge.bound() / 4
+        {
+            return None;
+        }
+        let parcel = self
+            .backlog
+            .take_most_tried(|parcel| parcel.tries > 0 && parcel.request.events() > 0)?;
+        if parcel.intact
+            && let Some(segment) = parcel.segment
+        {
+            return Some(self.put_back(segment, parcel));
+        }
+        if self.spool_works(tick) {
+            return Some(Step::Spool(Box::new(parcel)));
+        }
+        let events = parcel.request.events();
+        self.ledger.dropped_queue.add(events);
+        self.print_lost(&parcel);
+        self.acknowledge(parcel);
+        let line = format!(
+            "Kinesis refuses records for long, and there is no room for more of them; {events} events are dropped"
+        );
+        self.out.push_back(Step::Log(Level::Error, "no-room", line));
+        self.out.pop_front()
+    }
+
+    /// While an invocation is held and Kinesis takes nothing, what has waited for long goes to
+    /// disk: the function may have crashed without a word, and then the sandbox ends without one.
+    pub(super) fn relief(&mut self, tick: &Tick) -> Option<Step> {
+        if self.relief_at()? > tick.age {
+            return None;
+        }
+        let old = |since: Duration| tick.age.saturating_sub(since) >= RELIEF_AGE;
+        let parcel = match self.backlog.take_aside(|parcel| !parcel.intact && old(parcel.since)) {
+            Some(parcel) => parcel,
+            None => self.pack(tick, Destination::Disk)?,
+        };
+        Some(Step::Spool(Box::new(parcel)))
+    }
+
+    /// From when on [`Core::relief`] has something to do.
+    pub(super) fn relief_at(&self) -> Option<Duration> {
+        let held = self.held.as_ref().is_some_and(|held| held.phase == Phase::AwaitEnd);
+        if !held || !self.settings.spool || !(self.retry.failures() > 0 || self.retry.is_open()) {
+            return None;
+        }
+        // What is intact is on disk as well.
+        let aside = self.backlog.aside().iter().filter(|parcel| !parcel.intact);
+        let aside = aside.map(|parcel| parcel.since + RELIEF_AGE);
+        // What was never tried may go as soon as the pause of others is over.
+        let fresh_age = if self.retry.is_open() { RELIEF_AGE } else { 2 * RELIEF_AGE };
+        let at = aside.chain(self.backlog.oldest().map(|since| since + fresh_age)).min()?;
+        Some(at.max(self.spool_again.unwrap_or_default()))
+    }
+
+    /// A parcel was to be written to disk.
+    pub(super) fn spooled(&mut self, tick: &Tick, parcel: Parcel, written: Option<SegmentId>) {
+        let Some(segment) = written else {
+            self.spool_again = Some(tick.age + SPOOL_RETRY);
+            return self.backlog.set_aside(parcel);
+        };
+        self.remember(segment, &parcel);
+        self.acknowledge(parcel);
+    }
+
+    fn remember(&mut self, segment: SegmentId, parcel: &Parcel) {
+        if parcel.tries > 0 || parcel.suspect {
+            if self.histories.len() == HISTORIES {
+                self.histories.remove(0);
+            }
+            self.histories.push((segment, parcel.history()));
+        }
+    }
+
+    /// What is on disk already is not written once more: that may fail, and the good file be
+    /// deleted.
+    fn put_back(&mut self, segment: SegmentId, parcel: Parcel) -> Step {
+        self.remember(segment, &parcel);
+        self.open_segments.retain(|(open, _)| *open != segment);
+        self.spares.keep_body(parcel.request.into_buffer());
+        Step::PutBack(segment)
+    }
+
+    /// Whether there is a spool, and it could be written to.
+    pub(super) fn spool_works(&self, tick: &Tick) -> bool {
+        self.settings.spool && self.spool_again.is_none_or(|at| at <= tick.age)
+    }
+
+    /// A segment was read: what is known of it is not forgotten.
+    pub(super) fn read(&mut self, mut parcel: Parcel) {
+        let known = self.histories.iter().position(|(segment, _)| parcel.segment == Some(*segment));
+        if let Some(index) = known {
+            parcel.remember(self.histories.remove(index).1);
+        }
+        self.backlog.set_aside(parcel);
+    }
+}
