@@ -1,6 +1,8 @@
 //! What the dispatcher's thread waits for while it sleeps: of what comes, only that wakes it. Pure;
 //! [`super::doorbell`] does the waking.
 
+use std::time::Duration;
+
 use super::message::{Now, Signal};
 
 /// What the dispatcher waits for while it sleeps. The default is for one that is awake: it looks at
@@ -22,8 +24,10 @@ pub struct Attention {
 /// See [`Attention::passes`].
 #[derive(Clone, Copy, Debug)]
 pub struct Passes {
-    /// By both clocks: the monotonic one may stand still in a freeze.
-    pub until: Now,
+    /// When it was announced.
+    pub since: Now,
+    /// For so long, and until the next freeze: the dispatcher's own timer may stand still in that.
+    pub time: Duration,
     /// While less than so many bytes more have come.
     pub bytes: usize,
 }
@@ -76,14 +80,15 @@ impl Announced {
     #[must_use]
     pub fn passes(&self, now: Now) -> bool {
         self.attention.passes.is_some_and(|passes| {
-            self.came < passes.bytes && now.mono < passes.until.mono && now.wall < passes.until.wall
+            let in_time = now.since(&passes.since) < passes.time;
+            in_time && !now.is_thawed_since(&passes.since) && self.came < passes.bytes
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use super::*;
 
@@ -129,16 +134,26 @@ mod tests {
 
     #[test]
     fn an_invocation_passes_in_time_and_while_little_has_come() {
-        let now = Now { mono: Instant::now(), wall: 1_000 };
-        let later =
-            |ms: u64| Now { mono: now.mono + Duration::from_millis(ms), wall: now.wall + ms };
-        assert!(!Announced::default().passes(now), "the dispatcher is awake");
-        let passes = Some(Passes { until: later(100), bytes: 20 });
+        let since = Now { mono: Instant::now(), wall: 1_000 };
+        let later = |mono: u64, wall: u64| Now {
+            mono: since.mono + Duration::from_millis(mono),
+            wall: since.wall + wall,
+        };
+        assert!(!Announced::default().passes(since), "the dispatcher is awake");
+        let passes = Some(Passes { since, time: Duration::from_secs(10), bytes: 20 });
         let mut announced = Announced::new(Attention { passes, ..Attention::default() });
-        assert!(announced.passes(later(99)) && !announced.passes(later(100)));
-        let frozen = Now { mono: now.mono, wall: later(100).wall };
-        assert!(!announced.passes(frozen), "the sandbox was frozen");
-        assert!(!announced.wakes(News::new(&[done()], 19)) && announced.passes(now));
-        assert!(!announced.wakes(News::new(&[], 1)) && !announced.passes(now));
+        for (now, expected) in [
+            (later(0, 0), true),
+            (later(9_999, 9_999), true),
+            (later(10_000, 10_000), false),
+            (later(10_000, 0), false),
+            (later(9_000, 10_000), true),
+            (later(5_000, 6_001), false),
+            (later(0, 3_600_000), false),
+        ] {
+            assert_eq!(announced.passes(now), expected, "{now:?}");
+        }
+        assert!(!announced.wakes(News::new(&[done()], 19)) && announced.passes(since));
+        assert!(!announced.wakes(News::new(&[], 1)) && !announced.passes(since));
     }
 }

@@ -567,22 +567,19 @@ impl Core {
             starts: !awake,
             ends: self.held.is_some(),
             bytes: Some(bytes).filter(|_| awake && !full),
-            passes: self.passes(&tick, &pending),
+            passes: self.passes(now, &tick, &pending),
         }
     }
 
-    /// Until when nothing is due at an invocation's start.
-    fn passes(&self, tick: &Tick, pending: &Pending) -> Option<Passes> {
+    /// For how long nothing is due at an invocation's start.
+    fn passes(&self, now: Now, tick: &Tick, pending: &Pending) -> Option<Passes> {
         if self.held.is_some() || self.stopping.is_some() || self.retry.is_open() {
             return None;
         }
         let time =
             policy::idle_for(self.mode, &self.cadence, pending, self.settings.max_age, tick.age)?;
-        let until = Now {
-            mono: tick.mono.checked_add(time)?,
-            wall: tick.wall.saturating_add(u64::try_from(time.as_millis()).ok()?),
-        };
-        Some(Passes { until, bytes: (pending.bound / 4).saturating_sub(pending.bytes) })
+        let bytes = (pending.bound / 4).saturating_sub(pending.bytes);
+        Some(Passes { since: now, time, bytes })
     }
 
     // --- time ------------------------------------------------------------------------------------

@@ -32,7 +32,15 @@ impl Now {
     pub fn since(&self, at: &Now) -> Duration {
         let mono = self.mono.saturating_duration_since(at.mono);
         let wall = Duration::from_millis(self.wall.saturating_sub(at.wall));
-        if wall.saturating_sub(mono) > FREEZE { wall } else { mono }
+        if self.is_thawed_since(at) { wall } else { mono }
+    }
+
+    /// Whether there was a freeze between then and now in which the monotonic clock stood still.
+    #[must_use]
+    pub fn is_thawed_since(&self, at: &Now) -> bool {
+        let mono = self.mono.saturating_duration_since(at.mono);
+        let wall = Duration::from_millis(self.wall.saturating_sub(at.wall));
+        wall.saturating_sub(mono) > FREEZE
     }
 
     /// The instant of a time in telemetry; now for one that is not known or cannot be.

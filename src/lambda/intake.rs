@@ -621,55 +621,26 @@ impl<'i> BodyReader<'i> {
     }
 
     fn signal(&mut self, kind: &str, fields: &RecordFields<'_>, envelope: &Envelope<'_>) {
-        let request_id = || fields.request_id.map(Arc::<str>::from);
-        match kind {
-            "platform.start" => {
-                let Some(request_id) = request_id() else { return };
-                self.intake.invocations.start(&request_id, fields.tenant_id);
+        let said = Signal::of(kind, fields, envelope);
+        match (&said, kind) {
+            (Some(Signal::Start { request_id, .. }), _) => {
+                self.intake.invocations.start(request_id, fields.tenant_id);
                 self.progress = None;
-                self.signals.push(Signal::Start { request_id, arn: fields.arn.clone() });
             }
-            "platform.runtimeDone" => {
-                let at = envelope
-                    .time
-                    .and_then(|time| clock::parse_iso8601(time.get().trim_matches('"')));
-                // One without an id ends the wait as well: nothing better will come.
-                let failed = fields.failed();
-                let signal = request_id().map_or(Signal::Damaged, |request_id| {
-                    Signal::RuntimeDone { request_id, at, failed }
-                });
-                self.signals.push(signal);
-            }
-            "platform.report" => {
-                self.signals.extend(request_id().map(|request_id| Signal::Report { request_id }))
-            }
-            "platform.initReport" => self.signals.push(Signal::InitReport),
-            "platform.initStart" => {
-                self.signals.extend(fields.log_stream.clone().map(Signal::LogStream))
-            }
-            "platform.restoreStart" => {
-                // Two sandboxes may come out of one snapshot: from here on they must not give the
-                // same ids to different events.
-                if self.intake.restores < MAX_RESTORES {
-                    self.intake.number = 0;
-                    self.intake.restores += 1;
-                    self.signals.push(Signal::Restored);
-                }
-                // Each sandbox out of a snapshot has a log stream of its own.
-                self.signals.extend(fields.log_stream.clone().map(Signal::LogStream));
-            }
-            "platform.logsDropped" => {
-                self.observed.is_gap = true;
-                self.signals.push(Signal::LogsDropped {
-                    records: fields.dropped_records,
-                    bytes: fields.dropped_bytes,
-                });
+            (Some(Signal::LogsDropped { .. }), _) => self.observed.is_gap = true,
+            // Two sandboxes may come out of one snapshot: from here on they must not give the same
+            // ids to different events.
+            (_, "platform.restoreStart") if self.intake.restores < MAX_RESTORES => {
+                self.intake.number = 0;
+                self.intake.restores += 1;
+                self.signals.push(Signal::Restored);
             }
             _ => {}
         }
+        self.signals.extend(said);
         if self.intake.observes
             && let Some(of) = MilestoneKind::of(kind)
-            && let Some(request_id) = request_id()
+            && let Some(request_id) = fields.request_id.map(Arc::<str>::from)
         {
             self.observed.milestones.push(Milestone {
                 is_first: self.intake.invocations.is_cold_start(&request_id),

@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
+use super::envelope::Envelope;
+use super::fields::RecordFields;
 use super::observed::Observed;
-use crate::clock::EpochMs;
+use crate::clock::{self, EpochMs};
 use crate::event::Batch;
 
 /// What the rest of the extension must know of a body, beside its events.
@@ -48,6 +50,42 @@ pub enum Signal {
     Restored,
     /// A part of the body was past repair.
     Damaged,
+}
+
+impl Signal {
+    /// What an event of that type says, if anything.
+    pub(super) fn of(
+        kind: &str,
+        fields: &RecordFields<'_>,
+        envelope: &Envelope<'_>,
+    ) -> Option<Signal> {
+        let request_id = fields.request_id.map(Arc::<str>::from);
+        match kind {
+            "platform.start" => {
+                Some(Signal::Start { request_id: request_id?, arn: fields.arn.clone() })
+            }
+            "platform.runtimeDone" => {
+                let time = envelope.time.map(|time| time.get().trim_matches('"'));
+                let (at, failed) = (time.and_then(clock::parse_iso8601), fields.failed());
+                // One without an id ends the wait as well: nothing better will come.
+                Some(match request_id {
+                    Some(request_id) => Signal::RuntimeDone { request_id, at, failed },
+                    None => Signal::Damaged,
+                })
+            }
+            "platform.report" => Some(Signal::Report { request_id: request_id? }),
+            "platform.initReport" => Some(Signal::InitReport),
+            // Each sandbox out of a snapshot has a log stream of its own.
+            "platform.initStart" | "platform.restoreStart" => {
+                fields.log_stream.clone().map(Signal::LogStream)
+            }
+            "platform.logsDropped" => {
+                let (records, bytes) = (fields.dropped_records, fields.dropped_bytes);
+                Some(Signal::LogsDropped { records, bytes })
+            }
+            _ => None,
+        }
+    }
 }
 
 /// What comes behind the bytes at hand.

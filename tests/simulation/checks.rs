@@ -89,6 +89,7 @@ impl World {
             || process.channel.is_empty()
             || !(self.plan.setup.continuous || running && told)
             || !healthy
+            || process.asking.as_ref().is_some_and(|asking| asking.deadline <= self.now + 30 * MS)
             || self.mode() != Mode::Ok
         {
             return;

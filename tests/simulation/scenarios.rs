@@ -425,6 +425,10 @@ fn seeds_that_once_went_wrong() {
         (23_221, "after an outage, what was on disk waited for other events, and none came"),
         (6488, "the same"),
         (340, "the sandbox event of a restore waited for the one before, and events did not"),
+        (26_703, "after a freeze an invocation passed, and a timer from before it went on"),
+        (33_748, "the same"),
+        (33_749, "the same"),
+        (39_491, "the same"),
     ] {
         let life = World::new(&Plan::random(seed), false).live();
         assert!(life.violation.is_none(), "{seed}: {cause}: {:?}", life.violation);
