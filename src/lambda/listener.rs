@@ -2,7 +2,7 @@
 //!
 //! Each connection has a thread, which reads its requests one after the other. What a neighbour in
 //! the sandbox can take is bounded: connections (`connections`), the head of
-//! a request (`http`), the bytes of the bodies that are being read (`Room`), and
+//! a request (`http`), the bytes of the bodies that are being read (`reading_room`), and
 //! what is read of a body that is not wanted.
 //!
 //! - Reading has no time-out, for Lambda keeps a connection between invocations: a client that
@@ -14,7 +14,7 @@
 use std::io::{ErrorKind, Read, Result as IoResult, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -26,6 +26,7 @@ use super::connections::{Connection, Connections, Stream};
 use super::destination::Destination;
 use super::http::{NoRequest, Request, RequestReader};
 use super::intake::{Behind, Intake, ParsedBody, Part, Rest, Signal};
+use super::reading_room::{InTime, MAX_WHOLE, Room};
 use crate::clock::epoch_ms;
 use crate::dispatch::admission::{Admission, Reservation};
 use crate::dispatch::message;
@@ -38,9 +39,6 @@ use crate::sandbox::Sandbox;
 
 /// Lambda's bodies have 2 x `maxBytes` and some; one larger than this is not taken.
 pub const MAX_BODY: usize = 8 * 1024 * 1024;
-/// A body up to this size is read whole, and so is the longest event that needs no room in the
-/// queue meanwhile: more than a record of Kinesis has where nobody asked for larger ones.
-const MAX_WHOLE: usize = 1024 * 1024 + 64 * 1024;
 /// So much of a larger body is read before the events in it are handed on: what it takes is bounded
 /// by this, whatever it holds.
 const WINDOW: usize = 512 * 1024;
@@ -58,13 +56,6 @@ const PARSING_TIME: Duration = Duration::from_millis(100);
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// A body up to this size needs no room of its own: of these there is one for each connection.
 const SMALL_BODY: usize = 64 * 1024;
-/// Bytes of larger bodies that are read at the same time: two bodies, so that no single client that
-/// stalls keeps the others waiting.
-const READ_AT_ONCE: usize = 2 * MAX_WHOLE;
-/// How long a larger body may stall, and how long it may take, when another one waits for it:
-/// Lambda sends from next door.
-const MAX_STALL: Duration = Duration::from_secs(2);
-const MAX_READING: Duration = Duration::from_secs(10);
 /// The pause after a connection could not be accepted.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 /// Threads that wait for the next connection: with so many none is started for each.
@@ -628,69 +619,6 @@ fn write_answer(mut stream: Stream<'_>, status: u16, goes_on: bool) {
     let mut bytes = Vec::with_capacity(256);
     let written = response.raw_print(&mut bytes, HTTPVersion(1, 1), &[], false, None);
     let _ = written.and_then(|()| stream.write_all(&bytes));
-}
-
-/// Reads what others may wait for: it fails when nothing comes then, or it takes too long.
-struct InTime<'r, 't> {
-    reader: &'r mut dyn Read,
-    taken: Option<&'t Taken<'t>>,
-}
-
-impl Read for InTime<'_, '_> {
-    fn read(&mut self, buffer: &mut [u8]) -> IoResult<usize> {
-        let Some(taken) = self.taken else { return self.reader.read(buffer) };
-        loop {
-            let waited_for = taken.room.waiting.load(Ordering::Acquire) > 0;
-            if waited_for && taken.since.elapsed() > MAX_READING {
-                return Err(ErrorKind::TimedOut.into());
-            }
-            match self.reader.read(buffer) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock && !waited_for => {}
-                read => return read,
-            }
-        }
-    }
-}
-
-/// Bytes of large bodies that are being read or parsed: one of the largest at a time, or several
-/// that are smaller. Guarantee 3 allows for no more.
-#[derive(Debug, Default)]
-struct Room {
-    taken: Mutex<usize>,
-    freed: Condvar,
-    waiting: AtomicUsize,
-}
-
-/// A part of a [`Room`], until it is dropped.
-struct Taken<'r> {
-    room: &'r Room,
-    bytes: usize,
-    connection: &'r Connection,
-    since: Instant,
-}
-
-impl Room {
-    /// Waits for those before it, none of which then takes longer than [`MAX_READING`].
-    fn take<'r>(&'r self, bytes: usize, connection: &'r Connection) -> Taken<'r> {
-        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        self.waiting.fetch_add(1, Ordering::AcqRel);
-        let mut taken = self
-            .freed
-            .wait_while(taken, |taken| *taken > 0 && *taken + bytes > READ_AT_ONCE)
-            .unwrap_or_else(PoisonError::into_inner);
-        self.waiting.fetch_sub(1, Ordering::AcqRel);
-        *taken += bytes;
-        connection.limit_stalls(Some(MAX_STALL));
-        Taken { room: self, bytes, connection, since: Instant::now() }
-    }
-}
-
-impl Drop for Taken<'_> {
-    fn drop(&mut self) {
-        self.connection.limit_stalls(None);
-        *self.room.taken.lock().unwrap_or_else(PoisonError::into_inner) -= self.bytes;
-        self.room.freed.notify_all();
-    }
 }
 
 fn named(work: impl FnOnce() + Send + 'static) -> IoResult<()> {

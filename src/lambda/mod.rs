@@ -15,6 +15,7 @@ pub mod keep;
 pub mod listener;
 pub mod observed;
 mod parsed_body;
+mod reading_room;
 mod repair;
 mod summary;
 mod text_level;
