@@ -1,7 +1,7 @@
 //! What the dispatcher's thread waits for while it sleeps: of what comes, only that wakes it. Pure;
 //! [`super::doorbell`] does the waking.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::message::{Now, Signal};
 
@@ -32,6 +32,10 @@ pub struct Passes {
     pub bytes: usize,
 }
 
+/// No invocation passes so shortly before the dispatcher wakes by itself: `/next` is to be called
+/// before it sends, or when that is over.
+const WAKES_SOON: Duration = Duration::from_millis(5);
+
 /// What a message brings.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct News {
@@ -56,6 +60,8 @@ impl News {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Announced {
     attention: Attention,
+    /// When the dispatcher wakes by itself.
+    wakes_at: Option<Instant>,
     /// Bytes that came since it was announced.
     came: usize,
 }
@@ -63,8 +69,8 @@ pub struct Announced {
 impl Announced {
     /// From now on.
     #[must_use]
-    pub fn new(attention: Attention) -> Announced {
-        Announced { attention, came: 0 }
+    pub fn new(attention: Attention, wakes_at: Option<Instant>) -> Announced {
+        Announced { attention, wakes_at, came: 0 }
     }
 
     /// Whether telemetry that was sent is to wake the dispatcher.
@@ -80,7 +86,9 @@ impl Announced {
     #[must_use]
     pub fn passes(&self, now: Now) -> bool {
         self.attention.passes.is_some_and(|passes| {
-            let in_time = now.since(&passes.since) < passes.time;
+            // After a freeze that time may have passed long ago.
+            let sleeps = self.wakes_at.is_none_or(|at| now.mono + WAKES_SOON < at);
+            let in_time = sleeps && now.since(&passes.since) < passes.time;
             in_time && !now.is_thawed_since(&passes.since) && self.came < passes.bytes
         })
     }
@@ -116,20 +124,24 @@ mod tests {
             (Attention { bytes: Some(0), ..awake }, started, true),
             (Attention { bytes: Some(11), ..awake }, started, false),
         ] {
-            assert_eq!(Announced::new(attention).wakes(news), expected, "{attention:?} {news:?}");
+            assert_eq!(
+                Announced::new(attention, None).wakes(news),
+                expected,
+                "{attention:?} {news:?}"
+            );
         }
     }
 
     #[test]
     fn bytes_add_up_until_the_next_announcement() {
         let attention = Attention { bytes: Some(25), ..Attention::default() };
-        let mut announced = Announced::new(attention);
+        let mut announced = Announced::new(attention, None);
         let news = News::new(&[], 10);
         assert_eq!(
             [announced.wakes(news), announced.wakes(news), announced.wakes(news)],
             [false, false, true]
         );
-        assert!(!Announced::new(attention).wakes(news));
+        assert!(!Announced::new(attention, None).wakes(news));
     }
 
     #[test]
@@ -141,7 +153,8 @@ mod tests {
         };
         assert!(!Announced::default().passes(since), "the dispatcher is awake");
         let passes = Some(Passes { since, time: Duration::from_secs(10), bytes: 20 });
-        let mut announced = Announced::new(Attention { passes, ..Attention::default() });
+        let attention = Attention { passes, ..Attention::default() };
+        let mut announced = Announced::new(attention, None);
         for (now, expected) in [
             (later(0, 0), true),
             (later(9_999, 9_999), true),
@@ -153,6 +166,10 @@ mod tests {
         ] {
             assert_eq!(announced.passes(now), expected, "{now:?}");
         }
+        let until = |ms: u64| Announced::new(attention, Some(later(ms, 0).mono));
+        assert!(until(100).passes(later(94, 94)), "the dispatcher sleeps on");
+        assert!(!until(100).passes(later(95, 95)), "it wakes soon");
+        assert!(!until(100).passes(later(500, 500)), "it should have woken");
         assert!(!announced.wakes(News::new(&[done()], 19)) && announced.passes(since));
         assert!(!announced.wakes(News::new(&[], 1)) && !announced.passes(since));
     }

@@ -105,12 +105,12 @@ impl Dispatcher {
     /// Sleeps until something comes that is waited for. What comes after the announcement rings,
     /// what came before it is found here.
     fn wait(&mut self, until: Option<Instant>) {
-        self.doorbell.announce(self.core.attention(now()));
+        self.doorbell.announce(self.core.attention(now()), until);
         match self.messages.try_recv() {
             Ok(message) => self.hand_in(message),
             Err(_) => self.doorbell.sleep(until),
         }
-        self.doorbell.announce(Attention::default());
+        self.doorbell.announce(Attention::default(), None);
     }
 
     fn carry_out(&mut self, step: Step) -> Outcome {

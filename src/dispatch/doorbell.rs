@@ -20,9 +20,9 @@ pub struct Doorbell {
 }
 
 impl Doorbell {
-    /// Says what the dispatcher waits for from now on.
-    pub fn announce(&self, attention: Attention) {
-        *self.lock() = Announced::new(attention);
+    /// Says what the dispatcher waits for from now on, until then at the most.
+    pub fn announce(&self, attention: Attention, until: Option<Instant>) {
+        *self.lock() = Announced::new(attention, until);
     }
 
     /// Telemetry was sent: wakes the dispatcher if it waits for that.
@@ -83,7 +83,7 @@ mod tests {
     fn another_thread_wakes_for_what_is_waited_for() {
         let bell = Arc::new(Doorbell::default());
         bell.belongs_here();
-        bell.announce(Attention { bytes: Some(10), ..Attention::default() });
+        bell.announce(Attention { bytes: Some(10), ..Attention::default() }, None);
         let sender = Arc::clone(&bell);
         let thread = thread::spawn(move || sender.ring_for(News::new(&[], 10)));
         // It may wake for no reason; the end of the thread shows that it woke at all.

@@ -79,7 +79,7 @@ impl World {
                 Step::Wait(_) if self.process.index.view() != view => continue,
                 Step::Wait(until) => {
                     let attention = self.process.core.attention(now);
-                    self.process.announced = Announced::new(attention);
+                    self.process.announced = Announced::new(attention, until);
                     self.check_wait(until.map(|until| self.micros(until)), view);
                     self.process.waits = true;
                     self.process.token += 1;
