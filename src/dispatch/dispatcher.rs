@@ -98,6 +98,7 @@ impl Dispatcher {
         if matches!(message, Message::Stop { .. }) {
             // There is no time to find out that a connection has died.
             self.client.disconnect(IDLE_AT_STOP);
+            self.client.try_anew();
         }
         self.core.on(now(), message);
     }

@@ -111,6 +111,11 @@ impl Client {
         }
     }
 
+    /// The sandbox ends: what was asked for in vain a moment ago may be asked for again.
+    pub fn try_anew(&mut self) {
+        self.provider.try_anew();
+    }
+
     /// For another thread, which may not want to wait for a call.
     #[must_use]
     pub fn interrupt_handle(&self) -> InterruptHandle {

@@ -253,6 +253,11 @@ impl CredentialsProvider {
         fetched
     }
 
+    /// Lets the next try fetch at once, whatever failed before: there may be no time for a later one.
+    pub(super) fn try_anew(&mut self) {
+        self.attempts = Attempts::default();
+    }
+
     /// Whether there is something to sign with, without a request.
     fn has_good(&self, now: SystemTime) -> bool {
         match (&self.role, &self.source) {
@@ -409,6 +414,23 @@ mod tests {
             |name| pairs.iter().find(|(k, _)| *k == name).map(|(_, v)| (*v).to_owned()),
             "169.254.100.1",
         )
+    }
+
+    #[test]
+    fn two_fetches_a_second_fail_and_at_the_end_two_more() {
+        let error = Error::new("HTTP500", "no");
+        let now = (Instant::now(), UNIX_EPOCH);
+        let mut attempts = Attempts { failed: Some(error), ..Attempts::default() };
+        assert!(attempts.refused(now).is_none());
+        attempts.begin(now);
+        assert!(attempts.refused(now).is_none());
+        attempts.begin(now);
+        assert!(attempts.refused(now).is_some());
+        let (source, http) = (CredentialsSource::Missing(None), HttpSettings::default());
+        let mut provider = CredentialsProvider::new(source, None, http, InterruptHandle::default());
+        provider.attempts = attempts;
+        provider.try_anew();
+        assert!(provider.attempts.refused(now).is_none());
     }
 
     #[test]

@@ -10,7 +10,7 @@ PYTHON = [
     ("B606", "scripts/aws/", "a script starts itself again, with the Python that has boto3: no shell, and a list of arguments"),
     ("B310", "scripts/aws/release.py", "the URL is https, or http on the loopback: a pattern of the whole sees to it"),
     ("B607", "", "programs of the system are found over PATH, as a shell would find them"),
-    ("B606", "scripts/aws/", "runs itself again, with the Python that has the clients; no shell"),
+    ("B102", "tests/records/checks.py", "runs the example of the manual, to see that it does what it says"),
     ("B105", "tests/", "keys that no account has, for emulators"),
     ("B106", "tests/", "keys that no account has, for emulators"),
     ("B108", "tests/peers/", "the temporary folder of the emulated sandbox, in a mount namespace of its own"),
