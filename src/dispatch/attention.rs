@@ -36,11 +36,16 @@ pub struct Passes {
 /// before it sends, or when that is over.
 const WAKES_SOON: Duration = Duration::from_millis(5);
 
+/// So many messages and signals wait unseen while the dispatcher sleeps: far fewer than there is room
+/// for, so that none is lost before it looks.
+const MAX_UNSEEN: usize = 256;
+
 /// What a message brings.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct News {
     starts: bool,
     ends: bool,
+    signals: usize,
     bytes: usize,
 }
 
@@ -51,6 +56,7 @@ impl News {
         News {
             starts: signals.iter().any(|signal| matches!(signal, Signal::Started(_))),
             ends: signals.iter().any(|signal| matches!(signal, Signal::Done { .. } | Signal::Gap)),
+            signals: signals.len(),
             bytes,
         }
     }
@@ -64,28 +70,46 @@ pub struct Announced {
     wakes_at: Option<Instant>,
     /// Bytes that came since it was announced.
     came: usize,
+    /// Messages and signals that came.
+    unseen: usize,
 }
 
 impl Announced {
     /// From now on.
     #[must_use]
     pub fn new(attention: Attention, wakes_at: Option<Instant>) -> Announced {
-        Announced { attention, wakes_at, came: 0 }
+        Announced { attention, wakes_at, came: 0, unseen: 0 }
     }
 
     /// Whether telemetry that was sent is to wake the dispatcher.
     #[must_use]
     pub fn wakes(&mut self, news: News) -> bool {
         self.came = self.came.saturating_add(news.bytes);
+        self.unseen = self.unseen.saturating_add(1 + news.signals);
         let Attention { all, starts, ends, bytes, .. } = self.attention;
         let many = news.bytes > 0 && bytes.is_some_and(|bytes| self.came >= bytes);
-        all || (starts && news.starts) || (ends && news.ends) || many
+        let wakes = all
+            || (starts && news.starts)
+            || (ends && news.ends)
+            || many
+            || self.unseen >= MAX_UNSEEN;
+        if wakes {
+            self.rings();
+        }
+        wakes
     }
 
-    /// Whether an invocation that begins now needs no answer.
+    /// The dispatcher is being woken: until it sleeps again no invocation passes.
+    pub fn rings(&mut self) {
+        self.attention.passes = None;
+    }
+
+    /// Whether an invocation that begins now needs no answer. It counts as a message.
     #[must_use]
-    pub fn passes(&self, now: Now) -> bool {
-        self.attention.passes.is_some_and(|passes| {
+    pub fn passes(&mut self, now: Now) -> bool {
+        self.unseen = self.unseen.saturating_add(1);
+        let is_seen_in_time = self.unseen < MAX_UNSEEN;
+        self.attention.passes.filter(|_| is_seen_in_time).is_some_and(|passes| {
             // After a freeze that time may have passed long ago.
             let sleeps = self.wakes_at.is_none_or(|at| now.mono + WAKES_SOON < at);
             let in_time = sleeps && now.since(&passes.since) < passes.time;
@@ -130,6 +154,20 @@ mod tests {
                 "{attention:?} {news:?}"
             );
         }
+    }
+
+    #[test]
+    fn signals_alone_and_invocations_that_pass_wake_before_there_is_no_room_for_them() {
+        let since = Now { mono: Instant::now(), wall: 1_000 };
+        let passes = Some(Passes { since, time: Duration::from_secs(10), bytes: 20 });
+        let attention = Attention { passes, ..Attention::default() };
+        let mut announced = Announced::new(attention, None);
+        let signals = News::new(&[Signal::Started("r1".into()), done()], 0);
+        let rounds = (0..1000).take_while(|_| announced.passes(since) && !announced.wakes(signals));
+        assert_eq!(rounds.count(), MAX_UNSEEN / 4 - 1);
+        assert!(!announced.passes(since), "until it has slept again");
+        let mut announced = Announced::new(attention, None);
+        assert!((0..MAX_UNSEEN).any(|_| announced.wakes(signals)), "without an invocation, too");
     }
 
     #[test]

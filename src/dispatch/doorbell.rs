@@ -27,7 +27,8 @@ impl Doorbell {
 
     /// Telemetry was sent: wakes the dispatcher if it waits for that.
     pub fn ring_for(&self, news: News) {
-        if self.lock().wakes(news) {
+        let wakes = self.lock().wakes(news);
+        if wakes {
             self.ring();
         }
     }
@@ -40,6 +41,7 @@ impl Doorbell {
 
     /// Wakes the dispatcher, now or as soon as it falls asleep.
     pub fn ring(&self) {
+        self.lock().rings();
         if let Some(sleeper) = self.sleeper.get() {
             sleeper.unpark();
         }
