@@ -41,7 +41,7 @@ use crate::sandbox::Sandbox;
 pub const MAX_BODY: usize = 8 * 1024 * 1024;
 /// So much of a larger body is read before the events in it are handed on: what it takes is bounded
 /// by this, whatever it holds.
-const WINDOW: usize = 512 * 1024;
+const WINDOW: usize = 256 * 1024;
 /// Room that a longer event takes while it is read, in its bytes: it may have to be written anew.
 const COST_OF_LONG: usize = 2;
 /// So much of a body that is not taken is read, so that the client gets to see its answer. Lambda
