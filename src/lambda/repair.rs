@@ -28,7 +28,6 @@
 
 use std::ops::Range;
 
-use super::text_log::has_control;
 use crate::clock;
 
 /// The most that is held for a continuation. Lambda's pieces have 256 KiB; a record of more than 16
@@ -578,13 +577,14 @@ impl Json {
     }
 
     /// How many of these bytes may be passed over: inside a text, up to what may end it, an escape,
-    /// or a brace.
+    /// a brace, or a control character, which no text holds. It looks at no byte behind that: what
+    /// cannot be passed over would be looked at anew from each byte before it.
     fn plain_text(&self, bytes: &[u8]) -> usize {
         if !matches!(self.state, State::Text(_)) {
             return 0;
         }
-        let plain = memchr::memchr3(b'"', b'\\', b'}', bytes).unwrap_or(bytes.len());
-        if bytes.get(..plain).is_none_or(has_control) { 0 } else { plain }
+        let ends = |byte: &u8| matches!(byte, b'"' | b'\\' | b'}' | ..=0x1f);
+        bytes.iter().position(ends).unwrap_or(bytes.len())
     }
 
     /// Whether the innermost (0) or an outer (1, 2, …) open value is an object; `None` where none
@@ -708,6 +708,17 @@ mod tests {
             body.len()
         );
         all
+    }
+
+    #[test]
+    fn a_text_is_passed_over_up_to_a_control_character() {
+        let mut json = Json::default();
+        assert!(json.read(b'"'));
+        for (text, expected) in
+            [("plain", 5), ("pl\u{1}ain\"", 2), ("\u{1f}", 0), ("a}", 1), ("b\\n", 1), ("", 0)]
+        {
+            assert_eq!(json.plain_text(text.as_bytes()), expected, "{text:?}");
+        }
     }
 
     #[test]

@@ -94,15 +94,7 @@ impl World {
         {
             return;
         }
-        let now = self.clock();
-        let mut bytes = process.core.backlog().fresh_bytes();
-        let mut oldest = Duration::ZERO;
-        for message in &process.channel {
-            if let Message::Telemetry { at, charge: Some(charge), .. } = message {
-                bytes += charge.bytes();
-                oldest = oldest.max(now.since(at));
-            }
-        }
+        let (bytes, oldest) = self.waiting();
         let most = Duration::from_millis(self.plan.setup.max_age + 100);
         if bytes >= process.packer.request_bytes() || oldest > most {
             let detail = format!("{bytes} bytes wait, the oldest for {oldest:?}");
@@ -110,18 +102,26 @@ impl World {
         }
     }
 
+    /// Bytes that wait in memory, and the age of the oldest event that the core has not seen.
+    fn waiting(&self) -> (usize, Duration) {
+        let now = self.clock();
+        let unseen = self.process.channel.iter().filter_map(|message| match message {
+            Message::Telemetry { at, charge: Some(charge), .. } => {
+                Some((charge.bytes(), now.since(at)))
+            }
+            _ => None,
+        });
+        let fresh = self.process.core.backlog().fresh_bytes();
+        unseen.fold((fresh, Duration::ZERO), |(bytes, oldest), (more, age)| {
+            (bytes + more, oldest.max(age))
+        })
+    }
+
     /// An invocation is not held, and the dispatcher is not asked.
     pub(crate) fn check_pass(&mut self) {
         let process = &self.process;
-        let (now, bound) = (self.clock(), process.gauge.bound());
-        let mut bytes = process.core.backlog().fresh_bytes();
-        let mut oldest = Duration::ZERO;
-        for message in &process.channel {
-            if let Message::Telemetry { at, charge: Some(charge), .. } = message {
-                bytes += charge.bytes();
-                oldest = oldest.max(now.since(at));
-            }
-        }
+        let bound = process.gauge.bound();
+        let (bytes, oldest) = self.waiting();
         let busy = !matches!(process.busy, Busy::Nothing);
         let most = Duration::from_millis(self.plan.setup.max_age);
         if busy || bytes >= bound / 4 || oldest > most {
