@@ -328,7 +328,9 @@ impl Listener {
         connection: &Connection,
     ) -> Result<(), NotTaken> {
         let mut size = length.filter(|length| *length <= MAX_WHOLE).unwrap_or(WINDOW);
-        let taken = (size > SMALL_BODY).then(|| self.room.take(size, connection));
+        // A window may grow to that before it needs room in the queue.
+        let most = length.map_or(MAX_WHOLE, |length| length.min(MAX_WHOLE));
+        let taken = (most > SMALL_BODY).then(|| self.room.take(most, connection));
         let (mut body, mut events) = self.admission.buffers(length.map_or(0, |_| size) + SIDE_ROOM);
         let (mut have, mut have_read) = (0, 0);
         let mut part = Part { is_first: true, behind: Behind::RestOfBody };
