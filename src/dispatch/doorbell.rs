@@ -29,7 +29,7 @@ impl Doorbell {
     pub fn ring_for(&self, news: News) {
         let wakes = self.lock().wakes(news);
         if wakes {
-            self.ring();
+            self.wake();
         }
     }
 
@@ -42,6 +42,10 @@ impl Doorbell {
     /// Wakes the dispatcher, now or as soon as it falls asleep.
     pub fn ring(&self) {
         self.lock().rings();
+        self.wake();
+    }
+
+    fn wake(&self) {
         if let Some(sleeper) = self.sleeper.get() {
             sleeper.unpark();
         }

@@ -392,23 +392,13 @@ impl Invocation {
 
 #[cfg(test)]
 mod tests {
-    use super::super::filter::{Filter, Level, Types};
+    use super::super::filter::{Filter, Types};
     use super::super::intake::Intake;
+    use super::super::keep::tests::settings;
     use super::super::summary::SUMMARY_EVENT;
     use super::*;
 
     const ALL: Types = Types { platform: true, function: true, extension: true };
-
-    fn settings() -> Settings {
-        Settings {
-            threshold: 0,
-            slow: Some(Duration::from_millis(500)),
-            level: Some(Level::Error),
-            summary: false,
-            max_age: Duration::from_secs(10),
-            max_bytes: 1 << 20,
-        }
-    }
 
     /// A life: bodies go in, ids of events and what they hold come out.
     struct Life {

@@ -143,10 +143,11 @@ pub(super) fn decimal(text: &str, places: usize) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn settings() -> Settings {
+    /// All of them, and summaries of none.
+    pub(in crate::lambda) fn settings() -> Settings {
         Settings {
             threshold: 0,
             slow: Some(Duration::from_millis(500)),

@@ -3,11 +3,16 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use sandbox::{Account, Invocation, InvokeReport, Kinesis, Lambda, ms};
+use sandbox::{Account, Invocation, InvokeReport, Kinesis, Lambda, LambdaBuilder, ms};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::{extension, ledger};
+
+/// Sums up each invocation, and leaves out the ordinary ones.
+fn thinning(kinesis: &Kinesis) -> LambdaBuilder {
+    extension(kinesis).setting("KEEP", "0%").setting("SUMMARY", "invocation")
+}
 
 /// The records of all summaries, by request id.
 fn summaries(account: &Account) -> Vec<Value> {
@@ -46,12 +51,8 @@ fn assert_balance(kinesis: &Kinesis, lambda: &Lambda) {
 fn ordinary_invocations_are_thinned_out_and_the_others_are_whole() {
     for mode in ["end", "next", "adaptive"] {
         let kinesis = Kinesis::start();
-        let lambda = extension(&kinesis)
-            .setting("FLUSH", mode)
-            .setting("KEEP", "0%")
-            .setting("KEEP_SLOW_MS", "200")
-            .setting("SUMMARY", "invocation")
-            .start();
+        let lambda =
+            thinning(&kinesis).setting("FLUSH", mode).setting("KEEP_SLOW_MS", "200").start();
         lambda.init().unwrap();
         let invoke = |name: &str, invocation: Invocation| {
             let lines = (0..3).map(|n| format!("{name} line {n}"));
@@ -100,11 +101,7 @@ fn ordinary_invocations_are_thinned_out_and_the_others_are_whole() {
 #[test]
 fn failed_invocations_are_whole_whatever_ends_them() {
     let kinesis = Kinesis::start();
-    let lambda = extension(&kinesis)
-        .setting("KEEP", "0%")
-        .setting("SUMMARY", "invocation")
-        .timeout(ms(700))
-        .start();
+    let lambda = thinning(&kinesis).timeout(ms(700)).start();
     lambda.init().unwrap();
     lambda.invoke(Invocation::new()).unwrap();
     let failures = [
@@ -174,11 +171,7 @@ fn an_invocation_that_outgrows_its_part_of_the_queue_is_kept() {
 #[test]
 fn managed_instances_ship_logs_that_say_no_request_id() {
     let kinesis = Kinesis::start();
-    let lambda = extension(&kinesis)
-        .managed_instances()
-        .setting("KEEP", "0%")
-        .setting("SUMMARY", "invocation")
-        .start();
+    let lambda = thinning(&kinesis).managed_instances().start();
     lambda.init().unwrap();
     for n in 0..10 {
         let id = format!("5b0c7e52-91f4-4c3e-9d27-{n:012}");
@@ -200,11 +193,7 @@ fn managed_instances_ship_logs_that_say_no_request_id() {
 #[test]
 fn what_waits_for_an_end_that_lambda_lost_is_sent_at_once() {
     let kinesis = Arc::new(Kinesis::start());
-    let lambda = extension(&kinesis)
-        .setting("KEEP", "0%")
-        .setting("SUMMARY", "invocation")
-        .setting("MAX_AGE_MS", "900000")
-        .start();
+    let lambda = thinning(&kinesis).setting("MAX_AGE_MS", "900000").start();
     lambda.init().unwrap();
     lambda.invoke(Invocation::new()).unwrap();
     lambda.deliver(|way| way.lost_type = Some("platform.runtimeDone".to_owned()));
@@ -236,11 +225,7 @@ fn what_waits_for_an_end_that_lambda_lost_is_sent_at_once() {
 #[test]
 fn logs_of_extensions_belong_to_no_invocation() {
     let kinesis = Kinesis::start();
-    let lambda = extension(&kinesis)
-        .setting("TYPES", "platform,function,extension")
-        .setting("KEEP", "0%")
-        .setting("SUMMARY", "invocation")
-        .start();
+    let lambda = thinning(&kinesis).setting("TYPES", "platform,function,extension").start();
     lambda.init().unwrap();
     lambda.invoke(Invocation::new()).unwrap();
     let dull = Invocation::new().text("dull line").extension_text("[ERROR] of an extension");
@@ -258,11 +243,7 @@ fn logs_of_extensions_belong_to_no_invocation() {
 fn the_first_invocation_is_known_whatever_is_left_out() {
     for (name, value) in [("TYPES", "function"), ("EXCLUDE", "platform.*")] {
         let kinesis = Kinesis::start();
-        let lambda = extension(&kinesis)
-            .setting(name, value)
-            .setting("KEEP", "0%")
-            .setting("SUMMARY", "invocation")
-            .start();
+        let lambda = thinning(&kinesis).setting(name, value).start();
         lambda.init().unwrap();
         let first = lambda.invoke(Invocation::new()).unwrap();
         let second = lambda.invoke(Invocation::new().text("dull line")).unwrap();
@@ -279,11 +260,7 @@ fn the_first_invocation_is_known_whatever_is_left_out() {
 fn lines_that_are_left_out_count_for_the_choice() {
     for (name, value) in [("MIN_LEVEL", "FATAL"), ("EXCLUDE", "function")] {
         let kinesis = Kinesis::start();
-        let lambda = extension(&kinesis)
-            .setting(name, value)
-            .setting("KEEP", "0%")
-            .setting("SUMMARY", "invocation")
-            .start();
+        let lambda = thinning(&kinesis).setting(name, value).start();
         lambda.init().unwrap();
         lambda.invoke(Invocation::new()).unwrap();
         let json = |level| serde_json::json!({"level": level, "message": "left out"});
@@ -336,12 +313,7 @@ fn a_consumer_computes_the_choice_from_summaries() {
 #[test]
 fn managed_instances_sum_up_hundreds_of_invocations_at_the_same_time() {
     let kinesis = Kinesis::start();
-    let lambda = extension(&kinesis)
-        .managed_instances()
-        .setting("KEEP", "0%")
-        .setting("MAX_AGE_MS", "900000")
-        .setting("SUMMARY", "invocation")
-        .start();
+    let lambda = thinning(&kinesis).managed_instances().setting("MAX_AGE_MS", "900000").start();
     lambda.init().unwrap();
     let id = |n| format!("5b0c7e52-91f4-4c3e-9d27-{n:012}");
     let post = |kind: &str, more: &str| {
@@ -377,11 +349,7 @@ fn managed_instances_sum_up_hundreds_of_invocations_at_the_same_time() {
 fn what_waits_for_an_end_outlives_a_reset_without_kinesis() {
     for crash in [true, false] {
         let kinesis = Kinesis::start();
-        let lambda = extension(&kinesis)
-            .setting("KEEP", "0%")
-            .setting("SUMMARY", "invocation")
-            .timeout(ms(1000))
-            .start();
+        let lambda = thinning(&kinesis).timeout(ms(1000)).start();
         lambda.init().unwrap();
         lambda.invoke(Invocation::new()).unwrap();
         kinesis.refuse_connections();
