@@ -29,8 +29,9 @@ fn counted(contestant: &Contestant, strace: &Path, flush: &str, invocations: usi
     let folder = tempfile::tempdir()?;
     let output = folder.path().join("calls");
     let (strace, file) = (strace.to_string_lossy(), output.to_string_lossy());
-    // `-D`: the program itself is the child, and strace watches from aside.
-    let runner = [&strace, "-D", "-f", "-c", "-qq", "-e", "trace=futex", "-o", &file];
+    // `-DD`: the program itself is the child, and strace watches from a process group of its own,
+    // which is not ended with the program's.
+    let runner = [&strace, "-DD", "-f", "-c", "-qq", "-e", "trace=futex", "-o", &file];
     let kinesis = Kinesis::builder().count_only().start();
     let sandbox = contestant.sandbox(&kinesis).setting("FLUSH", flush);
     let lambda = sandbox.runner(&runner).without_freeze().start();

@@ -57,8 +57,13 @@ fn run(plan: &arguments::Plan) -> Result<bool> {
     for contestant in &plan.contestants {
         results.note_size(contestant)?;
     }
+    // A scenario that fails must not lose what the others have measured for half an hour.
+    let mut complete = true;
     for scenario in scenario::ALL.iter().filter(|scenario| plan.wants(scenario.name)) {
-        scenario::run(scenario, plan, &mut results)?;
+        if let Err(error) = scenario::run(scenario, plan, &mut results) {
+            results.remark(&format!("FAILED, so that its rows are not whole: {error}"));
+            complete = false;
+        }
     }
     if let Some(valgrind) = &plan.valgrind {
         for contestant in plan.contestants.iter().filter(|contestant| contestant.is_native()) {
@@ -70,11 +75,12 @@ fn run(plan: &arguments::Plan) -> Result<bool> {
     if let Some(file) = &plan.json {
         std::fs::write(file, format!("{:#}\n", report.json()))?;
     }
-    if let Some(file) = &plan.svg {
+    // Documents show a whole run or none.
+    if let Some(file) = plan.svg.as_ref().filter(|_| complete) {
         std::fs::write(file, chart::draw(&report))?;
     }
-    if let Some(file) = &plan.markdown {
+    if let Some(file) = plan.markdown.as_ref().filter(|_| complete) {
         std::fs::write(file, report.markdown())?;
     }
-    Ok(true)
+    Ok(complete)
 }
