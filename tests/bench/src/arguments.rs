@@ -6,8 +6,8 @@ use crate::contestant::{self, Contestant};
 use crate::scenario;
 
 pub(crate) const HELP: &str = "\
-usage: bench run [--quick] [--only SCENARIO,...] [--json FILE] [--svg FILE] [--markdown FILE] [--valgrind FILE]
-                 [--version NAME=TEXT]... [--remark TEXT]... [--also FILE=TITLE]... CONTESTANT=FILE...
+usage: bench run [--quick] [--only SCENARIO,...] [--json FILE] [--svg FILE] [--timeline FILE] [--markdown FILE]
+                 [--valgrind FILE] [--version NAME=TEXT]... [--remark TEXT]... [--also FILE=TITLE]... CONTESTANT=FILE...
        bench counts --binary FILE --record FILE [--check]
        bench keep --binary FILE
 
@@ -19,7 +19,8 @@ keep    counts what KEEP and SUMMARY add to each event of a flood, and fails whe
 --also  is another build of the extension; with it, --markdown gives a table with a line for each build
 
 contestants: floor-static floor-glibc extension-static extension-glibc peer-sdk peer-node
-scenarios:   start cold flood growth invocations busy futex forms tls ready slow";
+scenarios:   start cold flood growth invocations busy futex forms tls ready slow
+             timeline";
 
 pub(crate) enum Command {
     Help,
@@ -40,6 +41,7 @@ pub(crate) struct Plan {
     pub(crate) remarks: Vec<String>,
     pub(crate) json: Option<PathBuf>,
     pub(crate) svg: Option<PathBuf>,
+    pub(crate) timeline: Option<PathBuf>,
     pub(crate) markdown: Option<PathBuf>,
     pub(crate) valgrind: Option<PathBuf>,
     only: Vec<String>,
@@ -81,6 +83,7 @@ fn read_run(mut arguments: impl Iterator<Item = String>) -> Result<Plan, String>
             "--quick" => plan.quick = true,
             "--json" => plan.json = Some(value()?.into()),
             "--svg" => plan.svg = Some(value()?.into()),
+            "--timeline" => plan.timeline = Some(value()?.into()),
             "--markdown" => plan.markdown = Some(value()?.into()),
             "--valgrind" => plan.valgrind = Some(value()?.into()),
             "--also" => {

@@ -18,6 +18,7 @@ mod process;
 mod report;
 mod scenario;
 mod slow;
+mod timeline;
 
 use std::process::ExitCode;
 
@@ -78,6 +79,9 @@ fn run(plan: &arguments::Plan) -> Result<bool> {
     // Documents show a whole run or none.
     if let Some(file) = plan.svg.as_ref().filter(|_| complete) {
         std::fs::write(file, chart::draw(&report))?;
+    }
+    if let Some(file) = plan.timeline.as_ref().filter(|_| complete) {
+        std::fs::write(file, timeline::draw(&report)?)?;
     }
     if let Some(file) = plan.markdown.as_ref().filter(|_| complete) {
         std::fs::write(file, report.markdown())?;

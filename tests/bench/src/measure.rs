@@ -296,6 +296,13 @@ pub(crate) const ALL: &[Measure] = &[
     held(row("ready-first", "ready", "  in the first invocation", Ms, More("ready-live")), 3.0),
     row("slow-live", "slow", "128 MB, end, TLS: a CPU-bound function runs", Ms, Yardstick::None),
     held(row("slow-dead", "slow", "  while a connection is made", Ms, More("slow-live")), 1.0),
+    row("timeline-register", "timeline", "process start to register", Ms, Yardstick::None),
+    row("timeline-subscribe", "timeline", "  to the subscription", Ms, Yardstick::None),
+    row("timeline-next", "timeline", "  to the first /next", Ms, Yardstick::None),
+    row("timeline-done", "timeline", "INVOKE to the function's end", Ms, Yardstick::None),
+    row("timeline-post", "timeline", "  to Lambda's last POST", Ms, Yardstick::None),
+    row("timeline-put", "timeline", "  to PutRecords", Ms, Yardstick::None),
+    row("timeline-over", "timeline", "  to /next", Ms, Yardstick::None),
 ];
 
 /// Samples of one measure and one contestant.

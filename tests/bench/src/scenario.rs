@@ -20,7 +20,7 @@ pub(crate) struct Scenario {
     turn: fn(&Contestant, &Plan, &mut Results) -> Result<()>,
 }
 
-pub(crate) const ALL: [Scenario; 11] = [
+pub(crate) const ALL: [Scenario; 12] = [
     Scenario { name: "start", rounds: (41, 11), turn: start },
     Scenario { name: "cold", rounds: (9, 2), turn: cold },
     Scenario { name: "flood", rounds: (7, 3), turn: flood },
@@ -32,6 +32,7 @@ pub(crate) const ALL: [Scenario; 11] = [
     Scenario { name: "tls", rounds: (3, 1), turn: tls },
     Scenario { name: "ready", rounds: (9, 2), turn: ready },
     Scenario { name: "slow", rounds: (9, 1), turn: slow },
+    Scenario { name: "timeline", rounds: (9, 2), turn: timeline },
 ];
 
 /// Batches of 1000 events of 300 bytes.
@@ -420,6 +421,43 @@ fn ready(contestant: &Contestant, _: &Plan, results: &mut Results) -> Result<()>
         results.add("ready-live", contestant, held()?);
         kinesis.reset_idle_connections();
         results.add("ready-dead", contestant, held()?);
+    }
+    lambda.shutdown("spindown");
+    Ok(())
+}
+
+/// When what happens in a cold start, and in a warm invocation that is held to its function's end.
+fn timeline(contestant: &Contestant, _: &Plan, results: &mut Results) -> Result<()> {
+    if contestant.kind != Kind::Extension {
+        return Ok(());
+    }
+    let kinesis = Kinesis::builder().count_only().tls().start();
+    kinesis.fault(Fault::delay(ms(5)));
+    let lambda = contestant.sandbox(&kinesis).start();
+    let init = lambda.init()?;
+    let subscribed = init.calls.iter().find(|call| call.path.contains("telemetry"));
+    let subscribed = subscribed.ok_or("the extension has not subscribed")?;
+    for (row, at) in [
+        ("timeline-register", init.registered),
+        ("timeline-subscribe", subscribed.at),
+        ("timeline-next", init.first_next),
+    ] {
+        results.add(row, contestant, at.as_secs_f64() * 1e3);
+    }
+    let work = || Invocation::new().text("order taken").work(ms(40));
+    lambda.invoke(work())?;
+    let report = lambda.invoke(work())?;
+    let posted = lambda.posts().into_iter().map(|post| post.at).find(|at| *at >= report.done);
+    let put = kinesis.puts().into_iter().map(|put| put.at).find(|at| *at >= report.done);
+    for (row, at) in [
+        ("timeline-done", Some(report.done)),
+        ("timeline-post", posted),
+        ("timeline-put", put),
+        ("timeline-over", report.next),
+    ] {
+        let at = at.ok_or_else(|| format!("{row}: that has not happened"))?;
+        let after = at.saturating_duration_since(report.started);
+        results.add(row, contestant, after.as_secs_f64() * 1e3);
     }
     lambda.shutdown("spindown");
     Ok(())
