@@ -231,10 +231,15 @@ impl Admission {
         self.gauge.try_charge(batch.cost()).filter(|_| !batch.remaining().is_empty())
     }
 
-    /// Room for so many bytes that a POST needs while it is read; `None` if there is none.
+    /// Makes it room for so many bytes that a POST needs while it is read. Says whether there is
+    /// room for them; else it stays as it is.
     #[must_use]
-    pub fn reserve_bytes(&self, bytes: usize) -> Reservation {
-        self.gauge.try_charge(bytes)
+    pub fn grow(&self, room: &mut Reservation, bytes: usize) -> bool {
+        if let Some(charge) = room {
+            return charge.try_grow(bytes);
+        }
+        *room = self.gauge.try_charge(bytes);
+        room.is_some()
     }
 
     /// So many bytes are held back for the next POST to continue: they take room like all that waits. A few may in any case. Says whether
@@ -252,6 +257,12 @@ impl Admission {
             };
         }
         held.is_some() || bytes == 0
+    }
+
+    /// Whether anything is held back for the next POST.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.held_piece.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// Buffers for a POST of so many bytes.

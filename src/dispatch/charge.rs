@@ -74,8 +74,24 @@ impl Charge {
 
     /// The buffer has another size now.
     pub fn resize(&mut self, bytes: usize) {
-        let other = self.gauge.charge(bytes);
-        *self = other;
+        match bytes.checked_sub(self.bytes) {
+            Some(more) => self.absorb(self.gauge.charge(more)),
+            None => {
+                self.gauge.held.fetch_sub(self.bytes - bytes, Ordering::AcqRel);
+                self.bytes = bytes;
+            }
+        }
+    }
+
+    /// The buffer is to be larger, if the bound allows it. Says whether it does.
+    #[must_use]
+    pub fn try_grow(&mut self, bytes: usize) -> bool {
+        let more = self.gauge.try_charge(bytes.saturating_sub(self.bytes));
+        more.map(|more| self.absorb(more)).is_some()
+    }
+
+    fn absorb(&mut self, mut other: Charge) {
+        self.bytes += std::mem::take(&mut other.bytes);
     }
 }
 
@@ -96,7 +112,11 @@ mod tests {
         assert!(gauge.try_charge(41).is_none());
         let second = gauge.try_charge(40).unwrap();
         first.resize(10);
-        assert_eq!((gauge.held(), gauge.most()), (50, 110));
+        assert_eq!((gauge.held(), gauge.most()), (50, 100));
+        assert!(!first.try_grow(61) && first.try_grow(60) && first.bytes() == 60);
+        assert_eq!((gauge.held(), gauge.most()), (100, 100));
+        first.resize(70);
+        assert_eq!((gauge.held(), gauge.most()), (110, 110));
         drop((first, second));
         assert_eq!(gauge.held(), 0);
         assert!(gauge.try_charge(usize::MAX).is_none());

@@ -9,8 +9,8 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::envelope::Key;
+use super::header::find;
 use super::observed::{METRICS, PlatformResult};
-use super::repair::find;
 
 /// A longer id is none: it would stand in the event twice, and cannot be cut.
 const MAX_ID_BYTES: usize = 256;
@@ -96,8 +96,8 @@ impl<'de> Visitor<'de> for &mut Keys<'de> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let fields = &mut self.fields;
-        while let Some(Key(key)) = map.next_key()? {
-            match (key.as_ref(), self.logs) {
+        while let Some(key) = map.next_key::<Key<'_>>()? {
+            match (key.name().as_ref(), self.logs) {
                 ("requestId", _) => fields.request_id = id(map.next_value()?),
                 ("tenantId", _) => fields.tenant_id = id(map.next_value()?),
                 ("tracing", _) => fields.trace_id = tracing_root(map.next_value()?),
@@ -139,11 +139,11 @@ fn metrics(object: &str) -> [Option<Box<str>>; METRICS.len()] {
         }
 
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-            while let Some(Key(key)) = map.next_key()? {
+            while let Some(key) = map.next_key::<Key<'_>>()? {
                 let value: &RawValue = map.next_value()?;
                 let number = Some(value.get()).filter(|text| text.len() <= MAX_NUMBER_BYTES);
                 let number = number.filter(|text| text.starts_with(|c: char| c.is_ascii_digit()));
-                let known = METRICS.iter().position(|name| *name == key.as_ref());
+                let known = METRICS.iter().position(|name| *name == key.name());
                 if let Some(place) = known.and_then(|at| self.0.get_mut(at)) {
                     *place = number.map(Box::from);
                 }
@@ -208,8 +208,8 @@ pub(super) struct FoundRuntimeDone<'a> {
     pub(super) failed: bool,
 }
 
-/// Those of which the ids differ, in their order. `current` is the invocation in progress: one whose
-/// id is cut or missing is taken for its.
+/// Those of which the ids differ, in their order. `current` is the invocation in progress: one
+/// whose id is cut or missing is taken for its.
 pub(super) fn runtime_done_in<'a>(
     bytes: &'a [u8],
     current: Option<&'a str>,

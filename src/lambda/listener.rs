@@ -25,9 +25,10 @@ use super::chooser::Chooser;
 use super::connections::{Connection, Connections, Stream};
 use super::destination::Destination;
 use super::http::{NoRequest, Request, RequestReader};
-use super::intake::{Behind, Intake, ParsedBody, Part, Rest, Signal};
+use super::intake::{Intake, ParsedBody, Signal};
 use super::reading_room::{InTime, MAX_WHOLE, Room};
-use crate::clock::epoch_ms;
+use super::windows::{Part, Rest, Sizes, Windows};
+use crate::clock::{EpochMs, epoch_ms};
 use crate::dispatch::admission::{Admission, Reservation};
 use crate::dispatch::message;
 use crate::event::{Batch, Event};
@@ -39,9 +40,8 @@ use crate::sandbox::Sandbox;
 
 /// Lambda's bodies have 2 x `maxBytes` and some; one larger than this is not taken.
 pub const MAX_BODY: usize = 8 * 1024 * 1024;
-/// So much of a larger body is read before the events in it are handed on: what it takes is bounded
-/// by this, whatever it holds.
-const WINDOW: usize = 256 * 1024;
+/// How much of a body is read before the events in it are handed on.
+const SIZES: Sizes = Sizes { window: 256 * 1024, whole: MAX_WHOLE, body: MAX_BODY };
 /// Room that a longer event takes while it is read, in its bytes: it may have to be written anew.
 const COST_OF_LONG: usize = 2;
 /// So much of a body that is not taken is read, so that the client gets to see its answer. Lambda
@@ -206,19 +206,21 @@ impl Listener {
         match intake {
             Some(mut intake) => {
                 let now = now();
-                let taken = intake.finish(now.wall);
-                let _ = self.admission.hold(0);
-                self.hand_over(taken);
+                self.give_up_held(&mut intake, now.wall);
                 if let Some(mut chooser) = self.chooser() {
                     chooser.finish(now.wall);
                     self.hand_over_decided(&mut chooser, Vec::new(), now);
                 }
             }
             None => {
+                // The POST that it came with was answered 200.
+                let holds = self.admission.holds();
+                self.ledger.received.add(u64::from(holds));
+                self.ledger.dropped_undelivered.add(u64::from(holds));
                 log::warn!(
                     "close",
-                    "a telemetry POST is still being read at SHUTDOWN; \
-                     a cut record before it may be lost"
+                    "a telemetry POST is still being read at SHUTDOWN{}",
+                    if holds { "; a cut record that it may continue is lost" } else { "" }
                 );
                 // What waits for a choice was answered 200; the other POST will not be.
                 if let Some(Ok(mut chooser)) = self.chooser.as_ref().map(Mutex::try_lock) {
@@ -327,60 +329,47 @@ impl Listener {
         length: Option<usize>,
         connection: &Connection,
     ) -> Result<(), NotTaken> {
-        let mut size = length.filter(|length| *length <= MAX_WHOLE).unwrap_or(WINDOW);
+        let mut windows = Windows::new(SIZES, length);
         // A window may grow to that before it needs room in the queue.
         let most = length.map_or(MAX_WHOLE, |length| length.min(MAX_WHOLE));
         let taken = (most > SMALL_BODY).then(|| self.room.take(most, connection));
-        let (mut body, mut events) = self.admission.buffers(length.map_or(0, |_| size) + SIDE_ROOM);
-        let (mut have, mut have_read) = (0, 0);
-        let mut part = Part { is_first: true, behind: Behind::RestOfBody };
+        let first = length.map_or(0, |_| windows.size());
+        let (mut body, mut events) = self.admission.buffers(first + SIDE_ROOM);
         // For an event that is longer.
         let mut long: Reservation = None;
         loop {
-            let begun = have;
             let mut reader = InTime { reader: &mut *request, taken: taken.as_ref() };
-            have =
-                read_window(&mut reader, &mut body, begun, size).map_err(|_| NotTaken::CutOff)?;
-            have_read += have - begun;
-            if have_read > MAX_BODY {
-                return Err(NotTaken::TooLarge(have_read));
-            }
-            if request.is_read() {
-                part.behind = Behind::NextBody;
-                if have < size / 2 {
-                    body.shrink_to(have + SIDE_ROOM);
-                }
-            } else if have < size {
+            let have = read_window(&mut reader, &mut body, windows.have(), windows.size())
+                .map_err(|_| NotTaken::CutOff)?;
+            let is_last = request.is_read();
+            if is_last && have < windows.size() / 2 {
+                body.shrink_to(have + SIDE_ROOM);
+            } else if !is_last && have < windows.size() {
                 return Err(NotTaken::CutOff);
             }
-            let rest = self.take(body, events, part).ok_or(NotTaken::Closed)?;
-            have = rest.bytes.len();
-            (body, events) = (rest.bytes, Vec::new());
-            if body.is_empty() && request.is_read() {
+            let part = windows.part(have, is_last);
+            let rest = self.take(body, events, part, &mut long).ok_or(NotTaken::Closed)?;
+            if rest.bytes.is_empty() && windows.is_too_large() {
+                return Err(NotTaken::TooLarge(windows.read()));
+            }
+            if rest.bytes.is_empty() && is_last {
                 return Ok(());
             }
-            if !rest.is_stuck {
-                part = Part { is_first: false, behind: Behind::RestOfBody };
-                size = WINDOW.max(have);
-                long = long.filter(|_| size > MAX_WHOLE);
-            } else if part.behind == Behind::RestOfBody {
-                let most = if have < MAX_WHOLE { MAX_WHOLE } else { 2 * have };
-                size = most.min(have + MAX_BODY + 1 - have_read);
-                drop(long.take());
-                if size > MAX_WHOLE {
-                    long = self.admission.reserve_bytes(COST_OF_LONG * size);
-                    if long.is_none() {
-                        (size, part.behind) = (have, Behind::NoRoom);
-                    }
-                }
-            }
+            windows.go_on(&rest, |size| self.admission.grow(&mut long, COST_OF_LONG * size));
+            (body, events) = (rest.bytes, Vec::new());
         }
     }
 
     /// Puts a part's events into the queue before its answer: the next POST, which comes after the
-    /// answer, cannot overtake them. Comes back with what is left of it for the next part; `None` if
-    /// nobody will look at them.
-    fn take(&self, body: Vec<u8>, events: Vec<Event>, part: Part) -> Option<Rest> {
+    /// answer, cannot overtake them. Comes back with what is left of it for the next part; `None`
+    /// if nobody will look at them.
+    fn take(
+        &self,
+        body: Vec<u8>,
+        events: Vec<Event>,
+        part: Part,
+        long: &mut Reservation,
+    ) -> Option<Rest> {
         let mut intake = self.lock();
         if self.closed.load(Ordering::Acquire) {
             return None;
@@ -390,21 +379,38 @@ impl Listener {
         self.sandbox.each_invocation(|request_id| intake.invoked(request_id));
         let now = epoch_ms(SystemTime::now());
         let (taken, rest) = intake.take_part(body, events, now, part);
+        if !rest.is_stuck {
+            // What is handed over takes room by itself.
+            let left = rest.bytes.len();
+            match long {
+                Some(charge) if left > MAX_WHOLE => charge.resize(COST_OF_LONG * left),
+                _ => *long = None,
+            }
+        }
         let has_room = self.admission.hold(intake.held_bytes());
         self.hand_over(taken);
         if !has_room {
-            let given_up = intake.finish(now);
-            self.hand_over(given_up);
+            self.give_up_held(&mut intake, now);
         }
         // SHUTDOWN did not wait for so long a body.
         (!self.closed.load(Ordering::Acquire)).then_some(rest)
+    }
+
+    /// No continuation comes, or there is no room to wait for it.
+    fn give_up_held(&self, intake: &mut Intake, now: EpochMs) {
+        while intake.held_bytes() > 0 {
+            let taken = intake.finish(now);
+            let _ = self.admission.hold(intake.held_bytes());
+            self.hand_over(taken);
+        }
     }
 
     /// Lambda might post a batch that was refused again and again, and nothing behind it: it is
     /// told 200, and the loss is counted.
     fn too_large(&self, request: Request<'_, Stream<'_>>, have_read: usize) -> bool {
         self.ledger.refused_posts.add(1);
-        log::error!("body", "a telemetry POST of more than {MAX_BODY} bytes is dropped");
+        let from = if have_read > 0 { " from there on" } else { "" };
+        log::error!("body", "a telemetry POST of more than {MAX_BODY} bytes is dropped{from}");
         // The end of an invocation that is held may have been in it.
         {
             let _intake = self.lock();

@@ -2,24 +2,32 @@
 //! posts.
 
 pub mod api;
+mod appendix;
+mod body_reader;
 pub mod chooser;
 mod connections;
 pub mod destination;
 mod envelope;
+mod event_builder;
 mod fields;
 pub mod filter;
+mod header;
 mod http;
 pub mod intake;
 mod invocations;
+mod json_reader;
 pub mod keep;
 pub mod listener;
 pub mod observed;
 mod parsed_body;
 mod reading_room;
 mod repair;
+#[cfg(test)]
+mod samples;
 mod summary;
 mod text_level;
 mod text_log;
+pub mod windows;
 
 use self::api::Buffering;
 use self::filter::{Filter, Types};

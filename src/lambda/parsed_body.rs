@@ -1,5 +1,4 @@
-//! What goes into the intake and what comes out of it: parts of a body, events and signals. Plain
-//! data.
+//! What comes out of the intake: events and signals. Plain data.
 
 use std::sync::Arc;
 
@@ -86,38 +85,6 @@ impl Signal {
             _ => None,
         }
     }
-}
-
-/// What comes behind the bytes at hand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Behind {
-    /// The rest of their body: what is not whole yet is left for it.
-    RestOfBody,
-    /// The rest of their body, for which there is no room before half of them is done with: what is
-    /// not whole there is given up.
-    NoRoom,
-    /// The next body, which may continue a cut record.
-    NextBody,
-    /// Nothing any more.
-    Nothing,
-}
-
-/// Which part of a body the bytes at hand are.
-#[derive(Clone, Copy, Debug)]
-pub struct Part {
-    /// The body begins with them.
-    pub is_first: bool,
-    /// See there.
-    pub behind: Behind,
-}
-
-/// What is left of a body for the next part, which is to begin with it.
-#[derive(Debug)]
-pub struct Rest {
-    /// Nothing where all was done with.
-    pub bytes: Vec<u8>,
-    /// Nothing was done with: it needs more bytes behind it, or to be told that there is no room.
-    pub is_stuck: bool,
 }
 
 /// What a body gave, or a part of it.

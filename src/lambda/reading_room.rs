@@ -1,4 +1,5 @@
-//! Bounds what the listener's threads hold of the bodies that they read at the same time. Blocks them.
+//! Bounds what the listener's threads hold of the bodies that they read at the same time. Blocks
+//! them.
 
 use std::io::{ErrorKind, Read, Result as IoResult};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,7 +1,9 @@
-//! Records that Lambda cut, held to what was written: the oracle makes the record, cuts it as Lambda does, and knows what must come out.
+//! Records that Lambda cut, held to what was written: the oracle makes the record, cuts it as
+//! Lambda does, and knows what must come out.
 //!
-//! Records are short, so the length from which a piece counts as Lambda's is short, too. POSTs may be lost: of what is left of a record then,
-//! every piece must be found in an event, and no whole event may be missing or changed.
+//! Records are short, so the length from which a piece counts as Lambda's is short, too. POSTs may
+//! be lost: of what is left of a record then, every piece must be found in an event, and no whole
+//! event may be missing or changed.
 
 use fastrand::Rng;
 use kinesis_telemetry_extension::lambda::intake::Intake;
@@ -145,7 +147,8 @@ fn events(rng: &mut Rng) -> (Vec<Posted>, Vec<String>) {
     (all, cut)
 }
 
-/// Where the JSON allows two readings and nothing tells which: a lost continuation, and a whole log that continues the piece by chance.
+/// Where the JSON allows two readings and nothing tells which: a lost continuation, and a whole log
+/// that continues the piece by chance.
 fn is_ambiguous(pieces: &[&Posted]) -> bool {
     let whole =
         |bytes: &[u8]| serde_json::from_slice::<&serde_json::value::RawValue>(bytes).is_ok();
@@ -249,7 +252,8 @@ fn cut_records_come_out_as_they_were_written() {
                 let quoted = serde_json::to_string(piece).unwrap();
                 let is_found =
                     |part: &str| found.contains(part) || found.contains(part.trim_matches('"'));
-                // The beginning of a record stays in one piece; what lost its beginning may look like anything, events included.
+                // The beginning of a record stays in one piece; what lost its beginning may look
+                // like anything, events included.
                 assert!(
                     !posted.is_first || is_found(piece) || is_found(&quoted),
                     "no {piece}\n{}",
@@ -269,7 +273,8 @@ fn cut_records_come_out_as_they_were_written() {
         }
     });
     println!(
-        "{bodies} bodies, {joined} records put together, {with_losses} rounds with losses, {ambiguous} left out for two readings"
+        "{bodies} bodies, {joined} records put together, {with_losses} rounds with losses, \
+         {ambiguous} left out for two readings"
     );
 }
 

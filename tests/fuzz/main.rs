@@ -1,7 +1,9 @@
-//! Fuzz targets for what comes from outside: telemetry bodies, Lambda's cut records, Kinesis's answers; and properties of packing.
+//! Fuzz targets for what comes from outside: telemetry bodies, Lambda's cut records, Kinesis's
+//! answers; and properties of packing.
 //!
-//! Each target is a loop over mutated samples with a seed that is printed, so that a failure can be run again: `FUZZ_SEED=… cargo test --test fuzz`.
-//! `FUZZ_ROUNDS` sets how many rounds; the default takes a few seconds.
+//! Each target is a loop over mutated samples with a seed that is printed, so that a failure can be
+//! run again: `FUZZ_SEED=… cargo test --test fuzz`. `FUZZ_ROUNDS` sets how many rounds; the default
+//! takes a few seconds.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -13,6 +15,7 @@
 mod cuts;
 mod keep;
 mod packing;
+mod windows;
 
 use std::sync::Arc;
 
@@ -23,7 +26,7 @@ use kinesis_telemetry_extension::kinesis::error::read_error;
 use kinesis_telemetry_extension::kinesis::line::{Envelope, LineWriter};
 use kinesis_telemetry_extension::kinesis::response::read_outcomes;
 use kinesis_telemetry_extension::lambda::filter::Types;
-use kinesis_telemetry_extension::lambda::intake::{Behind, Intake, Part};
+use kinesis_telemetry_extension::lambda::intake::Intake;
 use kinesis_telemetry_extension::sandbox::Sandbox;
 
 const ALL: Types = Types { platform: true, function: true, extension: true };
@@ -148,68 +151,6 @@ fn whole_bodies_come_out_whole() {
     });
 }
 
-/// What a body gives that is read window by window, as the listener does where there is room.
-fn in_windows(intake: &mut Intake, body: &[u8], window: usize) -> (Vec<String>, u64) {
-    let (mut found, mut unparsed) = (Vec::new(), 0);
-    let (mut begun, mut at, mut size, mut is_first) = (Vec::new(), 0, window, true);
-    loop {
-        let more = body.len().min(at + size.saturating_sub(begun.len()));
-        begun.extend_from_slice(&body[at..more]);
-        at = more;
-        let behind = if at == body.len() { Behind::NextBody } else { Behind::RestOfBody };
-        let part = Part { is_first, behind };
-        let (taken, rest) = intake.take_part(begun, Vec::new(), 0, part);
-        found.extend(lines(&taken.batch));
-        unparsed += taken.unparsed;
-        if rest.bytes.is_empty() && at == body.len() {
-            return (found, unparsed);
-        }
-        if rest.is_stuck {
-            size = 2 * rest.bytes.len();
-        } else {
-            (is_first, size) = (false, window.max(rest.bytes.len()));
-        }
-        begun = rest.bytes;
-    }
-}
-
-#[test]
-fn windows_change_nothing() {
-    rounds(3000, |rng| {
-        let events = events(rng);
-        let mut body = format!("[{}]", events.join(",")).into_bytes();
-        let is_broken = rng.bool();
-        if is_broken {
-            mutate(rng, &mut body);
-        }
-        let overlapping = rng.bool();
-        let (mut whole, mut parts) = (Intake::new(ALL, overlapping), Intake::new(ALL, overlapping));
-        let taken = whole.take(body.clone(), 0);
-        let window = rng.usize(1..2 * body.len() + 300);
-        let (found, unparsed) = in_windows(&mut parts, &body, window);
-        let story = || format!("in windows of {window}: {}", String::from_utf8_lossy(&body));
-        // But for the half of each event's id that is the process's own, and its number.
-        let text = |line: &str| line.split("\"eventId\"").next().map(str::to_owned);
-        let (found, whole_lines): (Vec<_>, Vec<_>) = (
-            found.iter().map(|line| text(line)).collect(),
-            lines(&taken.batch).iter().map(|line| text(line)).collect(),
-        );
-        let rest = [&mut parts, &mut whole].map(|intake| lines(&intake.finish(0).batch).len());
-        assert_eq!(rest[0], rest[1], "{}", story());
-        if !is_broken {
-            assert_eq!((found, unparsed), (whole_lines, taken.unparsed), "{}", story());
-            return;
-        }
-        // Behind damage a window begins anew, with the strict reader: it may tell more apart.
-        let is_event = |line: &&Option<String>| {
-            !line.as_ref().is_some_and(|line| line.contains(r#""type":"unparsed""#))
-        };
-        for line in whole_lines.iter().filter(is_event) {
-            assert!(found.contains(line), "no {line:?} {}", story());
-        }
-    });
-}
-
 #[test]
 fn broken_bodies_lose_nothing() {
     rounds(10_000, |rng| {
@@ -224,7 +165,8 @@ fn broken_bodies_lose_nothing() {
             found += &lines(&intake.take(body, 0).batch).concat();
         }
         found += &lines(&intake.finish(0).batch).concat();
-        // A request id stands in the record and once more as the envelope's, and a log names its invocation: at least as often as sent.
+        // A request id stands in the record and once more as the envelope's, and a log names its
+        // invocation: at least as often as sent.
         assert!(
             found.matches("marker").count() >= expected,
             "of {expected} {} in {found}",
@@ -233,7 +175,8 @@ fn broken_bodies_lose_nothing() {
     });
 }
 
-/// Text logs are recognised by their fixed words where there is no control character in the body; with one, serde reads them all.
+/// Text logs are recognised by their fixed words where there is no control character in the body;
+/// with one, serde reads them all.
 #[test]
 fn both_ways_of_reading_a_body_agree() {
     rounds(10_000, |rng| {

@@ -6,7 +6,7 @@
 //! | 1 | a request that announces, or sends, more than there is | `lengths_that_lie_reserve_nothing_and_leave_nothing_behind`, `endless_bodies_are_read_only_so_far` |
 //! | 2 | endless heads | `endless_heads_end_their_connection` |
 //! | | many connections, many large bodies | `neighbours_that_hold_connections_keep_lambda_out_of_none`, `large_bodies_at_the_same_time_are_read_one_after_the_other`, `a_large_body_that_stalls_keeps_no_other_waiting` |
-//! | | a body that becomes much more than it is | `no_body_costs_more_memory_than_there_is` |
+//! | | a body that becomes much more than it is | `no_body_costs_more_memory_than_there_is`; `bodies.rs`: `a_long_event_costs_no_more_than_the_room_that_it_takes` |
 //! | 3 | a CONNECT proxy that drips | `wire.rs`: `a_proxy_that_drips_holds_no_longer_than_the_setting` |
 //! | 4, 5 | a `Date` that makes no sense, another one in each answer | `dates_that_make_no_sense_are_no_panic_and_no_storm`; `wire.rs`: `a_clock_that_makes_no_sense_is_not_followed_for_ever` |
 //! | 6 | codes and texts of answers | `codes_of_a_megabyte_cost_nothing`; `wire.rs`: `codes_of_any_size_and_kind_stay_short_and_clean`; `check.rs`: `an_answer_cannot_move_the_cursor` |
@@ -220,10 +220,10 @@ fn a_segment_that_was_exchanged_is_not_sent() {
 }
 
 /// A client that sends whatever it wants and never minds what becomes of it.
-struct Client(TcpStream);
+pub(crate) struct Client(pub(crate) TcpStream);
 
 impl Client {
-    fn connect(lambda: &Lambda) -> Client {
+    pub(crate) fn connect(lambda: &Lambda) -> Client {
         let stream = TcpStream::connect(("127.0.0.1", lambda.listener_port())).unwrap();
         stream.set_read_timeout(Some(ms(20_000))).unwrap();
         stream.set_write_timeout(Some(ms(20_000))).unwrap();
@@ -240,8 +240,20 @@ impl Client {
         sent
     }
 
+    /// Posts a body to the path that Lambda was given, and waits for the answer.
+    pub(crate) fn post(lambda: &Lambda, framing_and_body: &str) -> u16 {
+        let mut client = Client::connect(lambda);
+        client.0.set_read_timeout(Some(ms(120_000))).unwrap();
+        client.0.set_write_timeout(Some(ms(120_000))).unwrap();
+        let path = lambda.subscription().unwrap().path;
+        // The listener may have hung up.
+        let request = format!("POST {path} HTTP/1.1\r\n{framing_and_body}");
+        let _ = client.0.write_all(request.as_bytes());
+        client.status()
+    }
+
     /// The status of the next answer; 0 if the listener hangs up without one.
-    fn status(&mut self) -> u16 {
+    pub(crate) fn status(&mut self) -> u16 {
         let mut head = [0; 12];
         match self.0.read_exact(&mut head) {
             Ok(()) => String::from_utf8_lossy(&head[9..]).parse().unwrap(),
@@ -458,7 +470,7 @@ fn a_large_body_that_stalls_keeps_no_other_waiting() {
 }
 
 /// Bodies of that size that become as much as any can while they are read: by name.
-fn costly_bodies(size: usize) -> Vec<(&'static str, Vec<u8>)> {
+pub(crate) fn costly_bodies(size: usize) -> Vec<(&'static str, Vec<u8>)> {
     const TIME: &str = "2026-11-23T09:15:45.012Z";
     let array = |element: &str, separator: &str| {
         let count = size / (element.len() + separator.len());
@@ -497,12 +509,32 @@ fn costly_bodies(size: usize) -> Vec<(&'static str, Vec<u8>)> {
             let deep = [vec![b'['; size / 2], vec![b']'; size / 2]].concat();
             in_array([head.as_bytes(), &deep, b"}"].concat())
         }),
+        ("deep nesting on many lines", {
+            let deep = [vec![b'['; size / 2], b"\n".to_vec(), vec![b']'; size / 2]].concat();
+            in_array([head.as_bytes(), &deep, b"}"].concat())
+        }),
+        ("keys that no event has", {
+            let keys = r#","":0"#.repeat(size / 5);
+            format!(r#"[{{"time":"{TIME}","type":"function","record":1{keys}}}]"#).into_bytes()
+        }),
+        ("keys that no event has, in many events", {
+            let keys = r#","time":0"#.repeat(60);
+            array(&format!(r#"{{"time":"{TIME}","type":"function","record":1{keys}}}"#), ",")
+        }),
+        ("a long key with an escape", {
+            let key = format!(r"\n{}", "k".repeat(size));
+            format!(r#"[{{"{key}":1,"time":"{TIME}","type":"function","record":1}}]"#).into_bytes()
+        }),
+        ("a record with a long key with an escape", {
+            let key = format!(r"\n{}", "k".repeat(size));
+            format!("[{}]", log(&format!(r#"{{"{key}":1}}"#))).into_bytes()
+        }),
     ]
 }
 
 /// What programs have beside the static one of the layer, for which the promise is made: another
 /// libc, and the one that is built for these tests alone is not optimised.
-fn of_tests() -> u64 {
+pub(crate) fn of_tests() -> u64 {
     match std::env::var("KTE_BINARY") {
         Ok(path) if path.contains("/layer/") => 0,
         Ok(_) => 3 * 1024,
@@ -560,80 +592,6 @@ fn no_body_costs_more_memory_than_there_is() {
     let peak = lambda.stats().peak_kib;
     assert!(peak < MEMORY_KIB + of_tests(), "a record in pieces: {peak} KiB at the peak");
     assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
-}
-
-/// What is held back of a record is longer than a window, and the body that goes on with it has
-/// several.
-#[test]
-fn a_long_record_in_two_posts_arrives_whole() {
-    let kinesis = Kinesis::builder().record_bytes(10 << 20).start();
-    let lambda = extension(&kinesis)
-        .without_freeze()
-        .timeout(ms(60_000))
-        .setting("QUEUE_BYTES", "67108864")
-        .setting("RECORD_BYTES", "10485760")
-        .start();
-    lambda.init().unwrap();
-    let head = r#"{"time":"2026-11-23T09:15:45.012Z","type":"function","record":"#;
-    let part = "long ".repeat(270_000);
-    let first = format!(r#"[{head}{{"m":"{part}}}]"#);
-    let next = format!(r#"{head}"next {}"}}"#, "x".repeat(1000));
-    let second = format!(r#"[{head}{part}"}}}},{}]"#, vec![next; 1000].join(","));
-    assert_eq!(lambda.post_raw(first.as_bytes()).unwrap(), 200);
-    assert_eq!(lambda.post_raw(second.as_bytes()).unwrap(), 200);
-    lambda.invoke(Invocation::new()).unwrap();
-    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
-    let account = kinesis.account();
-    assert_eq!(account.containing("next xxx").len(), 1000);
-    assert_eq!(account.containing(&format!(r#""record":{{"m":"{part}{part}"}},"#)).len(), 1);
-    assert_eq!(ledger(&kinesis)["unparsed"], 0);
-}
-
-/// A body of many windows, all of whose events are Lambda's: each of them arrives, once.
-#[test]
-fn a_body_of_many_windows_arrives_whole() {
-    let kinesis = Kinesis::start();
-    let lambda = extension(&kinesis)
-        .without_freeze()
-        .timeout(ms(60_000))
-        .setting("QUEUE_BYTES", "67108864")
-        .start();
-    lambda.init().unwrap();
-    let path = lambda.subscription().unwrap().path;
-    let head = r#"{"time":"2026-11-23T09:15:45.012Z","type":"function","record":"#;
-    let log = |n: usize| match n % 50 {
-        // One that Lambda cut, and one that is longer than a window.
-        7 => format!(r#"{head}{{"m":"mark {n:05}. {}}},{head}cut"}}}}"#, "x".repeat(3000)),
-        9 if n == 1009 => format!(r#"{head}"mark {n:05}. {}"}}"#, "long ".repeat(600_000)),
-        _ => format!(r#"{head}"mark {n:05}. {}"}}"#, "y".repeat(n % 2000)),
-    };
-    let body = format!("[{}]", (0..4000).map(log).collect::<Vec<_>>().join(","));
-    assert!(body.len() > 6 << 20 && body.len() < 8 << 20, "{}", body.len());
-    for framing in [
-        format!("Content-Length: {}\r\n\r\n{body}", body.len()),
-        format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len()),
-    ] {
-        let mut client = Client::connect(&lambda);
-        client.0.write_all(format!("POST {path} HTTP/1.1\r\n{framing}").as_bytes()).unwrap();
-        assert_eq!(client.status(), 200);
-    }
-    lambda.invoke(Invocation::new()).unwrap();
-    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
-    let account = kinesis.account();
-    let mut found: Vec<String> = account
-        .of_type("function")
-        .iter()
-        .filter_map(|event| {
-            let text = event.text();
-            Some(text.get(text.find("mark ")?..)?.get(..10)?.to_owned())
-        })
-        .collect();
-    found.sort();
-    let mut expected: Vec<String> =
-        (0..8000).map(|n| format!("mark {:05}", n / 2)).map(|mark| mark[..10].to_owned()).collect();
-    expected.sort();
-    assert_eq!(found, expected);
-    assert_eq!(ledger(&kinesis)["unparsed"], 0);
 }
 
 #[test]

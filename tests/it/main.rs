@@ -10,6 +10,7 @@
 
 mod answers;
 mod architecture;
+mod bodies;
 mod cbor;
 mod check;
 mod circumstances;

@@ -3,7 +3,8 @@
 #![no_main]
 
 use fuzz_targets::{ALL, SEPARATOR, lines};
-use kinesis_telemetry_extension::lambda::intake::{Behind, Intake, Part};
+use kinesis_telemetry_extension::lambda::intake::Intake;
+use kinesis_telemetry_extension::lambda::windows::{Sizes, Windows};
 use libfuzzer_sys::fuzz_target;
 
 /// The length from which a piece counts as one of Lambda's; inputs are short.
@@ -20,15 +21,26 @@ fuzz_target!(|data: &[u8]| {
             let _ = lines(&intake.take(body.to_vec(), 0).batch);
             continue;
         }
-        // In two windows, without room for more.
-        let (window, behind) = body.split_at(body.len() / 2);
-        let mut part = Part { is_first: true, behind: Behind::NoRoom };
-        let (taken, rest) = intake.take_part(window.to_vec(), Vec::new(), 0, part);
-        let _ = lines(&taken.batch);
-        let rest = [rest.bytes.as_slice(), behind].concat();
-        part = Part { is_first: false, behind: Behind::NextBody };
-        let _ = lines(&intake.take_part(rest, Vec::new(), 0, part).0.batch);
+        // In windows that may grow while there is room.
+        let window = 1 + body.len() / (2 + usize::from(options >> 4));
+        let sizes = Sizes { window, whole: 2 * window, body: body.len() };
+        let (mut windows, mut begun, mut at) = (Windows::new(sizes, None), Vec::new(), 0);
+        loop {
+            let more = body.len().min(at + windows.size() - windows.have());
+            begun.extend_from_slice(&body[at..more]);
+            at = more;
+            let part = windows.part(begun.len(), at == body.len());
+            let (taken, rest) = intake.take_part(begun, Vec::new(), 0, part);
+            let _ = lines(&taken.batch);
+            if rest.bytes.is_empty() && at == body.len() {
+                break;
+            }
+            windows.go_on(&rest, |_| options & 8 == 0);
+            begun = rest.bytes;
+        }
     }
-    let _ = lines(&intake.finish(0).batch);
-    assert_eq!(intake.held_bytes(), 0);
+    // What was held back may be given up in parts.
+    while intake.held_bytes() > 0 {
+        let _ = lines(&intake.finish(0).batch);
+    }
 });

@@ -1,0 +1,423 @@
+//! Makes events, signals and counts of what is found in a body, in the light of the invocation in
+//! progress. Pure.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::appendix::Appendix;
+use super::envelope::Envelope;
+use super::fields::{RecordFields, is_log, runtime_done_in};
+use super::filter::{Filter, Level};
+use super::invocations::Invocations;
+use super::observed::{Milestone, MilestoneKind, Observed};
+use super::parsed_body::{ParsedBody, Signal};
+use super::text_level::text_level;
+use super::text_log::TextLog;
+use crate::clock::{self, EpochMs};
+use crate::event::{Batch, Event, Span};
+
+/// Text for what is damaged in one part of a body: control characters take six times their room,
+/// and one of the pieces that Lambda cuts has 256 KiB.
+pub(super) const MAX_TEXT_BYTES: usize = 512 * 1024;
+
+/// What one part of a body may give, before the rest is left for another part: Lambda posts 10,000
+/// events at the most, and events that must be written anew are there twice.
+pub(super) const MAX_EVENTS: usize = 10 * 1024;
+pub(super) const MAX_SIGNALS: usize = 2 * 1024;
+const MAX_APPENDIX: usize = 256 * 1024;
+
+/// How often numbers may begin anew. A process is restored once.
+pub(super) const MAX_RESTORES: u16 = 64;
+
+/// What this process knows of the stream of telemetry so far.
+#[derive(Debug)]
+pub(super) struct StreamState {
+    pub(super) filter: Filter,
+    pub(super) invocations: Invocations,
+    /// The number of the last event.
+    pub(super) number: u64,
+    pub(super) restores: u16,
+    /// Whether somebody chooses between invocations.
+    pub(super) observes: bool,
+}
+
+/// What a part of a body has given so far.
+pub(super) struct EventBuilder<'s> {
+    state: &'s mut StreamState,
+    now: EpochMs,
+    events: Vec<Event>,
+    signals: Vec<Signal>,
+    appendix: Appendix,
+    /// Known once it was needed.
+    progress: Option<Progress>,
+    observed: Observed,
+    text_room: usize,
+    max_events: usize,
+    unparsed: u64,
+    excluded: u64,
+}
+
+/// What an event without a request id of its own has from the invocation in progress. The spans are
+/// empty where there is none.
+#[derive(Clone, Copy)]
+struct Progress {
+    request_id: Span,
+    tenant_id: Span,
+    cold_start: bool,
+}
+
+/// Strings of a record, where they lie now.
+struct Lifted {
+    request_id: Option<Span>,
+    tenant_id: Option<Span>,
+    trace_id: Span,
+    execution_arn: Span,
+}
+
+/// Whose an event is.
+struct Attribution {
+    request_id: Span,
+    tenant_id: Span,
+    cold_start: bool,
+    /// The invocation that is chosen with it; empty where it belongs to none.
+    owner: Span,
+}
+
+impl<'s> EventBuilder<'s> {
+    /// For a part of so many bytes. The events go into a used buffer, whose pages need not be
+    /// fetched again. `now` stamps what has no time of its own.
+    pub(super) fn new(
+        state: &'s mut StreamState,
+        now: EpochMs,
+        mut events: Vec<Event>,
+        length: usize,
+        max_events: usize,
+    ) -> EventBuilder<'s> {
+        events.clear();
+        // Lambda's events have some 300 bytes; a too small guess costs one more allocation.
+        events.reserve(length / 300);
+        EventBuilder {
+            state,
+            now,
+            events,
+            signals: Vec::new(),
+            appendix: Appendix::new(length),
+            progress: None,
+            observed: Observed::default(),
+            text_room: MAX_TEXT_BYTES,
+            max_events,
+            unparsed: 0,
+            excluded: 0,
+        }
+    }
+
+    /// Whether it has given enough for one part of a body.
+    pub(super) fn is_full(&self) -> bool {
+        let is_bounded = self.max_events < usize::MAX;
+        self.events.len() >= self.max_events
+            || (is_bounded && self.signals.len() >= MAX_SIGNALS)
+            || (is_bounded && self.appendix.len() >= MAX_APPENDIX)
+    }
+
+    /// All of it, with those of the first `end` bytes of `body` that are needed for it.
+    pub(super) fn finish(mut self, mut body: Vec<u8>, end: usize) -> ParsedBody {
+        self.observed.close();
+        let length = self.appendix.base();
+        // If all events were written anew, nothing of the body is needed.
+        let is_needed = self.events.iter().any(|event| (event.text.start as usize) < length);
+        let needed = if is_needed { end } else { 0 };
+        self.events.iter_mut().for_each(|event| event.shift_back(length, length - needed));
+        self.observed.shift_back(length, length - needed);
+        if is_needed {
+            body.truncate(needed);
+            self.appendix.append_to(&mut body);
+            if body.capacity() > 2 * body.len() {
+                body.shrink_to_fit();
+            }
+        } else {
+            body = self.appendix.into_bytes();
+        }
+        ParsedBody {
+            batch: Batch::new(body, self.events),
+            signals: self.signals,
+            unparsed: self.unparsed,
+            excluded: self.excluded,
+            observed: self.observed,
+        }
+    }
+
+    /// A text log that stands in `bytes` as it is to be shipped.
+    pub(super) fn text_log(&mut self, log: &TextLog, bytes: &[u8]) {
+        if !self.state.filter.ships(log.kind) {
+            return;
+        }
+        let Progress { request_id, tenant_id, cold_start } = self.progress();
+        // A log of an extension is none of the function's.
+        let is_functions = log.kind == "function";
+        let level = if self.state.observes && is_functions {
+            text_level(bytes.get(log.record.start + 1..log.record.end - 1).unwrap_or_default())
+        } else {
+            None
+        };
+        if self.state.filter.excludes(log.kind, None) {
+            return self.exclude(request_id, level);
+        }
+        let text = log.object.start..log.object.end - 1;
+        let (text, record) = (Span::new(&text), Span::new(&log.record));
+        let owner = if is_functions { request_id } else { Span::default() };
+        let event = Event { text, record, request_id, tenant_id, cold_start, ..Event::default() };
+        self.push(event, owner, level);
+    }
+
+    /// `bytes` is the body that the envelope points into, or from which it was copied. `has_lines`:
+    /// it may have line ends.
+    pub(super) fn event(
+        &mut self,
+        kind: &str,
+        envelope: &Envelope<'_>,
+        bytes: &[u8],
+        has_lines: bool,
+    ) {
+        let fields = RecordFields::of(kind, envelope.record);
+        self.signal(kind, &fields, envelope);
+        if !self.state.filter.ships(kind) {
+            return;
+        }
+        let level = self.level(kind, &fields, envelope);
+        if self.state.filter.excludes(kind, fields.level) {
+            let owner = level.map_or(Span::default(), |_| self.owner_of_excluded(&fields));
+            return self.exclude(owner, level);
+        }
+        let (text, record) = envelope
+            .in_place(bytes, has_lines)
+            .unwrap_or_else(|| envelope.rebuild(&mut self.appendix));
+        let lifted = Lifted::of(&fields, envelope, record.start);
+        let Attribution { request_id, tenant_id, cold_start, owner } =
+            self.attribute(kind, &fields, &lifted);
+        let event = Event {
+            text: Span::new(&text),
+            record: Span::new(&record),
+            request_id,
+            trace_id: lifted.trace_id,
+            tenant_id,
+            execution_arn: lifted.execution_arn,
+            cold_start,
+            ..Event::default()
+        };
+        self.push(event, owner, level);
+    }
+
+    /// Whose an event is. What a log says of itself counts only as far as the platform does not say
+    /// otherwise.
+    fn attribute(&mut self, kind: &str, fields: &RecordFields<'_>, lifted: &Lifted) -> Attribution {
+        let progress = self.progress();
+        let invocations = &self.state.invocations;
+        let seen = fields.request_id.and_then(|id| invocations.find(id));
+        let own = fields
+            .request_id
+            .filter(|_| seen.is_some() || invocations.overlapping || !is_log(kind));
+        let (request_id, cold_start, of_invocation) = match own {
+            Some(id) => {
+                let tenant = seen
+                    .and_then(|seen| seen.tenant_id.as_deref())
+                    .filter(|tenant| fields.tenant_id != Some(*tenant));
+                let current = invocations.is_current(id) && !progress.tenant_id.is_empty();
+                let span = if current { Some(progress.tenant_id) } else { None };
+                let appendix = &mut self.appendix;
+                let tenant = tenant.map(|tenant| {
+                    span.unwrap_or_else(|| Span::new(&appendix.put(tenant.as_bytes())))
+                });
+                (lifted.request_id.unwrap_or_default(), invocations.is_cold_start(id), tenant)
+            }
+            None if is_log(kind) => (
+                progress.request_id,
+                progress.cold_start,
+                Some(progress.tenant_id).filter(|span| !span.is_empty()),
+            ),
+            None => (Span::default(), progress.cold_start, None),
+        };
+        let tenant_id = if is_log(kind) {
+            of_invocation.or(lifted.tenant_id)
+        } else {
+            lifted.tenant_id.or(of_invocation)
+        };
+        let owner = match own {
+            _ if kind == "extension" => Span::default(),
+            // Neighbours of one invocation share one span.
+            Some(id) if invocations.is_current(id) => progress.request_id,
+            _ => request_id,
+        };
+        Attribution { request_id, tenant_id: tenant_id.unwrap_or_default(), cold_start, owner }
+    }
+
+    /// The level of a line that the function logged, if somebody wants to know.
+    fn level(
+        &self,
+        kind: &str,
+        fields: &RecordFields<'_>,
+        envelope: &Envelope<'_>,
+    ) -> Option<Level> {
+        if !self.state.observes || kind != "function" {
+            return None;
+        }
+        match fields.level {
+            Some(level) => Level::of_line(level),
+            None => text_level(envelope.record?.get().strip_prefix('"')?.as_bytes()),
+        }
+    }
+
+    /// The invocation of a log that is left out.
+    fn owner_of_excluded(&mut self, fields: &RecordFields<'_>) -> Span {
+        let progress = self.progress();
+        let invocations = &self.state.invocations;
+        let is_known = |id: &&str| invocations.overlapping || invocations.find(id).is_some();
+        match fields.request_id.filter(is_known) {
+            Some(id) if !invocations.is_current(id) => Span::new(&self.appendix.put(id.as_bytes())),
+            _ => progress.request_id,
+        }
+    }
+
+    fn exclude(&mut self, owner: Span, level: Option<Level>) {
+        self.excluded += 1;
+        if let Some(level) = level {
+            self.observed.excluded(owner, level);
+        }
+    }
+
+    /// `owner` is empty for an event that belongs to no invocation.
+    fn push(&mut self, event: Event, owner: Span, level: Option<Level>) {
+        if self.state.observes {
+            self.observed.event(owner, &event, level);
+        }
+        self.state.number += 1;
+        if self.events.len() == self.events.capacity() {
+            self.make_room(event.text);
+        }
+        self.events.push(Event {
+            number: self.state.number,
+            restores: self.state.restores,
+            ..event
+        });
+    }
+
+    /// Takes room for as many events as there will be, if the others are like those up to `last`: a
+    /// buffer that grows is there twice while it moves.
+    fn make_room(&mut self, last: Span) {
+        let (have, length) = (self.events.len(), self.appendix.base());
+        let read = ((last.start + last.len) as usize).clamp(1, length.max(1));
+        let expected = have * length / read;
+        let most = self.max_events.max(have + 1);
+        let room = (expected + expected / 8).max(have + have / 2 + 4).min(most);
+        self.events.reserve_exact(room - have);
+    }
+
+    /// What the invocation in progress says of records that do not say it themselves.
+    fn progress(&mut self) -> Progress {
+        if let Some(known) = self.progress {
+            return known;
+        }
+        let invocations = &self.state.invocations;
+        let current = invocations.current.as_ref();
+        let mut put = |text: Option<&str>| {
+            text.map(|text| Span::new(&self.appendix.put(text.as_bytes()))).unwrap_or_default()
+        };
+        let request_id = put(current.map(|current| &*current.request_id));
+        let tenant_id = put(current.and_then(|current| current.tenant_id.as_deref()));
+        let cold_start = match &invocations.first {
+            None => true,
+            Some(first) => current.is_some_and(|current| current.request_id == *first),
+        };
+        *self.progress.insert(Progress { request_id, tenant_id, cold_start })
+    }
+
+    /// Ships what is no event as it is: its bytes, as a string.
+    pub(super) fn damaged(&mut self, bytes: &[u8]) {
+        self.signals.push(Signal::Damaged);
+        self.observed.is_gap = true;
+        self.ends_in(bytes);
+        if self.state.filter.excludes("unparsed", None) {
+            self.excluded += 1;
+            return;
+        }
+        self.unparsed += 1;
+        let Progress { request_id, tenant_id, cold_start } = self.progress();
+        let time = clock::iso8601(self.now);
+        let head = format!("{{\"time\":\"{time}\",\"type\":\"unparsed\",\"record\":");
+        let start = self.appendix.put(head.as_bytes()).start;
+        let (record, taken) = self.appendix.put_as_text(bytes, self.text_room);
+        self.text_room = self.text_room.saturating_sub(record.len());
+        let mut end = record.end;
+        if taken < bytes.len() {
+            let cut = format!(",\"truncatedBytes\":{}", bytes.len() - taken);
+            end = self.appendix.put(cut.as_bytes()).end;
+        }
+        let (text, record) = (Span::new(&(start..end)), Span::new(&record));
+        let event = Event { text, record, request_id, tenant_id, cold_start, ..Event::default() };
+        self.push(event, request_id, None);
+    }
+
+    /// Says which invocations have ended by what is no event.
+    fn ends_in(&mut self, bytes: &[u8]) {
+        let current = self.state.invocations.current.as_ref().map(|current| &*current.request_id);
+        for found in runtime_done_in(bytes, current) {
+            if self.state.observes {
+                self.observed.milestones.push(Milestone::ended(found.request_id, found.failed));
+            }
+            self.signals.push(Signal::RuntimeDone {
+                request_id: found.request_id.into(),
+                at: None,
+                failed: found.failed,
+            });
+        }
+    }
+
+    fn signal(&mut self, kind: &str, fields: &RecordFields<'_>, envelope: &Envelope<'_>) {
+        let said = Signal::of(kind, fields, envelope);
+        match (&said, kind) {
+            (Some(Signal::Start { request_id, .. }), _) => {
+                self.state.invocations.start(request_id, fields.tenant_id);
+                self.progress = None;
+            }
+            (Some(Signal::LogsDropped { .. }), _) => self.observed.is_gap = true,
+            // Two sandboxes may come out of one snapshot: from here on they must not give the same
+            // ids to different events.
+            (_, "platform.restoreStart") if self.state.restores < MAX_RESTORES => {
+                self.state.number = 0;
+                self.state.restores += 1;
+                self.signals.push(Signal::Restored);
+            }
+            _ => {}
+        }
+        self.signals.extend(said);
+        if self.state.observes
+            && let Some(of) = MilestoneKind::of(kind)
+            && let Some(request_id) = fields.request_id.map(Arc::<str>::from)
+        {
+            self.observed.milestones.push(Milestone {
+                is_first: self.state.invocations.is_cold_start(&request_id),
+                request_id,
+                trace_id: fields.trace_id.map(Box::from),
+                tenant_id: fields.tenant_id.map(Box::from),
+                kind: of,
+                result: Box::new(fields.result()),
+            });
+        }
+    }
+}
+
+impl Lifted {
+    /// `record` is where the record lies now.
+    fn of(fields: &RecordFields<'_>, envelope: &Envelope<'_>, record: usize) -> Lifted {
+        let within = |part: Option<&str>| {
+            let offset = part?.as_ptr() as usize - envelope.record?.get().as_ptr() as usize;
+            let range: Range<usize> = record + offset..record + offset + part?.len();
+            Some(Span::new(&range))
+        };
+        Lifted {
+            request_id: within(fields.request_id),
+            tenant_id: within(fields.tenant_id),
+            trace_id: within(fields.trace_id).unwrap_or_default(),
+            execution_arn: within(fields.execution_arn).unwrap_or_default(),
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! How much of a body is read before the events in it are handed on: what a body takes in memory is
+//! bounded by that, whatever it holds. Pure.
+//!
+//! A window begins with what the one before left over. It grows where a single event is longer,
+//! first up to a size that any body may have, and then as long as there is room in the queue.
+
+/// How a part of a body begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begins {
+    /// As the body itself.
+    Body,
+    /// At an element, or at the comma before it.
+    Element,
+    /// With the pieces of a cut record.
+    Cut,
+    /// Somewhere in an element that was given up: all of it is damaged up to the next event in
+    /// Lambda's own spelling.
+    Damage,
+}
+
+/// What comes behind the bytes at hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Behind {
+    /// The rest of their body: what is not whole yet is left for it.
+    RestOfBody,
+    /// The rest of their body, for which there is no room before half of them is done with: what is
+    /// not whole there is given up.
+    NoRoom,
+    /// The next body, which may continue a cut record.
+    NextBody,
+    /// Nothing any more.
+    Nothing,
+}
+
+impl Behind {
+    /// More of the same body.
+    pub(super) fn is_same_body(self) -> bool {
+        matches!(self, Behind::RestOfBody | Behind::NoRoom)
+    }
+}
+
+/// Which part of a body the bytes at hand are.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    /// See there.
+    pub begins: Begins,
+    /// See there.
+    pub behind: Behind,
+}
+
+/// What is left of a part for the next one, which is to begin with it.
+#[derive(Debug)]
+pub struct Rest {
+    /// Empty where all was done with.
+    pub bytes: Vec<u8>,
+    /// How the next part begins.
+    pub begins: Begins,
+    /// Nothing was done with: it needs more bytes behind it, or to be told that there is no room.
+    pub is_stuck: bool,
+}
+
+/// The bounds, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Of an ordinary window.
+    pub window: usize,
+    /// Of a body that is read as a whole, and of a window that needs no room in the queue.
+    pub whole: usize,
+    /// Of a body that is taken.
+    pub body: usize,
+}
+
+/// One body being read, window by window.
+#[derive(Debug)]
+pub struct Windows {
+    sizes: Sizes,
+    /// Of the window at hand.
+    size: usize,
+    /// Bytes at hand.
+    have: usize,
+    /// Bytes of the body that were read so far.
+    read: usize,
+    begins: Begins,
+    has_room: bool,
+}
+
+impl Windows {
+    /// Of a body of that length, where that is known.
+    #[must_use]
+    pub fn new(sizes: Sizes, length: Option<usize>) -> Windows {
+        Windows {
+            sizes,
+            size: length.filter(|length| *length <= sizes.whole).unwrap_or(sizes.window),
+            have: 0,
+            read: 0,
+            begins: Begins::Body,
+            has_room: true,
+        }
+    }
+
+    /// Bytes to have before the next part is taken, unless the body ends before.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// So many of them are left of the part before.
+    #[must_use]
+    pub fn have(&self) -> usize {
+        self.have
+    }
+
+    /// Bytes of the body that were read so far.
+    #[must_use]
+    pub fn read(&self) -> usize {
+        self.read
+    }
+
+    /// The body is not taken any further: the bytes at hand are the last ones.
+    #[must_use]
+    pub fn is_too_large(&self) -> bool {
+        self.read > self.sizes.body
+    }
+
+    /// There are so many bytes at hand now. `is_last`: the body ends with them.
+    pub fn part(&mut self, have: usize, is_last: bool) -> Part {
+        self.read += have - self.have;
+        self.have = have;
+        let behind = if self.is_too_large() {
+            Behind::Nothing
+        } else if is_last {
+            Behind::NextBody
+        } else if self.has_room {
+            Behind::RestOfBody
+        } else {
+            Behind::NoRoom
+        };
+        Part { begins: self.begins, behind }
+    }
+
+    /// That part was taken but for `rest`. `has_room` is asked where the next window needs room in
+    /// the queue for so many bytes.
+    pub fn go_on(&mut self, rest: &Rest, has_room: impl FnOnce(usize) -> bool) {
+        self.have = rest.bytes.len();
+        self.begins = rest.begins;
+        self.has_room = true;
+        if self.is_too_large() {
+            self.size = self.have;
+            return;
+        }
+        if !rest.is_stuck {
+            self.size = self.sizes.window.max(self.have);
+            return;
+        }
+        let wanted = if self.have < self.sizes.whole { self.sizes.whole } else { 2 * self.have };
+        // One byte more than is allowed tells that there are more.
+        let unread = (self.sizes.body + 1).saturating_sub(self.read);
+        let size = wanted.min(self.have + unread);
+        self.has_room = size <= self.sizes.whole || has_room(size);
+        self.size = if self.has_room { size } else { self.have };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZES: Sizes = Sizes { window: 100, whole: 400, body: 3000 };
+
+    fn rest(length: usize, is_stuck: bool) -> Rest {
+        Rest { bytes: vec![0; length], begins: Begins::Element, is_stuck }
+    }
+
+    #[test]
+    fn a_window_grows_for_an_event_that_is_longer_and_shrinks_behind_it() {
+        let mut windows = Windows::new(SIZES, None);
+        assert_eq!((windows.size(), windows.have()), (100, 0));
+        let part = windows.part(100, false);
+        assert_eq!((part.begins, part.behind), (Begins::Body, Behind::RestOfBody));
+        windows.go_on(&rest(100, true), |_| false);
+        assert_eq!(windows.size(), 400, "needs no room");
+        windows.part(400, false);
+        windows.go_on(&rest(400, true), |size| size == 800);
+        assert_eq!(windows.size(), 800);
+        windows.part(800, false);
+        windows.go_on(&rest(800, true), |size| size != 1600);
+        assert_eq!(windows.size(), 800);
+        let part = windows.part(800, false);
+        assert_eq!((part.begins, part.behind), (Begins::Element, Behind::NoRoom));
+        windows.go_on(&rest(70, false), |_| false);
+        assert_eq!((windows.size(), windows.have(), windows.read()), (100, 70, 800));
+        assert_eq!(windows.part(90, true).behind, Behind::NextBody);
+    }
+
+    #[test]
+    fn a_body_is_read_as_a_whole_or_up_to_its_bound() {
+        assert_eq!(Windows::new(SIZES, Some(400)).size(), 400);
+        assert_eq!(Windows::new(SIZES, Some(401)).size(), 100);
+        let mut windows = Windows::new(SIZES, None);
+        for size in [100, 400, 800, 1600, 3001] {
+            assert_eq!(windows.size(), size);
+            let part = windows.part(size, false);
+            let is_too_large = size > SIZES.body;
+            assert_eq!(part.behind == Behind::Nothing, is_too_large, "{size}");
+            windows.go_on(&rest(size, !is_too_large), |_| true);
+        }
+    }
+}
