@@ -8,6 +8,7 @@
 use fastrand::Rng;
 use kinesis_telemetry_extension::lambda::intake::Intake;
 
+use crate::windows::{Given, in_windows};
 use crate::{ALL, lines, marker, rounds};
 
 /// Each piece but the last has at least so many bytes of the record.
@@ -203,10 +204,15 @@ fn cut_records_come_out_as_they_were_written() {
                 b"]",
             ]
             .concat();
-            let parsed = intake.take(body, 0);
+            let given = if rng.bool() {
+                Given::by(&mut intake, &body)
+            } else {
+                let window = rng.usize(1..2 * body.len());
+                in_windows(&mut intake, &body, window, |_| true)
+            };
             bodies += 1;
-            unparsed += parsed.unparsed;
-            found.extend(lines(&parsed.batch));
+            unparsed += given.unparsed;
+            found.extend(given.lines);
         }
         let parsed = intake.finish(0);
         unparsed += parsed.unparsed;

@@ -8,14 +8,14 @@ use kinesis_telemetry_extension::lambda::windows::{Sizes, Windows};
 use crate::{ALL, events, lines, marker, mutate, rounds};
 
 /// What a body gives.
-struct Given {
-    lines: Vec<String>,
-    unparsed: u64,
+pub(crate) struct Given {
+    pub(crate) lines: Vec<String>,
+    pub(crate) unparsed: u64,
 }
 
 impl Given {
     /// As a whole.
-    fn by(intake: &mut Intake, body: &[u8]) -> Given {
+    pub(crate) fn by(intake: &mut Intake, body: &[u8]) -> Given {
         let taken = intake.take(body.to_vec(), 0);
         Given { lines: lines(&taken.batch), unparsed: taken.unparsed }
     }
@@ -26,32 +26,55 @@ impl Given {
     }
 }
 
-/// In windows that begin with so many bytes. `has_room` says whether one may grow to so many.
-fn in_windows(
+/// A body that is read in windows that begin with so many bytes.
+struct Reading<'b> {
+    body: &'b [u8],
+    windows: Windows,
+    /// Those at hand, and how many were read.
+    bytes: Vec<u8>,
+    at: usize,
+    is_over: bool,
+}
+
+impl<'b> Reading<'b> {
+    fn new(body: &'b [u8], window: usize) -> Reading<'b> {
+        // One byte more than the body has is no body that is too large.
+        let sizes = Sizes { window, whole: 2 * window, body: body.len() + 1 };
+        let windows = Windows::new(sizes, None);
+        Reading { body, windows, bytes: Vec::new(), at: 0, is_over: false }
+    }
+
+    /// What the next window gives. `has_room` says whether one may grow to so many bytes.
+    fn next(&mut self, intake: &mut Intake, has_room: impl FnOnce(usize) -> bool) -> Given {
+        let more = self.body.len().min(self.at + self.windows.size() - self.windows.have());
+        self.bytes.extend_from_slice(&self.body[self.at..more]);
+        self.at = more;
+        let is_last = self.at == self.body.len();
+        let part = self.windows.part(self.bytes.len(), is_last);
+        let bytes = std::mem::take(&mut self.bytes);
+        let (taken, rest) = intake.take_part(bytes, Vec::new(), 0, part);
+        self.is_over = rest.bytes.is_empty() && is_last;
+        self.windows.go_on(&rest, has_room);
+        self.bytes = rest.bytes;
+        Given { lines: lines(&taken.batch), unparsed: taken.unparsed }
+    }
+}
+
+/// All that a body gives that is read in such windows.
+pub(crate) fn in_windows(
     intake: &mut Intake,
     body: &[u8],
     window: usize,
     mut has_room: impl FnMut(usize) -> bool,
 ) -> Given {
-    // One byte more than the body has is no body that is too large.
-    let sizes = Sizes { window, whole: 2 * window, body: body.len() + 1 };
-    let mut windows = Windows::new(sizes, None);
-    let mut given = Given { lines: Vec::new(), unparsed: 0 };
-    let (mut bytes, mut at) = (Vec::new(), 0);
-    loop {
-        let more = body.len().min(at + windows.size() - windows.have());
-        bytes.extend_from_slice(&body[at..more]);
-        at = more;
-        let part = windows.part(bytes.len(), at == body.len());
-        let (taken, rest) = intake.take_part(bytes, Vec::new(), 0, part);
-        given.lines.extend(lines(&taken.batch));
-        given.unparsed += taken.unparsed;
-        if rest.bytes.is_empty() && at == body.len() {
-            return given;
-        }
-        windows.go_on(&rest, &mut has_room);
-        bytes = rest.bytes;
+    let mut reading = Reading::new(body, window);
+    let mut all = Given { lines: Vec::new(), unparsed: 0 };
+    while !reading.is_over {
+        let given = reading.next(intake, &mut has_room);
+        all.lines.extend(given.lines);
+        all.unparsed += given.unparsed;
     }
+    all
 }
 
 fn finish(intake: &mut Intake) -> Vec<String> {
@@ -125,7 +148,7 @@ fn windows_without_room_give_up_what_does_not_fit_and_nothing_else() {
             assert!(rest.any(|line| line.starts_with(text)), "no {text} {}", story());
         }
         // The others are there as they came, whole or as text.
-        let text: String = found.lines.iter().map(|line| record_of(line)).collect();
+        let text: String = found.lines.iter().map(|line| as_it_came(line)).collect();
         for n in 0..all.len() {
             assert!(text.contains(&marker(n)), "no {} {}", marker(n), story());
         }
@@ -139,6 +162,48 @@ fn windows_without_room_give_up_what_does_not_fit_and_nothing_else() {
     });
     println!("{given_up} given up, {arrived} beside them arrived");
     assert!(given_up > 0);
+}
+
+/// Lambda posts one body after the other, but a neighbour may post meanwhile.
+#[test]
+fn bodies_that_are_read_at_the_same_time_lose_nothing() {
+    rounds(3000, |rng| {
+        let mut bodies = Vec::new();
+        for _ in 0..rng.usize(2..4) {
+            let mut body = format!("[{}]", events(rng).join(",")).into_bytes();
+            if rng.bool() {
+                mutate(rng, &mut body);
+            }
+            if rng.bool() {
+                // Cut, as if the next one was to go on with it.
+                body.truncate(rng.usize(0..=body.len()));
+                body.extend_from_slice(b"}]");
+            }
+            bodies.push(body);
+        }
+        let mut intake = Intake::new(ALL, rng.bool());
+        let mut readings = Vec::new();
+        for body in &bodies {
+            readings.push(Reading::new(body, rng.usize(1..body.len() + 300)));
+        }
+        let mut found = Vec::new();
+        while !readings.is_empty() {
+            let n = rng.usize(0..readings.len());
+            found.extend(readings[n].next(&mut intake, |_| true).lines);
+            readings.retain(|reading| !reading.is_over);
+        }
+        found.extend(finish(&mut intake));
+        let text: String = found.iter().map(|line| as_it_came(line)).collect();
+        let story = || bodies.iter().map(|body| String::from_utf8_lossy(body)).collect::<Vec<_>>();
+        for body in &bodies {
+            for at in String::from_utf8_lossy(body).match_indices("marker").map(|(at, _)| at) {
+                let mark = &String::from_utf8_lossy(body)[at..];
+                let mark = mark.get(..13).unwrap_or(mark);
+                // One that was cut itself is the last.
+                assert!(!mark.ends_with('x') || text.contains(mark), "no {mark} {:#?}", story());
+            }
+        }
+    });
 }
 
 fn event(record: &str) -> String {
@@ -160,10 +225,13 @@ fn without_room(rng: &mut Rng, n: usize, least: usize) -> String {
     }
 }
 
-/// What stands in the record of an event, if it is a text.
-fn record_of(line: &str) -> String {
-    let value: serde_json::Value = serde_json::from_str(line).unwrap();
-    value["record"].as_str().map_or_else(|| value["record"].to_string(), str::to_owned)
+/// An event as it came: that which became a text is what stands in it.
+fn as_it_came(line: &str) -> String {
+    if is_event(line) {
+        return line.to_owned();
+    }
+    let event: serde_json::Value = serde_json::from_str(line).unwrap();
+    event["record"].as_str().unwrap().to_owned()
 }
 
 #[test]
