@@ -22,7 +22,7 @@ impl Appendix {
         self.base
     }
 
-    /// How many they are so far.
+    /// How many bytes there are so far.
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
     }
@@ -35,7 +35,7 @@ impl Appendix {
         }
     }
 
-    /// Comes back with where the bytes will be.
+    /// Returns where the bytes will be.
     pub(super) fn put(&mut self, bytes: &[u8]) -> Range<usize> {
         self.make_room(bytes.len());
         let start = self.base + self.bytes.len();
@@ -55,8 +55,8 @@ impl Appendix {
         range
     }
 
-    /// Writes bytes as a JSON string of at most so many. Comes back with where the string is, and
-    /// how many of the bytes it holds.
+    /// Writes bytes as a JSON string of at most `max_bytes`. Returns where the string is, and how
+    /// many of the bytes it holds.
     pub(super) fn put_as_text(&mut self, bytes: &[u8], max_bytes: usize) -> (Range<usize>, usize) {
         let mut length = 2;
         escape(bytes, max_bytes, |part| length += part.len());
@@ -81,7 +81,7 @@ impl Appendix {
 }
 
 /// Hands on `bytes` as they stand inside a JSON string, part by part, with U+FFFD where they are no
-/// UTF-8. Comes back with how many of them were handed on before `max_bytes` of text were reached.
+/// UTF-8. Returns how many of them fit into `max_bytes` of text.
 fn escape(bytes: &[u8], max_bytes: usize, mut emit: impl FnMut(&[u8])) -> usize {
     let digit = |n: u8| if n < 10 { b'0' + n } else { b'a' + n - 10 };
     let (mut room, mut taken) = (max_bytes, 0);

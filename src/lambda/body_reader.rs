@@ -1,7 +1,7 @@
 //! Finds the events in a part of a body. Pure.
 //!
-//! A body is parsed in one pass and its events stay ranges into it. Text logs take `text_log`'s
-//! short way, others `envelope`'s; from where it does not parse, a body goes through `repair`.
+//! A body is parsed in one pass and its events stay ranges into it. `text_log` recognises text
+//! logs, `envelope` parses all others, and `repair` reads on where a body does not parse.
 
 use std::ops::Range;
 
@@ -28,7 +28,7 @@ pub(super) struct BodyReader<'s, 'h> {
 }
 
 impl<'s, 'h> BodyReader<'s, 'h> {
-    /// What is found goes to `builder`.
+    /// Hands the events to `builder`.
     pub(super) fn new(
         builder: EventBuilder<'s>,
         held: &'h mut Option<Vec<u8>>,
@@ -37,15 +37,15 @@ impl<'s, 'h> BodyReader<'s, 'h> {
         BodyReader { builder, held, min_cut_bytes, damaged: None }
     }
 
-    /// Reads that part of a body, in which cut records are put together. Comes back with the index
-    /// behind what was done with, and how the rest begins.
+    /// Reads that part of a body, and puts cut records together in place. Returns the index where
+    /// the rest begins, and how it begins.
     pub(super) fn read(&mut self, body: &mut [u8], part: Part) -> (usize, Begins) {
         let end = match part.begins {
             Begins::Body => self.read_array(body, true),
             Begins::Element => self.read_array(body, false),
             Begins::Cut | Begins::Damage => 0,
         };
-        // What follows a good beginning may be whole once more of it is there.
+        // The next event may be whole once more bytes are there.
         let waits = part.behind == Behind::RestOfBody && end > 0;
         if end == body.len() || waits || self.builder.is_full() {
             return (end, Begins::Element);
@@ -53,15 +53,15 @@ impl<'s, 'h> BodyReader<'s, 'h> {
         self.repair(body, end, part)
     }
 
-    /// What the events were given to.
+    /// The builder, with all events.
     pub(super) fn into_builder(self) -> EventBuilder<'s> {
         self.builder
     }
 
-    /// The ordinary case: a JSON array of events, or the rest of one. Comes back with the index
-    /// behind the last byte that was understood.
+    /// The ordinary case: a JSON array of events, or the rest of one. Returns the index behind the
+    /// last byte that was understood.
     fn read_array(&mut self, bytes: &[u8], is_first: bool) -> usize {
-        // Once for all: what is behind a broken character is repair's.
+        // Checked once for all events. Repair reads what is behind a broken character.
         let text = match std::str::from_utf8(bytes) {
             Ok(text) => text,
             Err(error) => bytes
@@ -101,14 +101,13 @@ impl<'s, 'h> BodyReader<'s, 'h> {
         if closed && skip_blanks(bytes, at + 1) == bytes.len() { bytes.len() } else { understood }
     }
 
-    /// One event of any form. Comes back with the index behind it; `None` if it is not one, or if
-    /// it may be none.
+    /// One event of any form. Returns the index behind it; `None` if it is none, or may be none.
     fn read_element(&mut self, text: &str, at: usize, has_lines: bool) -> Option<usize> {
         let mut elements =
             serde_json::Deserializer::from_str(text.get(at..)?).into_iter::<Envelope<'_>>();
         let envelope = elements.next()?.ok()?;
         let end = at + elements.byte_offset();
-        // It has taken memory where values are nested.
+        // Nested values took memory in it.
         drop(elements);
         let kind = envelope.kind()?;
         if is_log(kind) && repair::is_doubtful(text.as_bytes().get(at..end)?, self.min_cut_bytes) {
@@ -118,14 +117,14 @@ impl<'s, 'h> BodyReader<'s, 'h> {
         Some(end)
     }
 
-    /// What does not parse as a whole: element by element, with Lambda's cut records put together
-    /// again. As [`BodyReader::read`], from index `from` on.
+    /// Reads on from index `from`, where the body does not parse: element by element, and puts the
+    /// records together that Lambda cut. Returns what [`BodyReader::read`] does.
     fn repair(&mut self, body: &mut [u8], from: usize, part: Part) -> (usize, Begins) {
         let (length, behind) = (body.len(), part.behind);
         let mut repair = Repair::new(body, from, self.min_cut_bytes, part);
         let (mut end, mut begins) = (from, Begins::Element);
         while let Some(element) = repair.next(body) {
-            // More bytes could make another one of it.
+            // With more bytes it may be another one.
             let waits = match behind {
                 Behind::RestOfBody => !repair.is_decided(),
                 // Half of them at the least is done with, so that time is bounded, too.
@@ -146,7 +145,7 @@ impl<'s, 'h> BodyReader<'s, 'h> {
             }
         }
         self.ship_damaged(body);
-        // The comma before the next event may stand there.
+        // The comma before the next event may be left.
         if behind.is_same_body() && begins == Begins::Damage {
             return (end, begins);
         }

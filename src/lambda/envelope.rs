@@ -29,8 +29,8 @@ const ADDED_KEYS: [&str; 14] = [
     "truncatedBytes",
 ];
 
-/// Lambda may add keys to its envelope, but an object with more of them is no event of Lambda's:
-/// each key takes memory while the event is read.
+/// Lambda may add keys to its envelope. An object with more of them is none of Lambda's: each key
+/// takes memory while the event is read.
 const MAX_OTHER_KEYS: usize = 64;
 
 /// A key with escapes is unescaped up to this length: no key that is looked for is longer, not
@@ -116,7 +116,7 @@ impl<'a> Envelope<'a> {
 pub(super) struct Key<'a>(#[serde(borrow)] &'a RawValue);
 
 impl<'a> Key<'a> {
-    /// What it says. A long one with escapes is none that anybody looks for, and stays as it is.
+    /// Without escapes. A long key with escapes is none that is looked for, and stays as it is.
     pub(super) fn name(&self) -> Cow<'a, str> {
         let text = self.text();
         if text.len() > MAX_ESCAPED_KEY || !text.contains('\\') {
@@ -125,7 +125,7 @@ impl<'a> Key<'a> {
         serde_json::from_str(self.0.get()).map_or(Cow::Borrowed(text), Cow::Owned)
     }
 
-    /// What stands between its quotes.
+    /// As it stands between its quotes.
     fn text(&self) -> &'a str {
         let quoted = self.0.get();
         quoted.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(quoted)

@@ -1,5 +1,5 @@
-//! Makes events, signals and counts of what is found in a body, in the light of the invocation in
-//! progress. Pure.
+//! Turns the elements of a body into events, signals and counts. Events that do not name their
+//! invocation belong to the one in progress. Pure.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ use crate::event::{Batch, Event, Span};
 /// and one of the pieces that Lambda cuts has 256 KiB.
 pub(super) const MAX_TEXT_BYTES: usize = 512 * 1024;
 
-/// What one part of a body may give, before the rest is left for another part: Lambda posts 10,000
-/// events at the most, and events that must be written anew are there twice.
+/// Bounds of what one part of a body gives; the rest is left for another part. Lambda posts 10,000
+/// events at the most, and an event that is written anew is in memory twice.
 pub(super) const MAX_EVENTS: usize = 10 * 1024;
 pub(super) const MAX_SIGNALS: usize = 2 * 1024;
 const MAX_APPENDIX: usize = 256 * 1024;
@@ -29,7 +29,7 @@ const MAX_APPENDIX: usize = 256 * 1024;
 /// How often numbers may begin anew. A process is restored once.
 pub(super) const MAX_RESTORES: u16 = 64;
 
-/// What this process knows of the stream of telemetry so far.
+/// The state of the stream of telemetry, as far as this process has read it.
 #[derive(Debug)]
 pub(super) struct StreamState {
     pub(super) filter: Filter,
@@ -37,18 +37,18 @@ pub(super) struct StreamState {
     /// The number of the last event.
     pub(super) number: u64,
     pub(super) restores: u16,
-    /// Whether somebody chooses between invocations.
+    /// Invocations are chosen, or summed up.
     pub(super) observes: bool,
 }
 
-/// What a part of a body has given so far.
+/// Collects the events, signals and counts of one part of a body.
 pub(super) struct EventBuilder<'s> {
     state: &'s mut StreamState,
     now: EpochMs,
     events: Vec<Event>,
     signals: Vec<Signal>,
     appendix: Appendix,
-    /// Known once it was needed.
+    /// Made when it is first needed.
     progress: Option<Progress>,
     observed: Observed,
     text_room: usize,
@@ -57,8 +57,8 @@ pub(super) struct EventBuilder<'s> {
     excluded: u64,
 }
 
-/// What an event without a request id of its own has from the invocation in progress. The spans are
-/// empty where there is none.
+/// What an event without a request id of its own takes from the invocation in progress. The spans
+/// are empty where there is none.
 #[derive(Clone, Copy)]
 struct Progress {
     request_id: Span,
@@ -74,18 +74,18 @@ struct Lifted {
     execution_arn: Span,
 }
 
-/// Whose an event is.
+/// The invocation that an event belongs to.
 struct Attribution {
     request_id: Span,
     tenant_id: Span,
     cold_start: bool,
-    /// The invocation that is chosen with it; empty where it belongs to none.
+    /// The invocation that it is chosen with; empty where it belongs to none.
     owner: Span,
 }
 
 impl<'s> EventBuilder<'s> {
-    /// For a part of so many bytes. The events go into a used buffer, whose pages need not be
-    /// fetched again. `now` stamps what has no time of its own.
+    /// For a part of `length` bytes. `events` is a used buffer, whose pages need not be fetched
+    /// again. `now` is the time of events that have none.
     pub(super) fn new(
         state: &'s mut StreamState,
         now: EpochMs,
@@ -119,11 +119,11 @@ impl<'s> EventBuilder<'s> {
             || (is_bounded && self.appendix.len() >= MAX_APPENDIX)
     }
 
-    /// All of it, with those of the first `end` bytes of `body` that are needed for it.
+    /// The result. It keeps the first `end` bytes of `body` if any event lies in them.
     pub(super) fn finish(mut self, mut body: Vec<u8>, end: usize) -> ParsedBody {
         self.observed.close();
         let length = self.appendix.base();
-        // If all events were written anew, nothing of the body is needed.
+        // If all events were written anew, the body is not needed.
         let is_needed = self.events.iter().any(|event| (event.text.start as usize) < length);
         let needed = if is_needed { end } else { 0 };
         self.events.iter_mut().for_each(|event| event.shift_back(length, length - needed));
@@ -207,8 +207,8 @@ impl<'s> EventBuilder<'s> {
         self.push(event, owner, level);
     }
 
-    /// Whose an event is. What a log says of itself counts only as far as the platform does not say
-    /// otherwise.
+    /// Finds the invocation that an event belongs to. A log may name one, unless the platform names
+    /// another.
     fn attribute(&mut self, kind: &str, fields: &RecordFields<'_>, lifted: &Lifted) -> Attribution {
         let progress = self.progress();
         let invocations = &self.state.invocations;
@@ -250,7 +250,7 @@ impl<'s> EventBuilder<'s> {
         Attribution { request_id, tenant_id: tenant_id.unwrap_or_default(), cold_start, owner }
     }
 
-    /// The level of a line that the function logged, if somebody wants to know.
+    /// The level of a line that the function logged, if invocations are chosen by it.
     fn level(
         &self,
         kind: &str,
@@ -266,7 +266,7 @@ impl<'s> EventBuilder<'s> {
         }
     }
 
-    /// The invocation of a log that is left out.
+    /// The invocation of a log that is not shipped.
     fn owner_of_excluded(&mut self, fields: &RecordFields<'_>) -> Span {
         let progress = self.progress();
         let invocations = &self.state.invocations;
@@ -311,7 +311,7 @@ impl<'s> EventBuilder<'s> {
         self.events.reserve_exact(room - have);
     }
 
-    /// What the invocation in progress says of records that do not say it themselves.
+    /// The values of the invocation in progress.
     fn progress(&mut self) -> Progress {
         if let Some(known) = self.progress {
             return known;
@@ -330,7 +330,7 @@ impl<'s> EventBuilder<'s> {
         *self.progress.insert(Progress { request_id, tenant_id, cold_start })
     }
 
-    /// Ships what is no event as it is: its bytes, as a string.
+    /// Ships a damaged stretch: its bytes, as a string.
     pub(super) fn damaged(&mut self, bytes: &[u8]) {
         self.signals.push(Signal::Damaged);
         self.observed.is_gap = true;
@@ -356,7 +356,7 @@ impl<'s> EventBuilder<'s> {
         self.push(event, request_id, None);
     }
 
-    /// Says which invocations have ended by what is no event.
+    /// Reports the ends of invocations that are found in a damaged stretch.
     fn ends_in(&mut self, bytes: &[u8]) {
         let current = self.state.invocations.current.as_ref().map(|current| &*current.request_id);
         for found in runtime_done_in(bytes, current) {

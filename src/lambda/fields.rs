@@ -1,5 +1,5 @@
-//! What is read of a record: ids, level, and what flushing must know. Pure; the strings are as in
-//! JSON, between the quotes.
+//! The fields of a record that the extension reads: ids, the level, and facts for flushing. Pure;
+//! the strings are as in JSON, between the quotes.
 
 use std::fmt;
 
@@ -52,7 +52,7 @@ impl<'a> RecordFields<'a> {
         self.status.is_some_and(|status| status != "success")
     }
 
-    /// What the platform says with an invocation's end.
+    /// The result that the platform reports at an invocation's end.
     pub(super) fn result(&self) -> PlatformResult {
         let metrics = self.metrics.map(RawValue::get).map(metrics);
         PlatformResult {

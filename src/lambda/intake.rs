@@ -1,8 +1,8 @@
 //! One body -> numbered events and signals, in the light of the invocation in progress. Pure: no
 //! thread, socket, clock or log.
 //!
-//! `body_reader` finds the events, `event_builder` makes them. This knows what lasts from one body
-//! to the next.
+//! `body_reader` finds the events, and `event_builder` makes them. This file keeps the state that
+//! lasts from one body to the next.
 
 use super::body_reader::BodyReader;
 use super::event_builder::{EventBuilder, MAX_EVENTS, StreamState};
@@ -40,14 +40,14 @@ impl Intake {
         Intake { state, held: None, min_cut_bytes: MIN_CUT_BYTES }
     }
 
-    /// Says of each body what a choice between invocations must know.
+    /// Also notes for each body what the choice between invocations needs.
     #[must_use]
     pub fn observing(self, observes: bool) -> Intake {
         Intake { state: StreamState { observes, ..self.state }, ..self }
     }
 
-    /// Takes pieces from this length on for ones that Lambda cut, where nothing else tells: for
-    /// tests, whose records are shorter than Lambda's.
+    /// Pieces of this length or more count as cut by Lambda where nothing else decides. For tests,
+    /// whose records are shorter than Lambda's.
     #[must_use]
     pub fn with_min_cut_bytes(self, min_cut_bytes: usize) -> Intake {
         Intake { min_cut_bytes, ..self }
@@ -70,14 +70,14 @@ impl Intake {
         self.held.as_ref().map_or(0, Vec::capacity)
     }
 
-    /// Reads one body, however many events it has. `now` stamps what has no time of its own.
+    /// Reads one body, however many events it has. `now` is the time of events that have none.
     pub fn take(&mut self, bytes: Vec<u8>, now: EpochMs) -> ParsedBody {
         let part = Part { begins: Begins::Body, behind: Behind::NextBody };
         self.read(bytes, Vec::new(), now, part, usize::MAX).0
     }
 
-    /// Reads a part of a body. Comes back with what is left of it for the next part, which is to
-    /// begin with that: only where more comes behind it, or where this has given enough.
+    /// Reads a part of a body. The rest of it is for the next part to begin with: there is one only
+    /// if more bytes follow, or if this part has given enough.
     ///
     /// The events go into a used buffer, whose pages need not be fetched again.
     pub fn take_part(
@@ -90,9 +90,8 @@ impl Intake {
         self.read(bytes, events, now, part, MAX_EVENTS)
     }
 
-    /// What is held back for the next body to continue and never was: as much of it as one part may
-    /// give. To be called until nothing is held back, when no further body comes, or there is no
-    /// room to wait for one.
+    /// Gives up the cut record that is held back: as much of it as one part may give. Call it until
+    /// nothing is held back, when no further body comes or there is no room to wait for one.
     pub fn finish(&mut self, now: EpochMs) -> ParsedBody {
         let Some(held) = self.held.take() else { return ParsedBody::default() };
         let part = Part { begins: Begins::Cut, behind: Behind::Nothing };
@@ -140,7 +139,7 @@ fn put_behind(mut held: Vec<u8>, body: &[u8]) -> Vec<u8> {
     held
 }
 
-/// What stands in the body behind what was done with, in a buffer for the next part.
+/// The bytes from `end` on, in a buffer for the next part.
 fn rest_of(body: &mut Vec<u8>, end: usize, behind: Behind) -> Vec<u8> {
     if end == 0 {
         return std::mem::take(body);

@@ -26,7 +26,7 @@ use super::connections::{Connection, Connections, Stream};
 use super::destination::Destination;
 use super::http::{NoRequest, Request, RequestReader};
 use super::intake::{Intake, ParsedBody, Signal};
-use super::reading_room::{InTime, MAX_WHOLE, Room};
+use super::reading_room::{InTime, MAX_WHOLE, ReadingRoom};
 use super::windows::{Part, Rest, Sizes, Windows};
 use crate::clock::{EpochMs, epoch_ms};
 use crate::dispatch::admission::{Admission, Reservation};
@@ -75,7 +75,7 @@ pub struct Listener {
     sandbox: Arc<Sandbox>,
     ledger: Arc<Ledger>,
     connections: Connections,
-    room: Room,
+    room: ReadingRoom,
     /// Nobody looks into the queue any more: no POST is answered 200.
     closed: AtomicBool,
 }
@@ -136,7 +136,7 @@ impl Listener {
             sandbox,
             ledger,
             connections: Connections::default(),
-            room: Room::default(),
+            room: ReadingRoom::default(),
             closed: AtomicBool::new(false),
         }
     }
@@ -332,13 +332,13 @@ impl Listener {
         let mut windows = Windows::new(SIZES, length);
         // A window may grow to that before it needs room in the queue.
         let most = length.map_or(MAX_WHOLE, |length| length.min(MAX_WHOLE));
-        let taken = (most > SMALL_BODY).then(|| self.room.take(most, connection));
+        let permit = (most > SMALL_BODY).then(|| self.room.enter(most, connection));
         let first = length.map_or(0, |_| windows.size());
         let (mut body, mut events) = self.admission.buffers(first + SIDE_ROOM);
         // For an event that is longer.
         let mut long: Reservation = None;
         loop {
-            let mut reader = InTime { reader: &mut *request, taken: taken.as_ref() };
+            let mut reader = InTime { reader: &mut *request, permit: permit.as_ref() };
             let have = read_window(&mut reader, &mut body, windows.have(), windows.size())
                 .map_err(|_| NotTaken::CutOff)?;
             let is_last = request.is_read();

@@ -1,4 +1,4 @@
-//! What comes out of the intake: events and signals. Plain data.
+//! The result of reading a body: events and signals. Plain data.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::observed::Observed;
 use crate::clock::{self, EpochMs};
 use crate::event::Batch;
 
-/// What the rest of the extension must know of a body, beside its events.
+/// A fact of a body that the rest of the extension needs, beside the events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// `platform.initStart`: the log stream's name.
@@ -52,7 +52,7 @@ pub enum Signal {
 }
 
 impl Signal {
-    /// What an event of that type says, if anything.
+    /// The signal in an event of that type, if there is one.
     pub(super) fn of(
         kind: &str,
         fields: &RecordFields<'_>,
@@ -87,7 +87,7 @@ impl Signal {
     }
 }
 
-/// What a body gave, or a part of it.
+/// The result of reading a body, or a part of it.
 #[derive(Debug, Default)]
 pub struct ParsedBody {
     /// The events to be shipped, numbered.

@@ -19,18 +19,18 @@ const READ_AT_ONCE: usize = 2 * MAX_WHOLE;
 const MAX_STALL: Duration = Duration::from_secs(2);
 const MAX_READING: Duration = Duration::from_secs(10);
 
-/// Reads what others may wait for: it fails when nothing comes then, or it takes too long.
-pub(super) struct InTime<'r, 't> {
+/// Reads a body. While others wait for its room, it fails if nothing comes, or if it takes too long.
+pub(super) struct InTime<'r, 'p> {
     pub(super) reader: &'r mut dyn Read,
-    pub(super) taken: Option<&'t Taken<'t>>,
+    pub(super) permit: Option<&'p Permit<'p>>,
 }
 
 impl Read for InTime<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> IoResult<usize> {
-        let Some(taken) = self.taken else { return self.reader.read(buffer) };
+        let Some(permit) = self.permit else { return self.reader.read(buffer) };
         loop {
-            let waited_for = taken.room.waiting.load(Ordering::Acquire) > 0;
-            if waited_for && taken.since.elapsed() > MAX_READING {
+            let waited_for = permit.room.waiting.load(Ordering::Acquire) > 0;
+            if waited_for && permit.since.elapsed() > MAX_READING {
                 return Err(ErrorKind::TimedOut.into());
             }
             match self.reader.read(buffer) {
@@ -41,26 +41,26 @@ impl Read for InTime<'_, '_> {
     }
 }
 
-/// Bytes of large bodies that are being read or parsed: one of the largest at a time, or several
-/// that are smaller. Guarantee 3 allows for no more.
+/// Bytes of large bodies that are being read or parsed: two of the largest at a time, or several
+/// that are smaller. Guarantee 3 allows no more.
 #[derive(Debug, Default)]
-pub(super) struct Room {
+pub(super) struct ReadingRoom {
     taken: Mutex<usize>,
     freed: Condvar,
     waiting: AtomicUsize,
 }
 
-/// A part of a [`Room`], until it is dropped.
-pub(super) struct Taken<'r> {
-    room: &'r Room,
+/// Some bytes of a [`ReadingRoom`], until it is dropped.
+pub(super) struct Permit<'r> {
+    room: &'r ReadingRoom,
     bytes: usize,
     connection: &'r Connection,
     since: Instant,
 }
 
-impl Room {
-    /// Waits for those before it, none of which then takes longer than [`MAX_READING`].
-    pub(super) fn take<'r>(&'r self, bytes: usize, connection: &'r Connection) -> Taken<'r> {
+impl ReadingRoom {
+    /// Waits for bodies that are being read, none of which then takes longer than [`MAX_READING`].
+    pub(super) fn enter<'r>(&'r self, bytes: usize, connection: &'r Connection) -> Permit<'r> {
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         self.waiting.fetch_add(1, Ordering::AcqRel);
         let mut taken = self
@@ -70,11 +70,11 @@ impl Room {
         self.waiting.fetch_sub(1, Ordering::AcqRel);
         *taken += bytes;
         connection.limit_stalls(Some(MAX_STALL));
-        Taken { room: self, bytes, connection, since: Instant::now() }
+        Permit { room: self, bytes, connection, since: Instant::now() }
     }
 }
 
-impl Drop for Taken<'_> {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
         self.connection.limit_stalls(None);
         *self.room.taken.lock().unwrap_or_else(PoisonError::into_inner) -= self.bytes;

@@ -26,7 +26,7 @@
 //!   decides: Lambda's are long.
 //! - If neither is true the event is damaged up to there.
 //!
-//! What cannot be put together comes back as damaged, and reading goes on with the event behind its
+//! Pieces that do not fit together are damaged, and reading continues with the event behind their
 //! first seam: a lost continuation takes no whole event with it.
 
 use std::ops::Range;
@@ -86,7 +86,7 @@ pub(super) struct Repair {
     furthest: usize,
 }
 
-/// Where reading goes on behind a place that is no JSON.
+/// Where reading continues behind a place that is no JSON.
 enum Failed {
     /// At the next event: behind the `}` at this index.
     At(usize),
@@ -97,7 +97,7 @@ enum Failed {
 impl Repair {
     /// Begins at index `at` of `body`, which is that part of a whole one.
     pub(super) fn new(body: &[u8], at: usize, min_cut_bytes: usize, part: Part) -> Repair {
-        // What stands at the end of a window may be of an element that goes on.
+        // Brackets at the end of a window may belong to an element that continues.
         let end = if part.behind.is_same_body() { body.len() } else { end_of_last_element(body) };
         let max_reads = body.len().saturating_sub(at).saturating_mul(MAX_READS);
         Repair {
@@ -155,8 +155,8 @@ impl Repair {
         Some(element)
     }
 
-    /// What does not begin as Lambda's events do: an object in another spelling, or none of
-    /// Lambda's.
+    /// Reads an element that does not begin as Lambda's events do: an object in another spelling,
+    /// or something else.
     fn other(&mut self, body: &[u8]) -> Element {
         let mut json = JsonReader::default();
         let mut at = self.at;
@@ -190,7 +190,7 @@ impl Repair {
         }
     }
 
-    /// What is left of an element that was given up: all before the next event.
+    /// The rest of an element that was given up: all bytes before the next event.
     fn rest_of_damage(&mut self, body: &[u8]) -> Option<Range<usize>> {
         let end = self.separator(body, self.at, |_| true);
         let range = self.at..end.unwrap_or_else(|| self.last_separator(body, self.at));

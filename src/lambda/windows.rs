@@ -1,8 +1,8 @@
-//! How much of a body is read before the events in it are handed on: what a body takes in memory is
-//! bounded by that, whatever it holds. Pure.
+//! How much of a body is read before the events in it are handed on. This bounds the memory that a
+//! body takes, whatever it holds. Pure.
 //!
-//! A window begins with what the one before left over. It grows where a single event is longer,
-//! first up to a size that any body may have, and then as long as there is room in the queue.
+//! A window begins with the bytes that the one before has left. It grows if a single event is
+//! longer: first up to a size that any body may have, and then as long as the queue has room.
 
 /// How a part of a body begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,22 +13,22 @@ pub enum Begins {
     Element,
     /// With the pieces of a cut record.
     Cut,
-    /// Somewhere in an element that was given up: all of it is damaged up to the next event in
-    /// Lambda's own spelling.
+    /// In an element that was given up: it is damaged up to the next event in Lambda's own
+    /// spelling.
     Damage,
 }
 
-/// What comes behind the bytes at hand.
+/// What follows the bytes at hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Behind {
-    /// The rest of their body: what is not whole yet is left for it.
+    /// The rest of their body: an event that is not whole yet is left for it.
     RestOfBody,
-    /// The rest of their body, for which there is no room before half of them is done with: what is
-    /// not whole there is given up.
+    /// The rest of their body, for which there is no room before half of them has been read: an
+    /// event that is not whole there is given up.
     NoRoom,
     /// The next body, which may continue a cut record.
     NextBody,
-    /// Nothing any more.
+    /// Nothing.
     Nothing,
 }
 
@@ -48,14 +48,14 @@ pub struct Part {
     pub behind: Behind,
 }
 
-/// What is left of a part for the next one, which is to begin with it.
+/// The bytes that a part leaves. The next part begins with them.
 #[derive(Debug)]
 pub struct Rest {
-    /// Empty where all was done with.
+    /// Empty if all of it was read.
     pub bytes: Vec<u8>,
     /// How the next part begins.
     pub begins: Begins,
-    /// Nothing was done with: it needs more bytes behind it, or to be told that there is no room.
+    /// Nothing was read: the next part needs more bytes, or [`Behind::NoRoom`].
     pub is_stuck: bool,
 }
 
@@ -104,7 +104,7 @@ impl Windows {
         self.size
     }
 
-    /// So many of them are left of the part before.
+    /// How many of them the part before has left.
     #[must_use]
     pub fn have(&self) -> usize {
         self.have
@@ -116,13 +116,13 @@ impl Windows {
         self.read
     }
 
-    /// The body is not taken any further: the bytes at hand are the last ones.
+    /// No more of the body is read: the bytes at hand are the last ones.
     #[must_use]
     pub fn is_too_large(&self) -> bool {
         self.read > self.sizes.body
     }
 
-    /// There are so many bytes at hand now. `is_last`: the body ends with them.
+    /// The part that `have` bytes are. `is_last`: the body ends with them.
     pub fn part(&mut self, have: usize, is_last: bool) -> Part {
         self.read += have - self.have;
         self.have = have;
@@ -138,8 +138,8 @@ impl Windows {
         Part { begins: self.begins, behind }
     }
 
-    /// That part was taken but for `rest`. `has_room` is asked where the next window needs room in
-    /// the queue for so many bytes.
+    /// The part was read, but for `rest`. `has_room` says whether the queue has room for a window
+    /// of so many bytes, and is called only if one is needed.
     pub fn go_on(&mut self, rest: &Rest, has_room: impl FnOnce(usize) -> bool) {
         self.have = rest.bytes.len();
         self.begins = rest.begins;
