@@ -74,6 +74,8 @@ pub struct Sizes {
 #[derive(Debug)]
 pub struct Windows {
     sizes: Sizes,
+    /// Of the body, or more than it may have.
+    length: usize,
     /// Of the window at hand.
     size: usize,
     /// Bytes at hand.
@@ -90,6 +92,8 @@ impl Windows {
     pub fn new(sizes: Sizes, length: Option<usize>) -> Windows {
         Windows {
             sizes,
+            // One byte more than is allowed tells that there are more.
+            length: length.unwrap_or(sizes.body + 1),
             size: length.filter(|length| *length <= sizes.whole).unwrap_or(sizes.window),
             have: 0,
             read: 0,
@@ -153,8 +157,7 @@ impl Windows {
             return;
         }
         let wanted = if self.have < self.sizes.whole { self.sizes.whole } else { 2 * self.have };
-        // One byte more than is allowed tells that there are more.
-        let unread = (self.sizes.body + 1).saturating_sub(self.read);
+        let unread = self.length.saturating_sub(self.read);
         let size = wanted.min(self.have + unread);
         self.has_room = size <= self.sizes.whole || has_room(size);
         self.size = if self.has_room { size } else { self.have };
@@ -190,6 +193,16 @@ mod tests {
         windows.go_on(&rest(70, false), |_| false);
         assert_eq!((windows.size(), windows.have(), windows.read()), (100, 70, 800));
         assert_eq!(windows.part(90, true).behind, Behind::NextBody);
+    }
+
+    #[test]
+    fn a_window_is_no_longer_than_its_body() {
+        let mut windows = Windows::new(SIZES, Some(950));
+        for size in [100, 400, 800, 950] {
+            assert_eq!(windows.size(), size);
+            windows.part(size, size == 950);
+            windows.go_on(&rest(size, true), |room| room <= 950);
+        }
     }
 
     #[test]

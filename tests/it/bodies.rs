@@ -133,6 +133,24 @@ fn a_long_event_takes_its_room_once() {
     assert_eq!((&ledger["dropped"]["queue"], &ledger["unparsed"]), (&0.into(), &0.into()));
 }
 
+/// It was given up in an empty queue, for the window was to double, beyond the body's end.
+#[test]
+fn a_long_event_arrives_if_the_queue_has_room_for_it() {
+    let kinesis = Kinesis::builder().record_bytes(10 << 20).start();
+    let lambda = extension(&kinesis)
+        .without_freeze()
+        .timeout(ms(60_000))
+        .setting("RECORD_BYTES", "10485760")
+        .start();
+    lambda.init().unwrap();
+    let long = format!(r#"{HEAD}"a long one. {}"}}"#, "long ".repeat(700_000));
+    assert_eq!(Client::post(&lambda, &with_length(&format!("[{long}]"))), 200);
+    lambda.invoke(Invocation::new()).unwrap();
+    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+    assert_eq!(kinesis.account().containing(long.strip_suffix('}').unwrap()).len(), 1);
+    assert_eq!(ledger(&kinesis)["unparsed"], 0);
+}
+
 /// What was read of it and not handed on yet was lost, and nothing said so.
 #[test]
 fn of_a_body_that_is_too_large_all_that_was_read_arrives() {
