@@ -123,7 +123,7 @@ fn is_event(line: &str) -> bool {
 #[test]
 fn windows_without_room_give_up_what_does_not_fit_and_nothing_else() {
     let (mut given_up, mut arrived) = (0_u64, 0_u64);
-    rounds(3000, |rng| {
+    rounds(1000, |rng| {
         let window = rng.usize(600..2000);
         let (mut all, mut short) = (Vec::new(), Vec::new());
         for n in 0..rng.usize(1..20) {
