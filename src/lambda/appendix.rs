@@ -91,6 +91,12 @@ fn escape(bytes: &[u8], max_bytes: usize, mut emit: impl FnMut(&[u8])) -> usize 
         if fits {
             emit(part);
             (room, taken) = (room - part.len(), taken + count);
+        } else if part.len() == count {
+            // Plain text ends anywhere between two characters.
+            let is_begin = |at: &usize| part.get(*at).is_some_and(|byte| byte & 0xc0 != 0x80);
+            let end = (0..=room).rev().find(is_begin).unwrap_or(0);
+            emit(part.get(..end).unwrap_or_default());
+            (room, taken) = (room - end, taken + end);
         }
         fits
     };
@@ -142,6 +148,8 @@ mod tests {
             assert!(range.len() <= max_bytes + 2 && expected.starts_with(&text), "{text:?}");
             assert_eq!(String::from_utf8_lossy(&source[..taken]), text);
             assert!(max_bytes < 80 || taken == source.len());
+            // As much as fits: the longest that one character takes has six bytes.
+            assert!(taken == source.len() || range.len() + 4 > max_bytes, "{max_bytes}: {text:?}");
         }
     }
 }
