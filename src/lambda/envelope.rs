@@ -9,6 +9,8 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::clock::{self, EpochMs};
+
 /// What the extension itself adds to an event.
 const ADDED_KEYS: [&str; 14] = [
     "requestId",
@@ -40,6 +42,11 @@ pub(super) struct Envelope<'a> {
 }
 
 impl<'a> Envelope<'a> {
+    /// The time, as far as it is one.
+    pub(super) fn epoch_ms(&self) -> Option<EpochMs> {
+        clock::parse_iso8601(self.time?.get().trim_matches('"'))
+    }
+
     /// The type between its quotes; `None` if it is no plain string.
     pub(super) fn kind(&self) -> Option<&'a str> {
         self.kind?.get().strip_prefix('"')?.strip_suffix('"')

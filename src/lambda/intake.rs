@@ -12,7 +12,7 @@ use super::envelope::{Appendix, Envelope};
 use super::fields::{RecordFields, is_log, runtime_done_in};
 use super::filter::{Filter, Level};
 use super::invocations::Invocations;
-use super::observed::{Milestone, MilestoneKind, Observed};
+use super::observed::{Milestone, MilestoneKind, Observed, PlatformResult};
 pub use super::parsed_body::{Behind, ParsedBody, Part, Rest, Signal};
 use super::repair::{self, Element, Repair};
 use super::text_level::text_level;
@@ -153,6 +153,7 @@ impl Intake {
         let BodyReader { mut events, signals, appendix, unparsed, excluded, mut observed, .. } =
             reader;
         observed.close();
+        observed.restores = self.restores;
         let is_stuck = end == 0 && length > 0;
         let bytes = match part.behind {
             _ if is_stuck => std::mem::take(&mut body),
@@ -190,17 +191,6 @@ fn put_behind(mut held: Vec<u8>, body: &[u8]) -> Vec<u8> {
     held.push(b',');
     held.extend_from_slice(elements);
     held
-}
-
-/// Puts the pieces of a cut record side by side, in the place of the first.
-fn join(body: &mut [u8], pieces: &[Range<usize>]) -> Range<usize> {
-    let start = pieces.first().map_or(0, |first| first.start);
-    let mut end = start;
-    for piece in pieces {
-        body.copy_within(piece.clone(), end);
-        end += piece.len();
-    }
-    start..end
 }
 
 /// One body being read.
@@ -370,7 +360,7 @@ impl<'i> BodyReader<'i> {
             match element {
                 Element::Whole(range) => self.repaired(body, range),
                 Element::Cut(pieces) => {
-                    let range = join(body, &pieces);
+                    let range = repair::join(body, &pieces);
                     self.repaired(body, range);
                 }
                 Element::Damaged(range) => self.damage(range),
@@ -584,17 +574,21 @@ impl<'i> BodyReader<'i> {
     fn ship_damaged(&mut self, body: &[u8]) {
         let Some(range) = self.damaged.take() else { return };
         self.signals.push(Signal::Damaged);
-        self.observed.is_gap = true;
-        let current = self.intake.invocations.current.as_ref().map(|current| &*current.request_id);
+        if self.intake.observes {
+            self.observed.gap();
+        }
+        let invocations = &self.intake.invocations;
+        let current = invocations.current.as_ref().map(|current| &*current.request_id);
         for found in runtime_done_in(body.get(range.clone()).unwrap_or_default(), current) {
+            let request_id: Arc<str> = found.request_id.into();
             if self.intake.observes {
-                self.observed.milestones.push(Milestone::ended(found.request_id, found.failed));
+                let status = found.status.map(Box::from);
+                self.observed.milestone(Milestone {
+                    result: PlatformResult { status, ..PlatformResult::default() },
+                    ..invocations.milestone(&request_id, MilestoneKind::DamagedDone)
+                });
             }
-            self.signals.push(Signal::RuntimeDone {
-                request_id: found.request_id.into(),
-                at: None,
-                failed: found.failed,
-            });
+            self.signals.push(Signal::RuntimeDone { request_id, at: None, failed: found.failed() });
         }
         if self.intake.filter.excludes("unparsed", None) {
             self.excluded += 1;
@@ -624,10 +618,14 @@ impl<'i> BodyReader<'i> {
         let said = Signal::of(kind, fields, envelope);
         match (&said, kind) {
             (Some(Signal::Start { request_id, .. }), _) => {
-                self.intake.invocations.start(request_id, fields.tenant_id);
+                let time = envelope.epoch_ms();
+                self.intake.invocations.start(request_id, fields.tenant_id, time);
                 self.progress = None;
             }
-            (Some(Signal::LogsDropped { .. }), _) => self.observed.is_gap = true,
+            (Some(Signal::RuntimeDone { request_id, .. } | Signal::Report { request_id }), _) => {
+                self.intake.invocations.ended(request_id);
+            }
+            (Some(Signal::LogsDropped { .. }), _) if self.intake.observes => self.observed.gap(),
             // Two sandboxes may come out of one snapshot: from here on they must not give the same
             // ids to different events.
             (_, "platform.restoreStart") if self.intake.restores < MAX_RESTORES => {
@@ -642,13 +640,12 @@ impl<'i> BodyReader<'i> {
             && let Some(of) = MilestoneKind::of(kind)
             && let Some(request_id) = fields.request_id.map(Arc::<str>::from)
         {
-            self.observed.milestones.push(Milestone {
-                is_first: self.intake.invocations.is_cold_start(&request_id),
-                request_id,
+            self.observed.milestone(Milestone {
+                time: envelope.epoch_ms(),
                 trace_id: fields.trace_id.map(Box::from),
                 tenant_id: fields.tenant_id.map(Box::from),
-                kind: of,
-                result: Box::new(fields.result()),
+                result: fields.result(),
+                ..self.intake.invocations.milestone(&request_id, of)
             });
         }
     }

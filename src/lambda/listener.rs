@@ -21,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tiny_http::{HTTPVersion, Header, Response};
 
 use super::Settings;
-use super::chooser::Chooser;
+use super::choosing::{self, Choosing};
 use super::connections::{Connection, Connections, Stream};
 use super::destination::Destination;
 use super::http::{NoRequest, Request, RequestReader};
@@ -68,7 +68,7 @@ pub struct Listener {
     destination: Destination,
     intake: Mutex<Intake>,
     /// Where invocations are chosen. Locked behind the intake.
-    chooser: Option<Mutex<Chooser<Waiting>>>,
+    choosing: Option<Mutex<Choosing>>,
     /// How often the ages of what waits there are looked at.
     tick: Option<Duration>,
     admission: Admission,
@@ -78,15 +78,6 @@ pub struct Listener {
     room: Room,
     /// Nobody looks into the queue any more: no POST is answered 200.
     closed: AtomicBool,
-}
-
-/// What comes with a batch that waits for a choice. The extension's own have neither.
-#[derive(Debug, Default)]
-struct Waiting {
-    /// Its room in memory, for as long.
-    _charge: Reservation,
-    /// When it came: its age counts from then on.
-    since: Option<message::Now>,
 }
 
 /// The bound socket, and how many threads wait for a connection.
@@ -130,8 +121,11 @@ impl Listener {
             intake: Mutex::new(
                 Intake::new(settings.filter.clone(), managed_instances).observing(keep.is_on()),
             ),
-            chooser: keep.is_on().then(|| Mutex::new(Chooser::new(keep, managed_instances))),
-            tick: keep.chooses().then(|| keep.max_age / 4),
+            choosing: keep.is_on().then(|| {
+                let now = Instant::now();
+                Mutex::new(Choosing::new(keep, managed_instances, now, &admission))
+            }),
+            tick: keep.chooses().then(|| choosing::pause(&keep)),
             admission,
             sandbox,
             ledger,
@@ -167,8 +161,8 @@ impl Listener {
                  was given were refused; from now on any path is taken"
             );
         }
-        if self.chooser.is_some()
-            && let Some(_intake) = self.lock_until(Instant::now() + PARSING_TIME)
+        if self.choosing.is_some()
+            && let Some(_intake) = lock_until(&self.intake, Instant::now() + PARSING_TIME)
         {
             self.lose_ends(Vec::new());
         }
@@ -201,7 +195,7 @@ impl Listener {
     /// comes back, and so is what was held back for a continuation that never came. A body that is
     /// still being parsed is waited for, but not for long.
     pub fn close(&self, until: Instant) {
-        let intake = self.lock_until(until.min(Instant::now() + PARSING_TIME));
+        let intake = lock_until(&self.intake, until.min(Instant::now() + PARSING_TIME));
         self.closed.store(true, Ordering::Release);
         match intake {
             Some(mut intake) => {
@@ -209,9 +203,8 @@ impl Listener {
                 let taken = intake.finish(now.wall);
                 let _ = self.admission.hold(0);
                 self.hand_over(taken);
-                if let Some(mut chooser) = self.chooser() {
-                    chooser.finish(now.wall);
-                    self.hand_over_decided(&mut chooser, Vec::new(), now);
+                if let Some(mut choosing) = self.choosing() {
+                    choosing.finish(now, &self.admission);
                 }
             }
             None => {
@@ -220,11 +213,12 @@ impl Listener {
                     "a telemetry POST is still being read at SHUTDOWN; \
                      a cut record before it may be lost"
                 );
-                // What waits for a choice was answered 200; the other POST will not be.
-                if let Some(Ok(mut chooser)) = self.chooser.as_ref().map(Mutex::try_lock) {
-                    let now = now();
-                    chooser.finish(now.wall);
-                    self.hand_over_decided(&mut chooser, Vec::new(), now);
+                // What waits for a choice was answered 200; the other POST will not be. It may be
+                // just about to wait as well.
+                let until = until.min(Instant::now() + PARSING_TIME);
+                let choosing = self.choosing.as_ref();
+                if let Some(mut choosing) = choosing.and_then(|one| lock_until(one, until)) {
+                    choosing.finish(now(), &self.admission);
                 }
             }
         }
@@ -419,75 +413,38 @@ impl Listener {
         self.ledger.excluded.add(taken.excluded);
         let signals = taken.signals.into_iter().filter_map(|signal| self.signal(signal)).collect();
         let now = now();
-        let Some(mut chooser) = self.chooser() else {
-            return self.admission.admit(taken.batch, signals, now);
-        };
-        let charge = self.admission.reserve(&taken.batch);
-        let is_full = charge.is_none() && !taken.batch.remaining().is_empty();
-        let waiting = Waiting { _charge: charge, since: Some(now) };
-        chooser.take(taken.batch, taken.observed, now.wall, waiting);
-        if is_full {
-            chooser.keep_all();
+        match self.choosing() {
+            Some(mut choosing) => {
+                choosing.take(taken.batch, taken.observed, signals, now, &self.admission);
+            }
+            None => self.admission.admit(taken.batch, signals, now),
         }
-        self.hand_over_decided(&mut chooser, signals, now);
     }
 
     /// An end may never come: what waits for it is handed over, before the signals. With the
     /// intake's lock held.
     fn lose_ends(&self, signals: Vec<message::Signal>) {
-        match self.chooser() {
-            Some(mut chooser) => {
-                chooser.lose_ends();
-                self.hand_over_decided(&mut chooser, signals, now());
-            }
+        match self.choosing() {
+            Some(mut choosing) => choosing.lose_ends(signals, now(), &self.admission),
             None if signals.is_empty() => {}
             None => self.admission.admit(Batch::default(), signals, now()),
         }
     }
 
-    /// Puts into the queue what is no longer to wait for a choice, and the signals behind it.
-    fn hand_over_decided(
-        &self,
-        chooser: &mut Chooser<Waiting>,
-        signals: Vec<message::Signal>,
-        now: message::Now,
-    ) {
-        let mut last = (Batch::default(), now);
-        while let Some((batch, Waiting { since, .. })) = chooser.next_ready() {
-            let since = since.unwrap_or(last.1);
-            let (before, at) = std::mem::replace(&mut last, (batch, since));
-            self.admission.admit(before, Vec::new(), at);
-        }
-        self.ledger.thinned.add(chooser.take_thinned());
-        let (batch, at) = last;
-        if at.mono == now.mono || batch.remaining().is_empty() {
-            self.admission.admit(batch, signals, now);
-        } else {
-            // The age of events counts from when they came; that of signals, from now on.
-            self.admission.admit(batch, Vec::new(), at);
-            self.admission.admit(Batch::default(), signals, now);
-        }
-    }
-
     /// Lets the events of an invocation that runs for long pass. Ends with the process.
     fn watch_ages(&self, pause: Duration) {
-        let mut before = Instant::now();
         while !self.closed.load(Ordering::Acquire) {
             thread::sleep(pause);
-            // Time in which the sandbox was frozen does not count.
-            let elapsed = before.elapsed().min(2 * pause);
-            before = Instant::now();
             let _intake = self.lock();
-            if let Some(mut chooser) = self.chooser().filter(|chooser| chooser.is_waiting()) {
-                chooser.tick(elapsed);
-                self.hand_over_decided(&mut chooser, Vec::new(), now());
+            if let Some(mut choosing) = self.choosing() {
+                choosing.tick(now(), &self.admission);
             }
         }
     }
 
-    fn chooser(&self) -> Option<MutexGuard<'_, Chooser<Waiting>>> {
-        let chooser = self.chooser.as_ref()?;
-        Some(chooser.lock().unwrap_or_else(PoisonError::into_inner))
+    fn choosing(&self) -> Option<MutexGuard<'_, Choosing>> {
+        let choosing = self.choosing.as_ref()?;
+        Some(choosing.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn signal(&self, signal: Signal) -> Option<message::Signal> {
@@ -525,23 +482,23 @@ impl Listener {
         }
     }
 
-    /// For others than the listener's threads; `None` where a body is being parsed for so long.
-    fn lock_until(&self, until: Instant) -> Option<MutexGuard<'_, Intake>> {
-        loop {
-            match self.intake.try_lock() {
-                Ok(intake) => return Some(intake),
-                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
-                // A thread that panicked with the lock never gives it back.
-                Err(TryLockError::WouldBlock) if panic::happened() || Instant::now() >= until => {
-                    return None;
-                }
-                Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(1)),
-            }
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, Intake> {
         self.intake.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// For others than the listener's threads; `None` where one of those needs it for so long.
+fn lock_until<T>(mutex: &Mutex<T>, until: Instant) -> Option<MutexGuard<'_, T>> {
+    loop {
+        match mutex.try_lock() {
+            Ok(guard) => return Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+            // A thread that panicked with the lock never gives it back.
+            Err(TryLockError::WouldBlock) if panic::happened() || Instant::now() >= until => {
+                return None;
+            }
+            Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(1)),
+        }
     }
 }
 

@@ -2,7 +2,9 @@
 //! posts.
 
 pub mod api;
+mod candidates;
 pub mod chooser;
+mod choosing;
 mod connections;
 pub mod destination;
 mod envelope;

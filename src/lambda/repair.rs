@@ -682,6 +682,17 @@ impl Json {
     }
 }
 
+/// Puts the pieces of a cut record side by side, in the place of the first.
+pub(super) fn join(body: &mut [u8], pieces: &[Range<usize>]) -> Range<usize> {
+    let start = pieces.first().map_or(0, |first| first.start);
+    let mut end = start;
+    for piece in pieces {
+        body.copy_within(piece.clone(), end);
+        end += piece.len();
+    }
+    start..end
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fastrand::Rng;
-use kinesis_telemetry_extension::lambda::chooser::Chooser;
+use kinesis_telemetry_extension::lambda::chooser::{Chooser, Now};
 use kinesis_telemetry_extension::lambda::filter::{Filter, Level};
 use kinesis_telemetry_extension::lambda::intake::Intake;
 use kinesis_telemetry_extension::lambda::keep::Settings;
+use kinesis_telemetry_extension::lambda::observed::Step;
 
 use crate::{ALL, rounds};
 
@@ -30,6 +31,7 @@ struct Life {
     thinned: u64,
     number: u64,
     count: usize,
+    awake: Duration,
 }
 
 impl Life {
@@ -44,6 +46,7 @@ impl Life {
             thinned: 0,
             number: 0,
             count: 0,
+            awake: Duration::ZERO,
         }
     }
 
@@ -66,9 +69,13 @@ impl Life {
     fn post(&mut self, events: &[String]) {
         let body = format!("[{}]", events.join(","));
         let taken = self.intake.take(body.into_bytes(), 0);
-        let counted: u32 = taken.observed.runs.iter().map(|run| run.events).sum();
-        assert_eq!(counted as usize, taken.batch.remaining().len());
-        self.chooser.take(taken.batch, taken.observed, 0, 1);
+        let counts = taken.observed.steps.iter().map(|step| match step {
+            Step::Run(run) => run.events,
+            Step::Milestone(_) | Step::Gap => 0,
+        });
+        assert_eq!(counts.sum::<u32>() as usize, taken.batch.remaining().len());
+        let now = Now { wall: 0, awake: self.awake };
+        self.chooser.take(taken.batch, taken.observed, now, 1);
         self.drain();
     }
 
@@ -155,7 +162,8 @@ fn invocations_are_shipped_whole_or_thinned_out_whole() {
                 let post: Vec<String> = waiting.drain(..rng.usize(1..=waiting.len())).collect();
                 life.post(&post);
                 if rng.u8(..20) == 0 {
-                    life.chooser.tick(Duration::from_secs(rng.u64(..8)));
+                    life.awake += Duration::from_secs(rng.u64(..8));
+                    life.chooser.tick(life.awake);
                     life.drain();
                 }
             }

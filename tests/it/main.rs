@@ -20,6 +20,7 @@ mod freeze;
 mod golden;
 mod hostile;
 mod keep;
+mod keep_faults;
 mod lambda_variants;
 mod lifecycle;
 mod limits;
