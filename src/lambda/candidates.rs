@@ -116,7 +116,7 @@ impl Candidates {
         let last = self.by_serial.get(&self.find(&milestone.request_id)?)?;
         match milestone.kind {
             // Lambda tries again under the same id.
-            MilestoneKind::Started if last.is_done && is_later(milestone.time, last.began) => None,
+            MilestoneKind::Started if is_later(milestone.time, last.began) => None,
             // Its report comes late, often behind the next start.
             MilestoneKind::Reported if !last.is_done => {
                 let before = last.before.and_then(|serial| self.by_serial.get(&serial));
