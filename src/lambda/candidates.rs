@@ -3,7 +3,7 @@
 //! Those whose events wait share a verdict with them. So nobody looks for the events when an
 //! invocation ends or is forgotten.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -39,9 +39,10 @@ impl Verdict {
 pub(super) struct Candidates {
     /// Invocations run side by side, so that the end of one says nothing of others.
     pub(super) overlapping: bool,
-    by_serial: BTreeMap<u64, Candidate>,
-    /// The last one of each request id.
-    by_id: BTreeMap<Arc<str>, u64>,
+    /// In the order of their serials.
+    all: VecDeque<Box<Candidate>>,
+    /// The last one of each request id, in the order of ids.
+    by_id: Vec<(Arc<str>, u64)>,
     /// Those that are over, in the order of their ends.
     over: VecDeque<u64>,
     last_serial: u64,
@@ -51,8 +52,8 @@ impl Candidates {
     pub(super) fn new(overlapping: bool) -> Candidates {
         Candidates {
             overlapping,
-            by_serial: BTreeMap::new(),
-            by_id: BTreeMap::new(),
+            all: VecDeque::new(),
+            by_id: Vec::new(),
             over: VecDeque::new(),
             last_serial: 0,
         }
@@ -60,15 +61,29 @@ impl Candidates {
 
     /// The last one with that request id.
     pub(super) fn find(&self, request_id: &str) -> Option<u64> {
-        self.by_id.get(request_id).copied()
+        let at = self.place_of(request_id).ok()?;
+        self.by_id.get(at).map(|(_, serial)| *serial)
+    }
+
+    /// Where that request id stands, or should stand.
+    fn place_of(&self, request_id: &str) -> Result<usize, usize> {
+        self.by_id.binary_search_by(|(id, _)| (**id).cmp(request_id))
+    }
+
+    fn at(&self, serial: u64) -> Option<usize> {
+        self.all.binary_search_by_key(&serial, |one| one.serial).ok()
+    }
+
+    fn get(&self, serial: u64) -> Option<&Candidate> {
+        self.at(serial).and_then(|at| self.all.get(at)).map(|one| &**one)
     }
 
     pub(super) fn get_mut(&mut self, serial: u64) -> Option<&mut Candidate> {
-        self.by_serial.get_mut(&serial)
+        self.at(serial).and_then(|at| self.all.get_mut(at)).map(|one| &mut **one)
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Candidate> {
-        self.by_serial.values_mut()
+        self.all.iter_mut().map(|one| &mut **one)
     }
 
     /// The serial of the one that was seen last.
@@ -79,15 +94,21 @@ impl Candidates {
     /// One that was not seen before, from now on.
     pub(super) fn add(&mut self, request_id: &str, now: Duration) -> u64 {
         self.last_serial += 1;
+        let serial = self.last_serial;
         let id: Arc<str> = request_id.into();
-        let before = self.by_id.insert(Arc::clone(&id), self.last_serial);
-        let candidate = Candidate::new(self.last_serial, id, before, now);
-        self.by_serial.insert(self.last_serial, candidate);
-        self.last_serial
+        let before = match self.place_of(request_id) {
+            Ok(at) => self.by_id.get_mut(at).map(|(_, last)| std::mem::replace(last, serial)),
+            Err(at) => {
+                self.by_id.insert(at, (Arc::clone(&id), serial));
+                None
+            }
+        };
+        self.all.push_back(Box::new(Candidate::new(serial, id, before, now)));
+        serial
     }
 
     /// Takes out one for which there is no room beside another.
-    pub(super) fn forget_one(&mut self) -> Option<Candidate> {
+    pub(super) fn forget_one(&mut self) -> Option<Box<Candidate>> {
         let most = if self.overlapping { MAX_OVER_OVERLAPPING } else { MAX_OVER };
         while self.over.len() > most {
             let forgotten = self.over.pop_front().and_then(|serial| self.remove(serial));
@@ -95,17 +116,16 @@ impl Candidates {
                 return forgotten;
             }
         }
-        if self.by_serial.len() < MAX_INVOCATIONS {
-            return None;
-        }
-        let oldest = self.by_serial.keys().next().copied();
-        oldest.and_then(|serial| self.remove(serial))
+        let oldest = self.all.front().filter(|_| self.all.len() >= MAX_INVOCATIONS)?.serial;
+        self.remove(oldest)
     }
 
-    fn remove(&mut self, serial: u64) -> Option<Candidate> {
-        let mut removed = self.by_serial.remove(&serial)?;
-        if self.by_id.get(&removed.request_id) == Some(&serial) {
-            self.by_id.remove(&removed.request_id);
+    fn remove(&mut self, serial: u64) -> Option<Box<Candidate>> {
+        let mut removed = self.at(serial).and_then(|at| self.all.remove(at))?;
+        if self.find(&removed.request_id) == Some(serial)
+            && let Ok(at) = self.place_of(&removed.request_id)
+        {
+            self.by_id.remove(at);
         }
         removed.decide_early(Reason::Unfinished);
         Some(removed)
@@ -113,13 +133,13 @@ impl Candidates {
 
     /// Which one a milestone is of, if any that is known, where several have its request id.
     pub(super) fn of(&self, milestone: &Milestone) -> Option<u64> {
-        let last = self.by_serial.get(&self.find(&milestone.request_id)?)?;
+        let last = self.get(self.find(&milestone.request_id)?)?;
         match milestone.kind {
             // Lambda tries again under the same id.
             MilestoneKind::Started if is_later(milestone.time, last.began) => None,
             // Its report comes late, often behind the next start.
             MilestoneKind::Reported if !last.is_done => {
-                let before = last.before.and_then(|serial| self.by_serial.get(&serial));
+                let before = last.before.and_then(|serial| self.get(serial));
                 before.filter(|before| !before.is_over).or(Some(last)).map(|one| one.serial)
             }
             _ => Some(last.serial),
@@ -136,9 +156,8 @@ impl Candidates {
 
     /// The ends of these may never come: nothing waits for them any more.
     pub(super) fn lose_ends(&mut self, up_to: u64) {
-        for candidate in self.by_serial.range_mut(..=up_to).map(|(_, candidate)| candidate) {
-            candidate.decide_early(Reason::Unfinished);
-        }
+        let them = self.iter_mut().take_while(|one| one.serial <= up_to);
+        them.for_each(|one| one.decide_early(Reason::Unfinished));
     }
 
     /// Telemetry was lost: events that seem to be of these may be of a later one.

@@ -441,6 +441,29 @@ class Ledger(unittest.TestCase):
         said, _ = self.told([*records, ledger_event(100, 100)])
         self.assertIn("ledger   says 100 delivered, but only 96 are here", said)
 
+    def test_files_of_any_kind_are_answered_in_plain_words(self):
+        ledger_of_strings = {"received": "x"}
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "file"
+            for content, said in (
+                ('{"Records":[{}]}', "can't be read: record 1 has no data in base64"), ('{"Records":["x"]}', "has no data"),
+                ('{"Records":[{"Data":"abc"}]}', "has no data"), ('{"Data":"abc"}', "has no data"), ("[1,2]", "no events"), ("", "no events"),
+                (f'{{"event":{{"eventId":"{PROCESS}-1"}}}}', "first 1, last 1"),
+                (event("ledger", type="kinesis-telemetry.ledger", record=ledger_of_strings).decode(), 'ledger   is none: {"received": "x"}'),
+            ):
+                path.write_text(content)
+                done = subprocess.run([ROOT / "scripts/ledger", path], env=account(""), capture_output=True, text=True, timeout=60)
+                self.assertEqual((done.returncode, said in done.stdout + done.stderr), (1, True), done.stdout + done.stderr)
+                self.assertNotIn("Traceback", done.stderr)
+                tailed = subprocess.run([sys.executable, ROOT / "scripts/tail", "-"], input=content, capture_output=True, text=True, timeout=60)
+                self.assertNotIn("Traceback", tailed.stderr)
+                self.assertEqual(tailed.returncode, 1 if "no data" in said else 0, tailed.stderr)
+            path.write_bytes(event(1))
+            for arguments, said in (([path, "--plot", f"{folder}/none/x.svg"], "can't be written: No such file"), (["s", "--since", "noon"], "noon is no time")):
+                done = subprocess.run([ROOT / "scripts/ledger", *arguments], env=account(""), capture_output=True, text=True, timeout=60)
+                self.assertIn(said, done.stderr)
+                self.assertNotIn("Traceback", done.stderr)
+
     def test_planted_repeats_are_found(self):
         records = [b"".join(map(event, [1, 2, 3, 2, 2, 3]))]
         said, code = self.told([*records, ledger_event(3, 3, duplicates=3)])
