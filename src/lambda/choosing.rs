@@ -1,20 +1,30 @@
 //! The choice of invocations at work: what waits for it takes room in memory, and is admitted when it
 //! is decided. Runs on the listener's threads, behind the intake's lock.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::chooser::{Chooser, Now as Clocks};
 use super::keep::Settings;
 use super::observed::Observed;
+use super::unsettled::Unsettled;
 use crate::dispatch::admission::{Admission, Reserved};
 use crate::dispatch::message::{Now, Signal};
 use crate::event::Batch;
 
+/// What comes with a batch that waits. The extension's own have none of it.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// When it came: its age counts from then on.
+    since: Option<Now>,
+    /// How many events were in it.
+    events: u64,
+}
+
 /// See the module's page.
 #[derive(Debug)]
 pub(super) struct Choosing {
-    /// With each batch, when it came: its age counts from then on. The extension's own have none.
-    chooser: Chooser<Option<Now>>,
+    chooser: Chooser<Waiting>,
     /// For all that waits in it.
     room: Reserved,
     /// For how long the sandbox has run, and when that was counted.
@@ -22,6 +32,8 @@ pub(super) struct Choosing {
     counted: Instant,
     /// While the sandbox runs, time is counted at least so often.
     longest: Duration,
+    /// Counts all that waits.
+    unsettled: Arc<Unsettled>,
 }
 
 impl Choosing {
@@ -31,6 +43,7 @@ impl Choosing {
         overlapping: bool,
         now: Instant,
         admission: &Admission,
+        unsettled: Arc<Unsettled>,
     ) -> Choosing {
         // Where all are kept nothing waits.
         let room = admission.share(if settings.chooses() { settings.max_bytes } else { 0 });
@@ -40,6 +53,7 @@ impl Choosing {
             awake: Duration::ZERO,
             counted: now,
             longest: 2 * pause(&settings),
+            unsettled,
         }
     }
 
@@ -52,8 +66,13 @@ impl Choosing {
         now: Now,
         admission: &Admission,
     ) {
+        let events = batch.remaining().len() as u64;
+        if !self.unsettled.wait(events) {
+            // The sandbox has ended, and Lambda is not told 200.
+            return;
+        }
         let clocks = Clocks { wall: now.wall, awake: self.count(now.mono) };
-        self.chooser.take(batch, observed, clocks, Some(now));
+        self.chooser.take(batch, observed, clocks, Waiting { since: Some(now), events });
         self.room.hold(self.chooser.held_bytes());
         self.admit(signals, now, admission);
     }
@@ -87,15 +106,20 @@ impl Choosing {
     }
 
     fn admit(&mut self, signals: Vec<Signal>, now: Now, admission: &Admission) {
-        let mut last = (Batch::default(), now);
-        while let Some((batch, since)) = self.chooser.next_ready() {
+        // What was given up at SHUTDOWN is not handed on.
+        let claimed = |batch: Batch, events| {
+            if self.unsettled.claim(events) { batch } else { Batch::default() }
+        };
+        let mut last = (Batch::default(), 0, now);
+        while let Some((batch, Waiting { since, events })) = self.chooser.next_ready() {
             self.room.hold(self.chooser.held_bytes());
-            let since = since.unwrap_or(last.1);
-            let (before, at) = std::mem::replace(&mut last, (batch, since));
-            admission.admit(before, Vec::new(), at);
+            let next = (batch, events, since.unwrap_or(last.2));
+            let (before, events, at) = std::mem::replace(&mut last, next);
+            admission.admit(claimed(before, events), Vec::new(), at);
         }
         admission.ledger.thinned.add(self.chooser.take_thinned());
-        let (batch, at) = last;
+        let (batch, events, at) = last;
+        let batch = claimed(batch, events);
         if at.mono == now.mono || batch.remaining().is_empty() {
             admission.admit(batch, signals, now);
         } else {

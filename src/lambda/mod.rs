@@ -10,6 +10,7 @@ pub mod destination;
 mod envelope;
 mod fields;
 pub mod filter;
+mod handover;
 mod http;
 pub mod intake;
 mod invocations;
@@ -22,6 +23,8 @@ mod repair;
 mod summary;
 mod text_level;
 mod text_log;
+mod unsettled;
+mod windows;
 
 use self::api::Buffering;
 use self::filter::{Filter, Types};

@@ -13,6 +13,7 @@ mod architecture;
 mod cbor;
 mod check;
 mod circumstances;
+mod connections;
 mod delivery;
 mod deployed;
 mod docs;
