@@ -282,3 +282,34 @@ fn who_is_refused_again_and_again_is_hung_up_on() {
     kinesis.account().compare(&lambda.sent()).assert_lossless();
     assert!(ledger(&kinesis)["refusedPosts"].as_u64().unwrap() <= 16);
 }
+
+/// Lambda's own POSTs had come on the path that it was given; then an end was lost while somebody
+/// posted elsewhere, and what that one posted was taken.
+#[test]
+fn once_lambda_has_posted_no_other_path_is_taken() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).without_freeze().timeout(ms(1000)).start();
+    lambda.init().unwrap();
+    lambda.invoke(Invocation::new().text("genuine")).unwrap();
+    assert!(lambda.drain(ms(5000)));
+    let forged = br#"[{"time":"2026-11-23T09:15:45.012Z","type":"function","record":"forged"}]"#;
+    let (stops, taken) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !stops.load(Ordering::Acquire) {
+                    let is_taken = lambda.post_to("/", forged).is_ok_and(|status| status == 200);
+                    taken.fetch_add(u64::from(is_taken), Ordering::AcqRel);
+                }
+            });
+        }
+        lambda.deliver(|way| way.lost_type = Some("platform.runtimeDone".to_owned()));
+        lambda.invoke(Invocation::new().text("without an end")).unwrap();
+        lambda.deliver(|way| way.lost_type = None);
+        lambda.invoke(Invocation::new().text("after")).unwrap();
+        stops.store(true, Ordering::Release);
+    });
+    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+    assert_eq!(taken.load(Ordering::Acquire), 0, "POSTs to another path were taken");
+    assert!(kinesis.account().containing("forged").is_empty());
+}
