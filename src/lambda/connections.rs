@@ -96,6 +96,18 @@ impl Connections {
         cut(gives_way, wake);
     }
 
+    /// Cuts another one than this. Says whether there is one: then its thread is free soon.
+    pub(super) fn cut_other(&self, than: &Arc<Connection>, wake: impl Fn()) -> bool {
+        let mut open = self.lock();
+        open.retain(|one| !Arc::ptr_eq(one, than));
+        let gives_way = remove_one(&mut open);
+        open.push(Arc::clone(than));
+        drop(open);
+        let is_there = gives_way.is_some();
+        cut(gives_way, wake);
+        is_there
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Connection>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }

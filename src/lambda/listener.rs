@@ -41,7 +41,7 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// So many requests of one connection are refused before the listener hangs up: each costs more
 /// here than where it comes from, and Lambda makes none.
 const MAX_REFUSED: u32 = 16;
-/// The pause after a connection could not be accepted.
+/// The pause after a connection could not be accepted, or no thread could be started.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 /// Threads that wait for the next connection: with so many none is started for each.
 const MAX_IDLE: usize = 3;
@@ -183,11 +183,9 @@ impl Listener {
                 Ok((socket, _)) => {
                     let connection = self.connections.enter(socket, || self.room.wake());
                     if was_idle == 1 && self.start_thread(port).is_err() {
-                        // It is served by the thread that should wait for the next one: not at all.
-                        connection.cut();
-                    } else {
-                        self.serve_connection(&connection);
+                        self.free_a_thread(port, &connection);
                     }
+                    self.serve_connection(&connection);
                     self.connections.leave(&connection);
                     // While others come in its place, to end would be to be started again.
                     is_needed = connection.is_cut();
@@ -207,6 +205,18 @@ impl Listener {
                 port.threads.fetch_sub(1, Ordering::AcqRel);
                 break;
             }
+        }
+    }
+
+    /// No thread can be started: that of another connection is to wait for the next one. If there
+    /// is none, this one is not served at all.
+    fn free_a_thread(&self, port: &Port, connection: &Arc<Connection>) {
+        // Perhaps one comes back by itself.
+        thread::sleep(ACCEPT_RETRY);
+        if port.idle.load(Ordering::Acquire) == 0
+            && !self.connections.cut_other(connection, || self.room.wake())
+        {
+            connection.cut();
         }
     }
 

@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::ScopedJoinHandle;
 
@@ -262,6 +263,47 @@ fn a_storm_of_connections_keeps_lambda_out_of_none_and_shutdown_in_time() {
         kinesis.account().compare(&lambda.sent()).assert_lossless();
         assert_eq!(kinesis.account().containing("amid ").len(), 5, "{what}");
     }
+}
+
+/// Neighbours may leave no threads to be had, or no memory for their stacks. Each new connection was
+/// cut then, Lambda's as well, while those that did nothing kept their threads.
+#[test]
+fn where_no_thread_can_be_started_idle_connections_give_way() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).without_freeze().timeout(ms(20_000)).start();
+    lambda.init().unwrap();
+    lambda.invoke(Invocation::new().text("before")).unwrap();
+    let pid = lambda.pid().unwrap();
+    // The stack of a thread has 2 MiB.
+    limit_memory(pid, &(virtual_kib(pid) * 1024 + 1024 * 1024).to_string());
+    let port = lambda.listener_port();
+    let held: Vec<TcpStream> = (0..20).map(|_| connect(port).unwrap()).collect();
+    let body = br#"[{"time":"2026-11-23T09:15:45.012Z","type":"function","record":"amid them"}]"#;
+    for _ in 0..10 {
+        assert_eq!(lambda.post_raw(body).unwrap(), 200);
+    }
+    let threads = lambda.stats().threads;
+    assert!(threads < 10, "{threads} threads: there was no limit");
+    limit_memory(pid, "unlimited");
+    drop(held);
+    lambda.invoke(Invocation::new().text("after")).unwrap();
+    assert_eq!(lambda.pid(), Some(pid), "the same process");
+    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+    assert_eq!(kinesis.account().compare(&lambda.sent()).lost.len(), 0);
+    assert_eq!(kinesis.account().containing("amid them").len(), 10);
+}
+
+fn virtual_kib(pid: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// Of a process, from now on.
+fn limit_memory(pid: i32, bytes: &str) {
+    let limit = format!("--as={bytes}:unlimited");
+    let limited = Command::new("prlimit").args(["--pid", &pid.to_string(), &limit]).status();
+    assert!(limited.unwrap().success());
 }
 
 /// Each answer costs more than the request that it answers.
