@@ -1,9 +1,10 @@
 //! The connections to the listener: which there are, and which one gives way when there are too
 //! many. Shared by the listener's threads.
 //!
-//! One that was cut no longer counts, but the thread that serves it does until it has left it. So
-//! whatever such a thread waits for ends when its connection is cut, and there are a few more
-//! threads than connections.
+//! A connection that was cut counts no more, but its thread does until it has left it: threads are
+//! what is bounded. For the next connection to be accepted soon, a thread whose connection was cut
+//! waits for nothing more: not for the client, nor for room to read a body. It may wait for the
+//! intake's lock, which nobody has for long.
 
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::ScopedJoinHandle;
+use std::time::Duration;
 
 use sandbox::{Fault, Invocation, Kinesis, Lambda, ms, wait_until};
 
@@ -63,28 +63,46 @@ impl Most {
     }
 }
 
-/// Opens connections one after the other until it is told to stop, begins on each of them with
-/// `bytes`, and lets the last ones stay open. Says how many there were.
-fn opens_and_goes_on(
-    port: u16,
-    bytes: &[u8],
-    stops: &AtomicBool,
-    pause: std::time::Duration,
-) -> usize {
-    let (mut held, mut count) = (VecDeque::new(), 0);
-    while !stops.load(Ordering::Acquire) {
-        if let Ok(mut stream) = connect(port) {
-            // It may be cut at once.
-            let _ = stream.write_all(bytes);
-            held.push_back(stream);
-            count += 1;
-        }
-        if held.len() > HELD {
-            held.pop_front();
-        }
-        std::thread::sleep(pause);
+/// Ends what runs beside a test, also when the test fails.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
     }
-    count
+}
+
+/// Neighbours that open connections one after the other until they are told to stop.
+#[derive(Default)]
+struct Neighbours {
+    stops: AtomicBool,
+    /// Connections so far.
+    opened: AtomicU64,
+}
+
+impl Neighbours {
+    /// One of them: begins on each connection with `bytes`, and lets the last ones stay open.
+    fn open(&self, port: u16, bytes: &[u8], pause: Duration) {
+        let mut held = VecDeque::new();
+        while !self.stops.load(Ordering::Acquire) {
+            if let Ok(mut stream) = connect(port) {
+                // It may be cut at once.
+                let _ = stream.write_all(bytes);
+                held.push_back(stream);
+                self.opened.fetch_add(1, Ordering::AcqRel);
+            }
+            if held.len() > HELD {
+                held.pop_front();
+            }
+            std::thread::sleep(pause);
+        }
+    }
+
+    fn wait_for(&self, connections: u64) {
+        wait_until(ms(20_000), "enough connections", || {
+            self.opened.load(Ordering::Acquire) >= connections
+        });
+    }
 }
 
 /// What neighbours begin with and then leave as it is.
@@ -121,20 +139,19 @@ fn threads_and_memory_are_bounded_whatever_connections_begin_with() {
     lambda.invoke(Invocation::new().text("before")).unwrap();
     let (pid, port) = (lambda.pid(), lambda.listener_port());
     for (what, bytes) in beginnings(&lambda.subscription().unwrap().path) {
-        let (most, stops) = (Most::default(), AtomicBool::new(false));
+        let (most, neighbours) = (Most::default(), Neighbours::default());
         std::thread::scope(|scope| {
-            let neighbours: Vec<ScopedJoinHandle<'_, usize>> = (0..3)
-                .map(|_| scope.spawn(|| opens_and_goes_on(port, &bytes, &stops, ms(2))))
-                .collect();
+            let _ends = Ends(&neighbours.stops);
+            for _ in 0..3 {
+                scope.spawn(|| neighbours.open(port, &bytes, ms(2)));
+            }
             for n in 0..3 {
                 let text = format!("beside {what} {n}");
                 let report = lambda.invoke(Invocation::new().text(&text).work(ms(100))).unwrap();
                 assert!(!report.deadline_exceeded, "{what}: {:?}", report.held);
+                neighbours.wait_for(100 * (n + 1));
                 most.look(&lambda);
             }
-            stops.store(true, Ordering::Release);
-            let count: usize = neighbours.into_iter().map(|one| one.join().unwrap()).sum();
-            assert!(count > 100, "{what}: {count} connections");
         });
         most.assert_bounded(what);
     }
@@ -191,6 +208,7 @@ fn who_holds_the_room_for_large_bodies_keeps_no_body_waiting() {
     let (port, path) = (lambda.listener_port(), lambda.subscription().unwrap().path);
     let stops = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _ends = Ends(&stops);
         for _ in 0..6 {
             scope.spawn(|| {
                 while !stops.load(Ordering::Acquire) {
@@ -219,7 +237,6 @@ fn who_holds_the_room_for_large_bodies_keeps_no_body_waiting() {
             stream.write_all(body.as_bytes()).unwrap();
             assert_eq!(status(&mut stream), 200);
         }
-        stops.store(true, Ordering::Release);
     });
     lambda.invoke(Invocation::new()).unwrap();
     assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
@@ -240,10 +257,11 @@ fn a_storm_of_connections_keeps_lambda_out_of_none_and_shutdown_in_time() {
         let (pid, port) = (lambda.pid(), lambda.listener_port());
         let path = if knows_path { lambda.subscription().unwrap().path } else { "/".to_owned() };
         let bytes = format!("{}[", head(&path, 5000));
-        let (most, stops) = (Most::default(), AtomicBool::new(false));
+        let (most, neighbours) = (Most::default(), Neighbours::default());
         std::thread::scope(|scope| {
+            let _ends = Ends(&neighbours.stops);
             for _ in 0..4 {
-                scope.spawn(|| opens_and_goes_on(port, bytes.as_bytes(), &stops, ms(0)));
+                scope.spawn(|| neighbours.open(port, bytes.as_bytes(), ms(0)));
             }
             for n in 0..5 {
                 // On a new connection each, which nobody knows yet.
@@ -251,12 +269,12 @@ fn a_storm_of_connections_keeps_lambda_out_of_none_and_shutdown_in_time() {
                 let text = format!("amid {n}");
                 let report = lambda.invoke(Invocation::new().text(&text).work(ms(50))).unwrap();
                 assert!(!report.deadline_exceeded, "{what}: {:?}", report.held);
+                neighbours.wait_for(100 * (n + 1));
                 most.look(&lambda);
             }
             assert!(lambda.drain(ms(20_000)), "{what}");
             assert_eq!(lambda.pid(), pid, "{what}: the same process");
             let end = lambda.shutdown("spindown");
-            stops.store(true, Ordering::Release);
             assert!(end.is_clean(), "{what}: {end:?} {:?}", lambda.stderr());
         });
         most.assert_bounded(what);
@@ -337,6 +355,7 @@ fn once_lambda_has_posted_no_other_path_is_taken() {
     let forged = br#"[{"time":"2026-11-23T09:15:45.012Z","type":"function","record":"forged"}]"#;
     let (stops, taken) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
+        let _ends = Ends(&stops);
         for _ in 0..3 {
             scope.spawn(|| {
                 while !stops.load(Ordering::Acquire) {
@@ -349,7 +368,6 @@ fn once_lambda_has_posted_no_other_path_is_taken() {
         lambda.invoke(Invocation::new().text("without an end")).unwrap();
         lambda.deliver(|way| way.lost_type = None);
         lambda.invoke(Invocation::new().text("after")).unwrap();
-        stops.store(true, Ordering::Release);
     });
     assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
     assert_eq!(taken.load(Ordering::Acquire), 0, "POSTs to another path were taken");
