@@ -1,38 +1,32 @@
-//! The extension at work: the three rooms wired together, and what `main` asks of them. Runs on the main thread.
+//! The extension at work: its start, and what `main` asks of it. Runs on the main thread.
 
 use std::cell::Cell;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::clock::{EpochMs, epoch_ms};
 use crate::config::Config;
 use crate::deadline::Deadline;
-use crate::dispatch::admission::{Admission, Awaited};
-use crate::dispatch::charge::Gauge;
-use crate::dispatch::core::{Core, Settings};
-use crate::dispatch::dispatcher::{CloseIntake, Dispatcher};
+use crate::dispatch::admission::Awaited;
 use crate::dispatch::doorbell::Doorbell;
 use crate::dispatch::message::{Message, Now, Reply, Ticket};
-use crate::dispatch::packer::Packer;
 use crate::dispatch::printer::Printer;
-use crate::dispatch::spares::Spares;
-use crate::dispatch::spool::Spool;
 use crate::dispatch::watchdog::{Question, Watchdog};
-use crate::kinesis::client::{Client, InterruptHandle};
+use crate::kinesis::client::InterruptHandle;
 use crate::kinesis::provider::CredentialsSource;
-use crate::lambda::api::{Api, Function, Invoke, Registered, Subscription};
+use crate::lambda::api::{Api, Invoke, Registered, Subscription};
 use crate::lambda::filter::{NOTHING_TO_SHIP, Types};
 use crate::lambda::listener::Listener;
 use crate::ledger::Ledger;
 use crate::log;
 use crate::mailbox::Mailbox;
 use crate::panic;
-use crate::random;
 use crate::sandbox::Sandbox;
+use crate::wiring::Shared;
 
 /// Less than the 25 ms that Lambda holds the first batch back.
 const HEAD_START: Duration = Duration::from_millis(2);
@@ -40,7 +34,8 @@ const HEAD_START: Duration = Duration::from_millis(2);
 const LAST_REPORT: Duration = Duration::from_millis(300);
 /// The time that is taken for the end where nobody gives any.
 const ABANDON_MS: EpochMs = 2000;
-/// How long an answer of the dispatcher may come after its own deadline before `main` goes on without it.
+/// How long an answer of the dispatcher may come after its own deadline before `main` goes on
+/// without it.
 const GRACE: Duration = Duration::from_millis(50);
 
 /// Why telemetry will not come. One clause, for a person.
@@ -73,137 +68,12 @@ fn start_error(why: String) -> StartError {
     StartError { not_here: false, why }
 }
 
-/// What the threads have in common, beside the channel.
-struct Shared {
-    ledger: Arc<Ledger>,
-    sandbox: Arc<Sandbox>,
-    gauge: Arc<Gauge>,
-    spares: Arc<Spares>,
-    printer: Arc<Printer>,
-    spool: Arc<Spool>,
-    doorbell: Arc<Doorbell>,
-    replies: Arc<Mailbox<Reply>>,
-    awaited: Arc<Awaited>,
-    sending: Arc<AtomicBool>,
-    preparing: Arc<AtomicU64>,
-    seen: Arc<AtomicU64>,
-}
-
-impl Shared {
-    fn new(config: &Config, function: &Function) -> Shared {
-        let ledger = Arc::new(Ledger::default());
-        let sandbox = Arc::new(Sandbox::default());
-        sandbox.learn(|facts| {
-            let Function { account_id, function_name, function_version } = function;
-            let known = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
-            facts.account_id = known(account_id);
-            facts.function_name = known(function_name);
-            facts.function_version = known(function_version);
-            facts.region = Some(config.kinesis.endpoint.region().to_owned());
-            facts.tags.clone_from(&config.tags);
-        });
-        let gauge = Gauge::new(config.dispatch.queue_bytes);
-        let spares = Arc::new(Spares::new(Arc::clone(&gauge)));
-        let printer = Arc::new(Printer::default());
-        let spool = Arc::new(Spool::new(
-            config.dispatch.spool_folder.clone(),
-            config.dispatch.spool_bytes,
-            config.kinesis.stream.clone(),
-            sandbox.id(),
-            packer(config, &sandbox, &ledger).limits(),
-            config.dispatch.print_lost.then(|| Arc::clone(&printer)),
-            Arc::clone(&ledger),
-        ));
-        let (doorbell, replies, awaited, sending, preparing, seen) = Default::default();
-        Shared {
-            ledger,
-            sandbox,
-            gauge,
-            spares,
-            printer,
-            spool,
-            doorbell,
-            replies,
-            awaited,
-            sending,
-            preparing,
-            seen,
-        }
-    }
-
-    /// The sending end of the channel.
-    fn admission(&self, config: &Config, sender: Sender<Message>) -> Admission {
-        Admission {
-            sender,
-            doorbell: Arc::clone(&self.doorbell),
-            replies: Arc::clone(&self.replies),
-            awaited: Arc::clone(&self.awaited),
-            gauge: Arc::clone(&self.gauge),
-            spares: Arc::clone(&self.spares),
-            spool: Arc::clone(&self.spool),
-            printer: Arc::clone(&self.printer),
-            ledger: Arc::clone(&self.ledger),
-            packer: Mutex::new(packer(config, &self.sandbox, &self.ledger)),
-            sending: Arc::clone(&self.sending),
-            preparing: Arc::clone(&self.preparing),
-            held_piece: Mutex::default(),
-            signal_room: Default::default(),
-            flush_timeout: config.dispatch.flush_timeout,
-        }
-    }
-
-    /// The receiving end.
-    fn dispatcher(
-        &self,
-        config: &Config,
-        continuous: bool,
-        messages: Receiver<Message>,
-        close_intake: CloseIntake,
-    ) -> Dispatcher {
-        let settings = Settings {
-            mode: config.dispatch.flush,
-            continuous,
-            max_age: config.dispatch.max_age,
-            flush_timeout: config.dispatch.flush_timeout,
-            spool: config.dispatch.spool_bytes > 0,
-            metrics: config.dispatch.emf,
-            seed: random::bits(),
-        };
-        let core = Core::new(
-            settings,
-            packer(config, &self.sandbox, &self.ledger),
-            Arc::clone(&self.gauge),
-            Arc::clone(&self.spares),
-            Arc::clone(&self.ledger),
-        );
-        Dispatcher {
-            core,
-            messages,
-            doorbell: Arc::clone(&self.doorbell),
-            replies: Arc::clone(&self.replies),
-            seen: Arc::clone(&self.seen),
-            client: Client::new(&config.kinesis, Arc::clone(&self.sandbox)),
-            spool: Arc::clone(&self.spool),
-            printer: Arc::clone(&self.printer),
-            spares: Arc::clone(&self.spares),
-            gauge: Arc::clone(&self.gauge),
-            sending: Arc::clone(&self.sending),
-            preparing: Arc::clone(&self.preparing),
-            close_intake,
-        }
-    }
-}
-
-fn packer(config: &Config, sandbox: &Arc<Sandbox>, ledger: &Arc<Ledger>) -> Packer {
-    let (sandbox, ledger) = (Arc::clone(sandbox), Arc::clone(ledger));
-    Packer::new(&config.dispatch, &config.kinesis.records, sandbox, ledger)
-}
-
 fn warn_of_risks(config: &Config) {
     for endpoint in config.kinesis.readable_by_others() {
         log::warn!(
             "plain-http",
-            "{endpoint} is called over plain http: others on the network can read telemetry and the session token"
+            "{endpoint} is called over plain http: others on the network can read telemetry \
+             and the session token"
         );
     }
     if !config.lambda.filter.ships_any() {
@@ -283,7 +153,8 @@ impl Extension {
         let thread = thread::Builder::new().name(panic::DISPATCHER.to_owned());
         let serving = Arc::clone(&listener);
         let work = move || {
-            // `main` is to be in `/next` before any other thread takes the CPU; connections wait in the kernel so long.
+            // `main` is to be in `/next` before any other thread takes the CPU; connections wait in
+            // the kernel so long.
             thread::sleep(HEAD_START);
             if let Err(error) = serving.start(socket) {
                 log::error!("listener", "the telemetry listener cannot start: {error}");
@@ -321,7 +192,8 @@ impl Extension {
         if !plausible {
             log::warn!(
                 "invoke-deadline",
-                "by this clock Lambda's deadline of an invocation cannot be right; {} ms are assumed",
+                "by this clock Lambda's deadline of an invocation cannot be right; \
+                 {} ms are assumed",
                 deadline.left_ms(now.mono)
             );
         }
@@ -377,13 +249,15 @@ impl Extension {
         self.printer.finish(until);
     }
 
-    /// Lambda's API is gone: what waits is kept for the process that starts next in this sandbox, if there is one.
+    /// Lambda's API is gone: what waits is kept for the process that starts next in this sandbox,
+    /// if there is one.
     pub fn abandon(&self) {
         self.stop(epoch_ms(SystemTime::now()) + ABANDON_MS, "failure".to_owned());
     }
 
-    /// Asks the dispatcher for something, and waits for its answer until `until`, or until it is `hopeless`. Says whether it came. A request on
-    /// its way that keeps the dispatcher from more urgent things is interrupted.
+    /// Asks the dispatcher for something, and waits for its answer until `until`, or until it is
+    /// `hopeless`. Says whether it came. A request on its way that keeps the dispatcher from more
+    /// urgent things is interrupted.
     fn ask(
         &self,
         question: Question,
@@ -425,7 +299,8 @@ impl Extension {
     }
 }
 
-/// `platform` is always asked for: its events say when an invocation begins and ends. What is not to be shipped stays here.
+/// `platform` is always asked for: its events say when an invocation begins and ends. What is not
+/// to be shipped stays here.
 fn subscribed(types: Types) -> Vec<&'static str> {
     shipped(Types { platform: true, ..types })
 }
@@ -448,7 +323,8 @@ fn recognised(config: &Config, continuous: bool) -> String {
         CredentialsSource::Missing(_) => "nowhere",
     };
     let mut text = format!(
-        "version {} sends {} events to {} in {} ({}); flush mode {}; credentials from {credentials}",
+        "version {} sends {} events to {} in {} ({}); flush mode {}; \
+         credentials from {credentials}",
         env!("CARGO_PKG_VERSION"),
         shipped(config.lambda.types).join(" and "),
         place.stream,

@@ -34,3 +34,4 @@ pub mod mailbox;
 pub mod panic;
 pub mod random;
 pub mod sandbox;
+mod wiring;

@@ -73,6 +73,10 @@ class Stream:
         return answer["Records"]
 
 
+class Broken(Exception):
+    """A file that looks like records, and is none."""
+
+
 def of_file(data):
     """(data, arrival) for each record in a file's bytes, in whatever form they are.
 
@@ -91,13 +95,20 @@ def of_file(data):
     except ValueError:
         whole = {}
     if isinstance(whole.get("Records"), list):
-        for record in whole["Records"]:
-            kinesis = record.get("kinesis", {})
-            arrival = record.get("ApproximateArrivalTimestamp") or kinesis.get("approximateArrivalTimestamp")
-            yield base64.b64decode(record.get("Data") or kinesis["data"]), arrival
+        yield from (of_record(number, record) for number, record in enumerate(whole["Records"], 1))
         return
     for line in filter(None, map(bytes.strip, data.split(b"\n"))):
         yield from of_line(line)
+
+
+def of_record(number, record):
+    """One of `Records`, as get-records and as a Lambda function's event have it."""
+    try:
+        kinesis = record.get("kinesis", {})
+        arrival = record.get("ApproximateArrivalTimestamp") or kinesis.get("approximateArrivalTimestamp")
+        return base64.b64decode(record.get("Data") or kinesis["data"], validate=True), arrival
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise Broken(f"record {number} has no data in base64") from None
 
 
 def of_line(line):
@@ -110,8 +121,8 @@ def of_line(line):
         yield line, None
     elif isinstance(value.get("event"), dict):
         arrived = value.get("arrivedMs")
-        yield json.dumps(value["event"]).encode(), arrived and arrived / 1000
+        yield json.dumps(value["event"]).encode(), arrived / 1000 if isinstance(arrived, (int, float)) else None
     elif isinstance(value.get("Data"), str):
-        yield base64.b64decode(value["Data"]), value.get("ApproximateArrivalTimestamp")
+        yield of_record(1, value)
     elif "summary" not in value:
         yield line, None

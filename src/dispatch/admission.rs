@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::attention::News;
-use super::charge::{Charge, Gauge};
+use super::charge::{Charge, Gauge, Share};
 use super::core::Oldest;
 use super::doorbell::Doorbell;
 use super::message::{Load, Message, Now, Reply, Signal};
@@ -39,6 +39,8 @@ const PACK_BYTES: usize = 256 * 1024;
 
 /// Room in memory that is taken for a batch, until it is dropped; nothing where there was none.
 pub type Reservation = Option<Charge>;
+/// Room in memory that is left free for what waits elsewhere.
+pub type Reserved = Share;
 
 /// Where a batch goes; see the module's page. Pure, so that the simulation decides alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,7 +189,7 @@ impl Admission {
             return self.send_signals(at, signals);
         }
         let cost = batch.cost() + weight(&signals);
-        if cost > self.gauge.bound().saturating_sub(self.gauge.held()) {
+        if cost > self.gauge.limit().saturating_sub(self.gauge.held()) {
             self.spares.clear();
         }
         let mut packer = self.lock();
@@ -195,7 +197,7 @@ impl Admission {
             cost,
             packed: packer.packed_bytes(&batch),
             held: self.gauge.held(),
-            bound: self.gauge.bound(),
+            bound: self.gauge.limit(),
             request: packer.request_bytes(),
             sending: self.sending.load(Ordering::Acquire),
             overflow: self.spool.view().overflow != Oldest::Empty,
@@ -225,16 +227,24 @@ impl Admission {
         }
     }
 
-    /// Room for a batch that waits elsewhere; `None` if there is none.
+    /// A share of the memory, for what waits elsewhere.
     #[must_use]
-    pub fn reserve(&self, batch: &Batch) -> Reservation {
-        self.gauge.try_charge(batch.cost()).filter(|_| !batch.remaining().is_empty())
+    pub fn share(&self, bytes: usize) -> Reserved {
+        self.gauge.share(bytes)
     }
 
     /// Makes it room for so many bytes that a POST needs while it is read. Says whether there is
     /// room for them; else it stays as it is.
     #[must_use]
     pub fn grow(&self, room: &mut Reservation, bytes: usize) -> bool {
+        self.try_grow(room, bytes) || {
+            // Buffers that nobody uses are the first to go.
+            self.spares.clear();
+            self.try_grow(room, bytes)
+        }
+    }
+
+    fn try_grow(&self, room: &mut Reservation, bytes: usize) -> bool {
         if let Some(charge) = room {
             return charge.try_grow(bytes);
         }
@@ -242,27 +252,21 @@ impl Admission {
         room.is_some()
     }
 
-    /// So many bytes are held back for the next POST to continue: they take room like all that waits. A few may in any case. Says whether
-    /// there is room for them.
+    /// So many bytes are held back for the next POST to continue: they take room like all that
+    /// waits. A few may in any case. Says whether there is room for them.
     #[must_use]
     pub fn hold(&self, bytes: usize) -> bool {
         let mut held = self.held_piece.lock().unwrap_or_else(PoisonError::into_inner);
         if held.as_ref().map_or(0, Charge::bytes) != bytes {
             // The old one gives its room back first.
             *held = None;
-            *held = match bytes {
-                0 => None,
-                1..=HELD_ANYWAY => Some(self.gauge.charge(bytes)),
-                _ => self.gauge.try_charge(bytes),
-            };
+            match bytes {
+                0 => {}
+                1..=HELD_ANYWAY => *held = Some(self.gauge.charge(bytes)),
+                _ => return self.grow(&mut held, bytes),
+            }
         }
         held.is_some() || bytes == 0
-    }
-
-    /// Whether anything is held back for the next POST.
-    #[must_use]
-    pub fn holds(&self) -> bool {
-        self.held_piece.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// Buffers for a POST of so many bytes.

@@ -13,19 +13,23 @@ pub struct Gauge {
     held: AtomicUsize,
     most: AtomicUsize,
     bound: usize,
+    /// What of the bound is a [`Share`]'s, beyond what that holds.
+    left_free: AtomicUsize,
 }
 
 impl Gauge {
     /// Nothing is held at first.
     #[must_use]
     pub fn new(bound: usize) -> Arc<Gauge> {
-        Arc::new(Gauge { held: AtomicUsize::new(0), most: AtomicUsize::new(0), bound })
+        let (held, most, left_free) = Default::default();
+        Arc::new(Gauge { held, most, bound, left_free })
     }
 
-    /// A charge of so many bytes, if the bound allows it.
+    /// A charge of so many bytes, if the bound allows it beside all shares.
     #[must_use]
     pub fn try_charge(self: &Arc<Self>, bytes: usize) -> Option<Charge> {
-        let fits = |held: usize| held.checked_add(bytes).filter(|sum| *sum <= self.bound);
+        let limit = self.limit();
+        let fits = |held: usize| held.checked_add(bytes).filter(|sum| *sum <= limit);
         let before = self.held.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).ok()?;
         self.most.fetch_max(before + bytes, Ordering::Relaxed);
         Some(Charge { gauge: Arc::clone(self), bytes })
@@ -37,6 +41,13 @@ impl Gauge {
         let before = self.held.fetch_add(bytes, Ordering::AcqRel);
         self.most.fetch_max(before + bytes, Ordering::Relaxed);
         Charge { gauge: Arc::clone(self), bytes }
+    }
+
+    /// A share of the bound, of which nothing is held yet.
+    #[must_use]
+    pub fn share(self: &Arc<Self>, bytes: usize) -> Share {
+        self.left_free.fetch_add(bytes, Ordering::AcqRel);
+        Share { charge: self.charge(0), bytes }
     }
 
     /// The sum now.
@@ -55,6 +66,12 @@ impl Gauge {
     #[must_use]
     pub fn bound(&self) -> usize {
         self.bound
+    }
+
+    /// Up to this sum there is room for what has no share.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.bound.saturating_sub(self.left_free.load(Ordering::Acquire))
     }
 }
 
@@ -101,9 +118,59 @@ impl Drop for Charge {
     }
 }
 
+/// A part of the memory that is left free for one purpose: whatever else waits, there is room.
+#[derive(Debug)]
+pub struct Share {
+    charge: Charge,
+    bytes: usize,
+}
+
+impl Share {
+    /// So many of its bytes are held now. It may be more than there are for a moment.
+    pub fn hold(&mut self, held: usize) {
+        let free = |held: usize| self.bytes.saturating_sub(held);
+        let (gauge, before) = (&self.charge.gauge, self.charge.bytes);
+        // Nobody else is to take in between what is given back to the share.
+        if held < before {
+            gauge.left_free.fetch_add(free(held) - free(before), Ordering::AcqRel);
+            gauge.held.fetch_sub(before - held, Ordering::AcqRel);
+        } else {
+            let sum = gauge.held.fetch_add(held - before, Ordering::AcqRel) + (held - before);
+            gauge.most.fetch_max(sum, Ordering::Relaxed);
+            gauge.left_free.fetch_sub(free(before) - free(held), Ordering::AcqRel);
+        }
+        self.charge.bytes = held;
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.hold(0);
+        self.charge.gauge.left_free.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_share_is_left_free_for_its_purpose() {
+        let gauge = Gauge::new(100);
+        let mut share = gauge.share(25);
+        assert_eq!((gauge.held(), gauge.limit()), (0, 75));
+        let others = gauge.try_charge(75).unwrap();
+        assert!(gauge.try_charge(1).is_none());
+        for (held, limit) in [(10, 85), (25, 100), (30, 100), (5, 80)] {
+            share.hold(held);
+            assert_eq!((gauge.held(), gauge.limit()), (75 + held, limit));
+            assert!(gauge.try_charge(1).is_none());
+        }
+        assert_eq!(gauge.most(), 105);
+        drop(share);
+        assert_eq!((gauge.held(), gauge.limit()), (75, 100));
+        drop(others);
+    }
 
     #[test]
     fn what_is_dropped_is_given_back_and_the_bound_holds() {

@@ -59,6 +59,8 @@ pub struct End {
     pub at: Instant,
     /// Whether the function failed.
     pub failed: bool,
+    /// Its INVOKE has come and gone: another one of that id is Lambda's next try.
+    is_past: bool,
 }
 
 /// The last event that is still to come.
@@ -161,7 +163,7 @@ impl Invocations {
         if self.ends.len() == ENDS {
             self.ends.pop_front();
         }
-        self.ends.push_back(End { request_id, at, failed });
+        self.ends.push_back(End { request_id, at, failed, is_past: let_go.is_some() });
         let_go.map_or(Duration::ZERO, |(_, gone)| gone.saturating_duration_since(at))
     }
 
@@ -175,6 +177,7 @@ impl Invocations {
     pub fn invoked(&mut self, request_id: &Arc<str>) -> bool {
         self.announced = true;
         self.unreported = Unreported::Invocation(Arc::clone(request_id));
+        self.ends.retain(|end| !end.is_past || end.request_id != *request_id);
         if self.started.as_ref() != Some(request_id) {
             // What was lost before belongs to an earlier one.
             self.gap = false;
@@ -206,7 +209,8 @@ impl Invocations {
 
     /// An invocation is let go. Says how long it was held, as far as that is known already.
     pub fn let_go(&mut self, request_id: &Arc<str>, now: Instant) -> Duration {
-        if let Some(end) = self.end_of(request_id) {
+        if let Some(end) = self.ends.iter_mut().rev().find(|end| end.request_id == *request_id) {
+            end.is_past = true;
             return now.saturating_duration_since(end.at);
         }
         if self.let_go.len() == ENDS {
@@ -282,6 +286,30 @@ mod tests {
         // Its end came after it was let go: it was not held.
         invocations.let_go(&"r2".into(), now.mono);
         assert_eq!(invocations.observe(&done("r2", now.wall + 10), later).held, Duration::ZERO);
+    }
+
+    #[test]
+    fn the_end_of_one_try_is_not_that_of_the_next_under_the_same_id() {
+        let mut invocations = Invocations::default();
+        let (id, now): (Arc<str>, Now) = ("r1".into(), now());
+        // An end that comes before its own INVOKE is heard of, and one that comes after it was let
+        // go.
+        for ends_late in [false, true] {
+            if ends_late {
+                invocations.invoked(&id);
+                assert!(invocations.end_of("r1").is_none(), "that was the try before");
+                invocations.let_go(&id, now.mono);
+                invocations.observe(&done("r1", 0), now);
+            } else {
+                invocations.observe(&done("r1", 0), now);
+                invocations.invoked(&id);
+                assert!(invocations.end_of("r1").is_some());
+                invocations.let_go(&id, now.mono);
+            }
+            assert!(!invocations.is_running());
+        }
+        invocations.invoked(&id);
+        assert!(invocations.end_of("r1").is_none());
     }
 
     #[test]

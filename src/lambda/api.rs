@@ -254,7 +254,8 @@ impl Api {
         let body = format!(
             concat!(
                 r#"{{"schemaVersion":"{schema}","types":["{types}"],"#,
-                r#""buffering":{{"maxItems":{max_items},"maxBytes":{max_bytes},"timeoutMs":{timeout_ms}}},"#,
+                r#""buffering":{{"maxItems":{max_items},"maxBytes":{max_bytes},"#,
+                r#""timeoutMs":{timeout_ms}}},"#,
                 r#""destination":{{"protocol":"HTTP","URI":"{uri}"}}}}"#
             ),
             schema = schema,
@@ -415,13 +416,16 @@ mod tests {
 
     #[test]
     fn events_as_lambda_writes_them() {
-        let invoke = br#"{"eventType":"INVOKE","deadlineMs":1791459888123,"requestId":"3da1f2dc","invokedFunctionArn":"arn:x","tracing":{"type":"X","value":"y"}}"#;
+        let invoke = concat!(
+            r#"{"eventType":"INVOKE","deadlineMs":1791459888123,"requestId":"3da1f2dc","#,
+            r#""invokedFunctionArn":"arn:x","tracing":{"type":"X","value":"y"}}"#
+        );
         let expected = Invoke {
             deadline_ms: 1_791_459_888_123,
             request_id: "3da1f2dc".to_owned(),
             invoked_function_arn: "arn:x".to_owned(),
         };
-        assert_eq!(read_event(invoke), Some(NextEvent::Invoke(expected)));
+        assert_eq!(read_event(invoke.as_bytes()), Some(NextEvent::Invoke(expected)));
         let shutdown = br#"{"eventType":"SHUTDOWN","deadlineMs":5,"shutdownReason":"SPINDOWN"}"#;
         assert_eq!(
             read_event(shutdown),

@@ -1,54 +1,65 @@
-//! The invocations between which `KEEP` chooses, and their events. Pure: no thread, clock or log.
+//! The events that wait until `KEEP` has chosen. Pure: no thread, clock or log.
 //!
 //! The events of an invocation wait here until it ends. Then `keep` says whether they are shipped or thinned out. Batches leave in the order
 //! in which they came, so one waits until all its events are decided. What is shipped gets its number when it leaves: what was thinned out
-//! leaves no gap.
+//! leaves no gap. What is known of the invocations is in `candidates`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::keep::{Choice, Facts, Reason, Settings, choose, kept};
-use super::observed::{LEVELS, Milestone, MilestoneKind, Observed, PlatformResult, Run};
-use super::summary::Summary;
+use super::candidates::{Candidate, Candidates, Verdict};
+use super::keep::{Reason, Settings};
+use super::observed::{Milestone, MilestoneKind, Observed, Run, Step};
 use crate::clock::EpochMs;
 use crate::event::Batch;
 
-/// Invocations that are over and remembered: late events follow the choice of theirs.
-const MAX_OVER: usize = 64;
-/// All that are remembered. On Managed Instances many run at the same time.
-const MAX_INVOCATIONS: usize = 1024;
-/// The owner of an event that belongs to no invocation, or to a forgotten one that is kept.
-const NOBODY: u64 = 0;
-/// The owner of an event of a forgotten invocation that is thinned out.
-const THINNED: u64 = u64::MAX;
+/// Neighbours in a batch, and the verdict that they wait for; none where they are shipped.
+type Owner = (Option<Arc<Verdict>>, u32);
+
+/// What an owner takes in memory, with the verdict that it may be the last to hold.
+const OWNER_BYTES: usize = size_of::<Owner>() + size_of::<Verdict>() + 2 * size_of::<usize>();
+
+/// The two clocks of a choice.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Now {
+    /// The time of a summary.
+    pub wall: EpochMs,
+    /// For how long the sandbox has run: a freeze does not count.
+    pub awake: Duration,
+}
 
 /// A batch that waits.
 #[derive(Debug)]
 struct Held<C> {
     batch: Batch,
-    /// The serials of the invocations to which its events belong, and how many do.
-    owners: Vec<(u64, u32)>,
-    charge: C,
+    owners: Vec<Owner>,
+    /// Of the owners, those that were found decided: these stay so.
+    decided: usize,
+    bytes: usize,
+    companion: C,
 }
 
-/// The events that wait for their invocation's end, and what is known of the invocations. `C` comes
-/// with a batch and goes with it.
+/// What is looked at behind the events of a body.
+enum Later {
+    Milestone(u64, Box<Milestone>),
+    /// The ends of the invocations up to this one may be lost.
+    Gap(u64),
+}
+
+/// See the module's page. `C` comes with a batch and goes with it.
 #[derive(Debug)]
 pub struct Chooser<C> {
     settings: Settings,
-    /// Invocations run side by side, so that the end of one says nothing of others.
-    overlapping: bool,
-    /// By serial.
-    invocations: VecDeque<Invocation>,
-    /// The serials of those that are over, in the order of their ends.
-    over: VecDeque<u64>,
+    candidates: Candidates,
     held: VecDeque<Held<C>>,
     held_bytes: usize,
-    last_serial: u64,
+    awake: Duration,
     /// The last event number, and after which restore.
     number: u64,
     restores: u16,
+    /// After how many restores a summary is written.
+    last_restores: u16,
     thinned: u64,
 }
 
@@ -58,83 +69,80 @@ impl<C: Default> Chooser<C> {
     pub fn new(settings: Settings, overlapping: bool) -> Chooser<C> {
         Chooser {
             settings,
-            overlapping,
-            invocations: VecDeque::new(),
-            over: VecDeque::new(),
+            candidates: Candidates::new(overlapping),
             held: VecDeque::new(),
             held_bytes: 0,
-            last_serial: 0,
+            awake: Duration::ZERO,
             number: 0,
             restores: 0,
+            last_restores: 0,
             thinned: 0,
         }
     }
 
-    /// Takes what a body brought. `now` is the time of a summary.
-    pub fn take(&mut self, batch: Batch, observed: Observed, now: EpochMs, charge: C) {
-        let owners = self.count(&batch, &observed.runs, now);
-        self.hold(batch, owners, charge);
+    /// Takes what a body brought.
+    pub fn take(&mut self, batch: Batch, observed: Observed, now: Now, companion: C) {
+        self.awake = now.awake;
+        self.last_restores = self.last_restores.max(observed.restores);
+        let (owners, later) = self.attribute(&batch, observed.steps, now.wall);
+        self.hold(batch, owners, companion);
         // Before its end is looked at: what one body held must not decide.
-        while self.held_bytes > self.settings.max_bytes && self.decide_oldest() {}
-        for milestone in observed.milestones {
-            self.pass(milestone, now);
-        }
-        if observed.is_gap && !self.overlapping {
-            self.lose_ends();
+        while self.held_bytes > self.settings.max_bytes && self.keep_oldest() {}
+        for step in later {
+            match step {
+                Later::Milestone(serial, milestone) => self.pass(serial, *milestone, now.wall),
+                Later::Gap(last) => self.candidates.lose_ends(last),
+            }
         }
     }
 
     /// The end of what is in progress may never come: nothing waits for it any more.
     pub fn lose_ends(&mut self) {
-        self.undecided().for_each(|invocation| invocation.choice = Some(kept(Reason::Unfinished)));
-    }
-
-    /// The sandbox ran for so long: an invocation that has run longer than `MAX_AGE_MS` is kept.
-    pub fn tick(&mut self, elapsed: Duration) {
-        let max_age = self.settings.max_age;
-        for invocation in self.undecided() {
-            invocation.age += elapsed;
-            if invocation.age > max_age {
-                invocation.choice = Some(kept(Reason::Long));
-            }
+        self.candidates.lose_ends(self.candidates.last());
+        if !self.candidates.overlapping {
+            self.candidates.doubt();
         }
     }
 
-    /// Keeps whatever is not decided yet, because there is no room for it.
-    pub fn keep_all(&mut self) {
-        if self.settings.chooses() {
-            self.undecided().for_each(|invocation| invocation.choice = Some(kept(Reason::Large)));
+    /// So much time has passed while the sandbox ran: an invocation that has run for longer than
+    /// `MAX_AGE_MS` is kept.
+    pub fn tick(&mut self, awake: Duration) {
+        self.awake = awake;
+        for candidate in self.candidates.iter_mut() {
+            candidate.tick(awake, self.settings.max_age);
         }
     }
 
     /// The sandbox ends: what is not decided is kept, and summaries go without the reports that did
     /// not come.
     pub fn finish(&mut self, now: EpochMs) {
-        self.lose_ends();
-        (0..self.invocations.len()).for_each(|at| self.sum_up(at, now));
+        self.candidates.lose_ends(self.candidates.last());
+        let (settings, restores) = (self.settings, self.last_restores);
+        let sum_up = |candidate: &mut Candidate| candidate.sum_up(&settings, now, restores);
+        let summaries: Vec<Batch> = self.candidates.iter_mut().filter_map(sum_up).collect();
+        summaries.into_iter().for_each(|summary| self.hold_summary(Some(summary)));
     }
 
     /// The next batch whose events are all decided, without those that are thinned out; it may be
     /// empty.
     pub fn next_ready(&mut self) -> Option<(Batch, C)> {
-        let is_open = |(owner, _): &(u64, u32)| self.is_kept(*owner).is_none();
-        if self.held.front()?.owners.iter().any(is_open) {
+        let held = self.held.front_mut()?;
+        let open = held.owners.iter().skip(held.decided).position(is_open);
+        held.decided = open.map_or(held.owners.len(), |open| held.decided + open);
+        if open.is_some() {
             return None;
         }
-        let Held { mut batch, owners, charge } = self.held.pop_front()?;
-        self.held_bytes = self.held_bytes.saturating_sub(batch.cost());
-        if owners.iter().any(|(owner, _)| self.is_kept(*owner) == Some(false)) {
-            let mut runs = owners.into_iter();
-            let (mut left, mut is_kept) = (0, true);
-            batch.retain(|_| {
-                if left == 0 {
-                    let (owner, count) = runs.next().unwrap_or((NOBODY, u32::MAX));
-                    (left, is_kept) = (count, self.is_kept(owner).unwrap_or(true));
-                }
-                left -= 1;
-                self.thinned += u64::from(!is_kept);
-                is_kept
+        let Held { mut batch, owners, bytes, companion, .. } = self.held.pop_front()?;
+        self.held_bytes = self.held_bytes.saturating_sub(bytes);
+        let is_kept =
+            |owner: &Owner| owner.0.as_ref().and_then(|one| one.is_kept()).unwrap_or(true);
+        if !owners.iter().all(is_kept) {
+            let mut fates = owners.iter().flat_map(|owner| {
+                std::iter::repeat_n(is_kept(owner), owner.1.try_into().unwrap_or(usize::MAX))
             });
+            let before = batch.remaining().len();
+            batch.retain(|_| fates.next().unwrap_or(true));
+            self.thinned += (before - batch.remaining().len()) as u64;
         }
         for event in batch.remaining_mut() {
             if event.restores != self.restores {
@@ -143,7 +151,7 @@ impl<C: Default> Chooser<C> {
             self.number += 1;
             event.number = self.number;
         }
-        Some((batch, charge))
+        Some((batch, companion))
     }
 
     /// Events thinned out since it was asked last.
@@ -157,237 +165,114 @@ impl<C: Default> Chooser<C> {
         !self.held.is_empty()
     }
 
-    /// Whether the events of an invocation are shipped; `None` while that is not decided.
-    fn is_kept(&self, owner: u64) -> Option<bool> {
-        match owner {
-            _ if !self.settings.chooses() => return Some(true),
-            NOBODY => return Some(true),
-            THINNED => return Some(false),
-            _ => {}
-        }
-        let Some(invocation) = self.at(owner).and_then(|at| self.invocations.get(at)) else {
-            return Some(true);
-        };
-        invocation.choice.map(|choice| choice.kept)
+    /// What waits takes so many bytes of memory.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes
     }
 
-    /// The index of the invocation with that serial.
-    fn at(&self, serial: u64) -> Option<usize> {
-        self.invocations.binary_search_by_key(&serial, |invocation| invocation.serial).ok()
-    }
-
-    fn undecided(&mut self) -> impl Iterator<Item = &mut Invocation> {
-        self.invocations.iter_mut().filter(|invocation| invocation.choice.is_none())
-    }
-
-    /// Counts a batch's events for their invocations, and says whose they are.
-    fn count(&mut self, batch: &Batch, runs: &[Run], now: EpochMs) -> Vec<(u64, u32)> {
-        let mut owners = Vec::with_capacity(runs.len());
-        for run in runs {
-            let id = std::str::from_utf8(run.request_id.of(batch.bytes())).unwrap_or_default();
-            let mut owner = NOBODY;
-            if !id.is_empty() {
-                let at = self.find_or_add(id, now);
-                if let Some(invocation) = self.invocations.get_mut(at) {
-                    invocation.observe(run);
-                    owner = invocation.serial;
+    /// Whose the events of a batch are, and what is to be looked at behind them.
+    fn attribute(
+        &mut self,
+        batch: &Batch,
+        steps: Vec<Step>,
+        now: EpochMs,
+    ) -> (Vec<Owner>, Vec<Later>) {
+        let (mut owners, mut later) = (Vec::with_capacity(steps.len()), Vec::new());
+        for step in steps {
+            match step {
+                Step::Run(run) => {
+                    let verdict = self.count(batch, &run, now);
+                    if run.events > 0 {
+                        owners.push((verdict, run.events));
+                    }
+                }
+                Step::Milestone(milestone) => {
+                    let known = self.candidates.of(&milestone);
+                    let serial = known.unwrap_or_else(|| self.add(&milestone.request_id, now));
+                    if let Some(candidate) = self.candidates.get_mut(serial) {
+                        candidate.note(&milestone);
+                    }
+                    later.push(Later::Milestone(serial, milestone));
+                }
+                Step::Gap if self.candidates.overlapping => {}
+                Step::Gap => {
+                    self.candidates.doubt();
+                    later.push(Later::Gap(self.candidates.last()));
                 }
             }
-            if run.events > 0 {
-                owners.push((owner, run.events));
-            }
         }
-        owners
+        (owners, later)
     }
 
-    fn hold(&mut self, batch: Batch, owners: Vec<(u64, u32)>, charge: C) {
+    /// Counts events for their invocation. Comes back with what they wait for.
+    fn count(&mut self, batch: &Batch, run: &Run, now: EpochMs) -> Option<Arc<Verdict>> {
+        let id = std::str::from_utf8(run.request_id.of(batch.bytes())).unwrap_or_default();
+        if id.is_empty() {
+            return None;
+        }
+        let serial = self.candidates.find(id).unwrap_or_else(|| self.add(id, now));
+        let candidate = self.candidates.get_mut(serial)?;
+        candidate.observe(run);
+        if self.settings.chooses() { candidate.verdict() } else { None }
+    }
+
+    /// A new invocation. Those for which there is no room any more are summed up.
+    fn add(&mut self, request_id: &str, now: EpochMs) -> u64 {
+        while let Some(mut forgotten) = self.candidates.forget_one() {
+            self.hold_summary(forgotten.sum_up(&self.settings, now, self.last_restores));
+        }
+        self.candidates.add(request_id, self.awake)
+    }
+
+    fn hold(&mut self, batch: Batch, owners: Vec<Owner>, companion: C) {
         if !batch.remaining().is_empty() {
-            self.held_bytes += batch.cost();
-            self.held.push_back(Held { batch, owners, charge });
-        }
-    }
-
-    /// The index of an invocation.
-    fn find_or_add(&mut self, request_id: &str, now: EpochMs) -> usize {
-        let found = self.invocations.iter().rposition(|one| *one.request_id == *request_id);
-        found.unwrap_or_else(|| {
-            if self.over.len() > MAX_OVER
-                && let Some(at) = self.over.pop_front().and_then(|serial| self.at(serial))
-            {
-                self.forget(at, now);
-            }
-            if self.invocations.len() >= MAX_INVOCATIONS {
-                self.forget(0, now);
-            }
-            self.last_serial += 1;
-            self.invocations.push_back(Invocation::new(self.last_serial, request_id));
-            self.invocations.len() - 1
-        })
-    }
-
-    fn pass(&mut self, milestone: Milestone, now: EpochMs) {
-        let Milestone { request_id, trace_id, tenant_id, is_first, kind, result } = milestone;
-        let at = self.find_or_add(&request_id, now);
-        let Some(invocation) = self.invocations.get_mut(at) else { return };
-        invocation.trace_id = invocation.trace_id.take().or(trace_id);
-        invocation.tenant_id = invocation.tenant_id.take().or(tenant_id);
-        invocation.facts.first |= is_first;
-        invocation.result.update(*result);
-        if kind == MilestoneKind::Started {
-            invocation.is_ours = true;
-            return;
-        }
-        invocation.end(&self.settings);
-        let (serial, is_ours) = (invocation.serial, invocation.is_ours);
-        if is_ours && !self.overlapping {
-            // The ends of those before it were lost.
-            for before in self.undecided().filter(|one| one.serial < serial) {
-                before.choice = Some(kept(Reason::Unfinished));
-            }
-        }
-        if kind == MilestoneKind::Reported {
-            self.sum_up(at, now);
-            self.remember(at);
-        }
-    }
-
-    /// An invocation is over: of those only the last ones are remembered.
-    fn remember(&mut self, at: usize) {
-        let Some(invocation) = self.invocations.get_mut(at).filter(|one| !one.is_over) else {
-            return;
-        };
-        invocation.is_over = true;
-        self.over.push_back(invocation.serial);
-    }
-
-    /// Keeps the invocation for which the oldest batch waits. Says whether there is one.
-    fn decide_oldest(&mut self) -> bool {
-        let owners = self.held.front().map(|held| held.owners.as_slice()).unwrap_or_default();
-        let mut owners = owners.iter().map(|(owner, _)| *owner);
-        let Some(owner) = owners.find(|owner| self.is_kept(*owner).is_none()) else {
-            return false;
-        };
-        for invocation in self.undecided().filter(|invocation| invocation.serial == owner) {
-            invocation.choice = Some(kept(Reason::Large));
-        }
-        true
-    }
-
-    /// Its events may still wait for those before them.
-    fn forget(&mut self, at: usize, now: EpochMs) {
-        if let Some(invocation) = self.invocations.get_mut(at) {
-            invocation.choice.get_or_insert(kept(Reason::Unfinished));
-        }
-        self.sum_up(at, now);
-        let Some(forgotten) = self.invocations.remove(at) else { return };
-        let is_kept = forgotten.choice.is_none_or(|choice| choice.kept);
-        let left = if is_kept { NOBODY } else { THINNED };
-        for (owner, _) in self.held.iter_mut().flat_map(|held| &mut held.owners) {
-            if *owner == forgotten.serial {
-                *owner = left;
-            }
+            let bytes = batch.cost() + owners.capacity() * OWNER_BYTES;
+            self.held_bytes += bytes;
+            self.held.push_back(Held { batch, owners, decided: 0, bytes, companion });
         }
     }
 
     /// Puts an invocation's summary behind what waits.
-    fn sum_up(&mut self, at: usize, now: EpochMs) {
-        let restores =
-            self.held.back().and_then(|held| Some(held.batch.remaining().last()?.restores));
-        let Some(invocation) = self.invocations.get_mut(at) else { return };
-        if !self.settings.summary || !invocation.is_ours || invocation.is_summed_up {
+    fn hold_summary(&mut self, summary: Option<Batch>) {
+        if let Some(batch) = summary {
+            self.hold(batch, Vec::new(), C::default());
+        }
+    }
+
+    fn pass(&mut self, serial: u64, milestone: Milestone, now: EpochMs) {
+        let Some(candidate) = self.candidates.get_mut(serial) else { return };
+        let kind = milestone.kind;
+        candidate.pass(&self.settings, milestone);
+        if kind == MilestoneKind::Started {
             return;
         }
-        invocation.is_summed_up = true;
-        let batch = invocation.summary(now, restores.unwrap_or(self.restores));
-        self.hold(batch, vec![(NOBODY, 1)], C::default());
-    }
-}
-
-/// One invocation, from its first event until it is forgotten.
-#[derive(Debug)]
-struct Invocation {
-    serial: u64,
-    request_id: Arc<str>,
-    trace_id: Option<Box<str>>,
-    tenant_id: Option<Box<str>>,
-    facts: Facts,
-    /// How long its events have waited while the sandbox ran.
-    age: Duration,
-    choice: Option<Choice>,
-    result: PlatformResult,
-    /// Seen from its start on: only then its summary is this process's.
-    is_ours: bool,
-    is_over: bool,
-    is_summed_up: bool,
-    events: u64,
-    bytes: u64,
-    levels: [u64; LEVELS.len()],
-}
-
-impl Invocation {
-    fn new(serial: u64, request_id: &str) -> Invocation {
-        Invocation {
-            serial,
-            request_id: request_id.into(),
-            trace_id: None,
-            tenant_id: None,
-            facts: Facts::default(),
-            age: Duration::ZERO,
-            choice: None,
-            result: PlatformResult::default(),
-            is_ours: false,
-            is_over: false,
-            is_summed_up: false,
-            events: 0,
-            bytes: 0,
-            levels: [0; LEVELS.len()],
+        if candidate.is_ours && !self.candidates.overlapping {
+            // The ends of those before it were lost.
+            self.candidates.lose_ends(serial - 1);
+        }
+        if kind == MilestoneKind::Reported {
+            let candidate = self.candidates.get_mut(serial);
+            let summary =
+                candidate.and_then(|one| one.sum_up(&self.settings, now, self.last_restores));
+            self.hold_summary(summary);
+            self.candidates.over(serial);
         }
     }
 
-    fn observe(&mut self, run: &Run) {
-        self.events += u64::from(run.events);
-        self.bytes += run.bytes;
-        self.facts.first |= run.is_first;
-        for ((count, more), (level, _)) in self.levels.iter_mut().zip(run.levels).zip(LEVELS) {
-            *count += u64::from(more);
-            if more > 0 {
-                self.facts.level = self.facts.level.max(Some(level));
-            }
-        }
-    }
-
-    /// Its end has come. Where it had to be kept before, the end may know better why.
-    fn end(&mut self, settings: &Settings) {
-        self.facts.failed = self.result.failed();
-        self.facts.duration = self.result.duration();
-        let id = self.trace_id.as_deref().unwrap_or(&self.request_id);
-        let is_early = |choice: Choice| {
-            matches!(choice.reason, Reason::Long | Reason::Large | Reason::Unfinished)
+    /// Keeps the invocation for which the oldest batch waits. Says whether there is one.
+    fn keep_oldest(&mut self) -> bool {
+        let owners = self.held.front().map(|held| held.owners.as_slice()).unwrap_or_default();
+        let Some((Some(verdict), _)) = owners.iter().find(|owner| is_open(owner)) else {
+            return false;
         };
-        let chosen = || choose(settings, &self.facts, id);
-        self.choice = Some(match self.choice {
-            None => chosen(),
-            Some(early) if is_early(early) => {
-                Some(chosen()).filter(|choice| choice.reason != Reason::Share).unwrap_or(early)
-            }
-            Some(choice) => choice,
-        });
+        let candidate = self.candidates.get_mut(verdict.serial);
+        candidate.map(|candidate| candidate.decide_early(Reason::Large)).is_some()
     }
+}
 
-    fn summary(&self, now: EpochMs, restores: u16) -> Batch {
-        let summary = Summary {
-            request_id: &self.request_id,
-            trace_id: self.trace_id.as_deref().unwrap_or_default(),
-            tenant_id: self.tenant_id.as_deref().unwrap_or_default(),
-            result: &self.result,
-            is_first: self.facts.first,
-            events: self.events,
-            bytes: self.bytes,
-            levels: &self.levels,
-            choice: self.choice.unwrap_or(kept(Reason::Unfinished)),
-        };
-        summary.batch(now, restores)
-    }
+fn is_open(owner: &Owner) -> bool {
+    owner.0.as_ref().is_some_and(|verdict| verdict.is_kept().is_none())
 }
 
 #[cfg(test)]
@@ -407,6 +292,7 @@ mod tests {
         shipped: Vec<(u64, serde_json::Value)>,
         thinned: u64,
         posted: u64,
+        awake: Duration,
     }
 
     impl Life {
@@ -418,16 +304,33 @@ mod tests {
                 shipped: Vec::new(),
                 thinned: 0,
                 posted: 0,
+                awake: Duration::ZERO,
             }
         }
 
         fn post(&mut self, events: &[String]) {
             self.posted += events.iter().map(|event| event.len() as u64).sum::<u64>();
-            let body = format!("[{}]", events.join(","));
-            let taken = self.intake.take(body.into_bytes(), 0);
+            self.post_raw(&format!("[{}]", events.join(",")));
+        }
+
+        fn post_raw(&mut self, body: &str) {
+            let taken = self.intake.take(body.as_bytes().to_vec(), 0);
             assert_counted(&taken);
-            self.chooser.take(taken.batch, taken.observed, 0, ());
+            let now = Now { wall: 0, awake: self.awake };
+            self.chooser.take(taken.batch, taken.observed, now, ());
             self.drain();
+        }
+
+        /// The sandbox runs on.
+        fn tick(&mut self, time: Duration) {
+            self.awake += time;
+            self.chooser.tick(self.awake);
+            self.drain();
+        }
+
+        fn summaries(&self) -> Vec<&serde_json::Value> {
+            let all = self.shipped.iter().filter(|(_, event)| event["type"] == SUMMARY_EVENT);
+            all.map(|(_, event)| &event["record"]).collect()
         }
 
         fn drain(&mut self) {
@@ -455,7 +358,11 @@ mod tests {
     }
 
     fn assert_counted(taken: &super::super::intake::ParsedBody) {
-        let events: u32 = taken.observed.runs.iter().map(|run| run.events).sum();
+        let counts = taken.observed.steps.iter().map(|step| match step {
+            Step::Run(run) => run.events,
+            _ => 0,
+        });
+        let events: u32 = counts.sum();
         assert_eq!(events as usize, taken.batch.remaining().len());
     }
 
@@ -465,6 +372,12 @@ mod tests {
 
     fn start(id: &str) -> String {
         event("platform.start", &format!(r#"{{"requestId":"{id}","version":"1"}}"#))
+    }
+
+    /// The events of an invocation that Lambda tries again `minutes` later.
+    fn again(events: &[String], minutes: u32) -> Vec<String> {
+        let later = |event: &String| event.replace("T08:30:", &format!("T08:{:02}:", 30 + minutes));
+        events.iter().map(later).collect()
     }
 
     fn log(text: &str) -> String {
@@ -509,8 +422,7 @@ mod tests {
         assert_eq!(life.shipped.len(), before + 2);
         life.post(&[done("a", "error", "1"), report("a", "error", "1")]);
         life.invoke("b", &[], "success", "1");
-        let summaries = life.shipped.iter().filter(|(_, event)| event["type"] == SUMMARY_EVENT);
-        let reasons: Vec<_> = summaries.map(|(_, event)| &event["record"]["reason"]).collect();
+        let reasons: Vec<_> = life.summaries().into_iter().map(|one| &one["reason"]).collect();
         assert_eq!(reasons, ["first", "failed", "share"]);
     }
 
@@ -553,11 +465,9 @@ mod tests {
         life.invoke("first", &[], "success", "1");
         let before = life.shipped.len();
         life.post(&[start("long"), log("one")]);
-        life.chooser.tick(Duration::from_secs(10));
-        life.drain();
+        life.tick(Duration::from_secs(10));
         assert_eq!(life.shipped.len(), before);
-        life.chooser.tick(Duration::from_millis(1));
-        life.drain();
+        life.tick(Duration::from_millis(1));
         assert_eq!(life.shipped.len(), before + 2);
         life.post(&[done("long", "success", "1"), start("large")]);
         for _ in 0..20 {
@@ -620,8 +530,7 @@ mod tests {
         life.post(&[report("of the process before", "timeout", "3000")]);
         life.chooser.finish(0);
         life.drain();
-        let of_type = |kind| life.shipped.iter().filter(move |(_, event)| event["type"] == kind);
-        let summaries: Vec<_> = of_type(SUMMARY_EVENT).map(|(_, event)| &event["record"]).collect();
+        let summaries = life.summaries();
         assert_eq!(summaries.len(), 2);
         assert_eq!(summaries[0]["reason"], "first");
         assert_eq!(summaries[0]["coldStart"], true);
@@ -634,7 +543,8 @@ mod tests {
                 "kept": false, "reason": "share"
             })
         );
-        assert_eq!(of_type("platform.report").count(), 2, "that of a failed one is shipped");
+        let reports = life.types().iter().filter(|kind| **kind == "platform.report").count();
+        assert_eq!(reports, 2, "that of a failed one is shipped");
     }
 
     #[test]
@@ -644,13 +554,168 @@ mod tests {
         let before = life.shipped.len();
         // In front of all that comes, so that it waits.
         life.post(&[start("open")]);
-        for n in 0..2 * MAX_OVER {
+        // More than are remembered.
+        for n in 0..128 {
             life.invoke(&format!("dull-{n}"), &["x"], "success", "1");
         }
         life.chooser.finish(0);
         life.drain();
         assert_eq!(life.shipped.len(), before + 1);
-        assert_eq!(life.thinned, 8 * MAX_OVER as u64);
+        assert_eq!(life.thinned, 4 * 128);
+    }
+
+    #[test]
+    fn a_second_try_under_the_same_id_is_an_invocation_of_its_own() {
+        let mut life = Life::new(Settings { summary: true, ..settings() });
+        life.invoke("first", &[], "success", "1");
+        life.invoke("again", &["dull line"], "success", "1");
+        let before = life.shipped.len();
+        let second = [start("again"), log("failed line"), done("again", "error", "1")];
+        life.post(&again(&second, 1));
+        assert_eq!(life.types().split_at(before).1.len(), 3, "it failed: it is shipped whole");
+        life.post(&again(&[report("again", "error", "1")], 1));
+        // All in one body, with the third one's start.
+        let mut third = again(&[start("again"), log("x"), done("again", "success", "1")], 2);
+        third.extend(again(&[report("again", "success", "1"), start("again")], 2));
+        third.extend(again(&[start("again"), log("fourth"), done("again", "timeout", "1")], 3));
+        life.post(&third);
+        life.chooser.finish(0);
+        life.drain();
+        let said = |one: &serde_json::Value| (one["reason"].clone(), one["events"].clone());
+        let said: Vec<_> = life.summaries().into_iter().map(said).collect();
+        let expected = [("first", 3), ("share", 4), ("failed", 4), ("share", 5), ("failed", 3)];
+        assert_eq!(said, expected.map(|(reason, events)| (reason.into(), events.into())));
+        assert!(format!("{:?}", life.shipped).contains("fourth"));
+        assert!(!format!("{:?}", life.shipped).contains("dull line"));
+    }
+
+    #[test]
+    fn a_late_report_is_that_of_the_try_before() {
+        let mut life = Life::new(Settings { summary: true, ..settings() });
+        life.invoke("first", &[], "success", "1");
+        life.post(&[start("again"), done("again", "error", "1")]);
+        life.post(&again(&[start("again"), log("dull line")], 1));
+        life.post(&[report("again", "error", "1")]);
+        assert!(!format!("{:?}", life.shipped).contains("dull line"), "it goes on");
+        life.post(&again(&[done("again", "success", "1"), report("again", "success", "1")], 1));
+        let status: Vec<_> = life.summaries().into_iter().map(|one| &one["status"]).collect();
+        assert_eq!(status, ["success", "error", "success"]);
+        assert!(!format!("{:?}", life.shipped).contains("dull line"));
+    }
+
+    #[test]
+    fn what_comes_behind_a_gap_follows_no_choice_before_it() {
+        let gap = || event("platform.logsDropped", r#"{"droppedRecords":1,"droppedBytes":9}"#);
+        // Alone, and in one body with the end of the invocation before.
+        for splits in [true, false] {
+            let mut life = Life::new(Settings { summary: true, ..settings() });
+            life.invoke("first", &[], "success", "1");
+            let mut events = vec![start("dull"), log("dull line"), done("dull", "success", "1")];
+            events.push(report("dull", "success", "1"));
+            let behind = [gap(), log("of one whose start was lost"), done("lost", "error", "1")];
+            if splits {
+                events.into_iter().chain(behind).for_each(|one| life.post(&[one]));
+            } else {
+                life.post(&[events, behind.to_vec()].concat());
+            }
+            life.post(&[start("next"), log("next line"), done("next", "success", "1")]);
+            let shipped = format!("{:?}", life.shipped);
+            assert!(shipped.contains("of one whose start was lost"), "splits: {splits}");
+            assert!(!shipped.contains("dull line") && !shipped.contains("next line"));
+        }
+    }
+
+    #[test]
+    fn an_end_in_damaged_bytes_thins_out_nothing() {
+        for (status, reason) in
+            [("success", "unfinished"), ("err", "failed"), ("timeout", "failed")]
+        {
+            let mut life = Life::new(Settings { summary: true, ..settings() });
+            life.invoke("first", &[], "success", "1");
+            life.post(&[start("cut"), log("cut line")]);
+            let done = done("cut", status, "900000");
+            life.post_raw(&format!("[{}", done.split_at(done.find(r#","metrics"#).unwrap()).0));
+            assert!(format!("{:?}", life.shipped).contains("cut line"), "{status}");
+            life.chooser.finish(0);
+            life.drain();
+            let summary = *life.summaries().last().unwrap();
+            assert_eq!(summary["reason"], reason, "{status}");
+            // Only what the platform writes is repeated.
+            let repeated = if status == "err" { "failure" } else { status };
+            assert_eq!(summary["status"], repeated);
+        }
+    }
+
+    #[test]
+    fn an_invocation_is_not_long_before_its_time() {
+        let mut life = Life::new(Settings { slow: None, ..settings() });
+        life.invoke("first", &[], "success", "1");
+        life.tick(Duration::from_secs(9));
+        let before = life.shipped.len();
+        // Ages count from an invocation's own start, not from the last look at them.
+        life.awake += Duration::from_secs(2);
+        life.post(&[start("dull"), log("dull line")]);
+        life.tick(Duration::from_secs(9));
+        assert!(life.chooser.is_waiting());
+        life.post(&[done("dull", "success", "9000"), report("dull", "success", "9000")]);
+        assert_eq!((life.shipped.len(), life.thinned), (before, 4));
+    }
+
+    #[test]
+    fn a_summary_has_an_id_of_its_own_restore() {
+        let types = Types { platform: false, function: true, extension: false };
+        let mut life = Life::new(Settings { summary: true, ..settings() });
+        life.intake = Intake::new(Filter::from(types), false).observing(true);
+        life.post(&[log("of the init")]);
+        life.post(&[event("platform.restoreStart", "{}")]);
+        let body = format!("[{},{}]", start("a"), report("a", "success", "1"));
+        let taken = life.intake.take(body.into_bytes(), 0);
+        life.chooser.take(taken.batch, taken.observed, Now::default(), ());
+        let (batch, ()) = life.chooser.next_ready().unwrap();
+        let [summary] = batch.remaining() else { panic!("a summary alone") };
+        assert_eq!((summary.restores, summary.number), (1, 1));
+    }
+
+    #[test]
+    fn an_announced_invocation_is_summed_up_though_its_start_was_lost() {
+        let mut life = Life::new(Settings { summary: true, ..settings() });
+        life.invoke("first", &[], "success", "1");
+        life.intake.invoked("lost");
+        life.post(&[done("lost", "error", "1"), report("lost", "error", "1")]);
+        life.post(&[report("of the process before", "timeout", "3000")]);
+        assert_eq!(life.summaries().len(), 2);
+        assert_eq!(life.summaries()[1]["reason"], "failed");
+    }
+
+    #[test]
+    fn a_gap_is_no_reason_for_what_the_hash_keeps_anyway() {
+        let mut life = Life::new(Settings { threshold: 1 << 32, summary: true, ..settings() });
+        life.invoke("first", &[], "success", "1");
+        life.post(&[start("a"), event("platform.logsDropped", "{}")]);
+        life.post(&[done("a", "success", "1"), report("a", "success", "1")]);
+        assert_eq!(life.summaries()[1]["reason"], "share");
+    }
+
+    #[test]
+    fn all_that_waits_is_counted() {
+        let mut life = Life::new(Settings { summary: true, ..settings() });
+        life.chooser = Chooser::new(Settings { summary: true, ..settings() }, true);
+        life.intake = Intake::new(Filter::from(ALL), true).observing(true);
+        life.post(&[start("open")]);
+        let before = life.chooser.held_bytes();
+        let own = |n| event("function", &format!(r#"{{"requestId":"r{n}"}}"#));
+        let body = format!("[{}]", (0..100).map(own).collect::<Vec<_>>().join(","));
+        let taken = life.intake.take(body.into_bytes(), 0);
+        let cost = taken.batch.cost();
+        life.chooser.take(taken.batch, taken.observed, Now::default(), ());
+        // Each event waits for an invocation of its own.
+        assert!(life.chooser.held_bytes() >= before + cost + 100 * size_of::<Owner>());
+        let before = life.chooser.held_bytes();
+        life.post(&[start("a"), report("a", "success", "1")]);
+        assert!(life.chooser.held_bytes() > before + 300, "and so do the summaries");
+        life.chooser.finish(0);
+        life.drain();
+        assert_eq!(life.chooser.held_bytes(), 0);
     }
 
     /// `scripts/simulate --invocations 1000000` is the long run.

@@ -24,7 +24,9 @@ pub struct Destination {
 struct State {
     /// Any path is taken.
     any: bool,
-    /// A POST was refused, and none was taken since.
+    /// The right one was seen: Lambda knows it, and whoever posts elsewhere is not Lambda.
+    seen: bool,
+    /// A POST was refused that may be Lambda's, and none was taken since.
     refused: bool,
     /// Invocations that began in that state.
     silent: u32,
@@ -43,7 +45,7 @@ impl Destination {
         let path = boot_id.map_or_else(random, |boot_id| derived(boot_id, function));
         Destination {
             path: format!("/{path}"),
-            state: Mutex::new(State { any, refused: false, silent: 0 }),
+            state: Mutex::new(State { any, seen: false, refused: false, silent: 0 }),
         }
     }
 
@@ -58,8 +60,9 @@ impl Destination {
         let mut state = self.lock();
         let right = path == self.path;
         state.any &= !right;
+        state.seen |= right;
         let taken = right || state.any;
-        state.refused = !taken;
+        state.refused = !taken && !state.seen;
         if taken {
             state.silent = 0;
         }
@@ -175,6 +178,17 @@ mod tests {
         assert!(!destination.admits("/"));
         assert!(destination.admits(destination.path()));
         assert!(!destination.waited_in_vain(), "the POST that was refused was not Lambda's");
+        assert!(!destination.admits("/"));
+    }
+
+    #[test]
+    fn once_the_right_one_was_seen_nothing_opens_it() {
+        let destination = destination(false);
+        assert!(destination.admits(destination.path()));
+        for _ in 0..10 {
+            assert!(!destination.admits("/"));
+            assert!(!destination.waited_in_vain() && !destination.invoked());
+        }
         assert!(!destination.admits("/"));
     }
 

@@ -10,6 +10,7 @@ use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::appendix::Appendix;
+use crate::clock::{self, EpochMs};
 
 /// What the extension itself adds to an event.
 const ADDED_KEYS: [&str; 14] = [
@@ -48,6 +49,11 @@ pub(super) struct Envelope<'a> {
 }
 
 impl<'a> Envelope<'a> {
+    /// The time, as far as it is one.
+    pub(super) fn epoch_ms(&self) -> Option<EpochMs> {
+        clock::parse_iso8601(self.time?.get().trim_matches('"'))
+    }
+
     /// The type between its quotes; `None` if it is no plain string.
     pub(super) fn kind(&self) -> Option<&'a str> {
         self.kind?.get().strip_prefix('"')?.strip_suffix('"')

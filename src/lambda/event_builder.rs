@@ -9,7 +9,7 @@ use super::envelope::Envelope;
 use super::fields::{RecordFields, is_log, runtime_done_in};
 use super::filter::{Filter, Level};
 use super::invocations::Invocations;
-use super::observed::{Milestone, MilestoneKind, Observed};
+use super::observed::{Milestone, MilestoneKind, Observed, PlatformResult};
 use super::parsed_body::{ParsedBody, Signal};
 use super::text_level::text_level;
 use super::text_log::TextLog;
@@ -122,6 +122,7 @@ impl<'s> EventBuilder<'s> {
     /// The result. It keeps the first `end` bytes of `body` if any event lies in them.
     pub(super) fn finish(mut self, mut body: Vec<u8>, end: usize) -> ParsedBody {
         self.observed.close();
+        self.observed.restores = self.state.restores;
         let length = self.appendix.base();
         // If all events were written anew, the body is not needed.
         let is_needed = self.events.iter().any(|event| (event.text.start as usize) < length);
@@ -333,7 +334,9 @@ impl<'s> EventBuilder<'s> {
     /// Ships a damaged stretch: its bytes, as a string.
     pub(super) fn damaged(&mut self, bytes: &[u8]) {
         self.signals.push(Signal::Damaged);
-        self.observed.is_gap = true;
+        if self.state.observes {
+            self.observed.gap();
+        }
         self.ends_in(bytes);
         if self.state.filter.excludes("unparsed", None) {
             self.excluded += 1;
@@ -358,16 +361,18 @@ impl<'s> EventBuilder<'s> {
 
     /// Reports the ends of invocations that are found in a damaged stretch.
     fn ends_in(&mut self, bytes: &[u8]) {
-        let current = self.state.invocations.current.as_ref().map(|current| &*current.request_id);
+        let invocations = &self.state.invocations;
+        let current = invocations.current.as_ref().map(|current| &*current.request_id);
         for found in runtime_done_in(bytes, current) {
+            let request_id: Arc<str> = found.request_id.into();
             if self.state.observes {
-                self.observed.milestones.push(Milestone::ended(found.request_id, found.failed));
+                let status = found.status.map(Box::from);
+                self.observed.milestone(Milestone {
+                    result: PlatformResult { status, ..PlatformResult::default() },
+                    ..invocations.milestone(&request_id, MilestoneKind::DamagedDone)
+                });
             }
-            self.signals.push(Signal::RuntimeDone {
-                request_id: found.request_id.into(),
-                at: None,
-                failed: found.failed,
-            });
+            self.signals.push(Signal::RuntimeDone { request_id, at: None, failed: found.failed() });
         }
     }
 
@@ -375,10 +380,14 @@ impl<'s> EventBuilder<'s> {
         let said = Signal::of(kind, fields, envelope);
         match (&said, kind) {
             (Some(Signal::Start { request_id, .. }), _) => {
-                self.state.invocations.start(request_id, fields.tenant_id);
+                let time = envelope.epoch_ms();
+                self.state.invocations.start(request_id, fields.tenant_id, time);
                 self.progress = None;
             }
-            (Some(Signal::LogsDropped { .. }), _) => self.observed.is_gap = true,
+            (Some(Signal::RuntimeDone { request_id, .. } | Signal::Report { request_id }), _) => {
+                self.state.invocations.ended(request_id);
+            }
+            (Some(Signal::LogsDropped { .. }), _) if self.state.observes => self.observed.gap(),
             // Two sandboxes may come out of one snapshot: from here on they must not give the same
             // ids to different events.
             (_, "platform.restoreStart") if self.state.restores < MAX_RESTORES => {
@@ -393,13 +402,12 @@ impl<'s> EventBuilder<'s> {
             && let Some(of) = MilestoneKind::of(kind)
             && let Some(request_id) = fields.request_id.map(Arc::<str>::from)
         {
-            self.observed.milestones.push(Milestone {
-                is_first: self.state.invocations.is_cold_start(&request_id),
-                request_id,
+            self.observed.milestone(Milestone {
+                time: envelope.epoch_ms(),
                 trace_id: fields.trace_id.map(Box::from),
                 tenant_id: fields.tenant_id.map(Box::from),
-                kind: of,
-                result: Box::new(fields.result()),
+                result: fields.result(),
+                ..self.state.invocations.milestone(&request_id, of)
             });
         }
     }

@@ -205,7 +205,15 @@ const MAX_FOUND: usize = 64;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct FoundRuntimeDone<'a> {
     pub(super) request_id: &'a str,
-    pub(super) failed: bool,
+    /// One of those that the platform writes; `None` where it is cut.
+    pub(super) status: Option<&'static str>,
+}
+
+impl FoundRuntimeDone<'_> {
+    /// There is a status, and it is not `success`.
+    pub(super) fn failed(&self) -> bool {
+        self.status.is_some_and(|status| status != "success")
+    }
 }
 
 /// Those of which the ids differ, in their order. `current` is the invocation in progress: one
@@ -237,15 +245,24 @@ pub(super) fn runtime_done_in<'a>(
             }
             None => current,
         };
-        let failed = matches!(value(b"\"status\":\""), Some((status, true)) if status != "success");
+        let status = match value(b"\"status\":\"") {
+            Some((status, true)) => Some(known_status(status)),
+            _ => None,
+        };
         if let Some(request_id) = request_id {
-            let found = FoundRuntimeDone { request_id, failed };
+            let found = FoundRuntimeDone { request_id, status };
             if !all.contains(&found) {
                 all.push(found);
             }
         }
     }
     all
+}
+
+/// As the platform writes it. Another word is a failure, and must not stand in another event.
+fn known_status(status: &str) -> &'static str {
+    let known = ["success", "error", "timeout", "failure"];
+    known.into_iter().find(|known| *known == status).unwrap_or("failure")
 }
 
 #[cfg(test)]
@@ -334,7 +351,9 @@ mod tests {
     fn the_end_of_an_invocation_is_found_in_what_does_not_parse() {
         let found = |text: &str| {
             let all = runtime_done_in(text.as_bytes(), Some("r-current"));
-            all.iter().map(|found| (found.request_id.to_owned(), found.failed)).collect::<Vec<_>>()
+            all.iter()
+                .map(|found| (found.request_id.to_owned(), found.failed()))
+                .collect::<Vec<_>>()
         };
         let event = r#"{"time":"x","type":"platform.runtimeDone","record":{"requestId":"#;
         assert_eq!(found(&format!(r#"{event}"r1","status":"#)), [("r1".to_owned(), false)]);

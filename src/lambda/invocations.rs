@@ -3,6 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::observed::{Milestone, MilestoneKind, PlatformResult};
+use crate::clock::EpochMs;
+
 /// Invocations whose ids are remembered.
 pub(super) const MAX_INVOCATIONS: usize = 64;
 
@@ -10,7 +13,10 @@ pub(super) const MAX_INVOCATIONS: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Invocations {
     pub(super) overlapping: bool,
+    /// The sandbox's first: nobody's id once Lambda has tried that one again under the same id.
     pub(super) first: Option<Arc<str>>,
+    /// When it began.
+    first_began: Option<EpochMs>,
     /// The one in progress; none where they overlap.
     pub(super) current: Option<Invocation>,
     seen: VecDeque<Invocation>,
@@ -48,10 +54,40 @@ impl Invocations {
         invocation
     }
 
-    pub(super) fn start(&mut self, request_id: &Arc<str>, tenant_id: Option<&str>) {
-        self.first.get_or_insert_with(|| Arc::clone(request_id));
+    pub(super) fn start(
+        &mut self,
+        request_id: &Arc<str>,
+        tenant_id: Option<&str>,
+        time: Option<EpochMs>,
+    ) {
+        if self.first.is_none() {
+            (self.first, self.first_began) = (Some(Arc::clone(request_id)), time);
+        } else if self.first.as_ref() == Some(request_id) && is_later(time, self.first_began) {
+            self.first = Some("".into());
+        }
         let invocation = self.add(request_id, tenant_id);
         self.current = Some(invocation).filter(|_| !self.overlapping);
+    }
+
+    /// An invocation is over. Its start may have been lost.
+    pub(super) fn ended(&mut self, request_id: &Arc<str>) {
+        if self.first.is_none() && self.is_cold_start(request_id) {
+            self.first = Some(Arc::clone(request_id));
+        }
+    }
+
+    /// A milestone as far as it is known from here.
+    pub(super) fn milestone(&self, request_id: &Arc<str>, kind: MilestoneKind) -> Milestone {
+        Milestone {
+            request_id: Arc::clone(request_id),
+            time: None,
+            is_ours: self.find(request_id).is_some(),
+            trace_id: None,
+            tenant_id: None,
+            is_first: self.is_cold_start(request_id),
+            kind,
+            result: PlatformResult::default(),
+        }
     }
 
     pub(super) fn is_current(&self, request_id: &str) -> bool {
@@ -65,5 +101,41 @@ impl Invocations {
             Some(first) => **first == *request_id,
             None => self.overlapping || self.find(request_id).is_some(),
         }
+    }
+}
+
+/// Whether the start of an invocation is that of another one than the start before: Lambda tries
+/// again under the same request id, and may post the same events twice.
+pub(super) fn is_later(start: Option<EpochMs>, before: Option<EpochMs>) -> bool {
+    start.zip(before).is_some_and(|(start, before)| start > before)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_one_is_told_from_a_second_try_under_its_id() {
+        let (first, second): (Arc<str>, Arc<str>) = ("r1".into(), "r2".into());
+        let mut invocations = Invocations::default();
+        invocations.start(&first, None, Some(1000));
+        invocations.start(&first, None, Some(1000));
+        assert!(invocations.is_cold_start("r1"), "the same events, posted twice");
+        invocations.start(&second, None, Some(2000));
+        assert!(invocations.is_cold_start("r1") && !invocations.is_cold_start("r2"));
+        invocations.start(&first, None, Some(3000));
+        assert!(!invocations.is_cold_start("r1") && !invocations.is_cold_start("r2"));
+    }
+
+    #[test]
+    fn the_first_one_is_known_by_its_end_where_its_start_was_lost() {
+        let (first, second): (Arc<str>, Arc<str>) = ("r1".into(), "r2".into());
+        let mut invocations = Invocations::default();
+        invocations.ended(&second);
+        assert!(!invocations.is_cold_start("r2"), "nobody announced it");
+        invocations.add(&first, None);
+        invocations.ended(&first);
+        invocations.start(&second, None, Some(2000));
+        assert!(invocations.is_cold_start("r1") && !invocations.is_cold_start("r2"));
     }
 }

@@ -1,4 +1,5 @@
-//! `KEEP`: whether an invocation is shipped whole. Pure: no thread, clock or log, and no state; who waits for the choice is `chooser`'s.
+//! `KEEP`: whether an invocation is shipped whole. Pure: no thread, clock or log, and no state; who
+//! waits for the choice is `chooser`'s.
 
 use std::time::Duration;
 
@@ -103,6 +104,13 @@ pub struct Choice {
     pub kept: bool,
     /// Why, or why not.
     pub reason: Reason,
+}
+
+impl Choice {
+    /// It was made before the end was known.
+    pub(super) fn is_early(self) -> bool {
+        matches!(self.reason, Reason::Long | Reason::Large | Reason::Unfinished)
+    }
 }
 
 pub(super) fn kept(reason: Reason) -> Choice {

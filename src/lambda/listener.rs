@@ -1,97 +1,66 @@
 //! The telemetry listener: takes Lambda's POSTs, hands the events on, and then answers 200.
 //!
 //! Each connection has a thread, which reads its requests one after the other. What a neighbour in
-//! the sandbox can take is bounded: connections (`connections`), the head of
-//! a request (`http`), the bytes of the bodies that are being read (`reading_room`), and
+//! the sandbox can take is bounded: connections and their threads (`connections`), the head of a
+//! request (`http`), the bytes of the bodies that are being read (`reading`, `reading_room`), and
 //! what is read of a body that is not wanted.
 //!
 //! - Reading has no time-out, for Lambda keeps a connection between invocations: a client that
 //!   stalls costs its thread, and its connection gives way when others come.
 //! - `tiny_http` writes the answers. Its server cannot be bounded from outside: see `Cargo.toml`.
 //!
-//! Runs on threads named `listener`. It never waits for room in the queue.
+//! Runs on threads named `listener`.
 
 use std::io::{ErrorKind, Read, Result as IoResult, Write};
 use std::net::{Ipv4Addr, TcpListener};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use tiny_http::{HTTPVersion, Header, Response};
 
 use super::Settings;
-use super::chooser::Chooser;
-use super::connections::{Connection, Connections, Stream};
+use super::connections::{Connection, Connections, MAX_THREADS, Stream};
 use super::destination::Destination;
+use super::handover::Handover;
 use super::http::{NoRequest, Request, RequestReader};
-use super::intake::{Intake, ParsedBody, Signal};
-use super::reading_room::{InTime, MAX_WHOLE, ReadingRoom};
-use super::windows::{Part, Rest, Sizes, Windows};
-use crate::clock::{EpochMs, epoch_ms};
-use crate::dispatch::admission::{Admission, Reservation};
-use crate::dispatch::message;
-use crate::event::{Batch, Event};
+use super::reading::{MAX_BODY, NotTaken, read_and_take};
+use super::reading_room::Room;
+use crate::dispatch::admission::Admission;
 use crate::ledger::Ledger;
 use crate::log;
-use crate::panic;
 use crate::random;
 use crate::sandbox::Sandbox;
 
-/// Lambda's bodies have 2 x `maxBytes` and some; one larger than this is not taken.
-pub const MAX_BODY: usize = 8 * 1024 * 1024;
-/// How much of a body is read before the events in it are handed on.
-const SIZES: Sizes = Sizes { window: 256 * 1024, whole: MAX_WHOLE, body: MAX_BODY };
-/// Room that a longer event takes while it is read, in its bytes: it may have to be written anew.
-const COST_OF_LONG: usize = 2;
 /// So much of a body that is not taken is read, so that the client gets to see its answer. Lambda
 /// posts nothing that is larger.
 const MAX_UNREAD: usize = 64 * 1024 * 1024;
-/// Room behind a body for the ids that its events share, so that it need not be moved for them.
-const SIDE_ROOM: usize = 256;
-/// How long SHUTDOWN waits for a body that is being parsed, before it does without what is held
-/// back.
-const PARSING_TIME: Duration = Duration::from_millis(100);
 /// Names the boot of the machine, which is the sandbox: the same for each of its processes.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-/// A body up to this size needs no room of its own: of these there is one for each connection.
-const SMALL_BODY: usize = 64 * 1024;
-/// The pause after a connection could not be accepted.
+/// So many requests of one connection are refused before the listener hangs up: each costs more
+/// here than where it comes from, and Lambda makes none.
+const MAX_REFUSED: u32 = 16;
+/// The pause after a connection could not be accepted, or no thread could be started.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 /// Threads that wait for the next connection: with so many none is started for each.
 const MAX_IDLE: usize = 3;
 
-/// A bound port, and what its threads share.
+/// What the listener's threads share.
 #[derive(Debug)]
 pub struct Listener {
     port: u16,
     destination: Destination,
-    intake: Mutex<Intake>,
-    /// Where invocations are chosen. Locked behind the intake.
-    chooser: Option<Mutex<Chooser<Waiting>>>,
-    /// How often the ages of what waits there are looked at.
-    tick: Option<Duration>,
-    admission: Admission,
-    sandbox: Arc<Sandbox>,
+    handover: Handover,
     ledger: Arc<Ledger>,
     connections: Connections,
-    room: ReadingRoom,
-    /// Nobody looks into the queue any more: no POST is answered 200.
-    closed: AtomicBool,
+    room: Room,
 }
 
-/// What comes with a batch that waits for a choice. The extension's own have neither.
-#[derive(Debug, Default)]
-struct Waiting {
-    /// Its room in memory, for as long.
-    _charge: Reservation,
-    /// When it came: its age counts from then on.
-    since: Option<message::Now>,
-}
-
-/// The bound socket, and how many threads wait for a connection.
+/// The bound socket, how many threads there are for it, and how many of them wait for a connection.
 struct Port {
     socket: TcpListener,
+    threads: AtomicUsize,
     idle: AtomicUsize,
 }
 
@@ -122,22 +91,18 @@ impl Listener {
         let facts = sandbox.facts();
         let function = [&facts.account_id, &facts.function_name, &facts.function_version]
             .map(|fact| fact.as_deref().unwrap_or_default());
-        let keep = settings.keep;
         let random = || format!("{}{}", random::hex16(), random::hex16());
+        let destination =
+            Destination::new(boot_id.as_deref(), &function, random, managed_instances);
+        let handover =
+            Handover::new(settings, managed_instances, admission, sandbox, Arc::clone(&ledger));
         Listener {
             port: settings.port,
-            destination: Destination::new(boot_id.as_deref(), &function, random, managed_instances),
-            intake: Mutex::new(
-                Intake::new(settings.filter.clone(), managed_instances).observing(keep.is_on()),
-            ),
-            chooser: keep.is_on().then(|| Mutex::new(Chooser::new(keep, managed_instances))),
-            tick: keep.chooses().then(|| keep.max_age / 4),
-            admission,
-            sandbox,
+            destination,
+            handover,
             ledger,
             connections: Connections::default(),
-            room: ReadingRoom::default(),
-            closed: AtomicBool::new(false),
+            room: Room::default(),
         }
     }
 
@@ -158,7 +123,8 @@ impl Listener {
         }
     }
 
-    /// An invocation was held for a `platform.runtimeDone` that did not come by its deadline.
+    /// An invocation was held for a `platform.runtimeDone` that did not come by its deadline. Waits
+    /// for nothing.
     pub fn waited_in_vain(&self) {
         if self.destination.waited_in_vain() {
             log::warn!(
@@ -167,11 +133,13 @@ impl Listener {
                  was given were refused; from now on any path is taken"
             );
         }
-        if self.chooser.is_some()
-            && let Some(_intake) = self.lock_until(Instant::now() + PARSING_TIME)
-        {
-            self.lose_ends(Vec::new());
-        }
+        self.handover.waited_in_vain();
+    }
+
+    /// From now on no POST is answered 200; what was is in the channel when this comes back, or is
+    /// counted as lost.
+    pub fn close(&self, until: Instant) {
+        self.handover.close(until);
     }
 
     /// Serves the bound socket from now on.
@@ -179,57 +147,29 @@ impl Listener {
     /// # Errors
     /// If no thread can be started.
     pub fn start(self: &Arc<Self>, socket: TcpListener) -> IoResult<()> {
-        if let Some(pause) = self.tick {
+        if self.handover.has_ages() {
             let listener = Arc::clone(self);
-            named(move || listener.watch_ages(pause))?;
+            named(move || listener.handover.watch_ages())?;
         }
-        self.start_thread(&Arc::new(Port { socket, idle: AtomicUsize::new(0) }))
+        let (threads, idle) = Default::default();
+        self.start_thread(&Arc::new(Port { socket, threads, idle }))
     }
 
+    /// Another thread, if there may be one: else one of those that there are comes back soon.
     fn start_thread(self: &Arc<Self>, port: &Arc<Port>) -> IoResult<()> {
+        let more = |threads: usize| (threads < MAX_THREADS).then_some(threads + 1);
+        if port.threads.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_err() {
+            return Ok(());
+        }
         // It counts from now on: another that comes back meanwhile is to see it.
         port.idle.fetch_add(1, Ordering::AcqRel);
         let (listener, serving) = (Arc::clone(self), Arc::clone(port));
         let started = named(move || listener.serve(&serving));
         if started.is_err() {
             port.idle.fetch_sub(1, Ordering::AcqRel);
+            port.threads.fetch_sub(1, Ordering::AcqRel);
         }
         started
-    }
-
-    /// From now on no POST is answered 200: what is taken in already is in the channel when this
-    /// comes back, and so is what was held back for a continuation that never came. A body that is
-    /// still being parsed is waited for, but not for long.
-    pub fn close(&self, until: Instant) {
-        let intake = self.lock_until(until.min(Instant::now() + PARSING_TIME));
-        self.closed.store(true, Ordering::Release);
-        match intake {
-            Some(mut intake) => {
-                let now = now();
-                self.give_up_held(&mut intake, now.wall);
-                if let Some(mut chooser) = self.chooser() {
-                    chooser.finish(now.wall);
-                    self.hand_over_decided(&mut chooser, Vec::new(), now);
-                }
-            }
-            None => {
-                // The POST that it came with was answered 200.
-                let holds = self.admission.holds();
-                self.ledger.received.add(u64::from(holds));
-                self.ledger.dropped_undelivered.add(u64::from(holds));
-                log::warn!(
-                    "close",
-                    "a telemetry POST is still being read at SHUTDOWN{}",
-                    if holds { "; a cut record that it may continue is lost" } else { "" }
-                );
-                // What waits for a choice was answered 200; the other POST will not be.
-                if let Some(Ok(mut chooser)) = self.chooser.as_ref().map(Mutex::try_lock) {
-                    let now = now();
-                    chooser.finish(now.wall);
-                    self.hand_over_decided(&mut chooser, Vec::new(), now);
-                }
-            }
-        }
     }
 
     /// One thread's life: wait for a connection, see to it that another thread waits for the next,
@@ -238,16 +178,17 @@ impl Listener {
         loop {
             let accepted = port.socket.accept();
             let was_idle = port.idle.fetch_sub(1, Ordering::AcqRel);
+            let mut is_needed = true;
             match accepted {
                 Ok((socket, _)) => {
-                    let connection = self.connections.enter(socket);
+                    let connection = self.connections.enter(socket, || self.room.wake());
                     if was_idle == 1 && self.start_thread(port).is_err() {
-                        // It is served by the thread that should wait for the next one: not at all.
-                        connection.cut();
-                    } else {
-                        self.serve_connection(&connection);
+                        self.free_a_thread(port, &connection);
                     }
+                    self.serve_connection(&connection);
                     self.connections.leave(&connection);
+                    // While others come in its place, to end would be to be started again.
+                    is_needed = connection.is_cut();
                 }
                 Err(_) => {
                     log::warn!(
@@ -255,23 +196,41 @@ impl Listener {
                         "the telemetry listener could not accept a connection \
                          (too many open files?) and tries again"
                     );
-                    self.connections.cut_oldest();
+                    self.connections.cut_one(|| self.room.wake());
                     thread::sleep(ACCEPT_RETRY);
                 }
             }
-            if port.idle.fetch_add(1, Ordering::AcqRel) >= MAX_IDLE {
+            if port.idle.fetch_add(1, Ordering::AcqRel) >= MAX_IDLE && !is_needed {
                 port.idle.fetch_sub(1, Ordering::AcqRel);
+                port.threads.fetch_sub(1, Ordering::AcqRel);
                 break;
             }
+        }
+    }
+
+    /// No thread can be started: that of another connection is to wait for the next one. If there
+    /// is none, this one is not served at all.
+    fn free_a_thread(&self, port: &Port, connection: &Arc<Connection>) {
+        // Perhaps one comes back by itself.
+        thread::sleep(ACCEPT_RETRY);
+        if port.idle.load(Ordering::Acquire) == 0
+            && !self.connections.cut_other(connection, || self.room.wake())
+        {
+            connection.cut();
         }
     }
 
     /// The requests of one connection, until it ends, or would have to be read on for too long.
     fn serve_connection(&self, connection: &Connection) {
         let mut reader = RequestReader::new(connection.stream());
-        loop {
+        let mut refused = 0;
+        while !connection.is_cut() {
             let goes_on = match reader.next() {
-                Ok(request) => self.handle(connection, request),
+                Ok(request) if self.is_lambdas(&request) => self.handle(connection, request),
+                Ok(request) => {
+                    refused += 1;
+                    discard(request, 0, 404, refused < MAX_REFUSED)
+                }
                 Err(NoRequest::Ended) => false,
                 Err(NoRequest::Refused(status)) => {
                     self.ledger.refused_posts.add(1);
@@ -285,23 +244,28 @@ impl Listener {
         }
     }
 
-    /// Says whether the connection can go on.
-    fn handle(&self, connection: &Connection, mut request: Request<'_, Stream<'_>>) -> bool {
-        if !request.is_post || !self.destination.admits(&request.target) {
+    /// Whether it is a POST to the right path. Others are counted.
+    fn is_lambdas(&self, request: &Request<'_, Stream<'_>>) -> bool {
+        let is_lambdas = request.is_post && self.destination.admits(&request.target);
+        if !is_lambdas {
             self.ledger.refused_posts.add(1);
             log::warn!(
                 "refused",
                 "a request that is no POST to the path that Lambda was given is refused (HTTP 404)"
             );
-            return discard(request, 0, 404);
         }
-        connection.is_known();
+        is_lambdas
+    }
+
+    /// Says whether the connection can go on.
+    fn handle(&self, connection: &Connection, mut request: Request<'_, Stream<'_>>) -> bool {
+        self.connections.is_known(connection);
         // A length that no number holds is too large as well.
         let length = request.body_length().map(|all| usize::try_from(all).unwrap_or(usize::MAX));
         if length.is_some_and(|length| length > MAX_BODY) {
             return self.too_large(request, 0);
         }
-        match self.read_and_take(&mut request, length, connection) {
+        match read_and_take(&self.handover, &self.room, &mut request, length, connection) {
             Ok(()) => {
                 let goes_on = request.keeps_alive;
                 answer(&mut request, 200, goes_on);
@@ -321,282 +285,25 @@ impl Listener {
         }
     }
 
-    /// Reads a body and hands its events on: an ordinary one at once, a larger one window by window.
-    /// If that is cut off behind its first window, Lambda's second try brings some events again.
-    fn read_and_take(
-        &self,
-        request: &mut Request<'_, Stream<'_>>,
-        length: Option<usize>,
-        connection: &Connection,
-    ) -> Result<(), NotTaken> {
-        let mut windows = Windows::new(SIZES, length);
-        // A window may grow to that before it needs room in the queue.
-        let most = length.map_or(MAX_WHOLE, |length| length.min(MAX_WHOLE));
-        let permit = (most > SMALL_BODY).then(|| self.room.enter(most, connection));
-        let first = length.map_or(0, |_| windows.size());
-        let (mut body, mut events) = self.admission.buffers(first + SIDE_ROOM);
-        // For an event that is longer.
-        let mut long: Reservation = None;
-        loop {
-            let mut reader = InTime { reader: &mut *request, permit: permit.as_ref() };
-            let have = read_window(&mut reader, &mut body, windows.have(), windows.size())
-                .map_err(|_| NotTaken::CutOff)?;
-            let is_last = request.is_read();
-            if is_last && have < windows.size() / 2 {
-                body.shrink_to(have + SIDE_ROOM);
-            } else if !is_last && have < windows.size() {
-                return Err(NotTaken::CutOff);
-            }
-            let part = windows.part(have, is_last);
-            let rest = self.take(body, events, part, &mut long).ok_or(NotTaken::Closed)?;
-            if rest.bytes.is_empty() && windows.is_too_large() {
-                return Err(NotTaken::TooLarge(windows.read()));
-            }
-            if rest.bytes.is_empty() && is_last {
-                return Ok(());
-            }
-            windows.go_on(&rest, |size| self.admission.grow(&mut long, COST_OF_LONG * size));
-            (body, events) = (rest.bytes, Vec::new());
-        }
-    }
-
-    /// Puts a part's events into the queue before its answer: the next POST, which comes after the
-    /// answer, cannot overtake them. Comes back with what is left of it for the next part; `None`
-    /// if nobody will look at them.
-    fn take(
-        &self,
-        body: Vec<u8>,
-        events: Vec<Event>,
-        part: Part,
-        long: &mut Reservation,
-    ) -> Option<Rest> {
-        let mut intake = self.lock();
-        if self.closed.load(Ordering::Acquire) {
-            return None;
-        }
-        panic::inject("listener");
-        // Main may know of an invocation before its `platform.start` has come.
-        self.sandbox.each_invocation(|request_id| intake.invoked(request_id));
-        let now = epoch_ms(SystemTime::now());
-        let (taken, rest) = intake.take_part(body, events, now, part);
-        if !rest.is_stuck {
-            // What is handed over takes room by itself.
-            let left = rest.bytes.len();
-            match long {
-                Some(charge) if left > MAX_WHOLE => charge.resize(COST_OF_LONG * left),
-                _ => *long = None,
-            }
-        }
-        let has_room = self.admission.hold(intake.held_bytes());
-        self.hand_over(taken);
-        if !has_room {
-            self.give_up_held(&mut intake, now);
-        }
-        // SHUTDOWN did not wait for so long a body.
-        (!self.closed.load(Ordering::Acquire)).then_some(rest)
-    }
-
-    /// No continuation comes, or there is no room to wait for it.
-    fn give_up_held(&self, intake: &mut Intake, now: EpochMs) {
-        while intake.held_bytes() > 0 {
-            let taken = intake.finish(now);
-            let _ = self.admission.hold(intake.held_bytes());
-            self.hand_over(taken);
-        }
-    }
-
     /// Lambda might post a batch that was refused again and again, and nothing behind it: it is
     /// told 200, and the loss is counted.
     fn too_large(&self, request: Request<'_, Stream<'_>>, have_read: usize) -> bool {
         self.ledger.refused_posts.add(1);
         let from = if have_read > 0 { " from there on" } else { "" };
         log::error!("body", "a telemetry POST of more than {MAX_BODY} bytes is dropped{from}");
-        // The end of an invocation that is held may have been in it.
-        {
-            let _intake = self.lock();
-            self.lose_ends(vec![message::Signal::Gap]);
-        }
-        discard(request, have_read, 200)
+        self.handover.gap();
+        discard(request, have_read, 200, true)
     }
-
-    /// With the intake's lock held, as all that leads to [`Admission::admit`].
-    fn hand_over(&self, taken: ParsedBody) {
-        self.ledger.unparsed.add(taken.unparsed);
-        self.ledger.excluded.add(taken.excluded);
-        let signals = taken.signals.into_iter().filter_map(|signal| self.signal(signal)).collect();
-        let now = now();
-        let Some(mut chooser) = self.chooser() else {
-            return self.admission.admit(taken.batch, signals, now);
-        };
-        let charge = self.admission.reserve(&taken.batch);
-        let is_full = charge.is_none() && !taken.batch.remaining().is_empty();
-        let waiting = Waiting { _charge: charge, since: Some(now) };
-        chooser.take(taken.batch, taken.observed, now.wall, waiting);
-        if is_full {
-            chooser.keep_all();
-        }
-        self.hand_over_decided(&mut chooser, signals, now);
-    }
-
-    /// An end may never come: what waits for it is handed over, before the signals. With the
-    /// intake's lock held.
-    fn lose_ends(&self, signals: Vec<message::Signal>) {
-        match self.chooser() {
-            Some(mut chooser) => {
-                chooser.lose_ends();
-                self.hand_over_decided(&mut chooser, signals, now());
-            }
-            None if signals.is_empty() => {}
-            None => self.admission.admit(Batch::default(), signals, now()),
-        }
-    }
-
-    /// Puts into the queue what is no longer to wait for a choice, and the signals behind it.
-    fn hand_over_decided(
-        &self,
-        chooser: &mut Chooser<Waiting>,
-        signals: Vec<message::Signal>,
-        now: message::Now,
-    ) {
-        let mut last = (Batch::default(), now);
-        while let Some((batch, Waiting { since, .. })) = chooser.next_ready() {
-            let since = since.unwrap_or(last.1);
-            let (before, at) = std::mem::replace(&mut last, (batch, since));
-            self.admission.admit(before, Vec::new(), at);
-        }
-        self.ledger.thinned.add(chooser.take_thinned());
-        let (batch, at) = last;
-        if at.mono == now.mono || batch.remaining().is_empty() {
-            self.admission.admit(batch, signals, now);
-        } else {
-            // The age of events counts from when they came; that of signals, from now on.
-            self.admission.admit(batch, Vec::new(), at);
-            self.admission.admit(Batch::default(), signals, now);
-        }
-    }
-
-    /// Lets the events of an invocation that runs for long pass. Ends with the process.
-    fn watch_ages(&self, pause: Duration) {
-        let mut before = Instant::now();
-        while !self.closed.load(Ordering::Acquire) {
-            thread::sleep(pause);
-            // Time in which the sandbox was frozen does not count.
-            let elapsed = before.elapsed().min(2 * pause);
-            before = Instant::now();
-            let _intake = self.lock();
-            if let Some(mut chooser) = self.chooser().filter(|chooser| chooser.is_waiting()) {
-                chooser.tick(elapsed);
-                self.hand_over_decided(&mut chooser, Vec::new(), now());
-            }
-        }
-    }
-
-    fn chooser(&self) -> Option<MutexGuard<'_, Chooser<Waiting>>> {
-        let chooser = self.chooser.as_ref()?;
-        Some(chooser.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn signal(&self, signal: Signal) -> Option<message::Signal> {
-        match signal {
-            Signal::LogStream(name) => {
-                self.sandbox.learn(|facts| facts.log_stream = Some(name));
-                None
-            }
-            Signal::Restored => {
-                self.sandbox.restored();
-                None
-            }
-            Signal::Start { request_id, arn } => {
-                if let Some(arn) = arn {
-                    self.sandbox.invoked(&request_id, &arn);
-                }
-                Some(message::Signal::Started(request_id))
-            }
-            Signal::RuntimeDone { request_id, at, failed } => {
-                Some(message::Signal::Done { request_id, at, failed })
-            }
-            Signal::Report { request_id } => Some(message::Signal::Reported(request_id)),
-            Signal::InitReport => Some(message::Signal::InitReported),
-            Signal::LogsDropped { records, bytes } => {
-                self.ledger.platform_dropped_records.add(records);
-                self.ledger.platform_dropped_bytes.add(bytes);
-                log::warn!(
-                    "logs-dropped",
-                    "Lambda dropped {records} log records ({bytes} bytes) \
-                     before they reached the extension"
-                );
-                Some(message::Signal::Gap)
-            }
-            Signal::Damaged => Some(message::Signal::Gap),
-        }
-    }
-
-    /// For others than the listener's threads; `None` where a body is being parsed for so long.
-    fn lock_until(&self, until: Instant) -> Option<MutexGuard<'_, Intake>> {
-        loop {
-            match self.intake.try_lock() {
-                Ok(intake) => return Some(intake),
-                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
-                // A thread that panicked with the lock never gives it back.
-                Err(TryLockError::WouldBlock) if panic::happened() || Instant::now() >= until => {
-                    return None;
-                }
-                Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(1)),
-            }
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Intake> {
-        self.intake.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn now() -> message::Now {
-    message::Now { mono: Instant::now(), wall: epoch_ms(SystemTime::now()) }
-}
-
-/// Why a body, or the rest of one, was not taken.
-enum NotTaken {
-    /// It is over [`MAX_BODY`]; so much of it was read.
-    TooLarge(usize),
-    /// It ended too early, or stalled while others waited.
-    CutOff,
-    /// SHUTDOWN has looked into the queue for the last time.
-    Closed,
-}
-
-/// Reads on behind the first `have` bytes of a buffer that may be used already, up to `size` or the
-/// body's end. Comes back with how many bytes there are then.
-fn read_window(
-    reader: &mut dyn Read,
-    body: &mut Vec<u8>,
-    mut have: usize,
-    size: usize,
-) -> IoResult<usize> {
-    if body.capacity() < size {
-        // The system gives it filled with zeros, and its pages only as they are used: a client may
-        // declare more than it sends.
-        let begun = std::mem::replace(body, vec![0; size + SIDE_ROOM]);
-        for (place, byte) in body.iter_mut().zip(begun.iter().take(have)) {
-            *place = *byte;
-        }
-    }
-    body.resize(size, 0);
-    while let Some(rest) = body.get_mut(have..).filter(|rest| !rest.is_empty()) {
-        match reader.read(rest) {
-            Ok(0) => break,
-            Ok(count) => have += count,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    body.truncate(have);
-    Ok(have)
 }
 
 /// Answers a request whose body is not wanted, of which `have_read` bytes were read. Says whether
-/// the connection can go on.
-fn discard(mut request: Request<'_, Stream<'_>>, have_read: usize, status: u16) -> bool {
+/// the connection can go on, if it may.
+fn discard(
+    mut request: Request<'_, Stream<'_>>,
+    have_read: usize,
+    status: u16,
+    may_go_on: bool,
+) -> bool {
     let mut left = MAX_UNREAD.saturating_sub(have_read);
     if request.body_length().is_none_or(|length| length <= MAX_UNREAD as u64) {
         let mut buffer = [0; 16 * 1024];
@@ -609,7 +316,7 @@ fn discard(mut request: Request<'_, Stream<'_>>, have_read: usize, status: u16) 
             }
         }
     }
-    let goes_on = request.is_read() && request.keeps_alive;
+    let goes_on = may_go_on && request.is_read() && request.keeps_alive;
     answer(&mut request, status, goes_on);
     goes_on
 }

@@ -4,13 +4,16 @@
 pub mod api;
 mod appendix;
 mod body_reader;
+mod candidates;
 pub mod chooser;
+mod choosing;
 mod connections;
 pub mod destination;
 mod envelope;
 mod event_builder;
 mod fields;
 pub mod filter;
+mod handover;
 mod header;
 mod http;
 pub mod intake;
@@ -20,6 +23,7 @@ pub mod keep;
 pub mod listener;
 pub mod observed;
 mod parsed_body;
+mod reading;
 mod reading_room;
 mod repair;
 #[cfg(test)]
@@ -27,6 +31,7 @@ mod samples;
 mod summary;
 mod text_level;
 mod text_log;
+mod unsettled;
 pub mod windows;
 
 use self::api::Buffering;

@@ -1,10 +1,12 @@
-//! What the choice between invocations must know of a body, beside its events: whose they are, how loud, and what began or ended. Pure.
+//! What the choice between invocations must know of a body, beside its events: whose they are, how
+//! loud, and what began or ended. Pure.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::filter::Level;
 use super::keep::decimal;
+use crate::clock::EpochMs;
 use crate::event::{Event, Span};
 
 /// As they are named in a summary.
@@ -20,13 +22,24 @@ pub const LEVELS: [(Level, &str); 6] = [
 /// What the choice must know of a body, beside its events.
 #[derive(Debug, Default)]
 pub struct Observed {
-    /// All events of the batch, in their order.
-    pub runs: Vec<Run>,
+    /// In the order of the body.
+    pub steps: Vec<Step>,
+    /// How often the sandbox had been restored from its snapshot at the end of the body.
+    pub restores: u16,
     last: Run,
-    /// Beginnings and ends, in the order of the body.
-    pub milestones: Vec<Milestone>,
-    /// Telemetry was lost: the end of the invocation in progress may be among it.
-    pub is_gap: bool,
+}
+
+/// What a body says. One request id can stand for several invocations, because Lambda tries again
+/// under the same id: so the order of events and milestones counts.
+#[derive(Debug)]
+pub enum Step {
+    /// Events of the batch. All runs together are all of its events, in their order.
+    Run(Run),
+    /// Something begins or ends. Its own event is behind it.
+    Milestone(Box<Milestone>),
+    /// Telemetry was lost. The end of the invocation in progress may be among it, and the start of
+    /// the next one.
+    Gap,
 }
 
 /// Neighbours in a batch that belong to one invocation.
@@ -69,17 +82,33 @@ impl Observed {
         &mut self.last
     }
 
-    /// All events of the body were counted.
+    /// Something begins or ends before the next event.
+    pub(super) fn milestone(&mut self, milestone: Milestone) {
+        self.close();
+        self.steps.push(Step::Milestone(Box::new(milestone)));
+    }
+
+    /// Telemetry was lost before the next event.
+    pub(super) fn gap(&mut self) {
+        self.close();
+        self.steps.push(Step::Gap);
+    }
+
+    /// All events so far were counted.
     pub(super) fn close(&mut self) {
         let run = std::mem::take(&mut self.last);
         if run.events > 0 || run.levels.iter().any(|count| *count > 0) {
-            self.runs.push(run);
+            self.steps.push(Step::Run(run));
         }
     }
 
     /// As [`Event::shift_back`].
     pub(super) fn shift_back(&mut self, from: usize, count: usize) {
-        self.runs.iter_mut().for_each(|run| run.request_id.shift_back(from, count));
+        for step in &mut self.steps {
+            if let Step::Run(run) = step {
+                run.request_id.shift_back(from, count);
+            }
+        }
     }
 }
 
@@ -96,6 +125,11 @@ impl Run {
 pub struct Milestone {
     /// Whose.
     pub request_id: Arc<str>,
+    /// When, by the platform's clock, where it says so.
+    pub time: Option<EpochMs>,
+    /// This process was told of the invocation's beginning: the invocation is not that of a process
+    /// before.
+    pub is_ours: bool,
     /// The root of its trace, where it has one.
     pub trace_id: Option<Box<str>>,
     /// Whose invocation it is, where functions are isolated by tenant.
@@ -105,23 +139,7 @@ pub struct Milestone {
     /// Which.
     pub kind: MilestoneKind,
     /// What the platform said with it.
-    pub result: Box<PlatformResult>,
-}
-
-impl Milestone {
-    /// An end that was found in a body that does not parse.
-    pub(super) fn ended(request_id: &str, failed: bool) -> Milestone {
-        let status = if failed { "failure" } else { "success" };
-        let result = PlatformResult { status: Some(status.into()), ..PlatformResult::default() };
-        Milestone {
-            request_id: request_id.into(),
-            trace_id: None,
-            tenant_id: None,
-            is_first: false,
-            kind: MilestoneKind::Done,
-            result: Box::new(result),
-        }
-    }
+    pub result: PlatformResult,
 }
 
 /// See [`Milestone`].
@@ -131,6 +149,8 @@ pub enum MilestoneKind {
     Started,
     /// `platform.runtimeDone`
     Done,
+    /// The same, in bytes that do not parse: what it says may be cut.
+    DamagedDone,
     /// `platform.report`
     Reported,
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::envelope::Envelope;
 use super::fields::RecordFields;
 use super::observed::Observed;
-use crate::clock::{self, EpochMs};
+use crate::clock::EpochMs;
 use crate::event::Batch;
 
 /// A fact of a body that the rest of the extension needs, beside the events.
@@ -64,8 +64,7 @@ impl Signal {
                 Some(Signal::Start { request_id: request_id?, arn: fields.arn.clone() })
             }
             "platform.runtimeDone" => {
-                let time = envelope.time.map(|time| time.get().trim_matches('"'));
-                let (at, failed) = (time.and_then(clock::parse_iso8601), fields.failed());
+                let (at, failed) = (envelope.epoch_ms(), fields.failed());
                 // One without an id ends the wait as well: nothing better will come.
                 Some(match request_id {
                     Some(request_id) => Signal::RuntimeDone { request_id, at, failed },

@@ -1,9 +1,11 @@
 //! Bounds what the listener's threads hold of the bodies that they read at the same time. Blocks
-//! them.
+//! them, but none whose connection was cut.
 
+use std::cell::Cell;
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Result as IoResult};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::connections::Connection;
@@ -14,70 +16,184 @@ pub(super) const MAX_WHOLE: usize = 1024 * 1024 + 64 * 1024;
 /// Bytes of larger bodies that are read at the same time: two bodies, so that no single client that
 /// stalls keeps the others waiting.
 const READ_AT_ONCE: usize = 2 * MAX_WHOLE;
-/// How long a larger body may stall, and how long it may take, when another one waits for it:
-/// Lambda sends from next door.
-const MAX_STALL: Duration = Duration::from_secs(2);
-const MAX_READING: Duration = Duration::from_secs(10);
+/// How long a larger body may stall, and for how long in all it may be waited for, when another one
+/// has waited for it: Lambda sends from next door.
+const MAX_STALL: Duration = Duration::from_millis(250);
+const MAX_READING: Duration = Duration::from_secs(2);
 
-/// Reads a body. While others wait for its room, it fails if nothing comes, or if it takes too long.
-pub(super) struct InTime<'r, 'p> {
+/// Reads what others may wait for: it fails when nothing comes then, or it takes too long.
+pub(super) struct InTime<'r, 't> {
     pub(super) reader: &'r mut dyn Read,
-    pub(super) permit: Option<&'p Permit<'p>>,
+    pub(super) taken: Option<&'t Taken<'t>>,
 }
 
 impl Read for InTime<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> IoResult<usize> {
-        let Some(permit) = self.permit else { return self.reader.read(buffer) };
+        let Some(taken) = self.taken else { return self.reader.read(buffer) };
         loop {
-            let waited_for = permit.room.waiting.load(Ordering::Acquire) > 0;
-            if waited_for && permit.since.elapsed() > MAX_READING {
+            if taken.is_waited_for() && taken.reading.get() > MAX_READING {
                 return Err(ErrorKind::TimedOut.into());
             }
-            match self.reader.read(buffer) {
-                Err(error) if error.kind() == ErrorKind::WouldBlock && !waited_for => {}
+            let begun = Instant::now();
+            let read = self.reader.read(buffer);
+            taken.reading.set(taken.reading.get() + begun.elapsed());
+            match read {
+                Err(error) if error.kind() == ErrorKind::WouldBlock && !taken.is_waited_for() => {}
                 read => return read,
             }
         }
     }
 }
 
-/// Bytes of large bodies that are being read or parsed: two of the largest at a time, or several
-/// that are smaller. Guarantee 3 allows no more.
+/// Bytes of large bodies that are being read or parsed: one of the largest at a time, or several
+/// that are smaller. Guarantee 3 allows for no more.
 #[derive(Debug, Default)]
-pub(super) struct ReadingRoom {
-    taken: Mutex<usize>,
-    freed: Condvar,
-    waiting: AtomicUsize,
+pub(super) struct Room {
+    state: Mutex<State>,
+    /// Some of it is free again, or somebody in the line has to look for another reason.
+    changed: Condvar,
+    /// Whoever had to wait, ever.
+    waits: AtomicU64,
 }
 
-/// Some bytes of a [`ReadingRoom`], until it is dropped.
-pub(super) struct Permit<'r> {
-    room: &'r ReadingRoom,
+#[derive(Debug, Default)]
+struct State {
+    taken: usize,
+    /// Those that wait, by number, in the order in which they came.
+    line: VecDeque<u64>,
+}
+
+/// A part of a [`Room`], until it is dropped.
+pub(super) struct Taken<'r> {
+    room: &'r Room,
     bytes: usize,
     connection: &'r Connection,
-    since: Instant,
+    /// The time that reading has taken so far.
+    reading: Cell<Duration>,
+    /// How many had to wait before it was taken; `None` where somebody waited then.
+    waits: Option<u64>,
 }
 
-impl ReadingRoom {
-    /// Waits for bodies that are being read, none of which then takes longer than [`MAX_READING`].
-    pub(super) fn enter<'r>(&'r self, bytes: usize, connection: &'r Connection) -> Permit<'r> {
-        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        self.waiting.fetch_add(1, Ordering::AcqRel);
-        let mut taken = self
-            .freed
-            .wait_while(taken, |taken| *taken > 0 && *taken + bytes > READ_AT_ONCE)
-            .unwrap_or_else(PoisonError::into_inner);
-        self.waiting.fetch_sub(1, Ordering::AcqRel);
-        *taken += bytes;
+impl Room {
+    /// A part of it, once those before it have theirs; waits so long at the most. `None` then, and
+    /// as soon as the connection is cut.
+    pub(super) fn take<'r>(
+        &'r self,
+        bytes: usize,
+        connection: &'r Connection,
+        patience: Duration,
+    ) -> Option<Taken<'r>> {
+        let mut state = self.lock();
+        if !state.line.is_empty() || !state.fits(bytes) {
+            let until = Instant::now() + patience;
+            let number = self.waits.fetch_add(1, Ordering::AcqRel) + 1;
+            state.line.push_back(number);
+            while state.line.front() != Some(&number) || !state.fits(bytes) {
+                let left = until.saturating_duration_since(Instant::now());
+                if connection.is_cut() || left.is_zero() {
+                    state.line.retain(|other| *other != number);
+                    drop(state);
+                    self.wake();
+                    return None;
+                }
+                state = self
+                    .changed
+                    .wait_timeout(state, left)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0;
+            }
+            state.line.pop_front();
+        }
+        state.taken += bytes;
+        let mut waits = Some(self.waits.load(Ordering::Acquire));
+        if !state.line.is_empty() {
+            waits = None;
+            drop(state);
+            self.wake();
+        }
         connection.limit_stalls(Some(MAX_STALL));
-        Permit { room: self, bytes, connection, since: Instant::now() }
+        Some(Taken { room: self, bytes, connection, reading: Cell::default(), waits })
+    }
+
+    /// Lets everybody in the line look again.
+    pub(super) fn wake(&self) {
+        // Not between somebody's look and sleep.
+        drop(self.lock());
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Permit<'_> {
+impl State {
+    fn fits(&self, bytes: usize) -> bool {
+        self.taken == 0 || self.taken + bytes <= READ_AT_ONCE
+    }
+}
+
+impl Taken<'_> {
+    /// Somebody has had to wait since it was taken.
+    fn is_waited_for(&self) -> bool {
+        self.waits != Some(self.room.waits.load(Ordering::Acquire))
+    }
+}
+
+impl Drop for Taken<'_> {
     fn drop(&mut self) {
         self.connection.limit_stalls(None);
-        *self.room.taken.lock().unwrap_or_else(PoisonError::into_inner) -= self.bytes;
-        self.room.freed.notify_all();
+        let mut state = self.room.lock();
+        state.taken -= self.bytes;
+        let is_waited_for = !state.line.is_empty();
+        drop(state);
+        if is_waited_for {
+            self.room.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::thread;
+
+    use super::super::connections::Connections;
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn who_waits_gets_room_in_turn_and_leaves_when_cut() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let connect = || TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (connections, room) = (Connections::default(), Room::default());
+        let served: Vec<_> = (0..4).map(|_| connections.enter(connect(), || {})).collect();
+        let take = |one: usize, patience| room.take(MAX_WHOLE, &served[one], patience);
+        let first = take(0, LONG).unwrap();
+        let second = take(1, LONG).unwrap();
+        assert!(!first.is_waited_for() && !second.is_waited_for());
+        assert!(take(2, Duration::ZERO).is_none(), "there is no room, and no patience");
+        assert!(first.is_waited_for() && second.is_waited_for(), "somebody had to wait");
+        let waiting = |count: usize| {
+            while room.lock().line.len() != count {
+                thread::yield_now();
+            }
+        };
+        thread::scope(|scope| {
+            let third = scope.spawn(|| take(2, LONG).is_some());
+            waiting(1);
+            let fourth = scope.spawn(|| take(3, LONG).is_some());
+            waiting(2);
+            // The one in front leaves, and is in nobody's way.
+            served[2].cut();
+            room.wake();
+            assert!(!third.join().unwrap());
+            drop(first);
+            assert!(fourth.join().unwrap());
+        });
+        drop(second);
+        let state = room.lock();
+        assert_eq!((state.taken, state.line.len()), (0, 0));
     }
 }

@@ -64,6 +64,8 @@ pub struct Rest {
 pub struct Sizes {
     /// Of an ordinary window.
     pub window: usize,
+    /// Of a window without a place in the reading room.
+    pub small: usize,
     /// Of a body that is read as a whole, and of a window that needs no room in the queue.
     pub whole: usize,
     /// Of a body that is taken.
@@ -74,6 +76,8 @@ pub struct Sizes {
 #[derive(Debug)]
 pub struct Windows {
     sizes: Sizes,
+    /// Of a window that no event is longer than.
+    window: usize,
     /// Of the body, or more than it may have.
     length: usize,
     /// Of the window at hand.
@@ -92,6 +96,7 @@ impl Windows {
     pub fn new(sizes: Sizes, length: Option<usize>) -> Windows {
         Windows {
             sizes,
+            window: sizes.window,
             // One byte more than is allowed tells that there are more.
             length: length.unwrap_or(sizes.body + 1),
             size: length.filter(|length| *length <= sizes.whole).unwrap_or(sizes.window),
@@ -100,6 +105,19 @@ impl Windows {
             begins: Begins::Body,
             has_room: true,
         }
+    }
+
+    /// There is no place in the reading room for it: until there is, its windows are small.
+    #[must_use]
+    pub fn without_place(mut self) -> Windows {
+        self.window = self.sizes.small;
+        self.size = self.size.min(self.window);
+        self
+    }
+
+    /// There is a place for it now.
+    pub fn placed(&mut self) {
+        self.window = self.sizes.window;
     }
 
     /// Bytes to have before the next part is taken, unless the body ends before.
@@ -153,7 +171,7 @@ impl Windows {
             return;
         }
         if !rest.is_stuck {
-            self.size = self.sizes.window.max(self.have);
+            self.size = self.window.max(self.have);
             return;
         }
         let wanted = if self.have < self.sizes.whole { self.sizes.whole } else { 2 * self.have };
@@ -168,7 +186,7 @@ impl Windows {
 mod tests {
     use super::*;
 
-    const SIZES: Sizes = Sizes { window: 100, whole: 400, body: 3000 };
+    const SIZES: Sizes = Sizes { window: 100, small: 50, whole: 400, body: 3000 };
 
     fn rest(length: usize, is_stuck: bool) -> Rest {
         Rest { bytes: vec![0; length], begins: Begins::Element, is_stuck }
@@ -203,6 +221,22 @@ mod tests {
             windows.part(size, size == 950);
             windows.go_on(&rest(size, true), |room| room <= 950);
         }
+    }
+
+    #[test]
+    fn windows_are_small_until_there_is_a_place() {
+        let mut windows = Windows::new(SIZES, Some(400)).without_place();
+        assert_eq!(windows.size(), 50, "though the body is read as a whole elsewhere");
+        windows.part(50, false);
+        windows.go_on(&rest(10, false), |_| false);
+        assert_eq!(windows.size(), 50);
+        windows.part(50, false);
+        windows.placed();
+        windows.go_on(&rest(50, true), |_| false);
+        assert_eq!(windows.size(), 360, "the rest of the body");
+        windows.part(90, false);
+        windows.go_on(&rest(10, false), |_| false);
+        assert_eq!(windows.size(), 100);
     }
 
     #[test]

@@ -1,18 +1,20 @@
-//! Random lives through the choice of invocations: bodies in any order and split, doubled signals, long and large invocations, ends that do
-//! not come. Each event is shipped or thinned out, once; order and numbers hold; an invocation is shipped whole or not at all.
+//! Random lives through the choice of invocations: bodies split anywhere, doubled signals, long and large invocations, ends that do not come,
+//! second tries under the same id, gaps. Each event is shipped or thinned out, once; order and numbers hold; an invocation is shipped whole or
+//! not at all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fastrand::Rng;
-use kinesis_telemetry_extension::lambda::chooser::Chooser;
+use kinesis_telemetry_extension::lambda::chooser::{Chooser, Now};
 use kinesis_telemetry_extension::lambda::filter::{Filter, Level};
 use kinesis_telemetry_extension::lambda::intake::Intake;
 use kinesis_telemetry_extension::lambda::keep::Settings;
+use kinesis_telemetry_extension::lambda::observed::Step;
 
 use crate::{ALL, rounds};
 
-/// What is known of the events of one invocation, by their marks.
+/// What is known of the events of one invocation, by their marks. Lambda may try again under the same id.
 #[derive(Default)]
 struct Expected {
     marks: BTreeSet<String>,
@@ -22,14 +24,18 @@ struct Expected {
 struct Life {
     intake: Intake,
     chooser: Chooser<u8>,
-    expected: BTreeMap<String, Expected>,
+    /// By the invocation's number.
+    expected: BTreeMap<usize, Expected>,
     /// Marks of events without an invocation.
     nobodys: BTreeSet<String>,
     shipped: Vec<String>,
-    summaries: Vec<String>,
+    summaries: usize,
     thinned: u64,
     number: u64,
     count: usize,
+    /// The last request id.
+    id: String,
+    awake: Duration,
 }
 
 impl Life {
@@ -40,19 +46,21 @@ impl Life {
             expected: BTreeMap::new(),
             nobodys: BTreeSet::new(),
             shipped: Vec::new(),
-            summaries: Vec::new(),
+            summaries: 0,
             thinned: 0,
             number: 0,
             count: 0,
+            id: String::new(),
+            awake: Duration::ZERO,
         }
     }
 
     /// An event with a mark, which says whose it is.
-    fn event(&mut self, id: Option<&str>, kind: &str, fields: &str) -> String {
+    fn event(&mut self, of: Option<usize>, kind: &str, fields: &str) -> String {
         self.count += 1;
         let mark = format!("mark{:06}x", self.count);
-        let marks = match id {
-            Some(id) => &mut self.expected.entry(id.to_owned()).or_default().marks,
+        let marks = match of {
+            Some(of) => &mut self.expected.entry(of).or_default().marks,
             None => &mut self.nobodys,
         };
         marks.insert(mark.clone());
@@ -60,15 +68,21 @@ impl Life {
             "function" => format!("\"{fields}{mark}\""),
             _ => format!("{{{fields}\"mark\":\"{mark}\"}}"),
         };
-        format!(r#"{{"time":"2026-11-23T09:15:45.012Z","type":"{kind}","record":{record}}}"#)
+        let (minutes, ms) = (self.count / 60_000, self.count % 60_000);
+        let time = format!("2026-11-23T09:{minutes:02}:{:02}.{:03}Z", ms / 1000, ms % 1000);
+        format!(r#"{{"time":"{time}","type":"{kind}","record":{record}}}"#)
     }
 
     fn post(&mut self, events: &[String]) {
         let body = format!("[{}]", events.join(","));
         let taken = self.intake.take(body.into_bytes(), 0);
-        let counted: u32 = taken.observed.runs.iter().map(|run| run.events).sum();
-        assert_eq!(counted as usize, taken.batch.remaining().len());
-        self.chooser.take(taken.batch, taken.observed, 0, 1);
+        let counts = taken.observed.steps.iter().map(|step| match step {
+            Step::Run(run) => run.events,
+            Step::Milestone(_) | Step::Gap => 0,
+        });
+        assert_eq!(counts.sum::<u32>() as usize, taken.batch.remaining().len());
+        let now = Now { wall: 0, awake: self.awake };
+        self.chooser.take(taken.batch, taken.observed, now, 1);
         self.drain();
     }
 
@@ -80,7 +94,7 @@ impl Life {
                 let text = String::from_utf8_lossy(event.text.of(batch.bytes())).into_owned();
                 let value: serde_json::Value = serde_json::from_str(&format!("{text}}}")).unwrap();
                 if value["type"] == "kinesis-telemetry.invocation" {
-                    self.summaries.push(value["record"]["requestId"].as_str().unwrap().to_owned());
+                    self.summaries += 1;
                 } else {
                     let at = text.find("mark0").unwrap();
                     self.shipped.push(text[at..at + 11].to_owned());
@@ -102,27 +116,40 @@ fn settings(rng: &mut Rng) -> Settings {
     }
 }
 
+/// Now and then, Lambda says that it lost something.
+fn gap(rng: &mut Rng, life: &mut Life) -> Vec<String> {
+    let is_lost = rng.u8(..20) == 0;
+    is_lost.then(|| life.event(None, "platform.logsDropped", "")).into_iter().collect()
+}
+
 /// The events of one invocation, in Lambda's order.
 fn invocation(rng: &mut Rng, life: &mut Life, settings: &Settings, n: usize) -> Vec<String> {
-    let id = format!("request-{n}");
-    let own = format!("\"requestId\":\"{id}\",");
+    // Now and then a second or a third try.
+    if n == 0 || rng.u8(..6) > 0 {
+        life.id = format!("request-{n}");
+    }
+    let own = format!("\"requestId\":\"{}\",", life.id);
     let (failed, loud, slow) = (rng.u8(..6) == 0, rng.u8(..6) == 0, rng.u8(..6) == 0);
-    let mut events = vec![life.event(Some(&id), "platform.start", &own)];
+    let mut events = vec![life.event(Some(n), "platform.start", &own)];
     for _ in 0..rng.usize(..6) {
         let level = if loud { "[ERROR] " } else { "[INFO] " };
-        events.push(life.event(Some(&id), "function", level));
+        events.push(life.event(Some(n), "function", level));
         if rng.u8(..8) == 0 {
             events.push(life.event(None, "platform.extension", "\"name\":\"x\","));
         }
     }
-    let end_is_lost = rng.u8(..20) == 0;
     let has_logs = events.len() > 1 && loud;
+    let gap_inside = gap(rng, life);
+    let is_cut = !gap_inside.is_empty();
+    events.extend(gap_inside);
+    let end_is_lost = rng.u8(..20) == 0;
     let status = if failed { "error" } else { "success" };
     let ms = if slow { "900.25" } else { "7.5" };
     let end = format!("{own}\"status\":\"{status}\",\"metrics\":{{\"durationMs\":{ms}}},");
-    let expected = life.expected.get_mut(&id).unwrap();
+    let expected = life.expected.get_mut(&n).unwrap();
     expected.must_ship = failed
         || end_is_lost
+        || is_cut
         || n == 0
         || slow && settings.slow.is_some()
         || has_logs && settings.level.is_some()
@@ -130,13 +157,14 @@ fn invocation(rng: &mut Rng, life: &mut Life, settings: &Settings, n: usize) -> 
     if end_is_lost {
         return events;
     }
-    events.push(life.event(Some(&id), "platform.runtimeDone", &end));
+    events.push(life.event(Some(n), "platform.runtimeDone", &end));
     if rng.u8(..10) == 0 {
-        events.push(life.event(Some(&id), "platform.runtimeDone", &end));
+        events.push(life.event(Some(n), "platform.runtimeDone", &end));
     }
     if rng.u8(..10) > 0 {
-        events.push(life.event(Some(&id), "platform.report", &end));
+        events.push(life.event(Some(n), "platform.report", &end));
     }
+    events.extend(gap(rng, life));
     events
 }
 
@@ -155,7 +183,8 @@ fn invocations_are_shipped_whole_or_thinned_out_whole() {
                 let post: Vec<String> = waiting.drain(..rng.usize(1..=waiting.len())).collect();
                 life.post(&post);
                 if rng.u8(..20) == 0 {
-                    life.chooser.tick(Duration::from_secs(rng.u64(..8)));
+                    life.awake += Duration::from_secs(rng.u64(..8));
+                    life.chooser.tick(life.awake);
                     life.drain();
                 }
             }
@@ -174,13 +203,11 @@ fn check(life: &Life, settings: &Settings, count: usize) {
     let shipped: BTreeSet<&String> = life.shipped.iter().collect();
     assert_eq!(shipped.len(), life.shipped.len(), "nothing twice");
     assert!(life.nobodys.iter().all(|mark| shipped.contains(mark)));
-    for (id, expected) in &life.expected {
+    for (n, expected) in &life.expected {
         let there = expected.marks.iter().filter(|mark| shipped.contains(mark)).count();
         let whole = there == expected.marks.len();
-        assert!(whole || there == 0, "{id}: {there} of {}", expected.marks.len());
-        assert!(whole || !expected.must_ship, "{id} is thinned out");
+        assert!(whole || there == 0, "{n}: {there} of {}", expected.marks.len());
+        assert!(whole || !expected.must_ship, "{n} is thinned out");
     }
-    let ids: BTreeSet<&String> = life.summaries.iter().collect();
-    assert_eq!(ids.len(), life.summaries.len(), "one summary each");
-    assert_eq!(ids.len(), if settings.summary { count } else { 0 });
+    assert_eq!(life.summaries, if settings.summary { count } else { 0 }, "one summary each");
 }

@@ -39,7 +39,7 @@ struct Reading<'b> {
 impl<'b> Reading<'b> {
     fn new(body: &'b [u8], window: usize) -> Reading<'b> {
         // One byte more than the body has is no body that is too large.
-        let sizes = Sizes { window, whole: 2 * window, body: body.len() + 1 };
+        let sizes = Sizes { window, small: window, whole: 2 * window, body: body.len() + 1 };
         let windows = Windows::new(sizes, None);
         Reading { body, windows, bytes: Vec::new(), at: 0, is_over: false }
     }

@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | 1 | a request that announces, or sends, more than there is | `lengths_that_lie_reserve_nothing_and_leave_nothing_behind`, `endless_bodies_are_read_only_so_far` |
 //! | 2 | endless heads | `endless_heads_end_their_connection` |
-//! | | many connections, many large bodies | `neighbours_that_hold_connections_keep_lambda_out_of_none`, `large_bodies_at_the_same_time_are_read_one_after_the_other`, `a_large_body_that_stalls_keeps_no_other_waiting` |
+//! | | many connections, many large bodies | `neighbours_that_hold_connections_keep_lambda_out_of_none`, `large_bodies_at_the_same_time_are_read_one_after_the_other`, `a_large_body_that_stalls_keeps_no_other_waiting`; `connections.rs` |
 //! | | a body that becomes much more than it is | `no_body_costs_more_memory_than_there_is`; `bodies.rs`: `a_long_event_costs_no_more_than_the_room_that_it_takes` |
 //! | 3 | a CONNECT proxy that drips | `wire.rs`: `a_proxy_that_drips_holds_no_longer_than_the_setting` |
 //! | 4, 5 | a `Date` that makes no sense, another one in each answer | `dates_that_make_no_sense_are_no_panic_and_no_storm`; `wire.rs`: `a_clock_that_makes_no_sense_is_not_followed_for_ever` |

@@ -10,18 +10,18 @@ use sha2::{Digest as _, Sha256};
 use crate::{extension, ledger};
 
 /// Sums up each invocation, and leaves out the ordinary ones.
-fn thinning(kinesis: &Kinesis) -> LambdaBuilder {
+pub(crate) fn thinning(kinesis: &Kinesis) -> LambdaBuilder {
     extension(kinesis).setting("KEEP", "0%").setting("SUMMARY", "invocation")
 }
 
 /// The records of all summaries, by request id.
-fn summaries(account: &Account) -> Vec<Value> {
+pub(crate) fn summaries(account: &Account) -> Vec<Value> {
     let summaries = account.of_type("kinesis-telemetry.invocation");
     summaries.into_iter().map(sandbox::StoredEvent::record_json).collect()
 }
 
 #[track_caller]
-fn summary(account: &Account, report: &InvokeReport) -> Value {
+pub(crate) fn summary(account: &Account, report: &InvokeReport) -> Value {
     let of_it: Vec<Value> = summaries(account)
         .into_iter()
         .filter(|summary| summary["requestId"] == report.request_id.as_str())
@@ -32,7 +32,7 @@ fn summary(account: &Account, report: &InvokeReport) -> Value {
 
 /// All that Lambda handed over is on the stream, or counted as thinned; nothing leaves a gap.
 #[track_caller]
-fn assert_balance(kinesis: &Kinesis, lambda: &Lambda) {
+pub(crate) fn assert_balance(kinesis: &Kinesis, lambda: &Lambda) {
     let account = kinesis.account();
     let comparison = account.compare(&lambda.sent());
     let ledgers = account.ledgers();
@@ -329,6 +329,7 @@ fn managed_instances_sum_up_hundreds_of_invocations_at_the_same_time() {
     post("platform.start", "");
     post("function", r#","level":"INFO","message":"own line""#);
     post("platform.report", r#","status":"success","metrics":{"durationMs":7.125}"#);
+    post("function", r#","level":"INFO","message":"late line""#);
     assert!(lambda.shutdown("spindown").is_clean());
     let account = kinesis.account();
     let summaries = summaries(&account);
@@ -342,7 +343,8 @@ fn managed_instances_sum_up_hundreds_of_invocations_at_the_same_time() {
         );
     }
     assert_eq!(account.containing("own line").len(), 1, "the first one's");
-    assert_eq!(ledger(&kinesis)["thinned"], 299 * 3);
+    assert_eq!(account.containing("late line").len(), 1, "it follows the choice");
+    assert_eq!(ledger(&kinesis)["thinned"], 299 * 4);
 }
 
 #[test]

@@ -352,6 +352,24 @@ class Tail(unittest.TestCase):
         self.assertTrue(shown[1].endswith("  info fine"), shown[1])
         self.assertTrue(shown[4].endswith("  timeout, 3000 ms"), shown[4])
 
+    def test_the_level_of_each_runtimes_lines(self):
+        request = "6d68ca91-49c9-448d-89b8-7ca3e6dc66aa"
+        for text in (
+            f"2026-11-23T09:15:45.012Z\t{request}\tERROR\tno stock\n", f"[ERROR]\t2026-11-23T09:15:45.012Z\t{request}\tno stock\n",
+            "[ERROR] ValueError: no stock", f"2026-11-23T09:15:45.012Z\t{request}\tfail\tno stock\n",
+            f"2026-11-23 09:15:45 {request} ERROR Handler:24 - no stock\n", f"E, [2026-11-23T09:15:45.001234 #8] ERROR {request} -- : no stock\n",
+        ):
+            self.assertEqual(len(self.run_on(event(1, record=text), "--level", "ERROR")[0]), 1, text)
+            self.assertEqual(len(self.run_on(event(1, record=text), "--level", "FATAL")[0]), 0, text)
+
+    def test_a_summary_is_one_line(self):
+        record = {"requestId": "r", "status": "success", "durationMs": 7.25, "billedDurationMs": 8, "maxMemoryUsedMB": 67, "events": 7, "kept": False, "reason": "share"}
+        shown, _ = self.run_on(event(1, type="kinesis-telemetry.invocation", record=record))
+        self.assertTrue(shown[0].endswith("  success, 7.25 ms, billed 8 ms, 67 MB, 7 events, thinned out, share"), shown[0])
+        failed = {"requestId": "r", "status": "error", "errorType": "Runtime.ExitError", "events": 4, "kept": True, "reason": "failed"}
+        shown, _ = self.run_on(event(1, type="kinesis-telemetry.invocation", record=failed), "--level", "error")
+        self.assertTrue(shown[0].endswith("  error, Runtime.ExitError, 4 events, kept, failed"), shown)
+
     def test_control_characters_do_not_reach_the_terminal(self):
         shown, _ = self.run_on(event(1, functionName="a\x1b[2Jb", type="t\r", record="one\ntwo\x1b]0;x\x07"))
         self.assertEqual(len(shown), 1)
@@ -423,6 +441,29 @@ class Ledger(unittest.TestCase):
         said, _ = self.told([*records, ledger_event(100, 100)])
         self.assertIn("ledger   says 100 delivered, but only 96 are here", said)
 
+    def test_files_of_any_kind_are_answered_in_plain_words(self):
+        ledger_of_strings = {"received": "x"}
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "file"
+            for content, said in (
+                ('{"Records":[{}]}', "can't be read: record 1 has no data in base64"), ('{"Records":["x"]}', "has no data"),
+                ('{"Records":[{"Data":"abc"}]}', "has no data"), ('{"Data":"abc"}', "has no data"), ("[1,2]", "no events"), ("", "no events"),
+                (f'{{"event":{{"eventId":"{PROCESS}-1"}}}}', "first 1, last 1"),
+                (event("ledger", type="kinesis-telemetry.ledger", record=ledger_of_strings).decode(), 'ledger   is none: {"received": "x"}'),
+            ):
+                path.write_text(content)
+                done = subprocess.run([ROOT / "scripts/ledger", path], env=account(""), capture_output=True, text=True, timeout=60)
+                self.assertEqual((done.returncode, said in done.stdout + done.stderr), (1, True), done.stdout + done.stderr)
+                self.assertNotIn("Traceback", done.stderr)
+                tailed = subprocess.run([sys.executable, ROOT / "scripts/tail", "-"], input=content, capture_output=True, text=True, timeout=60)
+                self.assertNotIn("Traceback", tailed.stderr)
+                self.assertEqual(tailed.returncode, 1 if "no data" in said else 0, tailed.stderr)
+            path.write_bytes(event(1))
+            for arguments, said in (([path, "--plot", f"{folder}/none/x.svg"], "can't be written: No such file"), (["s", "--since", "noon"], "noon is no time")):
+                done = subprocess.run([ROOT / "scripts/ledger", *arguments], env=account(""), capture_output=True, text=True, timeout=60)
+                self.assertIn(said, done.stderr)
+                self.assertNotIn("Traceback", done.stderr)
+
     def test_planted_repeats_are_found(self):
         records = [b"".join(map(event, [1, 2, 3, 2, 2, 3]))]
         said, code = self.told([*records, ledger_event(3, 3, duplicates=3)])
@@ -491,6 +532,10 @@ class Ledger(unittest.TestCase):
         said, code = self.told([summary + event(2, requestId="r1") + ledger_of_two])
         self.assertIn("strays   events of 1 invocations that were thinned out: r1", said)
         self.assertEqual(code, 1)
+        # Behind a gap it is not known whose they are.
+        gap = event("ledger", type="kinesis-telemetry.ledger", record={
+            "received": 2, "delivered": 2, "waiting": 0, "possibleDuplicates": 0, "dropped": {}, "platformDropped": {"records": 1, "bytes": 9}})
+        self.assertEqual(self.told([summary + event(2, requestId="r1") + gap])[1], 0)
 
     def test_a_retry_under_the_same_request_id_is_an_invocation_of_its_own(self):
         def of(number, second, kind, record):

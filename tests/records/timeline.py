@@ -103,5 +103,7 @@ def axis(first, last, height, x):
         # Thousandths as whole numbers: a sum of floats would show as 59.999.
         time = datetime.datetime.fromtimestamp(round(at * 1000) // 1000, datetime.timezone.utc)
         label = f"{time:%m-%d}" if step >= 86400 else f"{time:%H:%M:%S}" + (f".{round(at * 1000) % 1000:03}" if step < 1 else "")
-        yield f'<path class="axis" d="M{x(at):.1f} {HEAD - 10}V{height - 8}"/><text class="grey" text-anchor="middle" x="{x(at):.1f}" y="{HEAD - 16}">{label}</text>'
+        # Within the picture also at its right edge.
+        anchor, place = ("end", WIDTH - 2) if x(at) > WIDTH - 40 else ("middle", x(at))
+        yield f'<path class="axis" d="M{x(at):.1f} {HEAD - 10}V{height - 8}"/><text class="grey" text-anchor="{anchor}" x="{place:.1f}" y="{HEAD - 16}">{label}</text>'
         number += 1

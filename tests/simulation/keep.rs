@@ -1,34 +1,31 @@
 //! Lives with `KEEP`: events wait in the listener for the end of their invocation, count for the bound meanwhile, and are then admitted or
 //! thinned out.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kinesis_telemetry_extension::dispatch::charge::Charge;
+use kinesis_telemetry_extension::dispatch::charge::{Gauge, Share};
 use kinesis_telemetry_extension::dispatch::message::Signal;
 use kinesis_telemetry_extension::event::Batch;
-use kinesis_telemetry_extension::lambda::chooser::Chooser;
+use kinesis_telemetry_extension::lambda::chooser::{Chooser, Now};
 use kinesis_telemetry_extension::lambda::keep::Settings;
 use kinesis_telemetry_extension::lambda::observed::{
-    Milestone, MilestoneKind, Observed, PlatformResult, Run,
+    Milestone, MilestoneKind, Observed, PlatformResult, Run, Step,
 };
 
 use crate::plan::Plan;
 use crate::threads::batch_numbers;
 use crate::world::{Body, MS, Taking, Wake, World};
 
-/// What comes with a batch that waits.
-#[derive(Debug, Default)]
-pub(crate) struct Waiting {
-    charge: Option<Charge>,
-    events: Vec<u32>,
-}
-
 /// The listener's part that chooses.
 #[derive(Debug)]
 pub(crate) struct Keeping {
-    chooser: Chooser<Waiting>,
+    /// With each batch, its events.
+    chooser: Chooser<Vec<u32>>,
+    /// For all that waits in it.
+    room: Share,
+    awake: Duration,
     /// Decided, and not admitted yet: behind each other, as one may have to be written to disk.
     pub(crate) decided: Vec<Batch>,
     /// Of the POST that is being taken.
@@ -38,6 +35,8 @@ pub(crate) struct Keeping {
     first: Option<Arc<str>>,
     /// The invocations of events.
     owners: HashMap<u32, Arc<str>>,
+    /// Those that were seen before a gap: later events that seem to be theirs are sent in any case.
+    doubtful: HashSet<Arc<str>>,
 }
 
 /// What has become of an event that a choice is made for.
@@ -54,7 +53,7 @@ pub(crate) enum Choice {
 
 impl Plan {
     /// Out of the seed itself, as [`Plan::wire`].
-    pub(crate) fn keeping(&self) -> Option<Keeping> {
+    pub(crate) fn keeping(&self, gauge: &Arc<Gauge>) -> Option<Keeping> {
         // Scenarios made by hand have small seeds, and say by themselves what is lost.
         let threshold = match self.seed.max(10) % 10 {
             1 => 0,
@@ -72,22 +71,32 @@ impl Plan {
         };
         Some(Keeping {
             chooser: Chooser::new(settings, self.setup.continuous),
+            room: gauge.share(settings.max_bytes),
+            awake: Duration::ZERO,
             decided: Vec::new(),
             signals: Vec::new(),
             number: 0,
             restores: 0,
             first: None,
             owners: HashMap::new(),
+            doubtful: HashSet::new(),
         })
     }
 }
 
 impl Keeping {
+    fn doubt(&mut self, overlapping: bool) {
+        if !overlapping {
+            self.doubtful.extend(self.owners.values().cloned());
+        }
+    }
+
     fn observe(&mut self, batch: &Batch, signals: &[Signal], overlapping: bool) -> Observed {
         let mut observed = Observed::default();
         if let Some(event) = batch.remaining().first() {
             let events = u32::try_from(batch.remaining().len()).unwrap();
-            observed.runs.push(Run { request_id: event.request_id, events, ..Run::default() });
+            let run = Run { request_id: event.request_id, events, ..Run::default() };
+            observed.steps.push(Step::Run(run));
         }
         for signal in signals {
             let (request_id, kind, failed) = match signal {
@@ -97,7 +106,8 @@ impl Keeping {
                 }
                 Signal::Reported(id) => (id, MilestoneKind::Reported, false),
                 Signal::Gap => {
-                    observed.is_gap = true;
+                    observed.steps.push(Step::Gap);
+                    self.doubt(overlapping);
                     continue;
                 }
                 Signal::InitReported => continue,
@@ -107,15 +117,17 @@ impl Keeping {
             }
             let status = Some(if failed { "error" } else { "success" }.into())
                 .filter(|_| kind == MilestoneKind::Done);
-            observed.milestones.push(Milestone {
+            observed.steps.push(Step::Milestone(Box::new(Milestone {
                 request_id: Arc::clone(request_id),
+                time: None,
+                is_ours: kind == MilestoneKind::Started,
                 trace_id: None,
                 tenant_id: None,
                 // Before the first start, as in the intake, it is that of an invocation that was announced.
                 is_first: self.first.as_ref().is_none_or(|first| first == request_id),
                 kind,
-                result: Box::new(PlatformResult { status, ..PlatformResult::default() }),
-            });
+                result: PlatformResult { status, ..PlatformResult::default() },
+            })));
         }
         observed
     }
@@ -127,31 +139,24 @@ impl World {
         let Some(mut keeping) = self.process.keeping.take() else {
             return self.admit_batch(batch, all, body.signals);
         };
-        let charge = self.process.gauge.try_charge(batch.cost());
-        let is_full = charge.is_none() && !all.is_empty();
         for event in &all {
             self.events[*event as usize].choice = Choice::Waits;
-            keeping.owners.extend(body.request_id.clone().map(|id| (*event, id)));
+            let owner = body.request_id.clone().filter(|id| !keeping.doubtful.contains(id));
+            keeping.owners.extend(owner.map(|id| (*event, id)));
         }
         let observed = keeping.observe(&batch, &body.signals, self.plan.setup.continuous);
-        let waiting = Waiting { charge: charge.filter(|_| !all.is_empty()), events: all.clone() };
-        keeping.chooser.take(batch, observed, 0, waiting);
-        if is_full {
-            keeping.chooser.keep_all();
-        }
+        let now = Now { wall: 0, awake: keeping.awake };
+        keeping.chooser.take(batch, observed, now, all.clone());
+        keeping.room.hold(keeping.chooser.held_bytes());
         keeping.signals = body.signals;
         self.process.keeping = Some(keeping);
         self.hand_over(all);
-        if is_full && self.process.keeping.as_ref().is_some_and(|one| one.chooser.is_waiting()) {
-            self.fail("bounded memory", "a batch without room waits for its choice".to_owned());
-        }
     }
 
     /// As `Listener::hand_over_decided`. `all`: the events of the POST, which are to be answered.
     fn hand_over(&mut self, all: Vec<u32>) {
         let Some(keeping) = &mut self.process.keeping else { return };
-        while let Some((batch, Waiting { charge, events })) = keeping.chooser.next_ready() {
-            drop(charge);
+        while let Some((batch, events)) = keeping.chooser.next_ready() {
             let kept = batch_numbers(&batch);
             for event in events.iter().filter(|event| !kept.contains(event)) {
                 self.events[*event as usize].choice = Choice::Thinned;
@@ -170,6 +175,7 @@ impl World {
                 keeping.decided.insert(0, batch);
             }
         }
+        keeping.room.hold(keeping.chooser.held_bytes());
         self.process.ledger.thinned.add(keeping.chooser.take_thinned());
         self.admit_decided(all);
     }
@@ -198,7 +204,8 @@ impl World {
         // In a freeze nothing runs.
         let is_awake = self.plan.setup.continuous || self.running.is_some();
         if let Some(keeping) = self.process.keeping.as_mut().filter(|_| is_awake) {
-            keeping.chooser.tick(Duration::from_micros(pause));
+            keeping.awake += Duration::from_micros(pause);
+            keeping.chooser.tick(keeping.awake);
             self.hand_over(Vec::new());
         }
     }
@@ -208,6 +215,7 @@ impl World {
         let is_free = matches!(self.process.taking, Taking::Nothing);
         if let Some(keeping) = self.process.keeping.as_mut().filter(|_| is_free) {
             keeping.chooser.lose_ends();
+            keeping.doubt(self.plan.setup.continuous);
             self.hand_over(Vec::new());
         }
     }

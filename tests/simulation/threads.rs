@@ -524,14 +524,14 @@ impl World {
             return self.answer(all);
         }
         let cost = batch.cost();
-        if cost > self.process.gauge.bound().saturating_sub(self.process.gauge.held()) {
+        if cost > self.process.gauge.limit().saturating_sub(self.process.gauge.held()) {
             self.process.spares.clear();
         }
         let circumstances = Circumstances {
             cost,
             packed: self.process.packer.packed_bytes(&batch),
             held: self.process.gauge.held(),
-            bound: self.process.gauge.bound(),
+            bound: self.process.gauge.limit(),
             request: self.process.packer.request_bytes(),
             sending: matches!(self.process.busy, Busy::Send { .. } | Busy::Ledger { .. }),
             overflow: self.process.index.view().overflow != Oldest::Empty,

@@ -9,7 +9,7 @@ pub(crate) const HELP: &str = "\
 usage: bench run [--quick] [--only SCENARIO,...] [--json FILE] [--svg FILE] [--timeline FILE] [--markdown FILE]
                  [--valgrind FILE] [--version NAME=TEXT]... [--remark TEXT]... [--also FILE=TITLE]... CONTESTANT=FILE...
        bench counts --binary FILE --record FILE [--check]
-       bench keep --binary FILE
+       bench keep --binary FILE [--quick]
 
 run     measures the contestants in turn and prints one table
 counts  counts the extension's instructions under callgrind and writes them to --record; with --check compares them
@@ -28,8 +28,8 @@ pub(crate) enum Command {
     Counts(Counting),
     /// For itself alone: a function that needs CPU.
     Burn,
-    /// The binary.
-    Keep(PathBuf),
+    /// The binary, and whether one line of the table is enough.
+    Keep(PathBuf, bool),
 }
 
 /// What `run` is to do.
@@ -66,9 +66,12 @@ pub(crate) fn read(arguments: impl Iterator<Item = String>) -> Result<Command, S
         Some("run") => read_run(arguments).map(Command::Run),
         Some("counts") => read_counts(arguments).map(Command::Counts),
         Some("burn") => Ok(Command::Burn),
-        Some("keep") => match (arguments.next().as_deref(), arguments.next()) {
-            (Some("--binary"), Some(binary)) => Ok(Command::Keep(binary.into())),
-            _ => Err("keep needs --binary".to_owned()),
+        Some("keep") => match arguments.collect::<Vec<_>>().as_slice() {
+            [name, binary] if name == "--binary" => Ok(Command::Keep(binary.into(), false)),
+            [name, binary, quick] if name == "--binary" && quick == "--quick" => {
+                Ok(Command::Keep(binary.into(), true))
+            }
+            _ => Err("keep needs --binary FILE, and takes --quick".to_owned()),
         },
         None | Some("--help" | "-h") => Ok(Command::Help),
         Some(other) => Err(format!("{other}: neither run nor counts nor keep")),

@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         Ok(Command::Run(plan)) => run(&plan),
         Ok(Command::Counts(counting)) => counts::run(&counting),
         Ok(Command::Burn) => slow::burn().map(|()| true),
-        Ok(Command::Keep(binary)) => keep::run(&binary),
+        Ok(Command::Keep(binary, quick)) => keep::run(&binary, quick),
         Err(problem) => {
             eprintln!("bench: {problem}\n\n{}", arguments::HELP);
             return ExitCode::from(2);

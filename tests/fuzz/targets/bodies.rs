@@ -23,7 +23,7 @@ fuzz_target!(|data: &[u8]| {
         }
         // In windows that may grow while there is room.
         let window = 1 + body.len() / (2 + usize::from(options >> 4));
-        let sizes = Sizes { window, whole: 2 * window, body: body.len() };
+        let sizes = Sizes { window, small: window, whole: 2 * window, body: body.len() };
         let (mut windows, mut begun, mut at) = (Windows::new(sizes, None), Vec::new(), 0);
         loop {
             let more = body.len().min(at + windows.size() - windows.have());

@@ -1,0 +1,375 @@
+//! Many connections to the listener at once, of neighbours that know the path and of such that do
+//! not: threads and memory stay bounded, Lambda's own POSTs are taken meanwhile, and SHUTDOWN is in
+//! time.
+
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use sandbox::{Fault, Invocation, Kinesis, Lambda, ms, wait_until};
+
+use crate::{extension, ledger};
+
+/// What a process has: 40 threads at connections, those that wait for the next one, and its own.
+const MAX_THREADS: u64 = 40 + 10;
+/// What guarantee 3 allows beside the queue, and the queue's default.
+const MEMORY_KIB: u64 = 12 * 1024 + 8 * 1024;
+/// Connections that one neighbour holds open at the same time.
+const HELD: usize = 150;
+
+fn connect(port: u16) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(ms(20_000)))?;
+    stream.set_write_timeout(Some(ms(20_000)))?;
+    Ok(stream)
+}
+
+fn head(path: &str, length: usize) -> String {
+    format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n")
+}
+
+/// The status of the next answer; 0 if the listener hangs up without one.
+fn status(stream: &mut TcpStream) -> u16 {
+    let mut head = [0; 12];
+    match stream.read_exact(&mut head) {
+        Ok(()) => String::from_utf8_lossy(&head[9..]).parse().unwrap(),
+        Err(_) => 0,
+    }
+}
+
+/// The most threads and the largest peak of memory that were seen.
+#[derive(Default)]
+struct Most {
+    threads: AtomicU64,
+    kib: AtomicU64,
+}
+
+impl Most {
+    fn look(&self, lambda: &Lambda) {
+        let stats = lambda.stats();
+        self.threads.fetch_max(stats.threads, Ordering::AcqRel);
+        self.kib.fetch_max(stats.peak_kib, Ordering::AcqRel);
+    }
+
+    #[track_caller]
+    fn assert_bounded(&self, what: &str) {
+        let (threads, kib) =
+            (self.threads.load(Ordering::Acquire), self.kib.load(Ordering::Acquire));
+        assert!(threads <= MAX_THREADS, "{what}: {threads} threads");
+        assert!(kib < MEMORY_KIB, "{what}: {kib} KiB at the peak");
+    }
+}
+
+/// Ends what runs beside a test, also when the test fails.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// Neighbours that open connections one after the other until they are told to stop.
+#[derive(Default)]
+struct Neighbours {
+    stops: AtomicBool,
+    /// Connections so far.
+    opened: AtomicU64,
+}
+
+impl Neighbours {
+    /// One of them: begins on each connection with `bytes`, and lets the last ones stay open.
+    fn open(&self, port: u16, bytes: &[u8], pause: Duration) {
+        let mut held = VecDeque::new();
+        while !self.stops.load(Ordering::Acquire) {
+            if let Ok(mut stream) = connect(port) {
+                // It may be cut at once.
+                let _ = stream.write_all(bytes);
+                held.push_back(stream);
+                self.opened.fetch_add(1, Ordering::AcqRel);
+            }
+            if held.len() > HELD {
+                held.pop_front();
+            }
+            std::thread::sleep(pause);
+        }
+    }
+
+    fn wait_for(&self, connections: u64) {
+        wait_until(ms(20_000), "enough connections", || {
+            self.opened.load(Ordering::Acquire) >= connections
+        });
+    }
+}
+
+/// What neighbours begin with and then leave as it is.
+fn beginnings(path: &str) -> Vec<(&'static str, Vec<u8>)> {
+    let begun = |length: usize, sent: usize| {
+        let mut bytes = head(path, length).into_bytes();
+        bytes.extend_from_slice(b"[{\"time\":\"t\",\"type\":\"function\",\"record\":\"");
+        bytes.resize(bytes.len() + sent, b'x');
+        bytes
+    };
+    vec![
+        ("nothing", Vec::new()),
+        ("half a head", b"POST / HT".to_vec()),
+        ("a head for another path", head("/", 5000).into_bytes()),
+        ("the head of a large body", head(path, 1_000_000).into_bytes()),
+        ("the head of a larger body", head(path, 8_000_000).into_bytes()),
+        ("most of a small body", begun(64_000, 60_000)),
+        ("a part of a large body", begun(1_000_000, 100_000)),
+        ("a long event", begun(8_000_000, 100_000)),
+        (
+            "a body in chunks",
+            format!("POST {path} HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n[\r\n").into(),
+        ),
+    ]
+}
+
+/// Threads that waited for room to read a large body did not count any more once their connection
+/// was cut, and more and more of them were there: over a thousand.
+#[test]
+fn threads_and_memory_are_bounded_whatever_connections_begin_with() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).without_freeze().timeout(ms(20_000)).start();
+    lambda.init().unwrap();
+    lambda.invoke(Invocation::new().text("before")).unwrap();
+    let (pid, port) = (lambda.pid(), lambda.listener_port());
+    for (what, bytes) in beginnings(&lambda.subscription().unwrap().path) {
+        let (most, neighbours) = (Most::default(), Neighbours::default());
+        std::thread::scope(|scope| {
+            let _ends = Ends(&neighbours.stops);
+            for _ in 0..3 {
+                scope.spawn(|| neighbours.open(port, &bytes, ms(2)));
+            }
+            for n in 0..3 {
+                let text = format!("beside {what} {n}");
+                let report = lambda.invoke(Invocation::new().text(&text).work(ms(100))).unwrap();
+                assert!(!report.deadline_exceeded, "{what}: {:?}", report.held);
+                neighbours.wait_for(100 * (n + 1));
+                most.look(&lambda);
+            }
+        });
+        most.assert_bounded(what);
+    }
+    wait_until(ms(20_000), "the connections to be gone", || lambda.stats().threads < 20);
+    assert_eq!(lambda.pid(), pid, "the same process");
+    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+    kinesis.account().compare(&lambda.sent()).assert_lossless();
+    ledger(&kinesis);
+}
+
+/// Each of them is at the end of a body that needs no room, and of those that need some there are
+/// as many as there is room for; and the queue is full.
+#[test]
+fn memory_is_bounded_with_a_body_at_each_connection_and_no_room_left() {
+    let kinesis = Kinesis::builder().count_only().start();
+    let lambda = extension(&kinesis)
+        .without_freeze()
+        .timeout(ms(60_000))
+        .setting("SPOOL_BYTES", "0")
+        .start();
+    lambda.init().unwrap();
+    let (port, path) = (lambda.listener_port(), lambda.subscription().unwrap().path);
+    kinesis.fault(Fault::hang());
+    assert_eq!(lambda.flood(40, 1000, 300).unwrap().refused, 0);
+    let open = |length: usize, sent: usize| {
+        let mut stream = connect(port).unwrap();
+        stream.write_all(head(&path, length).as_bytes()).unwrap();
+        stream.write_all(&vec![b' '; sent]).unwrap();
+        stream
+    };
+    let mut held: Vec<TcpStream> = (0..2).map(|_| open(1_100_000, 1_099_999)).collect();
+    held.extend((0..2).map(|_| open(8_000_000, 1_000_000)));
+    held.extend((0..30).map(|_| open(65_000, 64_999)));
+    let most = Most::default();
+    for _ in 0..20 {
+        assert_eq!(lambda.flood(1, 1000, 300).unwrap().refused, 0);
+        most.look(&lambda);
+    }
+    most.assert_bounded("bodies that are almost there");
+    drop(held);
+    kinesis.clear_faults();
+    lambda.invoke(Invocation::new().timeout(ms(60_000))).unwrap();
+    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+}
+
+/// Two clients that had the room for large bodies and sent a byte now and then kept all others
+/// waiting, for ten seconds at a time.
+#[test]
+fn who_holds_the_room_for_large_bodies_keeps_no_body_waiting() {
+    const LOGS: usize = 500;
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).without_freeze().timeout(ms(20_000)).start();
+    lambda.init().unwrap();
+    let (port, path) = (lambda.listener_port(), lambda.subscription().unwrap().path);
+    let stops = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _ends = Ends(&stops);
+        for _ in 0..6 {
+            scope.spawn(|| {
+                while !stops.load(Ordering::Acquire) {
+                    let mut stream = connect(port).unwrap();
+                    let mut sent = stream.write_all(head(&path, 1_000_000).as_bytes());
+                    while sent.is_ok() && !stops.load(Ordering::Acquire) {
+                        std::thread::sleep(ms(10));
+                        sent = stream.write_all(b" ");
+                    }
+                }
+            });
+        }
+        std::thread::sleep(ms(200));
+        let log = format!(r#"{{"time":"t","type":"function","record":"{}"}}"#, "x".repeat(1000));
+        // One that needs no room, and one that cannot do without.
+        let bodies = [
+            format!("[{}]", vec![log; LOGS].join(",")),
+            format!(
+                r#"[{{"time":"t","type":"function","record":"long {}"}}]"#,
+                "y".repeat(300_000)
+            ),
+        ];
+        for body in &bodies {
+            let mut stream = connect(port).unwrap();
+            stream.write_all(head(&path, body.len()).as_bytes()).unwrap();
+            stream.write_all(body.as_bytes()).unwrap();
+            assert_eq!(status(&mut stream), 200);
+        }
+    });
+    lambda.invoke(Invocation::new()).unwrap();
+    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+    let account = kinesis.account();
+    assert_eq!(account.of_type("function").len(), LOGS + 1);
+    assert_eq!(account.containing("long yyy").len(), 1);
+    assert_eq!(ledger(&kinesis)["unparsed"], 0);
+}
+
+/// As fast as they can, on the path that Lambda has and on another one.
+#[test]
+fn a_storm_of_connections_keeps_lambda_out_of_none_and_shutdown_in_time() {
+    for (what, knows_path) in [("strangers", false), ("those that know the path", true)] {
+        let kinesis = Kinesis::start();
+        let lambda = extension(&kinesis).without_freeze().timeout(ms(20_000)).start();
+        lambda.init().unwrap();
+        lambda.invoke(Invocation::new().text("before")).unwrap();
+        let (pid, port) = (lambda.pid(), lambda.listener_port());
+        let path = if knows_path { lambda.subscription().unwrap().path } else { "/".to_owned() };
+        let bytes = format!("{}[", head(&path, 5000));
+        let (most, neighbours) = (Most::default(), Neighbours::default());
+        std::thread::scope(|scope| {
+            let _ends = Ends(&neighbours.stops);
+            for _ in 0..4 {
+                scope.spawn(|| neighbours.open(port, bytes.as_bytes(), ms(0)));
+            }
+            for n in 0..5 {
+                // On a new connection each, which nobody knows yet.
+                lambda.deliver(|way| way.close = true);
+                let text = format!("amid {n}");
+                let report = lambda.invoke(Invocation::new().text(&text).work(ms(50))).unwrap();
+                assert!(!report.deadline_exceeded, "{what}: {:?}", report.held);
+                neighbours.wait_for(100 * (n + 1));
+                most.look(&lambda);
+            }
+            assert!(lambda.drain(ms(20_000)), "{what}");
+            assert_eq!(lambda.pid(), pid, "{what}: the same process");
+            let end = lambda.shutdown("spindown");
+            assert!(end.is_clean(), "{what}: {end:?} {:?}", lambda.stderr());
+        });
+        most.assert_bounded(what);
+        kinesis.account().compare(&lambda.sent()).assert_lossless();
+        assert_eq!(kinesis.account().containing("amid ").len(), 5, "{what}");
+    }
+}
+
+/// Neighbours may leave no threads to be had, or no memory for their stacks. Each new connection was
+/// cut then, Lambda's as well, while those that did nothing kept their threads.
+#[test]
+fn where_no_thread_can_be_started_idle_connections_give_way() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).without_freeze().timeout(ms(20_000)).start();
+    lambda.init().unwrap();
+    lambda.invoke(Invocation::new().text("before")).unwrap();
+    let pid = lambda.pid().unwrap();
+    // The stack of a thread has 2 MiB.
+    limit_memory(pid, &(virtual_kib(pid) * 1024 + 1024 * 1024).to_string());
+    let port = lambda.listener_port();
+    let held: Vec<TcpStream> = (0..20).map(|_| connect(port).unwrap()).collect();
+    let body = br#"[{"time":"2026-11-23T09:15:45.012Z","type":"function","record":"amid them"}]"#;
+    for _ in 0..10 {
+        assert_eq!(lambda.post_raw(body).unwrap(), 200);
+    }
+    let threads = lambda.stats().threads;
+    assert!(threads < 10, "{threads} threads: there was no limit");
+    limit_memory(pid, "unlimited");
+    drop(held);
+    lambda.invoke(Invocation::new().text("after")).unwrap();
+    assert_eq!(lambda.pid(), Some(pid), "the same process");
+    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+    assert_eq!(kinesis.account().compare(&lambda.sent()).lost.len(), 0);
+    assert_eq!(kinesis.account().containing("amid them").len(), 10);
+}
+
+fn virtual_kib(pid: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// Of a process, from now on.
+fn limit_memory(pid: i32, bytes: &str) {
+    let limit = format!("--as={bytes}:unlimited");
+    let limited = Command::new("prlimit").args(["--pid", &pid.to_string(), &limit]).status();
+    assert!(limited.unwrap().success());
+}
+
+/// Each answer costs more than the request that it answers.
+#[test]
+fn who_is_refused_again_and_again_is_hung_up_on() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).without_freeze().start();
+    lambda.init().unwrap();
+    let mut stream = connect(lambda.listener_port()).unwrap();
+    // It may hang up in the middle of it.
+    let _ = stream.write_all("GET / HTTP/1.1\r\n\r\n".repeat(100).as_bytes());
+    let mut answers = Vec::new();
+    let _ = stream.read_to_end(&mut answers);
+    let text = String::from_utf8_lossy(&answers);
+    assert!(text.matches("HTTP/1.1 404").count() <= 16, "{text}");
+    lambda.invoke(Invocation::new().text("after")).unwrap();
+    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+    kinesis.account().compare(&lambda.sent()).assert_lossless();
+    assert!(ledger(&kinesis)["refusedPosts"].as_u64().unwrap() <= 16);
+}
+
+/// Lambda's own POSTs had come on the path that it was given; then an end was lost while somebody
+/// posted elsewhere, and what that one posted was taken.
+#[test]
+fn once_lambda_has_posted_no_other_path_is_taken() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).without_freeze().timeout(ms(1000)).start();
+    lambda.init().unwrap();
+    lambda.invoke(Invocation::new().text("genuine")).unwrap();
+    assert!(lambda.drain(ms(5000)));
+    let forged = br#"[{"time":"2026-11-23T09:15:45.012Z","type":"function","record":"forged"}]"#;
+    let (stops, taken) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        let _ends = Ends(&stops);
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !stops.load(Ordering::Acquire) {
+                    let is_taken = lambda.post_to("/", forged).is_ok_and(|status| status == 200);
+                    taken.fetch_add(u64::from(is_taken), Ordering::AcqRel);
+                }
+            });
+        }
+        lambda.deliver(|way| way.lost_type = Some("platform.runtimeDone".to_owned()));
+        lambda.invoke(Invocation::new().text("without an end")).unwrap();
+        lambda.deliver(|way| way.lost_type = None);
+        lambda.invoke(Invocation::new().text("after")).unwrap();
+    });
+    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+    assert_eq!(taken.load(Ordering::Acquire), 0, "POSTs to another path were taken");
+    assert!(kinesis.account().containing("forged").is_empty());
+}
