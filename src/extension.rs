@@ -207,7 +207,7 @@ impl Extension {
             let _ = self.messages.send(invoked);
             return;
         }
-        self.awaited.set(Some(Arc::clone(&request_id)));
+        self.awaited.set(Some((Arc::clone(&request_id), now.mono)));
         self.ask(Question::Invoked, deadline.at() + GRACE, panic::happened, |ticket| {
             Message::Invoked { at: now, ticket: Some(ticket), request_id, deadline }
         });

@@ -6,11 +6,10 @@
 //! stays. What has no room there either is dropped, and counted. Signals pass in any case. Callers
 //! hold the intake's lock, so that one POST after the other passes.
 
-use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::attention::News;
 use super::charge::{Charge, Gauge, Share};
@@ -26,7 +25,9 @@ use super::spool::Spool;
 use super::watchdog::hold_ends_at;
 use crate::clock::EpochMs;
 use crate::event::{Batch, Event};
+use crate::kinesis::record::Limits;
 use crate::kinesis::request::Request;
+use crate::kinesis::wire::Wire;
 use crate::ledger::Ledger;
 use crate::log;
 use crate::mailbox::Mailbox;
@@ -87,20 +88,22 @@ pub fn place(now: &Circumstances) -> Place {
     }
 }
 
-/// The request id of the invocation that `main` waits for, if it does: it is to hear of that
-/// function's end, and of no other one. Nobody reads what else it is sent, and on Managed
-/// Instances it never waits.
+/// The request id of the invocation that `main` waits for, if it does, and when that began: it is
+/// to hear of that function's end, and of no other one. Nobody reads what else it is sent, and on
+/// Managed Instances it never waits.
 #[derive(Debug, Default)]
-pub struct Awaited(Mutex<Option<Arc<str>>>);
+pub struct Awaited(Mutex<Option<(Arc<str>, Instant)>>);
 
 impl Awaited {
     /// `main` waits for that one from now on.
-    pub fn set(&self, request_id: Option<Arc<str>>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = request_id;
+    pub fn set(&self, invocation: Option<(Arc<str>, Instant)>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = invocation;
     }
 
-    fn is(&self, request_id: &str) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_deref() == Some(request_id)
+    /// When that one began, if it is waited for.
+    fn since(&self, request_id: &str) -> Option<Instant> {
+        let awaited = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        awaited.as_ref().filter(|(id, _)| **id == *request_id).map(|(_, since)| *since)
     }
 }
 
@@ -145,10 +148,9 @@ impl Admission {
         // The first one of those of each kind: whoever waits is held to the earliest.
         let earliest = |with: bool| {
             let of = |signal: &Signal| match signal {
-                Signal::Done { request_id, at, failed }
-                    if *failed == with && self.awaited.is(request_id) =>
-                {
-                    Some(now.instant_of(*at))
+                Signal::Done { request_id, at, failed } if *failed == with => {
+                    let since = self.awaited.since(request_id)?;
+                    Some(now.instant_of_end(since, *at))
                 }
                 _ => None,
             };
@@ -182,7 +184,8 @@ impl Admission {
         self.ledger.received.add(events);
         if panic::in_dispatcher() {
             // Nobody reads the channel any more: neither events nor signals may pile up in it.
-            return self.ledger.dropped_undelivered.add(events);
+            self.ledger.dropped_undelivered.add(events);
+            return self.print_lost(&mut self.lock(), &batch);
         }
         if events == 0 {
             self.spares.keep_batch(batch);
@@ -205,11 +208,12 @@ impl Admission {
         let charge = if place(&now) == Place::Disk { None } else { self.gauge.try_charge(cost) };
         match charge {
             None => {
-                self.spill(&mut packer, batch, wall);
+                let wakes = self.spill(&mut packer, batch, wall);
                 drop(packer);
                 self.send_signals(at, signals);
-                let _ = self.sender.send(Message::SpoolDone);
-                self.doorbell.ring();
+                if wakes {
+                    self.doorbell.ring();
+                }
             }
             Some(charge) if place(&now) == Place::Packed => {
                 let requests = self.pack(&mut packer, batch, wall);
@@ -278,7 +282,8 @@ impl Admission {
     /// Signals without events, or behind them.
     fn send_signals(&self, at: Now, signals: Vec<Signal>) {
         if !signals.is_empty()
-            && let Some((signals, charge)) = self.signal_room.take(signals)
+            && let Some((signals, charge)) =
+                self.signal_room.take(signals, |id| self.awaited.since(id).is_some())
         {
             self.send(at, signals, Load::Nothing, Some(charge));
         }
@@ -297,23 +302,31 @@ impl Admission {
     /// needs the spool.
     fn pack(&self, packer: &mut Packer, mut batch: Batch, now: EpochMs) -> Vec<Request> {
         let mut packed = Vec::new();
-        while let Some(request) = self.pack_one(packer, &mut batch, now) {
+        let begin = |packer: &mut Packer, buffer: Vec<u8>| {
+            let mut request = Request::with_buffer(packer.limits(), buffer);
+            introduce(packer, &mut request, now);
+            request
+        };
+        while let Some(request) = self.pack_one(packer, &mut batch, begin) {
             packed.push(request);
         }
         self.spares.keep_batch(batch);
         packed
     }
 
-    fn pack_one(&self, packer: &mut Packer, batch: &mut Batch, now: EpochMs) -> Option<Request> {
+    fn pack_one(
+        &self,
+        packer: &mut Packer,
+        batch: &mut Batch,
+        begin: impl Fn(&mut Packer, Vec<u8>) -> Request,
+    ) -> Option<Request> {
         while !batch.remaining().is_empty() {
-            let mut request =
-                Request::with_buffer(packer.limits(), self.spares.body(packer.body_bytes(batch)));
-            if !packer.introduce(&mut request, &[], now) {
-                log::error!("own-event", "{TOO_SMALL}");
-            }
+            let buffer = self.spares.body(packer.body_bytes(batch));
+            let mut request = begin(packer, buffer);
             let oversized = packer.pack(&mut request, batch);
             if oversized > 0 {
                 self.ledger.dropped_rejected.add(oversized);
+                self.print(packer.take_oversized());
                 log::error!(
                     "envelope",
                     "KINESIS_TELEMETRY_RECORD_BYTES is too small for what the extension adds to an event; such events are dropped"
@@ -327,38 +340,50 @@ impl Admission {
         None
     }
 
-    /// Writes a batch to disk, or drops it.
-    fn spill(&self, packer: &mut Packer, mut batch: Batch, now: EpochMs) {
+    /// Writes a batch to disk, or drops it. Says whether the dispatcher may wait for that.
+    fn spill(&self, packer: &mut Packer, mut batch: Batch, now: EpochMs) -> bool {
+        let mut wakes = false;
         while self.spool.is_on()
-            && let Some(mut request) = self.pack_one(packer, &mut batch, now)
+            && let Some(request) = self.pack_one(packer, &mut batch, for_disk)
         {
-            let written = self.spool.write(&mut request, false, false);
-            if let Err(error) = written {
-                self.spool_failed(&error);
-                self.drop_events(request.events(), || request.data().flatten().collect());
-                break;
+            let introduces = packer.introduces();
+            let introduction = || {
+                let mut introduction = for_disk(packer, Vec::new());
+                introduce(packer, &mut introduction, now);
+                introduction.seal();
+                Some(introduction).filter(|introduction| !introduction.is_empty())
+            };
+            match self.spool.append(&request, introduces, introduction) {
+                Ok(waited_for) => wakes |= waited_for,
+                Err(error) => {
+                    log::error!(
+                        "spool",
+                        "events cannot be kept under /tmp ({error}); what memory cannot hold is lost"
+                    );
+                    self.ledger.dropped_queue.add(request.events());
+                    if packer.prints_lost() {
+                        self.print(request.data().flatten().collect());
+                    }
+                    // What stood there before can be read again.
+                    wakes = true;
+                    break;
+                }
             }
             self.spares.keep_body(request.into_buffer());
         }
-        let lost = batch.remaining().len() as u64;
-        if lost > 0 {
-            let prints = packer.prints_lost();
-            let lines = if prints { packer.lines(&batch) } else { Vec::new() };
-            self.drop_events(lost, || lines);
-        }
+        self.ledger.dropped_queue.add(batch.remaining().len() as u64);
+        self.print_lost(packer, &batch);
         self.spares.keep_batch(batch);
+        wakes
     }
 
-    fn spool_failed(&self, error: &io::Error) {
-        log::error!(
-            "spool",
-            "events cannot be kept under /tmp ({error}); what memory cannot hold is lost"
-        );
+    fn print_lost(&self, packer: &mut Packer, batch: &Batch) {
+        if packer.prints_lost() {
+            self.print(packer.lines(batch));
+        }
     }
 
-    fn drop_events(&self, events: u64, lines: impl FnOnce() -> Vec<u8>) {
-        self.ledger.dropped_queue.add(events);
-        let lines = lines();
+    fn print(&self, lines: Vec<u8>) {
         if !lines.is_empty() {
             self.printer.print(lines);
         }
@@ -369,9 +394,30 @@ impl Admission {
     }
 }
 
+/// What Kinesis is to know of the sandbox first.
+fn introduce(packer: &mut Packer, request: &mut Request, now: EpochMs) {
+    if !packer.introduce(request, &[], now) {
+        log::error!("own-event", "{TOO_SMALL}");
+    }
+}
+
+/// An empty request for the disk, where data is kept as it is. The sandbox events are the
+/// segment's.
+fn for_disk(packer: &mut Packer, buffer: Vec<u8>) -> Request {
+    Request::with_buffer(Limits { wire: Wire::Cbor, ..packer.limits() }, buffer)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
+    use crate::dispatch::Settings;
+    use crate::dispatch::policy::FlushMode;
+    use crate::kinesis::RecordSettings;
+    use crate::kinesis::endpoint::Stream;
+    use crate::kinesis::line::{Envelope, PartitionKey};
+    use crate::kinesis::record::{Compression, RecordFormat};
 
     #[test]
     fn the_table_of_places() {
@@ -401,5 +447,96 @@ mod tests {
         ] {
             assert_eq!(place(&now), expected, "{now:?}");
         }
+    }
+
+    #[test]
+    fn a_batch_of_256_kib_is_worth_a_request() {
+        let busy = Circumstances {
+            cost: 262_144,
+            packed: 0,
+            held: 1_000_000,
+            bound: 8_000_000,
+            request: 1_000_000,
+            sending: true,
+            overflow: false,
+        };
+        assert_eq!(place(&busy), Place::Packed);
+        assert_eq!(place(&Circumstances { cost: 262_143, ..busy }), Place::Memory);
+    }
+
+    #[test]
+    fn main_hears_of_the_end_that_it_waits_for_and_of_no_other() {
+        let (awaited, now) = (Awaited::default(), Instant::now());
+        let later = now + Duration::from_secs(1);
+        assert_eq!((awaited.since("r1"), awaited.since("")), (None, None));
+        awaited.set(Some(("r1".into(), now)));
+        assert_eq!((awaited.since("r1"), awaited.since("r2")), (Some(now), None));
+        awaited.set(Some(("r2".into(), later)));
+        assert_eq!((awaited.since("r1"), awaited.since("r2")), (None, Some(later)));
+        awaited.set(None);
+        assert_eq!(awaited.since("r2"), None);
+    }
+
+    fn admission(bound: usize) -> Admission {
+        let settings = Settings {
+            flush: FlushMode::Next,
+            max_age: Duration::from_secs(10),
+            flush_timeout: Duration::from_secs(3),
+            queue_bytes: bound,
+            spool_bytes: 0,
+            spool_folder: "nowhere".into(),
+            print_lost: false,
+            emf: false,
+        };
+        let records = RecordSettings {
+            format: RecordFormat::Lines,
+            compression: Compression::None,
+            max_bytes: 1 << 20,
+            partition_key: PartitionKey::Sandbox,
+            envelope: Envelope::Full,
+            wire: Wire::Json,
+        };
+        let (gauge, ledger) = (Gauge::new(bound), Arc::new(Ledger::default()));
+        let packer = Packer::new(&settings, &records, Arc::default(), Arc::clone(&ledger));
+        let stream = Stream::Name("telemetry".to_owned());
+        let spool = Spool::new(
+            settings.spool_folder,
+            0,
+            stream,
+            "owner",
+            packer.limits(),
+            None,
+            Arc::clone(&ledger),
+        );
+        Admission {
+            sender: mpsc::channel().0,
+            doorbell: Arc::default(),
+            replies: Arc::default(),
+            awaited: Arc::default(),
+            spares: Arc::new(Spares::new(Arc::clone(&gauge))),
+            gauge,
+            spool: Arc::new(spool),
+            printer: Arc::default(),
+            ledger,
+            packer: packer.into(),
+            sending: Arc::default(),
+            held_piece: Mutex::default(),
+            signal_room: SignalRoom::default(),
+            flush_timeout: settings.flush_timeout,
+            preparing: Arc::default(),
+        }
+    }
+
+    #[test]
+    fn two_pieces_of_a_cut_record_are_held_where_there_is_no_room() {
+        let admission = admission(1000);
+        assert!(admission.hold(524_288), "Lambda cuts at 256 KiB");
+        assert_eq!(admission.gauge.held(), 524_288);
+        assert!(!admission.hold(524_289));
+        assert_eq!(admission.gauge.held(), 0, "nor is the one before");
+        assert!(admission.hold(10) && admission.hold(10));
+        assert_eq!(admission.gauge.held(), 10);
+        assert!(admission.hold(0));
+        assert_eq!(admission.gauge.held(), 0);
     }
 }

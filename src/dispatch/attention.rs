@@ -113,7 +113,10 @@ impl Announced {
             // After a freeze that time may have passed long ago.
             let sleeps = self.wakes_at.is_none_or(|at| now.mono + WAKES_SOON < at);
             let in_time = sleeps && now.since(&passes.since) < passes.time;
-            in_time && !now.is_thawed_since(&passes.since) && self.came < passes.bytes
+            // A clock that was set back would hide a freeze.
+            let is_set_back = now.wall < passes.since.wall;
+            let is_known = !is_set_back && !now.is_thawed_since(&passes.since);
+            in_time && is_known && self.came < passes.bytes
         })
     }
 }

@@ -120,6 +120,17 @@ impl Parcel {
     }
 }
 
+/// A segment that was read, and is not settled.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenSegment {
+    /// Its name.
+    pub id: SegmentId,
+    /// In how many parcels it is.
+    pub parts: usize,
+    /// Nothing of it was delivered, given up or kept elsewhere so far.
+    pub is_whole: bool,
+}
+
 /// How often a parcel failed, and why: see [`Parcel`].
 #[derive(Clone, Copy, Debug)]
 pub struct History {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::attention::{Attention, Passes};
-use super::backlog::{Backlog, History, Item, Parcel, SegmentId};
+use super::backlog::{Backlog, History, Item, OpenSegment, Parcel, SegmentId};
 use super::charge::{Charge, Gauge};
 use super::end::Stopping;
 use super::invocations::{End, Held, Invocations, Phase};
@@ -118,6 +118,15 @@ pub enum Step {
 /// person.
 pub type Sent = Result<Vec<RecordOutcome>, (Error, String)>;
 
+/// Why a segment was not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// Since it was seen, something is being appended to it, or it had to give way.
+    NotNow,
+    /// Its file is damaged, and so many events are lost.
+    Damaged(u64),
+}
+
 /// How a step ended. What was lent comes back.
 #[derive(Debug)]
 pub enum Outcome {
@@ -126,8 +135,7 @@ pub enum Outcome {
     /// Of [`Step::SendLedger`].
     Ledger(Box<Request>, Sent),
     /// Of [`Step::Read`]: the request, what it weighs, and whether Kinesis may have stored it.
-    /// `None`: the file is damaged, and so many events are lost.
-    Read(SegmentId, Result<(Box<Request>, Charge, bool), u64>),
+    Read(SegmentId, Result<(Box<Request>, Charge, bool), Unread>),
     /// Of [`Step::Spool`]: the segment, if it could be written. What had to give way for it is
     /// counted already.
     Spooled(Box<Parcel>, Option<SegmentId>),
@@ -183,8 +191,8 @@ pub struct Core {
     pub(super) stopping: Option<Stopping>,
     /// Steps that are decided already.
     pub(super) out: VecDeque<Step>,
-    /// Segments that were read, and in how many parts they are.
-    pub(super) open_segments: Vec<(SegmentId, usize)>,
+    /// Segments that were read.
+    pub(super) open_segments: Vec<OpenSegment>,
     /// Of segments on disk, how often they failed: what is refused for what it holds must not start
     /// anew each time it is read.
     pub(super) histories: Vec<(SegmentId, History)>,
@@ -199,6 +207,8 @@ pub struct Core {
     pub(super) carries: bool,
     /// A segment could not be written: from this age on it is tried again.
     pub(super) spool_again: Option<Duration>,
+    /// See [`Core::rotate`].
+    pub(super) rotated: bool,
     /// The segment being read is one of those apart.
     pub(super) reads_apart: bool,
     pub(super) ledger_at: Duration,
@@ -208,6 +218,8 @@ pub struct Core {
     cadence: Cadence,
     recovered: bool,
     clock: Option<(Now, Duration)>,
+    /// What is on disk, as it was seen last.
+    view: View,
 }
 
 impl Core {
@@ -239,6 +251,7 @@ impl Core {
             flushes: true,
             carries: false,
             spool_again: None,
+            rotated: false,
             reads_apart: false,
             ledger_at: Duration::ZERO,
             ledgers: 0,
@@ -247,11 +260,22 @@ impl Core {
             cadence: Cadence::default(),
             recovered: !settings.spool,
             clock: None,
+            view: View::default(),
         }
+    }
+
+    /// Notes what is on disk, as it was seen before the next messages are taken.
+    pub fn look(&mut self, view: View) {
+        self.view = view;
     }
 
     /// Takes a message.
     pub fn on(&mut self, now: Now, message: Message) {
+        if let Message::Telemetry { at, .. } | Message::Invoked { at, .. } = &message {
+            // The clocks as they were then: the wall clock may have been set since, and a freeze
+            // have come after that.
+            self.note_time(*at);
+        }
         let tick = self.tick(now);
         match message {
             Message::Telemetry { at, signals, load, charge } => {
@@ -269,10 +293,9 @@ impl Core {
                     self.backlog.push(Item { since, load, charge });
                 }
             }
-            Message::SpoolDone => {}
             Message::Invoked { at, ticket, request_id, deadline } => {
                 let age = tick.age.saturating_sub(now.since(&at));
-                self.invoked(&Tick { age, ..tick }, at.mono, ticket, request_id, deadline)
+                self.invoked(&Tick { age, ..tick }, at.mono, ticket, request_id, deadline);
             }
             Message::Stop { ticket, deadline, report_until, reason } => {
                 // `main` waits for nothing but this now.
@@ -289,6 +312,7 @@ impl Core {
 
     /// The next step. `view` was seen before the last message was handed in.
     pub fn poll(&mut self, now: Now, view: View) -> Step {
+        self.look(view);
         let tick = self.tick(now);
         if !std::mem::replace(&mut self.recovered, true) {
             return Step::Recover;
@@ -317,7 +341,7 @@ impl Core {
             Outcome::Sent(parcel, sent) => self.sent(&tick, *parcel, sent),
             Outcome::Ledger(request, sent) => self.ledger_sent(&tick, request, sent),
             Outcome::Read(segment, Ok((request, charge, ambiguous))) => {
-                self.open_segments.push((segment, 1));
+                self.open_segments.push(OpenSegment { id: segment, parts: 1, is_whole: true });
                 let holds = !std::mem::take(&mut self.reads_apart);
                 let parcel = Parcel {
                     segment: Some(segment),
@@ -329,7 +353,8 @@ impl Core {
                 };
                 self.read(parcel);
             }
-            Outcome::Read(segment, Err(events)) => {
+            Outcome::Read(_, Err(Unread::NotNow)) => self.reads_apart = false,
+            Outcome::Read(segment, Err(Unread::Damaged(events))) => {
                 self.reads_apart = false;
                 self.out.push_back(Step::Remove(segment));
                 if events > 0 {
@@ -362,7 +387,8 @@ impl Core {
         let on_disk = view.overflow != Oldest::Empty;
         let request = self.packer.request_bytes();
         let bytes = self.backlog.fresh_bytes() + if on_disk { request } else { 0 };
-        Pending { bytes, oldest: self.backlog.oldest(), bound: self.gauge.bound(), request }
+        let (oldest, bound) = (self.backlog.oldest(), self.gauge.bound());
+        Pending { bytes, oldest, bound, request, on_disk }
     }
 
     /// How old an event may get in memory: less while an invocation is held.
@@ -373,8 +399,8 @@ impl Core {
 
     /// Whether the sandbox cannot be frozen: a function runs, or an invocation is held, or there is
     /// no freeze at all.
-    pub(super) fn is_awake(&self) -> bool {
-        self.settings.continuous || self.held.is_some() || self.invocations.is_running()
+    pub(super) fn is_awake(&self, tick: &Tick) -> bool {
+        self.settings.continuous || self.held.is_some() || self.invocations.is_running(tick.mono)
     }
 
     // --- invocations -----------------------------------------------------------------------------
@@ -392,14 +418,14 @@ impl Core {
             self.answer(tick, &before);
         }
         self.cadence.invoked(tick.age);
-        if self.invocations.invoked(&request_id) {
+        if self.invocations.invoked(&request_id, at) {
             self.stop_waiting_for_ends();
         }
         let Some(ticket) = ticket else {
             let held = self.invocations.let_go(&request_id, at);
             return self.ledger.held(held);
         };
-        let pending = self.pending(View::default());
+        let pending = self.pending(self.view);
         let mut plan =
             policy::on_invoke(self.mode, &self.cadence, &pending, self.settings.max_age, tick.age);
         if self.invocations.is_end_late() && plan == OnInvoke::AtEnd {
@@ -407,7 +433,8 @@ impl Core {
         }
         let after =
             |time: Duration, limit: Limit| Deadline::after(at, time, limit).earlier(deadline);
-        let nothing_waits = pending.oldest.is_none() && self.backlog.aside().is_empty();
+        let nothing_waits =
+            pending.oldest.is_none() && !pending.on_disk && self.backlog.aside().is_empty();
         let phase = match plan {
             _ if self.retry.is_open() && (nothing_waits || !self.may_probe(tick)) => None,
             _ if self.retry.is_open() => {
@@ -427,6 +454,7 @@ impl Core {
             phase: phase.unwrap_or(Phase::AwaitEnd),
             tried: false,
             delivered: false,
+            carried: false,
             preparation: Preparation::new(tick.mono),
         };
         match phase {
@@ -482,7 +510,8 @@ impl Core {
                         .retry
                         .wait_until(tick.mono, tick.age)
                         .is_some_and(|at| at >= until.at());
-                given_up || !self.has_due(view) || until.left(tick.mono) < MIN_TIME_LEFT
+                let waits = self.has_due(view) || self.takes_along(tick, &held);
+                given_up || !waits || until.left(tick.mono) < MIN_TIME_LEFT
             }
         };
         if over { self.let_go(tick, &held) } else { self.held = Some(held) }
@@ -554,11 +583,13 @@ impl Core {
         let tick = self.tick(now);
         let flushing = self.held.as_ref().is_some_and(|held| held.phase != Phase::AwaitEnd);
         let pending = self.pending(View::default());
-        let awake = self.is_awake();
+        let awake = self.is_awake(&tick);
+        // A function whose start is lost is not known to run.
+        let may_run = awake || self.invocations.counts_as_started_at().is_some();
         let bytes = match pending.oldest {
             // From the first one on there is a time by which it is due.
-            None => 0,
-            Some(_) => pending.request.saturating_sub(pending.bytes),
+            None if may_run => 0,
+            _ => pending.request.saturating_sub(pending.bytes),
         };
         // A full request that cannot go now goes at a time that is known.
         let full = pending.bytes >= pending.request;
@@ -566,23 +597,35 @@ impl Core {
             all: flushing || self.stopping.is_some(),
             starts: !awake,
             ends: self.held.is_some(),
-            bytes: Some(bytes).filter(|_| awake && !full),
-            passes: self.passes(now, &tick, &pending),
+            bytes: Some(bytes).filter(|_| !full),
+            passes: self.passes(now, &tick),
         }
     }
 
     /// For how long nothing is due at an invocation's start.
-    fn passes(&self, now: Now, tick: &Tick, pending: &Pending) -> Option<Passes> {
-        if self.held.is_some() || self.stopping.is_some() || self.retry.is_open() {
-            return None;
-        }
-        let time =
-            policy::idle_for(self.mode, &self.cadence, pending, self.settings.max_age, tick.age)?;
-        let bytes = (pending.bound / 4).saturating_sub(pending.bytes);
+    fn passes(&self, now: Now, tick: &Tick) -> Option<Passes> {
+        let (time, pending) = (self.idle_for(tick)?, self.pending(self.view));
+        // A full request is sent while a function runs, whose start may be lost.
+        let bytes = pending.request.min(pending.bound / 4).saturating_sub(pending.bytes);
         Some(Passes { since: now, time, bytes })
     }
 
+    fn idle_for(&self, tick: &Tick) -> Option<Duration> {
+        if self.held.is_some() || self.stopping.is_some() || self.retry.is_open() {
+            return None;
+        }
+        let pending = self.pending(self.view);
+        policy::idle_for(self.mode, &self.cadence, &pending, self.settings.max_age, tick.age)
+    }
+
     // --- time ------------------------------------------------------------------------------------
+
+    /// A moment that was seen elsewhere; earlier than what is known already, it says nothing.
+    fn note_time(&mut self, at: Now) {
+        if self.clock.is_some_and(|(seen, _)| at.mono > seen.mono) {
+            self.tick(at);
+        }
+    }
 
     fn tick(&mut self, now: Now) -> Tick {
         let (seen, age) = *self.clock.get_or_insert((now, Duration::ZERO));
@@ -610,8 +653,16 @@ impl Core {
             });
         }
         times.extend(self.preparing(view).and_then(|held| held.preparation.due_at()));
-        if self.is_awake() {
-            times.extend(self.retry.wait_until(tick.mono, tick.age));
+        // Of what runs in an invocation that passes, and whose start is lost, nothing is known.
+        let unseen = self.idle_for(tick).and_then(|_| tick.mono.checked_add(self.settings.max_age));
+        times.extend(unseen);
+        let from = if self.is_awake(tick) {
+            Some(tick.mono)
+        } else {
+            self.invocations.counts_as_started_at()
+        };
+        if let Some(from) = from {
+            let pause = self.retry.wait_until(tick.mono, tick.age);
             let probe = self.retry.probe_at().unwrap_or_default();
             let due_at = policy::due_in(&self.pending(view), self.max_age(), tick.age)
                 .map(|left| tick.age + left);
@@ -619,14 +670,13 @@ impl Core {
                 self.backlog.aside().iter().map(|parcel| self.opens_window_at(parcel)).min();
             let relief = self.relief_at();
             let apart = view.apart != Oldest::Empty && self.backlog.is_empty();
-            times.extend(
-                [due_at, aside, apart.then_some(probe)]
-                    .into_iter()
-                    .flatten()
-                    .map(|at| at.max(probe))
-                    .chain(relief)
-                    .filter_map(age_to_mono),
-            );
+            let due = [due_at, aside, apart.then_some(probe)]
+                .into_iter()
+                .flatten()
+                .map(|at| at.max(probe))
+                .chain(relief)
+                .filter_map(age_to_mono);
+            times.extend(due.chain(pause).map(|at| at.max(from)));
         }
         // What is due and cannot go now has an entry of its own; never a time that has passed,
         // which would be no wait at all.

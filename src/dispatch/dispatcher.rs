@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::attention::Attention;
 use super::charge::Gauge;
-use super::core::{Core, Outcome, Sent, Step};
+use super::core::{Core, Outcome, Sent, Step, View};
 use super::doorbell::Doorbell;
 use super::message::{Message, Now, Reply};
 use super::preparing::Effort;
@@ -72,15 +72,15 @@ impl Dispatcher {
             // What is on disk is newer than all that was sent before it was written: first look
             // there, then hand in the messages.
             let view = self.spool.view();
+            self.core.look(view);
             while let Ok(message) = self.messages.try_recv() {
                 self.hand_in(message);
             }
             let step = self.core.poll(now(), view);
             let outcome = match step {
                 Step::Exit => return,
-                Step::Wait(_) if self.spool.view() != view => continue,
                 Step::Wait(until) => {
-                    self.wait(until);
+                    self.wait(until, view);
                     continue;
                 }
                 step => self.carry_out(step),
@@ -104,12 +104,13 @@ impl Dispatcher {
     }
 
     /// Sleeps until something comes that is waited for. What comes after the announcement rings,
-    /// what came before it is found here.
-    fn wait(&mut self, until: Option<Instant>) {
+    /// what came before it, over the channel or to the disk, is found here.
+    fn wait(&mut self, until: Option<Instant>, view: View) {
         self.doorbell.announce(self.core.attention(now()), until);
         match self.messages.try_recv() {
             Ok(message) => self.hand_in(message),
-            Err(_) => self.doorbell.sleep(until),
+            Err(_) if self.spool.view() == view => self.doorbell.sleep(until),
+            Err(_) => {}
         }
         self.doorbell.announce(Attention::default(), None);
     }
@@ -138,7 +139,7 @@ impl Dispatcher {
             }
             Step::Spool(mut parcel) => {
                 let ambiguous = parcel.ambiguous;
-                let written = self.spool.write(&mut parcel.request, ambiguous, true);
+                let written = self.spool.write(&mut parcel.request, ambiguous);
                 if let Err(error) = &written {
                     log::error!("spool", "events cannot be kept under /tmp ({error})");
                 }

@@ -16,6 +16,11 @@ use crate::deadline::Deadline;
 /// counted.
 const ENDS: usize = 16;
 
+/// An invocation whose `platform.start` has not come so long after its INVOKE runs all the same: it
+/// may be lost, or be held back for long. Before that it may be over already, and the sandbox about
+/// to be frozen.
+const START_LATE: Duration = Duration::from_millis(200);
+
 /// What is done for an invocation that `main` waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -47,6 +52,8 @@ pub struct Held {
     pub tried: bool,
     /// Whether Kinesis took anything then.
     pub delivered: bool,
+    /// Its flush has taken something along that had been set aside.
+    pub carried: bool,
     /// Makes the connection ready while the function runs.
     pub preparation: Preparation,
 }
@@ -75,6 +82,8 @@ enum Unreported {
 #[derive(Debug)]
 pub struct Invocations {
     started: Option<Arc<str>>,
+    /// By INVOKE, and when that came.
+    invoked: Option<(Arc<str>, Instant)>,
     ends: VecDeque<End>,
     /// Telemetry was lost since this start.
     gap: bool,
@@ -102,6 +111,7 @@ impl Default for Invocations {
         let (ends, let_go) = (VecDeque::new(), VecDeque::new());
         Invocations {
             started: None,
+            invoked: None,
             ends,
             gap: false,
             unreported: Unreported::Init,
@@ -134,8 +144,13 @@ impl Invocations {
             Signal::Done { request_id, at, failed } => {
                 self.missed = self.missed.take().filter(|(missed, _)| missed != request_id);
                 if self.end_of(request_id).is_none() {
-                    observed.held =
-                        self.ended(Arc::clone(request_id), now.instant_of(*at), *failed);
+                    // Not before it began, where that is known.
+                    let invoked = self.invoked.as_ref().filter(|(id, _)| id == request_id);
+                    let end = match invoked {
+                        Some((_, since)) => now.instant_of_end(*since, *at),
+                        None => now.instant_of(*at),
+                    };
+                    observed.held = self.ended(Arc::clone(request_id), end, *failed);
                 }
             }
             Signal::Reported(request_id) => {
@@ -174,7 +189,8 @@ impl Invocations {
     }
 
     /// An invocation has begun. Says whether ends have turned out never to come.
-    pub fn invoked(&mut self, request_id: &Arc<str>) -> bool {
+    pub fn invoked(&mut self, request_id: &Arc<str>, at: Instant) -> bool {
+        self.invoked = Some((Arc::clone(request_id), at));
         self.announced = true;
         self.unreported = Unreported::Invocation(Arc::clone(request_id));
         self.ends.retain(|end| !end.is_past || end.request_id != *request_id);
@@ -222,8 +238,16 @@ impl Invocations {
 
     /// Whether a function runs, so that the sandbox cannot be frozen.
     #[must_use]
-    pub fn is_running(&self) -> bool {
-        self.started.as_ref().is_some_and(|started| self.end_of(started).is_none())
+    pub fn is_running(&self, now: Instant) -> bool {
+        let is_started = self.started.as_ref().is_some_and(|id| self.end_of(id).is_none());
+        is_started || self.counts_as_started_at().is_some_and(|at| at <= now)
+    }
+
+    /// From when on an invocation runs of which INVOKE alone is known.
+    #[must_use]
+    pub fn counts_as_started_at(&self) -> Option<Instant> {
+        let (id, at) = self.invoked.as_ref()?;
+        at.checked_add(START_LATE).filter(|_| self.end_of(id).is_none())
     }
 
     /// Whether the last report that can be expected has come.
@@ -266,11 +290,11 @@ mod tests {
         let mut invocations = Invocations::default();
         invocations.observe(&Signal::Started("r1".into()), now());
         invocations.observe(&Signal::Gap, now());
-        invocations.invoked(&"r1".into());
+        invocations.invoked(&"r1".into(), now().mono);
         assert!(invocations.take_gap());
         assert!(!invocations.take_gap(), "one wait, no other");
         invocations.observe(&Signal::Gap, now());
-        invocations.invoked(&"r2".into());
+        invocations.invoked(&"r2".into(), now().mono);
         assert!(!invocations.take_gap(), "it was of r1");
     }
 
@@ -296,19 +320,19 @@ mod tests {
         // go.
         for ends_late in [false, true] {
             if ends_late {
-                invocations.invoked(&id);
+                invocations.invoked(&id, now.mono);
                 assert!(invocations.end_of("r1").is_none(), "that was the try before");
                 invocations.let_go(&id, now.mono);
                 invocations.observe(&done("r1", 0), now);
             } else {
                 invocations.observe(&done("r1", 0), now);
-                invocations.invoked(&id);
+                invocations.invoked(&id, now.mono);
                 assert!(invocations.end_of("r1").is_some());
                 invocations.let_go(&id, now.mono);
             }
-            assert!(!invocations.is_running());
+            assert!(!invocations.is_running(now.mono));
         }
-        invocations.invoked(&id);
+        invocations.invoked(&id, now.mono);
         assert!(invocations.end_of("r1").is_none());
     }
 
@@ -320,40 +344,75 @@ mod tests {
         assert_eq!(now.instant_of(None), now.mono);
     }
 
+    /// A clock that is ahead of Lambda's by more than a flush may take left no time for any.
+    #[test]
+    fn an_end_before_the_invocation_began_is_one_of_now() {
+        let (mut invocations, now) = (Invocations::default(), now());
+        let later = |ms: u64| Now {
+            mono: now.mono + Duration::from_millis(ms),
+            wall: now.wall + 5000 + ms,
+        };
+        invocations.invoked(&"r1".into(), now.mono);
+        invocations.observe(&done("r1", now.wall + 100), later(125));
+        assert_eq!(invocations.end_of("r1").unwrap().at, later(125).mono);
+        // By the same clock; and INVOKE was heard late.
+        for (id, invoked) in [("r2", 200), ("r3", 800)] {
+            invocations.invoked(&id.into(), later(invoked).mono);
+            invocations.observe(&done(id, later(300).wall), later(825));
+            assert_eq!(invocations.end_of(id).unwrap().at, later(300).mono);
+        }
+    }
+
     #[test]
     fn ends_that_are_late_and_ends_that_never_come() {
         let mut invocations = Invocations::default();
         let id: Arc<str> = "r1".into();
         invocations.missed(&id);
         assert!(invocations.is_end_late());
-        assert!(!invocations.invoked(&"r2".into()));
+        assert!(!invocations.invoked(&"r2".into(), now().mono));
         invocations.observe(&done("r1", 0), now());
         assert!(!invocations.is_end_late(), "it was only late");
         invocations.missed(&id);
         assert!(invocations.observe(&Signal::Started("r2".into()), now()).ends_never_come);
         invocations.missed(&id);
-        assert!(!invocations.invoked(&"r2".into()) && invocations.invoked(&"r3".into()));
+        assert!(
+            !invocations.invoked(&"r2".into(), now().mono)
+                && invocations.invoked(&"r3".into(), now().mono)
+        );
     }
 
     #[test]
     fn what_runs_and_what_is_reported() {
         let mut invocations = Invocations::default();
-        assert!(!invocations.is_running() && !invocations.all_reported());
+        assert!(!invocations.is_running(now().mono) && !invocations.all_reported());
         invocations.observe(&Signal::InitReported, now());
         assert!(invocations.all_reported());
         invocations.observe(&Signal::Started("r1".into()), now());
-        assert!(invocations.is_running() && !invocations.all_reported());
+        assert!(invocations.is_running(now().mono) && !invocations.all_reported());
         invocations.observe(&done("r1", 0), now());
         invocations.observe(&Signal::Reported("r0".into()), now());
-        assert!(!invocations.is_running() && !invocations.all_reported());
+        assert!(!invocations.is_running(now().mono) && !invocations.all_reported());
         invocations.observe(&Signal::Reported("r1".into()), now());
         assert!(invocations.all_reported());
         // INVOKE has said what the last one is: the late start of one before it changes nothing.
-        invocations.invoked(&"r3".into());
+        invocations.invoked(&"r3".into(), now().mono);
         invocations.observe(&Signal::Started("r2".into()), now());
         invocations.observe(&Signal::Reported("r2".into()), now());
         assert!(!invocations.all_reported());
         invocations.observe(&Signal::Reported("r3".into()), now());
         assert!(invocations.all_reported());
+    }
+
+    #[test]
+    fn an_invocation_without_a_start_runs_after_a_while() {
+        let (mut invocations, now) = (Invocations::default(), now());
+        let later = |ms: u64| now.mono + Duration::from_millis(ms);
+        invocations.invoked(&"r1".into(), now.mono);
+        assert!(!invocations.is_running(later(199)), "it may be over, and frozen soon");
+        assert!(invocations.is_running(later(200)));
+        assert_eq!(invocations.counts_as_started_at(), Some(later(200)));
+        invocations.observe(&done("r1", now.wall), now);
+        assert!(!invocations.is_running(later(9000)));
+        assert_eq!(invocations.counts_as_started_at(), None);
     }
 }

@@ -22,6 +22,9 @@ pub struct Now {
 /// A time in telemetry that is said to be longer ago is taken for now: the wall clock has jumped.
 const PLAUSIBLE: Duration = Duration::from_secs(60);
 
+/// INVOKE may be heard so long after the function has begun: this process gets little CPU then.
+const INVOKE_LATE: Duration = Duration::from_millis(500);
+
 /// A wall clock that runs ahead of the monotonic one by more has seen a freeze.
 pub(super) const FREEZE: Duration = Duration::from_secs(1);
 
@@ -49,6 +52,15 @@ impl Now {
         let ago = Duration::from_millis(at.map_or(0, |at| self.wall.saturating_sub(at)));
         let ago = if ago > PLAUSIBLE { Duration::ZERO } else { ago };
         self.mono.checked_sub(ago).unwrap_or(self.mono)
+    }
+
+    /// The same for the end of what INVOKE has announced at `invoked`: one that is much earlier is
+    /// by another clock than this.
+    #[must_use]
+    pub fn instant_of_end(&self, invoked: Instant, at: Option<EpochMs>) -> Instant {
+        let at = self.instant_of(at);
+        let is_plausible = at.checked_add(INVOKE_LATE).is_none_or(|at| at >= invoked);
+        if is_plausible { at } else { self.mono }
     }
 }
 
@@ -140,8 +152,6 @@ pub enum Message {
         /// What that weighs.
         charge: Option<Charge>,
     },
-    /// A segment that was being written is complete, or given up.
-    SpoolDone,
     /// An invocation has begun.
     Invoked {
         /// When: the message may wait behind a request.

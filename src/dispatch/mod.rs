@@ -22,7 +22,7 @@ pub mod printer;
 pub mod retry;
 pub mod room;
 pub mod sending;
-mod signal_room;
+pub mod signal_room;
 pub mod spares;
 pub mod spool;
 pub mod spool_file;

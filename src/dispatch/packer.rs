@@ -43,6 +43,8 @@ pub struct Packer {
     follows_introduction: bool,
     /// The key of the event being packed; kept to save an allocation each.
     key: String,
+    /// `FALLBACK=log`: the lines of events that no request can hold.
+    oversized: Vec<u8>,
 }
 
 impl Packer {
@@ -70,6 +72,7 @@ impl Packer {
             is_slim: records.envelope == Envelope::Slim,
             follows_introduction: false,
             key: String::new(),
+            oversized: Vec::new(),
         }
     }
 
@@ -130,6 +133,12 @@ impl Packer {
         fits
     }
 
+    /// The last of the sandbox events that each request begins with for now, if any.
+    #[must_use]
+    pub fn introduces(&self) -> Option<u16> {
+        self.is_introducing().then(|| self.sandbox.restores())
+    }
+
     /// Whether Kinesis is still to take a sandbox event.
     #[must_use]
     pub fn is_introducing(&self) -> bool {
@@ -180,13 +189,23 @@ impl Packer {
             match added {
                 Added::Yes => {}
                 Added::Full => break,
-                Added::TooLong(_) => oversized += 1,
+                Added::TooLong(_) => {
+                    oversized += 1;
+                    if self.prints_lost {
+                        self.writer.line(event, bytes, &mut self.oversized);
+                    }
+                }
             }
             taken += 1;
         }
         batch.advance(taken);
         self.follows_introduction = taken == 0 && request.events() == 0 && !request.is_empty();
         oversized
+    }
+
+    /// The lines of those that were lost so since this was asked last, for `FALLBACK=log`.
+    pub fn take_oversized(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.oversized)
     }
 
     /// One of the extension's own events. It counts as no event: the ledger is about Lambda's. Says

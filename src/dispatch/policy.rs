@@ -41,6 +41,8 @@ pub struct Pending {
     pub bound: usize,
     /// What one request takes.
     pub request: usize,
+    /// Memory could not hold all: what came later waits on disk, and its age is not known.
+    pub on_disk: bool,
 }
 
 impl Pending {
@@ -102,11 +104,13 @@ pub fn on_invoke(
         FlushMode::End => OnInvoke::AtEnd,
         FlushMode::Adaptive if cadence.is_rare(max_age) => OnInvoke::AtEnd,
         FlushMode::Adaptive
-            if !pending.is_old(max_age, now) && pending.bytes < pending.bound / 4 =>
+            if !pending.is_old(max_age, now)
+                && pending.bytes < pending.bound / 4
+                && !pending.on_disk =>
         {
             OnInvoke::Nothing
         }
-        FlushMode::Next if pending.oldest.is_none() => OnInvoke::Nothing,
+        FlushMode::Next if pending.oldest.is_none() && !pending.on_disk => OnInvoke::Nothing,
         FlushMode::Adaptive | FlushMode::Next => OnInvoke::Now,
     }
 }
@@ -122,7 +126,7 @@ pub fn idle_for(
     max_age: Duration,
     now: Duration,
 ) -> Option<Duration> {
-    if mode != FlushMode::Adaptive || cadence.is_rare(max_age) {
+    if mode != FlushMode::Adaptive || cadence.is_rare(max_age) || pending.on_disk {
         return None;
     }
     // No gap up to then is larger than the largest average that is not rare; so no average will be.
@@ -163,6 +167,7 @@ mod tests {
             oldest: age.map(|age| NOW - Duration::from_millis(age)),
             bound: 8_000_000,
             request: 1_000_000,
+            on_disk: false,
         }
     }
 
@@ -188,6 +193,10 @@ mod tests {
             let got =
                 on_invoke(mode, &cadence(invocations, gap), &pending(bytes, age), MAX_AGE, NOW);
             assert_eq!(got, expected, "{mode:?} {invocations} {gap} {bytes} {age:?}");
+            // What is on disk did not fit into memory: it is due, whatever is in memory now.
+            let on_disk = Pending { on_disk: true, ..pending(bytes, age) };
+            let got = on_invoke(mode, &cadence(invocations, gap), &on_disk, MAX_AGE, NOW);
+            assert_eq!(got, if expected == AtEnd { AtEnd } else { Now }, "{mode:?}, on disk");
         }
     }
 
@@ -228,6 +237,7 @@ mod tests {
             (Adaptive, 100, Pending { oldest: Some(last - MAX_AGE / 2), ..age(0) }, 1, Some(4_999)),
             (Adaptive, 100, age(20), 10_000, None),
             (Adaptive, 19, pending(0, None), 100, None),
+            (Adaptive, 100, Pending { on_disk: true, ..pending(0, None) }, 100, None),
             (End, 100, pending(0, None), 100, None),
             (Next, 100, pending(0, None), 100, None),
         ] {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::backlog::{Parcel, SegmentId};
-use super::core::{Core, Step, Tick};
+use super::core::{Core, Oldest, Step, Tick, View};
 use super::invocations::Phase;
 use super::sending::Destination;
 use crate::log::Level;
@@ -22,18 +22,18 @@ impl Core {
     /// disk, apart from what waits in order, or is dropped where there is no disk: it must not keep
     /// others out.
     pub(super) fn make_room_aside(&mut self, tick: &Tick) -> Option<Step> {
-        if self.stopping.is_some()
-            || self.backlog.aside().len() < 2
-            || self.backlog.aside_bytes() <= self.gauge.bound() / 4
-        {
+        if !self.is_crowded() {
             return None;
         }
         let parcel = self
             .backlog
             .take_most_tried(|parcel| parcel.tries > 0 && parcel.request.events() > 0)?;
-        if parcel.intact
-            && let Some(segment) = parcel.segment
+        // Its file may still be all that there is of it, where nothing can be written.
+        let is_whole = |segment| self.whole_segments().contains(&segment);
+        if let Some(segment) = parcel.segment
+            && (parcel.intact || (!self.spool_works(tick) && is_whole(segment)))
         {
+            while self.backlog.take_aside(|other| other.segment == Some(segment)).is_some() {}
             return Some(self.put_back(segment, parcel));
         }
         if self.spool_works(tick) {
@@ -48,6 +48,24 @@ impl Core {
         );
         self.out.push_back(Step::Log(Level::Error, "no-room", line));
         self.out.pop_front()
+    }
+
+    /// Where all that is set aside may fail for what it holds, and leaves no room for what is still
+    /// on disk: after each request one makes way for that, so that none is kept out for good.
+    pub(super) fn rotate(&mut self, tick: &Tick, view: View) -> Option<Step> {
+        let waits = view.apart != Oldest::Empty && self.is_crowded() && self.spool_works(tick);
+        if self.rotated || !waits || !self.backlog.aside().iter().all(|parcel| parcel.suspect) {
+            return None;
+        }
+        self.rotated = true;
+        self.make_room_aside(tick)
+    }
+
+    /// Whether more is set aside than may be. At the end all of the memory is for that.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.stopping.is_none()
+            && self.backlog.aside().len() > 1
+            && self.backlog.aside_bytes() > self.gauge.bound() / 4
     }
 
     /// While an invocation is held and Kinesis takes nothing, what has waited for long goes to
@@ -80,9 +98,11 @@ impl Core {
     }
 
     /// A parcel was to be written to disk.
-    pub(super) fn spooled(&mut self, tick: &Tick, parcel: Parcel, written: Option<SegmentId>) {
+    pub(super) fn spooled(&mut self, tick: &Tick, mut parcel: Parcel, written: Option<SegmentId>) {
         let Some(segment) = written else {
             self.spool_again = Some(tick.age + SPOOL_RETRY);
+            // Behind what was read before.
+            parcel.due = parcel.due.max(tick.age);
             return self.backlog.set_aside(parcel);
         };
         self.remember(segment, &parcel);
@@ -102,7 +122,7 @@ impl Core {
     /// deleted.
     fn put_back(&mut self, segment: SegmentId, parcel: Parcel) -> Step {
         self.remember(segment, &parcel);
-        self.open_segments.retain(|(open, _)| *open != segment);
+        self.open_segments.retain(|open| open.id != segment);
         self.spares.keep_body(parcel.request.into_buffer());
         Step::PutBack(segment)
     }

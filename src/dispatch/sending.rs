@@ -10,9 +10,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::backlog::{Item, Parcel, Refusal, SegmentId};
+use super::backlog::{Item, OpenSegment, Parcel, Refusal, SegmentId};
 use super::core::{Core, MIN_TIME_LEFT, Oldest, Sent, Step, Tick, View};
-use super::invocations::Phase;
+use super::invocations::{Held, Phase};
 use super::message::Load;
 use super::packer::Packer;
 use super::policy;
@@ -86,7 +86,7 @@ impl Core {
             }
             Some(Phase::AwaitEnd) | None => {}
         }
-        if !self.is_awake() || !self.may_probe(tick) {
+        if !self.is_awake(tick) || !self.may_probe(tick) {
             return None;
         }
         let until = self.in_between_deadline(tick);
@@ -98,7 +98,9 @@ impl Core {
         let apart = view.apart != Oldest::Empty
             && self.may_read_apart()
             && (!self.retry.is_open() || self.backlog.is_empty());
-        (aside || apart).then_some((until, Scope::Aside))
+        // All was tried that is read: others come to their turn.
+        let crowded = view.apart != Oldest::Empty && self.is_crowded();
+        (aside || apart || crowded).then_some((until, Scope::Aside))
     }
 
     /// Of what is done inside an invocation: the function may end meanwhile, and the time of the
@@ -142,6 +144,9 @@ impl Core {
         {
             return None;
         }
+        if let Some(step) = self.rotate(tick, view) {
+            return Some(step);
+        }
         let fresh_goes = scope != Scope::Aside && !self.backlog.is_fresh_empty();
         let segment = self.next_segment(view);
         if let Some(parcel) = self.take_due(tick, scope, fresh_goes || segment.is_some()) {
@@ -174,12 +179,30 @@ impl Core {
         let rarely = self.stopping.is_some() || self.retry.is_open();
         let most = if rarely { 1 } else { TRIES_ALONE };
         let makes_way = |parcel: &Parcel| parcel.suspect || parcel.tries >= most;
+        let takes_along = self.held.as_ref().is_some_and(|held| self.takes_along(tick, held));
+        let is_old = self.is_old(tick);
         self.backlog.take_aside(|parcel| {
             // What failed through a whole flush holds no later one.
             parcel.due <= tick.age
-                && (parcel.holds || scope != Scope::Flush)
+                && (parcel.holds || scope != Scope::Flush || (takes_along && is_old(parcel)))
                 && !(others && makes_way(parcel))
         })
+    }
+
+    /// A flush that has delivered something takes one along of what was set aside for long: where
+    /// functions are short there is never another time for that.
+    pub(super) fn takes_along(&self, tick: &Tick, held: &Held) -> bool {
+        let is_old = self.is_old(tick);
+        held.delivered
+            && !held.carried
+            && matches!(held.phase, Phase::Flush(_))
+            && self.retry.wait_until(tick.mono, tick.age).is_none()
+            && self.backlog.aside().iter().any(|parcel| parcel.due <= tick.age && is_old(parcel))
+    }
+
+    fn is_old(&self, tick: &Tick) -> impl Fn(&Parcel) -> bool + use<> {
+        let (age, max_age) = (tick.age, self.settings.max_age);
+        move |parcel| parcel.since + max_age <= age
     }
 
     fn in_flush(&self) -> bool {
@@ -220,7 +243,7 @@ impl Core {
     /// else.
     fn has_room_aside(&self) -> bool {
         self.backlog.aside().len() < 2
-            || self.backlog.aside_bytes() < self.gauge.bound() / 4
+            || self.backlog.aside_bytes() <= self.gauge.bound() / 4
             || (self.stopping.is_some()
                 && self.gauge.held() + self.packer.limits().body_bytes() <= self.gauge.bound())
     }
@@ -237,6 +260,7 @@ impl Core {
         self.retry.sending(tick.mono);
         if let Some(held) = &mut self.held {
             held.tried |= held.phase != Phase::AwaitEnd;
+            held.carried |= !parcel.holds;
         }
         // Whatever the flush may take: the function can end, and its time begin, while the request
         // is on its way.
@@ -322,6 +346,10 @@ impl Core {
                 "KINESIS_TELEMETRY_RECORD_BYTES is too small for what the extension adds to an event; {events} events are dropped"
             );
             self.out.push_back(Step::Log(Level::Error, "envelope", line));
+            let lines = self.packer.take_oversized();
+            if !lines.is_empty() {
+                self.out.push_back(Step::Print(lines));
+            }
         }
     }
 
@@ -337,6 +365,7 @@ impl Core {
 
     pub(super) fn sent(&mut self, tick: &Tick, mut parcel: Parcel, sent: Sent) {
         parcel.sent_before = true;
+        self.rotated = false;
         match sent {
             Ok(outcomes) => self.records(tick, parcel, &outcomes),
             Err((error, advice)) => self.request_failed(tick, parcel, &error, &advice),
@@ -388,6 +417,10 @@ impl Core {
             self.probe_failed(tick);
         }
         if taken > 0 {
+            // A sandbox event may come again.
+            if let Some(open) = self.open_segment(&parcel) {
+                open.is_whole &= events == 0;
+            }
             parcel.request.keep(|index| !is_taken(index));
             (parcel.intact, parcel.refused) = (false, 0);
         }
@@ -576,26 +609,32 @@ impl Core {
 
     /// Another part of a parcel: its segment is settled when all parts are.
     fn opened(&mut self, part: &Parcel) {
-        if let Some((_, parts)) =
-            self.open_segments.iter_mut().find(|(segment, _)| part.segment == Some(*segment))
-        {
-            *parts += 1;
+        if let Some(open) = self.open_segment(part) {
+            open.parts += 1;
         }
+    }
+
+    fn open_segment(&mut self, part: &Parcel) -> Option<&mut OpenSegment> {
+        self.open_segments.iter_mut().find(|open| part.segment == Some(open.id))
+    }
+
+    /// The segments whose files hold just what waits of them.
+    pub(super) fn whole_segments(&self) -> Vec<SegmentId> {
+        self.open_segments.iter().filter(|open| open.is_whole).map(|open| open.id).collect()
     }
 
     /// All of a parcel is delivered, given up, or kept elsewhere.
     pub(super) fn acknowledge(&mut self, parcel: Parcel) {
+        let has_events = parcel.request.events() > 0;
         self.spares.keep_body(parcel.request.into_buffer());
-        let Some(index) =
-            self.open_segments.iter().position(|(segment, _)| parcel.segment == Some(*segment))
-        else {
-            return;
-        };
-        let (segment, parts) = self.open_segments.swap_remove(index);
+        let of_parcel = |open: &OpenSegment| parcel.segment == Some(open.id);
+        let Some(index) = self.open_segments.iter().position(of_parcel) else { return };
+        let OpenSegment { id, parts, is_whole } = self.open_segments.swap_remove(index);
         if parts > 1 {
-            self.open_segments.push((segment, parts - 1));
+            let is_whole = is_whole && !has_events;
+            self.open_segments.push(OpenSegment { id, parts: parts - 1, is_whole });
         } else {
-            self.out.push_back(Step::Remove(segment));
+            self.out.push_back(Step::Remove(id));
         }
     }
 

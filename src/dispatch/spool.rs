@@ -1,9 +1,10 @@
-//! The spool: requests that memory cannot hold, or that a reset would lose, under `/tmp`.
+//! The spool: what memory cannot hold, or a reset would lose, under `/tmp`.
 //!
-//! One file is one packed request ([`super::spool_file`]), written under another name and then
-//! renamed, so that a torn one is never seen under its own. Before it is sent it gets a name that
-//! says so: a process that finds it then counts its events as possible duplicates. `/tmp` outlives
-//! a reset: the process that starts next in this sandbox finds the files and sends them.
+//! One file is one segment ([`super::spool_file`]), and is read as one request. What memory has no
+//! room for is appended to the newest file; what is kept apart has files of its own. Before a
+//! segment is sent its file gets a name that says so: a process that finds it then counts its
+//! events as possible duplicates. `/tmp` outlives a reset: the process that starts next in this
+//! sandbox finds the files and sends them, but for a batch that was never written to its end.
 //!
 //! Other processes of the sandbox have the same rights and can put anything there. No link is
 //! followed, nothing is opened that can block, no size or count of a file is believed before it was
@@ -13,27 +14,27 @@
 //! Used by the listener's threads (what memory has no room for) and the dispatcher's; the index's
 //! lock is never held while a file is written or read.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::backlog::SegmentId;
-use super::core::View;
+use super::core::{Unread, View};
 use super::printer::Printer;
-use super::spool_file::{self, Head};
-use super::spool_index::{Entry, Index};
+use super::spool_file::{self, Content, MAGIC, batch, new_file};
+use super::spool_index::{Entry, Hash, Index, MAX_SEGMENTS, Purpose, Slot};
 use crate::kinesis::endpoint::Stream;
 use crate::kinesis::record::Limits;
-use crate::kinesis::request::Request;
+use crate::kinesis::request::{INTRODUCED_BYTES, Request};
 use crate::ledger::Ledger;
 use crate::log;
 
 const SUFFIX: &str = "spool";
 const DOUBT_SUFFIX: &str = "doubt.spool";
-/// The most entries of the folder that are looked at: many more than a spool ever has.
-const MAX_ENTRIES: usize = 10_000;
+/// Small pieces of a batch are written together.
+const WRITE_BYTES: usize = 16 * 1024;
 
 /// See the module's page.
 #[derive(Debug)]
@@ -49,6 +50,8 @@ pub struct Spool {
     /// `FALLBACK=log`
     prints: Option<Arc<Printer>>,
     index: Mutex<Index>,
+    /// The file that is appended to.
+    open: Mutex<Option<(SegmentId, File)>>,
 }
 
 /// What a segment held.
@@ -80,7 +83,8 @@ impl Spool {
             limits,
             ledger,
             prints,
-            index: Mutex::new(Index::new(bound)),
+            index: Mutex::new(Index::new(bound, limits.request_bytes)),
+            open: Mutex::default(),
         }
     }
 
@@ -96,59 +100,121 @@ impl Spool {
         self.lock().view()
     }
 
-    /// Writes a request. Where the room is used up the oldest segments go, counted as dropped.
+    /// Writes a request behind what waits in order. `introduces`: the sandbox events that each
+    /// segment begins with for now, and `introduction` makes them. Says whether the dispatcher may
+    /// wait for it. Where the room is used up the oldest segments go, counted as dropped. One batch
+    /// after the other: the caller holds the intake's lock.
     ///
     /// # Errors
     /// If it cannot be written; its events are still the caller's then.
-    pub fn write(
+    pub fn append(
         &self,
-        request: &mut Request,
-        ambiguous: bool,
-        apart: bool,
-    ) -> io::Result<SegmentId> {
-        let head = spool_file::head(request, &self.stream, ambiguous);
-        let bytes = (head.len() + request.body().len()) as u64;
-        let reserved = self.lock().reserve(bytes, request.events(), apart);
-        let Some((id, evicted)) = reserved else {
-            return Err(io::Error::other("larger than KINESIS_TELEMETRY_SPOOL_BYTES"));
-        };
-        for entry in &evicted {
-            self.drop_entry(entry, &self.ledger.dropped_queue);
+        request: &Request,
+        introduces: Option<u16>,
+        introduction: impl FnOnce() -> Option<Request>,
+    ) -> io::Result<bool> {
+        let appended = self.lock().append(&batch(&[request]), introduces);
+        if let Some(slot) = appended {
+            return self.write_batches(&slot, &[request]);
         }
-        let hash = request.finish(&self.stream);
-        let written = self.write_file(&self.path(id), &[&head, request.body()]);
-        let mut index = self.lock();
-        match &written {
-            Ok(()) => {
-                index.commit_with(id, hash);
-                self.ledger.spooled.add(request.events());
-            }
-            Err(_) => drop(index.remove(id)),
+        let introduction = introduces.and_then(|_| introduction());
+        let requests: Vec<&Request> = introduction.iter().chain([request]).collect();
+        // All of a segment is one request.
+        let fits = batch(&requests).payload <= INTRODUCED_BYTES;
+        let mut wakes = false;
+        for part in requests.chunks(if fits { requests.len() } else { 1 }) {
+            let slot = self.lock().begin(&new_file(part), Purpose::Overflow { introduces });
+            wakes |= self.write_batches(&slot.ok_or_else(no_room)?, part)?;
         }
-        written.map(|()| id)
+        Ok(wakes)
     }
 
-    fn write_file(&self, path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+    /// Writes a request apart from what waits in order. The rest as [`Spool::append`].
+    ///
+    /// # Errors
+    /// See there.
+    pub fn write(&self, request: &mut Request, ambiguous: bool) -> io::Result<SegmentId> {
+        request.seal();
+        let purpose = Purpose::Apart { in_doubt: ambiguous };
+        let slot = self.lock().begin(&new_file(&[request]), purpose).ok_or_else(no_room)?;
+        self.write_batches(&slot, &[request]).map(|_| slot.id)
+    }
+
+    fn write_batches(&self, slot: &Slot, requests: &[&Request]) -> io::Result<bool> {
+        for entry in &slot.evicted {
+            self.drop_entry(entry, &self.ledger.dropped_queue);
+        }
+        let events = events(requests);
+        let written = self.write_to_file(slot, requests);
+        let mut index = self.lock();
+        match written {
+            Ok(hash) => {
+                self.ledger.spooled.add(events);
+                Ok(index.commit(slot.id, hash))
+            }
+            Err(error) if slot.at > 0 => {
+                index.undo(slot.id, events);
+                Err(error)
+            }
+            Err(error) => {
+                let entry = index.remove(slot.id);
+                drop(index);
+                entry.iter().for_each(|entry| self.delete(entry));
+                Err(error)
+            }
+        }
+    }
+
+    fn write_to_file(&self, slot: &Slot, requests: &[&Request]) -> io::Result<Hash> {
+        if let Purpose::Apart { .. } = slot.purpose {
+            return self.write_to(&self.create(slot)?, slot, requests);
+        }
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = match open.take().filter(|(id, _)| *id == slot.id) {
+            Some((_, file)) => file,
+            None => self.create(slot)?,
+        };
+        let hash = self.write_to(&file, slot, requests)?;
+        *open = Some((slot.id, file));
+        Ok(hash)
+    }
+
+    fn write_to(&self, file: &File, slot: &Slot, requests: &[&Request]) -> io::Result<Hash> {
+        let mut out = BufWriter::with_capacity(WRITE_BYTES, file);
+        let mut hash = slot.before.unwrap_or_else(|| spool_file::beginning(&self.stream));
+        let mut written = if slot.at == 0 { out.write_all(MAGIC) } else { Ok(()) };
+        for request in requests {
+            written = written
+                .and_then(|()| spool_file::append(&mut out, request, &hash))
+                .map(|next| hash = next);
+        }
+        if let Err(error) = written.and_then(|()| out.flush()) {
+            // What was written of it is not written once more when this goes out of scope.
+            drop(out.into_parts());
+            // A process that finds this file is to find whole batches alone.
+            let _ = file.set_len(slot.at);
+            return Err(error);
+        }
+        Ok(hash)
+    }
+
+    fn create(&self, slot: &Slot) -> io::Result<File> {
+        if slot.at > 0 {
+            // Only the file that this process has open is known to be its own.
+            return Err(ErrorKind::NotFound.into());
+        }
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
         self.owner_of_folder()?;
-        let part = path.with_extension("part");
-        let written = (|| {
-            // Only a file that did not exist: no other is opened, so no link is followed.
-            let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part);
-            let mut file = create().or_else(|error| {
-                if error.kind() != ErrorKind::AlreadyExists {
-                    return Err(error);
-                }
-                fs::remove_file(&part)?;
-                create()
-            })?;
-            parts.iter().try_for_each(|bytes| file.write_all(bytes))?;
-            fs::rename(&part, path)
-        })();
-        if written.is_err() {
-            let _ = fs::remove_file(&part);
-        }
-        written
+        let path = self.path(slot.id, slot.purpose.is_in_doubt());
+        // Only a file that did not exist: no other is opened, so no link is followed.
+        let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        create().or_else(|error| {
+            if error.kind() != ErrorKind::AlreadyExists {
+                return Err(error);
+            }
+            fs::remove_file(&path)?;
+            create()
+        })
     }
 
     /// The folder itself, and no link to another.
@@ -157,15 +223,14 @@ impl Spool {
         if about.is_dir() { Ok(about.uid()) } else { Err(ErrorKind::NotADirectory.into()) }
     }
 
-    /// Finds what an earlier process has left. Reads none of it. A file that was never completed is
-    /// deleted: its events are in that process's ledger, or it was killed in the middle.
+    /// Finds what an earlier process has left. Reads none of it.
     pub fn recover(&self) {
         if self.owner_of_folder().is_err() {
             return;
         }
         let Ok(entries) = fs::read_dir(&self.folder) else { return };
         let mut paths: Vec<PathBuf> =
-            entries.take(MAX_ENTRIES).filter_map(|entry| Some(entry.ok()?.path())).collect();
+            entries.take(MAX_SEGMENTS).filter_map(|entry| Some(entry.ok()?.path())).collect();
         paths.sort();
         let largest = self.bound.min(spool_file::largest(self.limits));
         for path in paths {
@@ -175,13 +240,10 @@ impl Spool {
                 continue;
             }
             match fs::symlink_metadata(&path) {
-                Ok(about) if about.is_file() && name.ends_with(".part") => {
-                    drop(fs::remove_file(&path));
-                }
                 Ok(about)
                     if about.is_file() && name.ends_with(SUFFIX) && about.len() <= largest =>
                 {
-                    self.lock().left_behind(path, about.len());
+                    self.lock().left_behind(path.into(), about.len());
                 }
                 _ => self.refuse(&path),
             }
@@ -199,41 +261,58 @@ impl Spool {
         let _ = fs::remove_file(path).or_else(|_| fs::remove_dir(path));
     }
 
+    /// The process before was killed while it wrote, or the disk was full then.
+    fn note_torn(&self) {
+        self.ledger.spool_skipped.add(1);
+        log::warn!(
+            "spool-torn",
+            "the last batch of a spool file was never written to its end; it is left out"
+        );
+    }
+
     /// Reads a segment; `buffer` gives one for so many bytes. Its file stays until
-    /// [`Spool::remove`]. `Err`: it is damaged, and so many events are lost.
+    /// [`Spool::remove`].
     ///
     /// # Errors
-    /// See above.
-    pub fn read(&self, id: SegmentId, buffer: impl Fn(usize) -> Vec<u8>) -> Result<Segment, u64> {
-        let Some(entry) = self.lock().take(id) else { return Err(0) };
+    /// If it is not there any more, or being written, or damaged.
+    pub fn read(
+        &self,
+        id: SegmentId,
+        buffer: impl Fn(usize) -> Vec<u8>,
+    ) -> Result<Segment, Unread> {
+        let entry = self.lock().take(id);
+        let Some(entry) = entry else { return Err(Unread::NotNow) };
         match (self.load(&entry, buffer), &entry.left_behind) {
-            (Ok(segment), None) => Ok(segment),
-            (Ok(segment), Some(_)) => {
-                if !entry.counted {
-                    self.count_recovered(segment.request.events());
-                    self.lock().count(id, segment.request.events());
+            (Ok(content), left_behind) => {
+                let Content { request, is_whole, .. } = content;
+                if left_behind.is_some() && !entry.counted {
+                    self.count_recovered(request.events());
+                    self.lock().count(id, request.events());
+                    if !is_whole {
+                        self.note_torn();
+                    }
                 }
-                Ok(segment)
+                let ambiguous = is_in_doubt(&self.path_of(&entry));
+                Ok(Segment { request, ambiguous })
             }
-            (Err(_), None) => Err(entry.events),
+            (Err(_), None) => Err(Unread::Damaged(entry.events)),
             (Err(_), Some(_)) => {
                 // Not ours, or not whole: it was never in the ledger.
                 self.lock().remove(id);
                 self.refuse(&self.path_of(&entry));
-                Err(0)
+                Err(Unread::Damaged(0))
             }
         }
     }
 
-    fn load(&self, entry: &Entry, buffer: impl Fn(usize) -> Vec<u8>) -> io::Result<Segment> {
-        let path = self.path_of(entry);
+    fn load(&self, entry: &Entry, buffer: impl Fn(usize) -> Vec<u8>) -> io::Result<Content> {
         let owner = self.owner_of_folder()?;
-        let (head, file) = Head::open(&path, owner, &self.stream, self.limits)?;
-        if entry.hash.as_deref().is_some_and(|hash| hash != head.hash()) {
-            return Err(ErrorKind::InvalidData.into());
+        let file = spool_file::open(&self.path_of(entry), owner, self.limits)?;
+        let content = spool_file::read(file, entry.length, &self.stream, self.limits, buffer)?;
+        match entry.hash {
+            Some(hash) if hash != content.hash => Err(ErrorKind::InvalidData.into()),
+            _ => Ok(content),
         }
-        let ambiguous = head.ambiguous || is_in_doubt(&path);
-        Ok(Segment { request: head.body(file, self.limits, &self.stream, buffer)?, ambiguous })
     }
 
     /// Events of an earlier process: not in the ledger so far.
@@ -255,7 +334,16 @@ impl Spool {
     pub fn remove(&self, id: SegmentId) {
         let entry = self.lock().remove(id);
         if let Some(entry) = entry {
-            let _ = fs::remove_file(self.path_of(&entry));
+            self.delete(&entry);
+        }
+    }
+
+    /// The disk's room comes back when nobody has the file open.
+    fn delete(&self, entry: &Entry) {
+        let _ = fs::remove_file(self.path_of(entry));
+        // Where it is locked another one is being written, which takes its place.
+        if let Ok(mut open) = self.open.try_lock() {
+            open.take_if(|(id, _)| *id == entry.id);
         }
     }
 
@@ -276,32 +364,44 @@ impl Spool {
         let mut events = entry.events;
         let unknown = entry.left_behind.is_some() && !entry.counted;
         if unknown || self.prints.is_some() {
-            let segment = self.load(entry, Vec::with_capacity);
+            let content = self.load(entry, Vec::with_capacity);
             if unknown {
-                events = segment.as_ref().map_or(0, |segment| segment.request.events());
+                events = content.as_ref().map_or(0, |content| content.request.events());
                 self.count_recovered(events);
             }
-            if let (Some(printer), Ok(segment)) = (&self.prints, segment) {
-                printer.print(segment.request.data().flatten().collect());
+            if let (Some(printer), Ok(content)) = (&self.prints, content) {
+                printer.print(content.request.data().flatten().collect());
             }
         }
         counter.add(events);
-        let _ = fs::remove_file(self.path_of(entry));
+        self.delete(entry);
     }
 
     /// Where it lies now.
     fn path_of(&self, entry: &Entry) -> PathBuf {
-        let path = entry.left_behind.clone().unwrap_or_else(|| self.path(entry.id));
-        if entry.in_doubt { path.with_extension(DOUBT_SUFFIX) } else { path }
+        match &entry.left_behind {
+            Some(path) if entry.in_doubt => path.with_extension(DOUBT_SUFFIX),
+            Some(path) => path.to_path_buf(),
+            None => self.path(entry.id, entry.in_doubt),
+        }
     }
 
-    fn path(&self, id: SegmentId) -> PathBuf {
-        self.folder.join(format!("{}-{id:08}.{SUFFIX}", self.owner))
+    fn path(&self, id: SegmentId, in_doubt: bool) -> PathBuf {
+        let suffix = if in_doubt { DOUBT_SUFFIX } else { SUFFIX };
+        self.folder.join(format!("{}-{id:08}.{suffix}", self.owner))
     }
 
     fn lock(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn events(requests: &[&Request]) -> u64 {
+    requests.iter().map(|request| request.events()).sum()
+}
+
+fn no_room() -> io::Error {
+    io::Error::other("there is no room within KINESIS_TELEMETRY_SPOOL_BYTES")
 }
 
 /// Whether a file's name says that its events may be stored already.

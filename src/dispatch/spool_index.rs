@@ -1,36 +1,119 @@
 //! Which segments of the spool exist, and what they hold. Pure: what is written, read and deleted
 //! is the caller's.
+//!
+//! What memory could not hold is appended to the newest segment until that is as large as a request
+//! or is read: so small batches do not take a file each. Room is counted as the disk counts it, in
+//! whole blocks. The number of segments is bounded, and with it what this index takes in memory.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::backlog::SegmentId;
 use super::core::{Oldest, View};
+use crate::kinesis::record::MAX_RECORDS;
+
+/// A file takes whole blocks of the disk.
+pub const BLOCK: u64 = 4096;
+/// There are no more segments: each takes some hundred bytes of memory.
+pub const MAX_SEGMENTS: usize = 10_000;
+/// A segment takes no larger part of the room: the oldest gives way as a whole.
+const PART: u64 = 8;
+/// Bytes of a hash.
+pub const HASH: usize = 32;
+
+/// SHA-256 of a segment's batches, or what stands for it before the first.
+pub type Hash = [u8; HASH];
 
 /// One segment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
     /// Its name in this process.
     pub id: SegmentId,
-    /// On disk.
-    pub bytes: u64,
+    /// Bytes in its file.
+    pub length: u64,
     /// In it. Not known of what an earlier process left, until it is read.
     pub events: u64,
     /// The file that an earlier process left.
-    pub left_behind: Option<PathBuf>,
-    /// SHA-256 of its body, where this process has written it.
-    pub hash: Option<Box<str>>,
-    /// Its file was renamed, because it is about to be sent.
+    pub left_behind: Option<Box<Path>>,
+    /// Of its last batch, where this process has written it.
+    pub hash: Option<Hash>,
+    /// Its file has the name of one that may have been sent.
     pub in_doubt: bool,
     /// Its events are in this process's ledger, although an earlier one left them.
     pub counted: bool,
+    /// Bytes of its file, with what is being written.
+    reserved: u64,
     ready: bool,
+}
+
+/// What is to be written at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch {
+    /// On disk.
+    pub bytes: u64,
+    /// In it.
+    pub events: u64,
+    /// Bytes and records that it adds to the request that its segment is read into.
+    pub payload: usize,
+    /// See `payload`.
+    pub records: usize,
+}
+
+/// What a new segment is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// It waits in order, and more is appended to it.
+    Overflow {
+        /// It begins with the sandbox events up to that one.
+        introduces: Option<u16>,
+    },
+    /// It waits apart, as it is.
+    Apart {
+        /// It may have been sent.
+        in_doubt: bool,
+    },
+}
+
+impl Purpose {
+    /// See [`Entry::in_doubt`].
+    #[must_use]
+    pub fn is_in_doubt(self) -> bool {
+        self == Purpose::Apart { in_doubt: true }
+    }
+}
+
+/// Where it is to be written. Those that had to give way are in the index no more.
+#[derive(Debug)]
+pub struct Slot {
+    /// The segment.
+    pub id: SegmentId,
+    /// Where in its file; 0: there is no file yet.
+    pub at: u64,
+    /// Of the batch before it. `None`: there is none.
+    pub before: Option<Hash>,
+    /// Of the segment.
+    pub purpose: Purpose,
+    /// Oldest first.
+    pub evicted: Vec<Entry>,
+}
+
+/// The segment that is appended to.
+#[derive(Debug)]
+struct Open {
+    id: SegmentId,
+    payload: usize,
+    records: usize,
+    /// It begins with the sandbox events up to that one.
+    introduces: Option<u16>,
 }
 
 /// See the module's page.
 #[derive(Debug)]
 pub struct Index {
     bound: u64,
+    /// Of the payload of a segment that is appended to.
+    segment_bytes: usize,
+    /// Of all, in whole blocks.
     bytes: u64,
     last: SegmentId,
     /// What memory could not hold, in the order in which it came.
@@ -39,79 +122,132 @@ pub struct Index {
     apart: VecDeque<Entry>,
     /// What was read and is not settled.
     taken: Vec<Entry>,
+    open: Option<Open>,
+}
+
+/// What a file of so many bytes takes.
+fn on_disk(bytes: u64) -> u64 {
+    bytes.div_ceil(BLOCK).saturating_mul(BLOCK)
 }
 
 impl Index {
-    /// Empty. `bound` is `SPOOL_BYTES`.
+    /// Empty. `bound` is `SPOOL_BYTES`, `request_bytes` what one request takes.
     #[must_use]
-    pub fn new(bound: u64) -> Index {
+    pub fn new(bound: u64, request_bytes: usize) -> Index {
+        let part = usize::try_from(bound / PART).unwrap_or(usize::MAX);
         Index {
             bound,
+            segment_bytes: request_bytes.min(part),
             bytes: 0,
             last: 0,
             overflow: VecDeque::new(),
             apart: VecDeque::new(),
             taken: Vec::new(),
+            open: None,
         }
     }
 
-    /// A place for a segment of that size, which is being written from now on; and those that have
-    /// to give way for it, oldest first: they are in the index no more. `None` where it can never
-    /// fit.
-    pub fn reserve(
-        &mut self,
-        bytes: u64,
-        events: u64,
-        apart: bool,
-    ) -> Option<(SegmentId, Vec<Entry>)> {
-        if bytes > self.bound {
+    /// A place for a batch in the segment that is appended to, which is being written from now on.
+    /// `None` where there is none, or it begins with other sandbox events, or has no room.
+    pub fn append(&mut self, batch: &Batch, introduces: Option<u16>) -> Option<Slot> {
+        let open = self.open.take()?;
+        let fits = open.introduces == introduces
+            && open.payload + batch.payload <= self.segment_bytes
+            && open.records + batch.records <= MAX_RECORDS;
+        // Who reads it takes it out of the list.
+        let entry = self.overflow.back_mut().filter(|entry| fits && entry.id == open.id)?;
+        let (id, at, before) = (entry.id, entry.length, entry.hash);
+        entry.ready = false;
+        let growth = on_disk(at + batch.bytes) - on_disk(at);
+        let evicted = self.make_room(growth, 0);
+        let entry = self.overflow.back_mut()?;
+        let Some(evicted) = evicted else {
+            entry.ready = true;
             return None;
+        };
+        entry.reserved = at + batch.bytes;
+        entry.events += batch.events;
+        self.bytes += growth;
+        let (payload, records) = (open.payload + batch.payload, open.records + batch.records);
+        self.open = Some(Open { payload, records, ..open });
+        Some(Slot { id, at, before, purpose: Purpose::Overflow { introduces }, evicted })
+    }
+
+    /// A place for a segment, which is being written from now on. `None` where it can never fit, or
+    /// what is there is being read or written.
+    pub fn begin(&mut self, batch: &Batch, purpose: Purpose) -> Option<Slot> {
+        let evicted = self.make_room(on_disk(batch.bytes), 1)?;
+        self.last += 1;
+        self.bytes += on_disk(batch.bytes);
+        let (id, events) = (self.last, batch.events);
+        let in_doubt = purpose.is_in_doubt();
+        let entry = Entry { id, events, in_doubt, reserved: batch.bytes, ..Entry::default() };
+        match purpose {
+            Purpose::Apart { .. } => self.apart.push_back(entry),
+            Purpose::Overflow { introduces } => {
+                self.overflow.push_back(entry);
+                let Batch { payload, records, .. } = *batch;
+                self.open = Some(Open { id, payload, records, introduces });
+            }
         }
-        let mut evicted = Vec::new();
-        while self.bytes + bytes > self.bound {
-            let list = if self.apart.front().is_some_and(|entry| entry.ready) {
-                &mut self.apart
-            } else {
-                &mut self.overflow
-            };
-            if !list.front().is_some_and(|entry| entry.ready) {
+        Some(Slot { id, at: 0, before: None, purpose, evicted })
+    }
+
+    /// Takes the oldest out that are ready until there is room for so much more.
+    fn make_room(&mut self, bytes: u64, segments: usize) -> Option<Vec<Entry>> {
+        let mut too_much = (self.bytes + bytes).saturating_sub(self.bound);
+        let mut too_many = (self.len() + segments).saturating_sub(MAX_SEGMENTS);
+        let (mut apart, mut overflow) = (0, 0);
+        let ready = |entry: &&Entry| entry.ready;
+        let oldest = self.apart.iter().take_while(ready).map(|entry| (entry, true));
+        let oldest =
+            oldest.chain(self.overflow.iter().take_while(ready).map(|entry| (entry, false)));
+        for (entry, is_apart) in oldest {
+            if too_much == 0 && too_many == 0 {
                 break;
             }
-            let Some(entry) = list.pop_front() else { break };
-            self.bytes -= entry.bytes;
-            evicted.push(entry);
+            too_much = too_much.saturating_sub(on_disk(entry.reserved));
+            too_many = too_many.saturating_sub(1);
+            *(if is_apart { &mut apart } else { &mut overflow }) += 1;
         }
-        self.last += 1;
-        self.bytes += bytes;
-        let entry = Entry { id: self.last, bytes, events, ..Entry::default() };
-        if apart {
-            self.apart.push_back(entry)
-        } else {
-            self.overflow.push_back(entry)
+        if too_much > 0 || too_many > 0 {
+            return None;
         }
-        Some((self.last, evicted))
+        let evicted: Vec<Entry> =
+            self.apart.drain(..apart).chain(self.overflow.drain(..overflow)).collect();
+        self.bytes -= evicted.iter().map(|entry| on_disk(entry.reserved)).sum::<u64>();
+        Some(evicted)
     }
 
-    /// It is written.
-    pub fn commit(&mut self, id: SegmentId) {
-        if let Some(entry) =
-            self.overflow.iter_mut().chain(&mut self.apart).find(|entry| entry.id == id)
-        {
-            entry.ready = true;
+    fn len(&self) -> usize {
+        self.overflow.len() + self.apart.len() + self.taken.len()
+    }
+
+    /// What was to be written is, up to that hash. Says whether it is the oldest of its list: who
+    /// waits for one did not see it.
+    pub fn commit(&mut self, id: SegmentId, hash: Hash) -> bool {
+        // Of each list one is written at a time, and it is the newest.
+        for list in [&mut self.overflow, &mut self.apart] {
+            if let Some(entry) = list.back_mut().filter(|entry| entry.id == id) {
+                (entry.ready, entry.length, entry.hash) = (true, entry.reserved, Some(hash));
+                return list.len() == 1;
+            }
+        }
+        false
+    }
+
+    /// What was to be appended could not be: the segment is as it was before, without these events,
+    /// and nothing more is appended to it.
+    pub fn undo(&mut self, id: SegmentId, events: u64) {
+        self.open = None;
+        if let Some(entry) = self.overflow.back_mut().filter(|entry| entry.id == id) {
+            self.bytes -= on_disk(entry.reserved) - on_disk(entry.length);
+            (entry.ready, entry.reserved) = (true, entry.length);
+            entry.events -= events;
         }
     }
 
-    /// As [`Index::commit`], with the hash that its body has.
-    pub fn commit_with(&mut self, id: SegmentId, hash: String) {
-        if let Some(entry) =
-            self.overflow.iter_mut().chain(&mut self.apart).find(|entry| entry.id == id)
-        {
-            entry.hash = Some(hash.into());
-        }
-        self.commit(id);
-    }
-
-    /// Its file was renamed before it is sent.
+    /// Its file has the name of one that may have been sent.
     pub fn mark(&mut self, id: SegmentId) {
         if let Some(entry) = self.taken.iter_mut().find(|entry| entry.id == id) {
             entry.in_doubt = true;
@@ -134,25 +270,27 @@ impl Index {
 
     /// It could not be written, or is settled.
     pub fn remove(&mut self, id: SegmentId) -> Option<Entry> {
+        self.open = self.open.take().filter(|open| open.id != id);
         let taken =
             self.taken.iter().position(|entry| entry.id == id).map(|at| self.taken.swap_remove(at));
         let entry = taken.or_else(|| {
             [&mut self.overflow, &mut self.apart].into_iter().find_map(|list| {
-                let at = list.iter().position(|entry| entry.id == id)?;
+                let at = list.iter().rposition(|entry| entry.id == id)?;
                 list.remove(at)
             })
         })?;
-        self.bytes = self.bytes.saturating_sub(entry.bytes);
+        self.bytes = self.bytes.saturating_sub(on_disk(entry.reserved));
         Some(entry)
     }
 
     /// An earlier process left it.
-    pub fn left_behind(&mut self, path: PathBuf, bytes: u64) -> SegmentId {
+    pub fn left_behind(&mut self, path: Box<Path>, bytes: u64) -> SegmentId {
         self.last += 1;
-        self.bytes += bytes;
+        self.bytes += on_disk(bytes);
         self.apart.push_back(Entry {
             id: self.last,
-            bytes,
+            length: bytes,
+            reserved: bytes,
             left_behind: Some(path),
             ready: true,
             ..Entry::default()
@@ -188,11 +326,11 @@ impl Index {
 
     /// Everything, for whoever deletes it.
     pub fn drain(&mut self) -> Vec<Entry> {
-        self.bytes = 0;
+        (self.bytes, self.open) = (0, None);
         self.taken.drain(..).chain(self.apart.drain(..)).chain(self.overflow.drain(..)).collect()
     }
 
-    /// On disk, or being written.
+    /// On disk, or being written, in whole blocks.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
@@ -203,25 +341,41 @@ impl Index {
 mod tests {
     use super::*;
 
-    fn put(index: &mut Index, bytes: u64, apart: bool) -> (SegmentId, Vec<SegmentId>) {
-        let (id, evicted) = index.reserve(bytes, 1, apart).unwrap();
-        index.commit(id);
-        (id, evicted.iter().map(|entry| entry.id).collect())
+    const HASHED: Hash = [7; HASH];
+    const IN_ORDER: Purpose = Purpose::Overflow { introduces: None };
+    const INTRODUCING: Purpose = Purpose::Overflow { introduces: Some(0) };
+    const APART: Purpose = Purpose::Apart { in_doubt: false };
+
+    fn batch(bytes: u64) -> Batch {
+        Batch { bytes, events: 1, payload: usize::try_from(bytes).unwrap(), records: 1 }
+    }
+
+    fn index(blocks: u64) -> Index {
+        Index::new(blocks * BLOCK, 1000)
+    }
+
+    fn put(index: &mut Index, blocks: u64, apart: bool) -> (SegmentId, Vec<SegmentId>) {
+        let purpose = if apart { APART } else { IN_ORDER };
+        let slot = index.begin(&batch(blocks * BLOCK), purpose).unwrap();
+        index.commit(slot.id, HASHED);
+        (slot.id, slot.evicted.iter().map(|entry| entry.id).collect())
     }
 
     #[test]
     fn in_order_and_nothing_that_is_still_being_written() {
-        let mut index = Index::new(1000);
-        let (first, _) = index.reserve(10, 3, false).unwrap();
-        let (second, _) = put(&mut index, 10, false);
+        let mut index = index(100);
+        let first = index.begin(&Batch { events: 3, ..batch(10) }, IN_ORDER).unwrap().id;
         assert_eq!(index.view(), View { overflow: Oldest::Writing, apart: Oldest::Empty });
-        assert_eq!(index.take(second), None, "not before the first");
         assert_eq!(index.take(first), None, "it is being written");
-        index.commit(first);
+        assert!(index.commit(first, HASHED), "who waits for it is to hear");
+        let second = index.begin(&batch(10), IN_ORDER).unwrap().id;
+        assert!(!index.commit(second, HASHED), "nobody waits for it");
+        assert!(!index.commit(9, HASHED), "there is none");
+        assert_eq!(index.take(second), None, "not before the first");
         assert_eq!(index.view().overflow, Oldest::Ready(first));
         assert_eq!(index.take(first).unwrap().events, 3);
         assert_eq!(index.view().overflow, Oldest::Ready(second));
-        assert_eq!(index.bytes(), 20, "what is taken is still on disk");
+        assert_eq!(index.bytes(), 2 * BLOCK, "what is taken is still on disk");
         index.remove(first);
         index.remove(second);
         assert_eq!((index.bytes(), index.view().overflow), (0, Oldest::Empty));
@@ -229,52 +383,134 @@ mod tests {
     }
 
     #[test]
+    fn small_batches_share_a_segment_until_it_is_full_or_read() {
+        let mut index = index(100);
+        let small = Batch { events: 2, ..batch(300) };
+        assert!(index.append(&small, None).is_none(), "there is none");
+        let first = index.begin(&small, IN_ORDER).unwrap().id;
+        assert!(index.commit(first, HASHED));
+        for n in 1..3 {
+            let slot = index.append(&small, None).unwrap();
+            assert_eq!((slot.id, slot.at, slot.before), (first, n * 300, Some(HASHED)));
+            assert_eq!(index.view().overflow, Oldest::Writing, "nobody reads it meanwhile");
+            assert!(index.commit(first, HASHED));
+        }
+        assert_eq!(index.bytes(), BLOCK);
+        assert!(index.append(&small, None).is_none(), "1000 bytes are a segment");
+        let second = index.begin(&small, IN_ORDER).unwrap().id;
+        assert!(!index.commit(second, HASHED), "it is not the oldest");
+        assert_eq!(index.take(first).unwrap().events, 6);
+        index.take(second).unwrap();
+        assert!(index.append(&small, None).is_none(), "it was read");
+        // Nor to one that begins with other sandbox events, nor beyond the records of a request.
+        for (introduces, records) in [(Some(1), 1), (Some(0), MAX_RECORDS)] {
+            let id = index.begin(&small, INTRODUCING).unwrap().id;
+            index.commit(id, HASHED);
+            assert!(index.append(&Batch { records, ..small }, introduces).is_none());
+            let id = index.begin(&small, INTRODUCING).unwrap().id;
+            index.commit(id, HASHED);
+            let fits = Batch { records: MAX_RECORDS - 1, ..small };
+            assert!(index.append(&fits, Some(0)).is_some());
+            index.commit(id, HASHED);
+        }
+        let (apart, _) = put(&mut index, 1, true);
+        assert_ne!(index.append(&batch(1), Some(0)).map(|slot| slot.id), Some(apart));
+    }
+
+    #[test]
+    fn what_could_not_be_appended_leaves_the_segment_as_it_was() {
+        let mut index = index(100);
+        let first = index.begin(&batch(600), IN_ORDER).unwrap().id;
+        index.commit(first, HASHED);
+        let large = Batch { bytes: 5000, events: 7, ..batch(300) };
+        index.append(&large, None).unwrap();
+        assert_eq!(index.bytes(), 2 * BLOCK);
+        index.undo(first, 7);
+        assert_eq!((index.bytes(), index.view().overflow), (BLOCK, Oldest::Ready(first)));
+        assert!(index.append(&batch(1), None).is_none(), "its end is not known to be good");
+        let entry = index.take(first).unwrap();
+        assert_eq!((entry.length, entry.events), (600, 1));
+    }
+
+    #[test]
     fn the_oldest_give_way_and_those_apart_first() {
-        let mut index = Index::new(100);
-        assert!(index.reserve(101, 1, false).is_none());
-        let (first, _) = put(&mut index, 40, false);
-        let (apart, _) = put(&mut index, 40, true);
-        let (third, evicted) = put(&mut index, 40, false);
+        let mut index = index(10);
+        assert!(index.begin(&batch(10 * BLOCK + 1), IN_ORDER).is_none());
+        let (first, _) = put(&mut index, 4, false);
+        let (apart, _) = put(&mut index, 4, true);
+        let (third, evicted) = put(&mut index, 4, false);
         assert_eq!(evicted, [apart]);
-        let (_, evicted) = put(&mut index, 100, false);
+        let (_, evicted) = put(&mut index, 10, false);
         assert_eq!(evicted, [first, third]);
-        assert_eq!(index.bytes(), 100);
+        assert_eq!(index.bytes(), 10 * BLOCK);
+    }
+
+    #[test]
+    fn for_what_is_appended_others_give_way_and_never_its_own_segment() {
+        let mut index = Index::new(16 * BLOCK, 1_000_000);
+        let (first, _) = put(&mut index, 15, false);
+        let open = index.begin(&batch(1000), IN_ORDER).unwrap().id;
+        index.commit(open, HASHED);
+        let slot = index.append(&Batch { bytes: BLOCK, ..batch(1) }, None).unwrap();
+        assert_eq!(slot.evicted.iter().map(|entry| entry.id).collect::<Vec<_>>(), [first]);
+        index.commit(open, HASHED);
+        assert!(index.append(&Batch { bytes: 15 * BLOCK, ..batch(1) }, None).is_none());
+        assert_eq!(index.view().overflow, Oldest::Ready(open), "it can be read all the same");
+        // A part of the room is a segment.
+        let open = index.begin(&batch(BLOCK), IN_ORDER).unwrap().id;
+        index.commit(open, HASHED);
+        assert!(index.append(&batch(BLOCK), None).is_some());
+        index.commit(open, HASHED);
+        assert!(index.append(&batch(1), None).is_none());
     }
 
     #[test]
     fn what_is_being_written_or_read_does_not_give_way() {
-        let mut index = Index::new(100);
-        let (first, _) = put(&mut index, 60, false);
+        let mut index = index(10);
+        let (first, _) = put(&mut index, 6, false);
         index.take(first);
-        let (_, evicted) = index.reserve(60, 1, false).unwrap();
-        assert!(evicted.is_empty());
-        let (_, evicted) = index.reserve(60, 1, false).unwrap();
-        assert!(evicted.is_empty());
+        assert!(index.begin(&batch(6 * BLOCK), IN_ORDER).is_none());
+        let writing = index.begin(&batch(4 * BLOCK), IN_ORDER).unwrap();
+        assert!(writing.evicted.is_empty());
+        assert!(index.begin(&batch(1), APART).is_none(), "the room is used up");
+        index.remove(writing.id);
+        assert!(index.begin(&batch(1), APART).is_some());
+    }
+
+    #[test]
+    fn there_are_only_so_many_segments() {
+        let mut index = Index::new(u64::MAX / 2, 0);
+        let ids: Vec<_> = (0..MAX_SEGMENTS).map(|_| put(&mut index, 1, false).0).collect();
+        let (_, evicted) = put(&mut index, 1, false);
+        assert_eq!(evicted, [ids[0]]);
+        assert_eq!(index.bytes(), MAX_SEGMENTS as u64 * BLOCK);
+        assert!(MAX_SEGMENTS * size_of::<Entry>() <= 1 << 20);
     }
 
     #[test]
     fn what_was_read_and_is_put_back_stands_apart_behind_the_others() {
-        let mut index = Index::new(100);
-        let (first, _) = put(&mut index, 10, false);
-        index.left_behind(PathBuf::from("a"), 10);
+        let mut index = index(100);
+        let (first, _) = put(&mut index, 1, false);
+        index.left_behind(Path::new("a").into(), 10);
         let left = index.take(2).unwrap();
         assert!(!left.counted);
         index.count(2, 7);
         index.take(first).unwrap();
+        index.mark(first);
         index.put_back(first);
         index.put_back(2);
         index.put_back(9);
         assert_eq!(index.view(), View { overflow: Oldest::Empty, apart: Oldest::Ready(first) });
-        assert_eq!((index.bytes(), index.entry(first)), (20, None));
-        index.take(first).unwrap();
+        assert_eq!((index.bytes(), index.entry(first)), (2 * BLOCK, None));
+        assert!(index.take(first).unwrap().in_doubt);
         let left = index.take(2).unwrap();
-        assert_eq!((left.counted, left.events), (true, 7));
+        assert_eq!((left.counted, left.events, left.in_doubt), (true, 7, false));
     }
 
     #[test]
     fn what_was_left_behind_stands_apart() {
-        let mut index = Index::new(100);
-        index.left_behind(PathBuf::from("a"), 10);
+        let mut index = index(100);
+        index.left_behind(Path::new("a").into(), 10);
         assert_eq!(index.view(), View { overflow: Oldest::Empty, apart: Oldest::Ready(1) });
         assert_eq!(index.drain().len(), 1);
         assert_eq!(index.bytes(), 0);

@@ -132,7 +132,9 @@ impl Core {
         let time = stopping.deadline.left(tick.mono) > LAST_LINE_TIME;
         if stopping.is_reset() && self.spool_works(tick) && time {
             // Those are on disk already, and marked as in doubt.
-            while self.backlog.take_aside(|parcel| parcel.intact).is_some() {}
+            let whole = self.whole_segments();
+            let is_there = |parcel: &Parcel| parcel.segment.is_some_and(|id| whole.contains(&id));
+            while self.backlog.take_aside(is_there).is_some() {}
             if let Some(parcel) = self.take_for_disk(tick) {
                 return Some(Step::Spool(Box::new(parcel)));
             }
@@ -144,8 +146,9 @@ impl Core {
     /// Nobody will send what is left: it is counted. Before a reset what is on disk is not lost.
     fn drop_unsent(&mut self) -> Option<Step> {
         let reset = self.stopping.as_ref()?.is_reset();
+        let whole = self.whole_segments();
         while let Some(parcel) = self.backlog.take_aside(|_| true) {
-            if reset && parcel.intact {
+            if reset && parcel.segment.is_some_and(|id| whole.contains(&id)) {
                 continue;
             }
             self.ledger.dropped_undelivered.add(parcel.request.events());

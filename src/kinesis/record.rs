@@ -52,6 +52,13 @@ impl Limits {
         self.wire.encoded(self.request_bytes) + FRAME_BYTES
     }
 
+    /// The buffer for the body of a request that is made of so many bytes of records.
+    #[must_use]
+    pub fn body_of(&self, bytes: usize) -> usize {
+        // What a record has beside its data is a few per cent, and mostly less.
+        self.wire.encoded(bytes) + bytes / 8 + 1024
+    }
+
     /// How many bytes any request's body may have, in either form: one record of the largest size, or a full request of compressed ones.
     #[must_use]
     pub fn largest_body(&self) -> usize {

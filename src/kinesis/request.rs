@@ -18,6 +18,8 @@ use crate::random;
 const ENCODE_STEP: usize = 6 * 1024;
 /// A text of so many bytes is not gathered first.
 const LONG_TEXT: usize = 64 * 1024;
+/// Every endpoint takes so much in any request; more only where one record needs it.
+pub const INTRODUCED_BYTES: usize = 4 * 1024 * 1024;
 /// Room in the body behind a long text: for the end of its record and of the request.
 const ROOM_BEHIND: usize = 4096;
 
@@ -238,13 +240,20 @@ impl Request {
         if self.limits.compresses_records() {
             // Only now its size shows. Another one is worth beginning while it can grow by the half of a request.
             self.close();
-            if self.payload > most / 2 {
+            if self.payload > most / 2 && self.events() > 0 {
                 return false;
             }
             bytes = self.limits.at_worst(bytes);
         }
         let records = self.len();
-        records == 0 || (records < MAX_RECORDS && self.payload + bytes <= most)
+        records == 0
+            || (records < MAX_RECORDS && (self.payload + bytes <= most || self.introduces(bytes)))
+    }
+
+    /// Whether there is room for so many bytes behind the extension's own events, while there is nothing else: what they speak of goes with
+    /// them wherever it can, so that they cannot get lost alone.
+    fn introduces(&self, bytes: usize) -> bool {
+        self.events() == 0 && self.payload + bytes <= INTRODUCED_BYTES
     }
 
     fn open_record(&mut self, key: String, any_key: bool) {
@@ -376,6 +385,12 @@ impl Request {
         &self.body
     }
 
+    /// Bytes of data and keys.
+    #[must_use]
+    pub fn payload(&self) -> usize {
+        self.payload
+    }
+
     /// How many records it holds, the open one included.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -400,12 +415,6 @@ impl Request {
     pub fn record(&self, index: usize) -> (u64, u64) {
         self.records.get(index).map_or((0, 0), |r| (r.events, r.bytes as u64))
     }
-}
-
-/// SHA-256 of a whole body, in hex, as [`Request::finish`] gives it.
-#[must_use]
-pub fn hash(body: &[u8]) -> String {
-    hex(&Sha256::digest(body))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -15,6 +15,12 @@ const MAX_KEY: usize = 256;
 /// Bytes of the length of a record's data in CBOR.
 const LENGTH: usize = 4;
 
+/// Whether it can be a partition key that was made here: it has no character that JSON escapes.
+pub(super) fn is_key(key: &str) -> bool {
+    let is_plain = key.chars().all(|c| !c.is_control() && c != '"' && c != '\\');
+    is_plain && (1..=MAX_KEY).contains(&key.chars().count())
+}
+
 /// `WIRE`: the form of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wire {
@@ -167,16 +173,7 @@ impl Wire {
             Wire::Cbor => cbor::only_text(rest)?,
         };
         let key = std::str::from_utf8(key).ok()?;
-        let plain = key.chars().all(|c| !c.is_control() && c != '"' && c != '\\');
-        (plain && (1..=MAX_KEY).contains(&key.chars().count())).then_some((data, key))
-    }
-
-    /// How many bytes of data these are.
-    pub(super) fn decoded_length(self, data: &[u8]) -> Option<usize> {
-        match self {
-            Wire::Json => STANDARD.decoded_length(data).ok(),
-            Wire::Cbor => Some(data.len()),
-        }
+        is_key(key).then_some((data, key))
     }
 
     /// The data itself.

@@ -752,7 +752,7 @@ fn the_end_of_what_nobody_waits_for_is_passed_to_nobody() {
     let done = |id: &str| Signal::Done { request_id: id.into(), at: None, failed: true };
     admission.admit(Batch::default(), vec![done("r1"), done("r2")], now);
     assert_eq!(replies.take(now.mono), None);
-    admission.awaited.set(Some("r2".into()));
+    admission.awaited.set(Some(("r2".into(), now.mono)));
     admission.admit(Batch::default(), vec![done("r1"), done("r2"), done("r3")], now);
     assert!(matches!(replies.take(now.mono), Some(Reply::HoldEnds(_))));
     assert_eq!(replies.take(now.mono), None);
@@ -816,6 +816,11 @@ impl Bare {
     }
 
     fn telemetry(&mut self, signals: Vec<Signal>, text: &str) {
+        self.telemetry_of(self.now, signals, text);
+    }
+
+    /// It came then, and the core hears of it now.
+    fn telemetry_of(&mut self, at: Now, signals: Vec<Signal>, text: &str) {
         let body =
             format!(r#"{{"time":"2026-11-23T09:15:45.012Z","type":"function","record":"{text}""#)
                 .into_bytes();
@@ -825,10 +830,8 @@ impl Bare {
         self.ledger.received.add(1);
         let batch = Batch::new(body, vec![event]);
         let charge = self.gauge.try_charge(batch.cost());
-        self.core.on(
-            self.now,
-            Message::Telemetry { at: self.now, signals, load: Load::Events(batch), charge },
-        );
+        self.core
+            .on(self.now, Message::Telemetry { at, signals, load: Load::Events(batch), charge });
     }
 
     fn invoke(&mut self) -> Arc<str> {
@@ -902,6 +905,21 @@ fn a_clock_that_is_set_back_delays_nothing() {
         bare.pass(until - bare.now.mono);
         assert!(String::from_utf8(bare.work().0).unwrap().contains("first"));
     }
+}
+
+/// The dispatcher slept while the clock was set, and while a POST came after that.
+#[test]
+fn a_clock_that_is_set_back_hides_no_freeze() {
+    let mut bare = Bare::start();
+    let id = bare.invoke();
+    bare.work();
+    bare.pass(ms(10));
+    bare.now.wall -= 3_600_000;
+    let at = bare.now;
+    // The monotonic clock stands still in a freeze of ten minutes.
+    bare.now.wall += 600_000;
+    bare.telemetry_of(at, vec![Signal::Started(id)], "from before the freeze");
+    assert!(String::from_utf8(bare.work().0).unwrap().contains("from before the freeze"));
 }
 
 // --- memory ----------------------------------------------------------------------------------------------------------------------------

@@ -56,40 +56,69 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 /// A segment taken apart, to be forged: every hash is made anew, so that all of it seems right.
 #[derive(Clone)]
 struct Segment {
-    index: Vec<u64>,
-    stream: Vec<u8>,
-    body: Vec<u8>,
+    stream: String,
+    /// The records of each batch.
+    batches: Vec<Vec<Record>>,
 }
 
-const MAGIC: &[u8] = b"kinesis-telemetry-extension spool 2\n";
+#[derive(Clone)]
+struct Record {
+    /// The length of the key, the events, the length of the data, as they are said.
+    head: [u32; 3],
+    key: Vec<u8>,
+    data: Vec<u8>,
+}
+
+const MAGIC: &[u8] = b"kinesis-telemetry-extension spool 3\n";
 
 impl Segment {
-    fn read(path: &Path) -> Segment {
+    fn read(path: &Path, stream: &str) -> Segment {
         let bytes = std::fs::read(path).unwrap();
-        let rest = bytes.strip_prefix(MAGIC).unwrap();
-        let number = |at: usize| u64::from_le_bytes(rest[8 * at..8 * at + 8].try_into().unwrap());
-        let (stream, records) = (number(0) as usize, number(2) as usize);
-        let index = (3..3 + 4 * records).map(number).collect();
-        let stream_at = 8 * (3 + 4 * records);
-        Segment {
-            index,
-            stream: rest[stream_at..stream_at + stream].to_vec(),
-            body: rest[stream_at + stream + 64 + 32..].to_vec(),
+        let mut at = MAGIC.len();
+        assert_eq!(bytes[..at], *MAGIC);
+        let mut take = |count: usize| {
+            at += count;
+            bytes[at - count..at].to_vec()
+        };
+        let mut batches = Vec::new();
+        let mut whole = MAGIC.len();
+        while whole < bytes.len() {
+            let length = u32::from_le_bytes(take(4).try_into().unwrap()) as usize;
+            let (mut left, mut records) = (length, Vec::new());
+            while left > 0 {
+                let head = [0; 3].map(|_: u32| u32::from_le_bytes(take(4).try_into().unwrap()));
+                let (key, data) = (take(head[0] as usize), take(head[2] as usize));
+                left -= 12 + key.len() + data.len();
+                records.push(Record { head, key, data });
+            }
+            batches.push(records);
+            take(32);
+            whole += 4 + length + 32;
         }
+        Segment { stream: stream.to_owned(), batches }
     }
 
     fn bytes(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
-        let numbers = [self.stream.len() as u64, 0, self.index.len() as u64 / 4];
-        for number in numbers.iter().chain(&self.index) {
-            bytes.extend_from_slice(&number.to_le_bytes());
+        let mut hash = Sha256::new_with_prefix(MAGIC)
+            .chain_update("StreamName")
+            .chain_update(&self.stream)
+            .finalize();
+        for batch in &self.batches {
+            let mut records = Vec::new();
+            for Record { head, key, data } in batch {
+                records.extend(head.iter().flat_map(|number| number.to_le_bytes()));
+                records.extend_from_slice(key);
+                records.extend_from_slice(data);
+            }
+            let length = (records.len() as u32).to_le_bytes();
+            hash = Sha256::new()
+                .chain_update(hash)
+                .chain_update(length)
+                .chain_update(&records)
+                .finalize();
+            bytes.extend(length.iter().chain(&records).chain(hash.iter()));
         }
-        bytes.extend_from_slice(&self.stream);
-        let hash = Sha256::digest(&self.body);
-        bytes.extend(hash.iter().flat_map(|byte| format!("{byte:02x}").into_bytes()));
-        let hash = Sha256::digest(&bytes);
-        bytes.extend_from_slice(&hash);
-        bytes.extend_from_slice(&self.body);
         bytes
     }
 
@@ -98,12 +127,11 @@ impl Segment {
         change(&mut forged);
         forged.bytes()
     }
-}
 
-/// In place, with as many bytes.
-fn replace(bytes: &mut [u8], from: &str, to: &str) {
-    let at = bytes.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
-    bytes[at..at + from.len()].copy_from_slice(to.as_bytes());
+    /// With its first record changed.
+    fn with_record(&self, change: impl FnOnce(&mut Record)) -> Vec<u8> {
+        self.forged(|segment| change(&mut segment.batches[0][0]))
+    }
 }
 
 #[test]
@@ -115,27 +143,44 @@ fn files_planted_in_the_spool_cost_nothing() {
     let reset = lambda.invoke(Invocation::new().text("spooled").crashes()).unwrap().reset.unwrap();
     assert!(reset.is_clean(), "{:?}", lambda.stderr());
     let folder = spool_folder(&lambda);
-    let own = Segment::read(&files(&folder)[0]);
+    let own = Segment::read(&files(&folder)[0], kinesis.stream_name());
     assert_eq!(std::fs::read(&files(&folder)[0]).unwrap(), own.bytes(), "as the format is");
 
-    let name = kinesis.stream_name().to_owned();
-    let other = "x".repeat(name.len());
     let mut large = own.bytes();
     large.resize(64 << 20, b' ');
+    let too_many: Vec<Record> = (0..501)
+        .map(|n| {
+            let Record { head, data, .. } = own.batches[0][0].clone();
+            let key = format!("another key {n}").into_bytes();
+            Record { head: [key.len() as u32, head[1], head[2]], key, data }
+        })
+        .collect();
+    let mut endless = MAGIC.to_vec();
+    endless.resize(1 << 20, 0xff);
+    let mut cut_off = own.bytes();
+    cut_off.truncate(100);
+    let mut changed = own.bytes();
+    changed[60] ^= 1;
     let planted = [
-        own.forged(|segment| segment.index[2] = 1 << 63),
-        own.forged(|segment| segment.index[2] = u64::MAX),
-        own.forged(|segment| segment.index[2] = 100_000),
-        own.forged(|segment| segment.index[3] = 1 << 62),
-        own.forged(|segment| segment.index[1] = u64::MAX),
-        own.forged(|segment| segment.index[0] += 1),
-        own.forged(|segment| segment.index.clear()),
-        own.forged(|segment| segment.index = vec![0; 4 * 501]),
-        own.forged(|segment| replace(&mut segment.body, &name, &other)),
-        own.forged(|segment| replace(&mut segment.stream, &name, &other)),
-        own.forged(|segment| segment.body.extend_from_slice(b" ")),
-        own.forged(|segment| segment.body.truncate(100)),
+        own.with_record(|record| record.head[1] = 1 << 31),
+        own.with_record(|record| record.head[1] = u32::MAX),
+        own.with_record(|record| record.head[1] = 100_000),
+        own.with_record(|record| record.head[0] = u32::MAX),
+        own.with_record(|record| record.head[2] = u32::MAX),
+        own.with_record(|record| record.head[0] += 1),
+        own.with_record(|record| record.head[2] -= 1),
+        own.with_record(|record| record.key[0] = b'"'),
+        own.with_record(|record| record.key[0] = b'\n'),
+        own.with_record(|record| record.key[0] = 0xff),
+        own.forged(|segment| segment.batches.clear()),
+        own.forged(|segment| segment.batches = vec![Vec::new(); 1000]),
+        own.forged(|segment| segment.batches = vec![too_many.clone()]),
+        own.forged(|segment| segment.stream.push('x')),
+        changed,
+        cut_off,
+        endless,
         large,
+        MAGIC.to_vec(),
         Vec::new(),
     ];
     for (n, bytes) in planted.iter().enumerate() {
@@ -203,10 +248,10 @@ fn a_segment_that_was_exchanged_is_not_sent() {
         )
         .unwrap();
     let written = files(&spool_folder(&lambda));
-    let last = Segment::read(written.last().unwrap());
-    std::fs::write(&written[1], last.bytes()).unwrap();
+    let last = std::fs::read(written.last().unwrap()).unwrap();
+    std::fs::write(&written[1], &last).unwrap();
     // As if it was about to be sent.
-    std::fs::write(written[2].with_extension("doubt.spool"), last.bytes()).unwrap();
+    std::fs::write(written[2].with_extension("doubt.spool"), &last).unwrap();
     kinesis.clear_faults();
     wait_until(ms(60_000), "all but one segment to be delivered", || {
         lambda.invoke(Invocation::new()).unwrap();

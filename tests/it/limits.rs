@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::MetadataExt;
 
 use sandbox::{Fault, Invocation, Kinesis, ms, wait_until};
 
@@ -93,6 +94,163 @@ fn what_memory_cannot_hold_is_delivered_from_the_spool() {
         std::fs::read_dir(lambda.tmp().join("kinesis-telemetry-extension")).unwrap().count(),
         0
     );
+}
+
+/// Blocks that the spool's files take, in bytes, and how many files there are.
+fn on_disk(lambda: &sandbox::Lambda) -> (u64, usize) {
+    let folder = std::fs::read_dir(lambda.tmp().join("kinesis-telemetry-extension"));
+    // One may be sent and removed meanwhile.
+    let blocks = folder.into_iter().flatten().flatten().map(|file| file.metadata());
+    let blocks: Vec<u64> = blocks.flatten().map(|about| about.blocks() * 512).collect();
+    (blocks.iter().sum(), blocks.len())
+}
+
+/// Each took a file, and so a block of the disk and a piece of the index: six times `SPOOL_BYTES`, and memory that nobody counted.
+#[test]
+fn small_posts_in_an_outage_share_files() {
+    const SPOOL: u64 = 16 << 20;
+    for envelope in ["full", "slim"] {
+        let kinesis = Kinesis::start();
+        let lambda = overflowing(&kinesis)
+            .setting("SPOOL_BYTES", &SPOOL.to_string())
+            .setting("ENVELOPE", envelope)
+            .timeout(ms(120_000))
+            .start();
+        lambda.init().unwrap();
+        kinesis.fault(Fault::hang());
+        lambda
+            .invoke(Invocation::new().run(|lambda| {
+                let flood = lambda.flood(12_000, 1, 300).unwrap();
+                assert_eq!((flood.events, flood.refused), (12_000, 0));
+            }))
+            .unwrap();
+        let (bytes, files) = on_disk(&lambda);
+        assert!(bytes > 1 << 20 && bytes <= SPOOL, "{bytes} bytes in {files} files");
+        // A segment has 500 batches at the most, or a quarter of the queue.
+        assert!(files <= 12_000 / 400 + 3, "{files} files");
+        kinesis.clear_faults();
+        wait_until(ms(60_000), "the spool to be empty", || {
+            lambda.invoke(Invocation::new()).unwrap();
+            on_disk(&lambda).1 == 0
+        });
+        let peak = lambda.stats().peak_kib;
+        assert!(peak < 1024 + SLACK_KIB, "{peak} KiB");
+        assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+        let ledger = ledger(&kinesis);
+        assert_eq!(kinesis.account().flooded(), 12_000, "{ledger}");
+        assert!(ledger["spooled"].as_u64().unwrap() > 5000, "{ledger}");
+        assert_eq!(ledger["dropped"]["queue"], 0, "{ledger} {:?}", lambda.stderr());
+        // Lines of several POSTs are one record, and the sandbox event comes once for each file.
+        let introductions = kinesis.account().containing("kinesis-telemetry.sandbox").len();
+        assert!(introductions <= files + 20, "{introductions} sandbox events, {files} files");
+        assert!(ledger["requests"].as_u64().unwrap() < 200, "{ledger}");
+    }
+}
+
+/// Whatever is evicted is counted, and the disk has never more than it may.
+#[test]
+fn small_posts_that_fill_the_spool_evict_the_oldest() {
+    const SPOOL: u64 = 1 << 20;
+    let kinesis = Kinesis::start();
+    let lambda = overflowing(&kinesis)
+        .setting("SPOOL_BYTES", &SPOOL.to_string())
+        .timeout(ms(120_000))
+        .start();
+    lambda.init().unwrap();
+    kinesis.fault(Fault::hang());
+    lambda
+        .invoke(Invocation::new().run(|lambda| {
+            for _ in 0..20 {
+                assert_eq!(lambda.flood(500, 1, 300).unwrap().refused, 0);
+                let (bytes, files) = on_disk(lambda);
+                assert!(bytes <= SPOOL, "{bytes} bytes in {files} files");
+            }
+        }))
+        .unwrap();
+    kinesis.clear_faults();
+    wait_until(ms(60_000), "the spool to be empty", || {
+        lambda.invoke(Invocation::new()).unwrap();
+        on_disk(&lambda).1 == 0
+    });
+    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+    let ledger = ledger(&kinesis);
+    let count = |name: &str| ledger[name].as_u64().unwrap();
+    let lost = ledger["dropped"]["queue"].as_u64().unwrap();
+    assert!(lost > 1000, "{ledger}");
+    assert_eq!(count("received"), count("delivered") + lost, "{ledger}");
+    // A few of those that were lost are the platform's.
+    let missing = 10_000 - kinesis.account().flooded() as u64;
+    assert!((lost - 20..=lost).contains(&missing), "{missing} are missing: {ledger}");
+}
+
+/// Where the batches of a spool file end.
+fn batches(bytes: &[u8]) -> Vec<usize> {
+    let mut at = "kinesis-telemetry-extension spool 3\n".len();
+    let mut ends = Vec::new();
+    while let Some(length) = bytes.get(at..).and_then(|rest| rest.first_chunk::<4>()) {
+        at += 4 + u32::from_le_bytes(*length) as usize + 32;
+        ends.push(at);
+    }
+    ends
+}
+
+/// A process that is killed while it writes costs the batch that it writes, not the file.
+#[test]
+fn a_torn_tail_of_a_spool_file_costs_one_batch() {
+    let kinesis = Kinesis::start();
+    let lambda = overflowing(&kinesis).timeout(ms(120_000)).start();
+    lambda.init().unwrap();
+    kinesis.fault(Fault::hang());
+    let flood =
+        Invocation::new().run(|lambda| assert_eq!(lambda.flood(3000, 1, 300).unwrap().refused, 0));
+    lambda.invoke(flood).unwrap();
+    lambda.kill();
+    assert!(lambda.invoke(Invocation::new()).is_err());
+    let folder = std::fs::read_dir(lambda.tmp().join("kinesis-telemetry-extension")).unwrap();
+    let files: Vec<_> = folder.map(|file| file.unwrap().path()).collect();
+    let events = |bytes: &[u8]| memchr::memmem::find_iter(bytes, "\"eventId\"").count();
+    let whole: usize = files.iter().map(|file| events(&std::fs::read(file).unwrap())).sum();
+    // Others were written at once.
+    let shared = files.iter().max_by_key(|file| batches(&std::fs::read(file).unwrap()).len());
+    let (file, bytes) = shared.map(|file| (file, std::fs::read(file).unwrap())).unwrap();
+    let ends = batches(&bytes);
+    assert!(whole > 1000 && ends.len() > 100, "{whole} events, {} batches", ends.len());
+    let torn = events(&bytes[ends[ends.len() - 2]..]);
+    std::fs::write(file, &bytes[..bytes.len() - 10]).unwrap();
+    kinesis.clear_faults();
+    wait_until(ms(60_000), "the spool to be empty", || {
+        lambda.invoke(Invocation::new().work(ms(100))).unwrap();
+        on_disk(&lambda).1 == 0
+    });
+    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+    let ledger = ledger(&kinesis);
+    assert_eq!(ledger["spoolSkipped"], 1, "{ledger}");
+    assert_eq!(ledger["adopted"].as_u64().unwrap() as usize, whole - torn, "{ledger}");
+    assert_eq!(lambda.stderr().iter().filter(|line| line.contains("never written")).count(), 1);
+}
+
+/// What could not be kept on disk was printed, whether that was asked for or not.
+#[test]
+fn what_is_lost_is_printed_only_if_that_is_asked_for() {
+    for (fallback, printed) in [("none", false), ("log", true)] {
+        let kinesis = Kinesis::start();
+        let lambda = overflowing(&kinesis).setting("FALLBACK", fallback).start();
+        std::fs::write(lambda.tmp().join("kinesis-telemetry-extension"), "in the way").unwrap();
+        lambda.init().unwrap();
+        kinesis.fault(Fault::hang());
+        lambda
+            .invoke(
+                Invocation::new()
+                    .run(|lambda| assert_eq!(lambda.flood(20, 200, 300).unwrap().refused, 0)),
+            )
+            .unwrap();
+        kinesis.clear_faults();
+        assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+        let lost = ledger(&kinesis)["dropped"]["queue"].as_u64().unwrap();
+        let lines = lambda.stdout().len() as u64;
+        assert!(lost > 0, "memory held all of it");
+        assert_eq!(lines, if printed { lost } else { 0 }, "{fallback}");
+    }
 }
 
 #[test]

@@ -7,15 +7,16 @@ use std::time::Duration;
 use kinesis_telemetry_extension::dispatch::backlog::{Parcel, SegmentId};
 use kinesis_telemetry_extension::dispatch::core::View;
 use kinesis_telemetry_extension::dispatch::message::{Load, Message, Signal};
+use kinesis_telemetry_extension::dispatch::policy::FlushMode;
 use kinesis_telemetry_extension::kinesis::gzip;
 use kinesis_telemetry_extension::kinesis::line::Envelope;
 use kinesis_telemetry_extension::kinesis::record::Compression;
 use kinesis_telemetry_extension::kinesis::request::Request;
 
 use crate::kinesis::Verdict;
-use crate::plan::{End, Mode};
+use crate::plan::{Done, End, Mode};
 use crate::world::{
-    Ask, Asking, Busy, Healed, MS, SandboxId, SpoolFile, Taking, Us, World, numbers,
+    Ask, Asking, Busy, Healed, MS, SandboxId, SpoolFile, Taking, Us, World, introduced_in, numbers,
 };
 
 /// What the scheduler may add to a promise.
@@ -53,7 +54,14 @@ impl World {
                 format!("a wait until {} that has passed", until.unwrap_or_default()),
             );
         }
-        self.say(|_| format!("core: waits until {:?} ms, {view:?}", until.map(|until| until / MS)));
+        self.say(|world| {
+            let backlog = world.process.core.backlog();
+            let (aside, bytes) = (backlog.aside(), backlog.aside_bytes());
+            let suspects = aside.iter().filter(|parcel| parcel.suspect).count();
+            let until = until.map(|until| until / MS);
+            let (all, view) = (aside.len(), format!("{:?}, {:?}", view.overflow, view.apart));
+            format!("core: waits until {until:?} ms, {all} aside ({suspects} suspect, {bytes} bytes), on disk {view}")
+        });
         let process = &self.process;
         let awake = self.plan.setup.continuous
             || process.asking.as_ref().is_some_and(|asking| asking.handed_in)
@@ -85,9 +93,11 @@ impl World {
                 matches!(message, Message::Telemetry { signals, .. }
                     if signals.iter().any(|signal| matches!(signal, Signal::Started(_))))
             });
+        let since =
+            |time: Us| self.running.as_ref().is_some_and(|running| running.began + time < self.now);
         if !process.waits
             || process.channel.is_empty()
-            || !(self.plan.setup.continuous || running && told)
+            || !(self.plan.setup.continuous || running && (told || since(400 * MS)))
             || !healthy
             || process.asking.as_ref().is_some_and(|asking| asking.deadline <= self.now + 30 * MS)
             || self.mode() != Mode::Ok
@@ -95,7 +105,10 @@ impl World {
             return;
         }
         let (bytes, oldest) = self.waiting();
-        let most = Duration::from_millis(self.plan.setup.max_age + 100);
+        // Where a start is lost, it is looked for now and then.
+        let is_known = told || self.plan.setup.continuous;
+        let (looks, slack) = if is_known { (1, 100) } else { (2, 400) };
+        let most = Duration::from_millis(looks * self.plan.setup.max_age + slack);
         if bytes >= process.packer.request_bytes() || oldest > most {
             let detail = format!("{bytes} bytes wait, the oldest for {oldest:?}");
             self.fail("the dispatcher is woken in time", detail);
@@ -106,7 +119,7 @@ impl World {
     fn waiting(&self) -> (usize, Duration) {
         let now = self.clock();
         let unseen = self.process.channel.iter().filter_map(|message| match message {
-            Message::Telemetry { at, charge: Some(charge), .. } => {
+            Message::Telemetry { at, charge: Some(charge), load, .. } if load.events() > 0 => {
                 Some((charge.bytes(), now.since(at)))
             }
             _ => None,
@@ -161,9 +174,14 @@ impl World {
                 format!("{} bytes are set aside while new events are sent", aside.aside_bytes());
             return self.fail("what is set aside is bounded", detail);
         }
+        let invoked = process
+            .invoked
+            .as_ref()
+            .is_some_and(|(id, at)| !process.ended.contains(id) && at + 200 * MS <= self.now);
         let awake = self.plan.setup.continuous
             || process.asking.as_ref().is_some_and(|asking| asking.handed_in)
-            || process.is_running;
+            || process.is_running
+            || invoked;
         if !awake {
             self.fail(
                 "no request across a freeze",
@@ -234,7 +252,8 @@ impl World {
     pub(crate) fn keep_introductions(&mut self, could_keep: bool) {
         let number = self.process.number;
         let files = &self.files;
-        for (sandbox, about) in self.introductions.iter_mut().filter(|((by, _), _)| *by == number) {
+        // Of those before, it may have taken some over.
+        for (sandbox, about) in self.introductions.iter_mut().filter(|((by, _), _)| *by <= number) {
             let kept = files.values().any(|file| file.introduced.contains(sandbox));
             about.excused |= !about.stored && !could_keep && !kept;
         }
@@ -350,6 +369,52 @@ impl World {
         }
     }
 
+    /// In `end`, an invocation that was held to its end is let go: all that was known of it then is
+    /// on the stream, where Kinesis was well as long as this process lives.
+    pub(crate) fn check_flushed(&mut self, asking: &Asking, id: &Arc<str>) {
+        let well = |(at, mode): &(u64, Mode)| *mode == Mode::Ok || *at * MS > self.now;
+        let plan = &self.plan;
+        let is_well = self.process.fruitless.is_empty()
+            && plan.kinesis.iter().all(well)
+            && (plan.poison.is_none(), plan.stale, plan.disk.is_empty()) == (true, 0, true);
+        let Some(running) = self.running.as_ref().filter(|running| running.id == *id) else {
+            return;
+        };
+        let Some((ended, known)) = running.ended.zip(running.known) else {
+            return;
+        };
+        // A lost end changes the mode, and a gap ends the wait.
+        let Done { lost, gap, .. } = running.what.done;
+        let is_plain = plan.setup.mode == FlushMode::End && !self.ends_lost && !lost;
+        let until = asking.deadline.min(ended + plan.setup.flush_timeout.min(500) * MS);
+        // Where it ran for longer than the clock was set forward, its end may be taken for earlier.
+        let set_forward = u64::try_from(self.jump).unwrap_or(0);
+        let is_set = set_forward > 0 && running.what.runs + 550 > set_forward;
+        if !is_well || !is_plain || is_set || gap.is_some() || self.now + 30 * MS > until {
+            return;
+        }
+        let number = self.process.number;
+        let mut missing = self.waiting_anywhere();
+        // What had no room is lost, and counted.
+        missing.retain(|event| {
+            let fate = &self.events[*event as usize];
+            (*event as usize) < known && fate.process == number && fate.received
+        });
+        if !missing.is_empty() {
+            let detail = format!("{id} is let go, and {missing:?} are not delivered");
+            return self.fail("a held invocation is on the stream", detail);
+        }
+        self.flushed = Some(Arc::clone(id));
+    }
+
+    /// Function and extension have called `/next`: the sandbox may be frozen now.
+    pub(crate) fn check_freeze(&mut self, id: &Arc<str>) {
+        if self.flushed.as_ref() == Some(id) && matches!(self.process.busy, Busy::Send { .. }) {
+            let detail = format!("{id} is over, and a request is on its way");
+            self.fail("no request across a freeze", detail);
+        }
+    }
+
     /// main leaves after SHUTDOWN.
     pub(crate) fn check_stop(&mut self, asking: &Asking) {
         let late = self.now.saturating_sub((asking.deadline + 50 * MS).max(asking.at + 200 * MS));
@@ -358,7 +423,8 @@ impl World {
         }
         self.audit(true);
         self.check_printed();
-        self.keep_introductions(self.plan.setup.spool_bytes > 0 && self.plan.disk.is_empty());
+        let has_disk = self.plan.setup.spool_bytes > 0 && self.plan.disk.is_empty();
+        self.keep_introductions(has_disk && !self.process.write_failed);
         let number = self.process.number;
         let unanswered = self
             .events
@@ -437,12 +503,14 @@ impl World {
         let Some((number, file)) = file else { return };
         let given_up = |event: &u32| {
             let fate = &self.events[*event as usize];
-            !fate.acknowledged && !fate.evicted && fate.refused < 3
+            !fate.acknowledged && !fate.evicted && !fate.excused && fate.refused < 3
         };
         // At the end there is no later.
         if !file.damaged && self.process.stop_asked.is_none() && file.events.iter().all(given_up) {
             let elsewhere = self.waiting_anywhere();
-            if file.events.iter().any(|event| !elsewhere.contains(event)) {
+            // Where a part was kept elsewhere, the whole would send that twice.
+            let is_elsewhere = |event: &u32| elsewhere.contains(event);
+            if !file.events.is_empty() && !file.events.iter().any(is_elsewhere) {
                 let detail = format!("segment {segment} is deleted with {:?}", file.events);
                 self.fail("what is whole on disk is kept", detail);
             }
@@ -515,7 +583,9 @@ impl World {
         let ledger = &self.process.ledger;
         let refused = self.events.iter().enumerate().filter(|(number, fate)| {
             let poison = self.is_poison(u32::try_from(*number).unwrap_or(0));
-            (poison || fate.refused > 2) && fate.process == self.process.number
+            // What a process before has delivered of a segment that it left is on the stream.
+            let is_there = fate.stored > 0 && !fate.acknowledged;
+            (poison || fate.refused > 2 || is_there) && fate.process == self.process.number
         });
         let refused = refused.count() as u64;
         let lost = ledger.dropped() - ledger.dropped_queue.get() - healed.given_up;
@@ -625,22 +695,39 @@ impl World {
         }
     }
 
-    /// A file that is being written may be there in part.
+    /// What is being written may be there in part: whole batches of it are not lost.
     fn tear(&mut self) {
         let spooling = match &mut self.process.busy {
-            Busy::Spool { file, .. } => file.take(),
+            Busy::Spool { writing, .. } => writing.take(),
             _ => None,
         };
         let spilling = match &mut self.process.taking {
-            Taking::Writing { file, .. } => file.take().map(|file| *file),
+            Taking::Writing { writing, .. } => writing.take().map(|writing| *writing),
             _ => None,
         };
-        for file in [spooling, spilling].into_iter().flatten() {
-            if self.rng.bool() {
-                self.say(|_| format!("disk: a file is torn: {:?}", file.events));
-                self.files.insert(self.next_file, SpoolFile { damaged: true, ..file });
-                self.next_file += 1;
-            }
+        for writing in [spooling, spilling].into_iter().flatten() {
+            let known = self.process.files.get(&writing.slot.id).copied();
+            let old = known.and_then(|file| self.files.remove(&file));
+            let number = known.unwrap_or(self.next_file);
+            let mut file = old.unwrap_or_else(|| SpoolFile {
+                process: self.process.number,
+                bytes: Vec::new(),
+                doubt: writing.slot.purpose.is_in_doubt(),
+                damaged: false,
+                events: Vec::new(),
+                introduced: Vec::new(),
+            });
+            file.bytes.truncate(usize::try_from(writing.slot.at).unwrap());
+            let part = self.rng.usize(0..=writing.bytes.len());
+            file.bytes.extend_from_slice(&writing.bytes[..part]);
+            let content = self.content(&file.bytes, u64::MAX);
+            let lines: Vec<Vec<u8>> = content.iter().flat_map(|all| all.request.data()).collect();
+            file.damaged |= content.is_none();
+            file.events = lines.iter().flat_map(|lines| numbers(lines)).collect();
+            file.introduced = lines.iter().flat_map(|lines| introduced_in(lines)).collect();
+            self.say(|_| format!("disk: a file is torn, what is left: {:?}", file.events));
+            self.next_file += u64::from(known.is_none());
+            self.files.insert(number, file);
         }
     }
 

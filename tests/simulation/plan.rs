@@ -202,6 +202,21 @@ impl Plan {
         self.seed % 5 == 2
     }
 
+    /// A `platform.start` is lost now and then.
+    pub(crate) fn loses_starts(&self) -> bool {
+        self.seed % 7 == 3
+    }
+
+    /// Start and end of a short function come in one POST, as Lambda holds telemetry back for 25 ms.
+    pub(crate) fn joins(&self, what: &Invocation) -> bool {
+        self.seed % 13 == 6 && what.runs < 25
+    }
+
+    /// Few signals may wait without an event.
+    pub(crate) fn signal_bytes(&self) -> usize {
+        if self.seed % 11 == 3 { 600 } else { 256 * 1024 }
+    }
+
     /// Kinesis takes no CBOR.
     pub(crate) fn refuses_cbor(&self) -> bool {
         self.seed % 8 == 7

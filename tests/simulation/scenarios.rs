@@ -429,6 +429,16 @@ fn seeds_that_once_went_wrong() {
         (33_748, "the same"),
         (33_749, "the same"),
         (39_491, "the same"),
+        (
+            50_012_203,
+            "the sandbox event filled a request alone, and that was evicted before the others",
+        ),
+        (69, "a segment was deleted unread, as something was being appended to it"),
+        (50_002_230, "the end that was waited for was one of many signals, which became a gap"),
+        (50_008_297, "invocations passed while a full request waited, and a start was lost"),
+        (50_020_081, "refused events left no room to read what was still on disk"),
+        (60_014_608, "events that could not be written to disk were sent before older ones"),
+        (50_043_853, "of a segment in parts each was dropped, though its file was whole"),
     ] {
         let life = World::new(&Plan::random(seed), false).live();
         assert!(life.violation.is_none(), "{seed}: {cause}: {:?}", life.violation);
@@ -524,6 +534,31 @@ fn a_request_that_always_fails_makes_way_and_is_divided() {
             "it may pass, so it is never given up"
         );
     }
+}
+
+/// In a busy sandbox of short functions nothing was known to run, memory was empty, and so nothing was
+/// due: what had been written to disk in an outage stayed there, and all that came followed it.
+#[test]
+fn what_is_on_disk_is_sent_in_a_busy_sandbox_of_short_functions() {
+    let short = || {
+        let done = Done { delay: 25, ..DONE };
+        [Act::Invoke(Invocation { done, ..invocation(4, vec![post(1, 1)]) }), freeze(100)]
+    };
+    let mut acts: Vec<Act> = (0..30).flat_map(|_| short()).collect();
+    // More than memory holds, while Kinesis is not there.
+    acts.push(Act::Invoke(invocation(2000, (0..60).map(|n| loud(n * 10)).collect())));
+    acts.extend((0..200).flat_map(|_| short()));
+    acts.extend([freeze(300_000), Act::Stop { window: 2000 }]);
+    let mut plan = Plan { seed: 6, ..Plan::quiet(acts) };
+    plan.setup.mode = FlushMode::Adaptive;
+    plan.setup.bound = 128 * 1024;
+    plan.setup.spool_bytes = 1024 * 1024;
+    plan.kinesis = vec![(3000, Mode::Refuses), (6500, Mode::Ok), (100_000, Mode::Refuses)];
+    let life = live(&plan);
+    // What came last waits for its age.
+    let missing = (0..1900).filter(|event| life.events[*event].stored == 0).count();
+    assert!(life.ledger.spooled.get() > 500, "{} on disk", life.ledger.spooled.get());
+    assert_eq!(missing, 0, "{}", life.timeline.join("\n"));
 }
 
 #[test]

@@ -10,21 +10,24 @@ use kinesis_telemetry_extension::dispatch::admission::{Circumstances, Place, pla
 use kinesis_telemetry_extension::dispatch::attention::{Announced, News};
 use kinesis_telemetry_extension::dispatch::backlog::{Parcel, SegmentId};
 use kinesis_telemetry_extension::dispatch::charge::Charge;
-use kinesis_telemetry_extension::dispatch::core::{Oldest, Outcome, Step};
+use kinesis_telemetry_extension::dispatch::core::{Oldest, Outcome, Step, Unread};
 use kinesis_telemetry_extension::dispatch::message::{Load, Message, Signal};
 use kinesis_telemetry_extension::dispatch::preparing::Effort;
-use kinesis_telemetry_extension::dispatch::spool_index::Entry;
+use kinesis_telemetry_extension::dispatch::spool_file::{self, Content, MAGIC, batch, new_file};
+use kinesis_telemetry_extension::dispatch::spool_index::{Entry, Purpose, Slot};
 use kinesis_telemetry_extension::event::Batch;
 use kinesis_telemetry_extension::kinesis::error::ErrorKind;
+use kinesis_telemetry_extension::kinesis::record::Limits;
 use kinesis_telemetry_extension::kinesis::request::Request;
 use kinesis_telemetry_extension::kinesis::response::RecordOutcome;
+use kinesis_telemetry_extension::kinesis::wire::Wire;
 
 use crate::keep::Choice;
 use crate::kinesis::{Verdict, interrupted};
 use crate::plan::{Disk, Mode};
 use crate::world::{
-    Ask, Body, Busy, Fate, MS, SpoolFile, Taking, Us, Wake, World, batch, introduced_in, numbers,
-    sandbox_id,
+    Ask, Body, Busy, Fate, MS, SpoolFile, Taking, Us, Wake, World, Writing, batch_of,
+    introduced_in, numbers, sandbox_id,
 };
 
 impl World {
@@ -32,6 +35,7 @@ impl World {
 
     /// A message has come: a dispatcher that waits for one goes on.
     pub(crate) fn notify(&mut self) {
+        self.process.announced.rings();
         if self.process.waits {
             let delay = self.between(5, 150);
             self.look_after(delay);
@@ -67,6 +71,7 @@ impl World {
                     view
                 }
             };
+            self.process.core.look(view);
             while let Some(message) = self.process.channel.pop_front() {
                 self.hand_in(message);
             }
@@ -105,6 +110,9 @@ impl World {
     }
 
     fn hand_in(&mut self, message: Message) {
+        if let Message::Invoked { at, request_id, .. } = &message {
+            self.process.invoked = Some((Arc::clone(request_id), self.micros(at.mono)));
+        }
         match &message {
             Message::Telemetry { signals, .. } => {
                 for signal in signals {
@@ -132,7 +140,6 @@ impl World {
                     asking.handed_in = true;
                 }
             }
-            Message::SpoolDone => {}
         }
         let now = self.clock();
         self.process.core.on(now, message);
@@ -284,14 +291,16 @@ impl World {
 
     fn begin_spool(&mut self, mut parcel: Box<Parcel>) -> Us {
         let ambiguous = parcel.ambiguous;
-        let (id, file) = self.reserve(&mut parcel.request, ambiguous, true);
-        if let Some(file) = &file {
-            for event in &file.events {
-                self.events[*event as usize].out_of_order = true;
-            }
+        parcel.request.seal();
+        let purpose = Purpose::Apart { in_doubt: ambiguous };
+        let slot = self.process.index.begin(&new_file(&[&parcel.request]), purpose);
+        let writing = self.writing(slot, &[&parcel.request]);
+        for event in writing.iter().flat_map(|writing| &writing.events) {
+            self.events[*event as usize].out_of_order = true;
         }
+        let id = writing.as_ref().map(|writing| writing.slot.id);
         self.say(|_| format!("core: spools {} events as {id:?}", parcel.request.events()));
-        self.process.busy = Busy::Spool { parcel, id, file };
+        self.process.busy = Busy::Spool { parcel, writing };
         self.disk_time()
     }
 
@@ -308,8 +317,9 @@ impl World {
                 Outcome::Ledger(request, verdict.sent)
             }
             Busy::Read(segment) => self.read(segment),
-            Busy::Spool { parcel, id, file } => {
-                let written = self.commit(id, file);
+            Busy::Spool { parcel, writing } => {
+                let id = writing.as_ref().map(|writing| writing.slot.id);
+                let written = self.commit(writing).is_some();
                 self.process.write_failed |= !written;
                 self.say(|_| format!("core: spooled: {written}"));
                 Outcome::Spooled(parcel, id.filter(|_| written))
@@ -445,7 +455,8 @@ impl World {
             self.post_again(body);
         }
         if !self.process.posts.is_empty() {
-            let luck = self.rng.usize(0..self.process.posts.len());
+            // Lambda posts over a few connections: none is overtaken by many.
+            let luck = self.rng.usize(0..self.process.posts.len().min(4));
             let body = self.process.posts.remove(luck);
             self.admit(body);
         }
@@ -455,17 +466,17 @@ impl World {
     pub(crate) fn listener(&mut self) {
         match std::mem::replace(&mut self.process.taking, Taking::Nothing) {
             Taking::Nothing => {}
-            Taking::Writing { id, file, events, mut rest, all, signals } => {
-                let written = self.commit(id, file.map(|file| *file));
-                if !written {
+            Taking::Writing { writing, events, mut rest, all, signals, wakes } => {
+                let Some(waited_for) = self.commit(writing.map(|writing| *writing)) else {
                     let rest: u64 = rest.iter().map(Request::events).sum();
                     self.print_events(events.len() as u64 + rest);
                     self.process.ledger.dropped_queue.add(events.len() as u64 + rest);
-                    return self.spilled(all, signals);
-                }
+                    return self.spilled(all, signals, true);
+                };
+                let wakes = wakes | waited_for;
                 match rest.pop_front() {
-                    Some(request) => self.write(request, rest, all, signals),
-                    None => self.spilled(all, signals),
+                    Some(request) => self.write(request, rest, all, signals, wakes),
+                    None => self.spilled(all, signals, wakes),
                 }
             }
             Taking::Answering(events) => {
@@ -498,7 +509,7 @@ impl World {
             let id = sandbox_id(&self.plan, (self.process.number, self.process.restores));
             self.process.sandbox.restored_as(id);
         }
-        let batch = batch(first, &body, self.process.restores);
+        let batch = batch_of(first, &body, self.process.restores);
         let all: Vec<u32> = (first..first + body.events).collect();
         let process = self.process.number;
         let sandbox = (process, self.process.restores);
@@ -520,7 +531,7 @@ impl World {
             }
         }
         if own.is_empty() {
-            self.send_message(signals, Load::Nothing, None);
+            self.send_signals(signals);
             return self.answer(all);
         }
         let cost = batch.cost();
@@ -550,16 +561,16 @@ impl World {
                 if self.plan.setup.spool_bytes == 0 {
                     self.print_events(own.len() as u64);
                     self.process.ledger.dropped_queue.add(own.len() as u64);
-                    return self.spilled(all, signals);
+                    return self.spilled(all, signals, false);
                 }
-                let mut requests = self.pack_all(batch);
+                let mut requests = self.pack_all(batch, true);
                 match requests.pop_front() {
-                    Some(request) => self.write(request, requests, all, signals),
-                    None => self.spilled(all, signals),
+                    Some(request) => self.write(request, requests, all, signals, false),
+                    None => self.spilled(all, signals, false),
                 }
             }
             Some(charge) if decided == Place::Packed => {
-                let mut requests = self.pack_all(batch);
+                let mut requests = self.pack_all(batch, false);
                 drop(charge);
                 let mut signals = Some(signals);
                 while let Some(request) = requests.pop_front() {
@@ -580,12 +591,14 @@ impl World {
         }
     }
 
-    fn pack_all(&mut self, mut batch: Batch) -> VecDeque<Request> {
+    fn pack_all(&mut self, mut batch: Batch, for_disk: bool) -> VecDeque<Request> {
         let mut packed = VecDeque::new();
         while !batch.remaining().is_empty() {
-            let mut request = Request::new(self.limits);
-            let wall = self.clock().wall;
-            self.process.packer.introduce(&mut request, &[], wall);
+            let mut request = if for_disk { self.for_disk() } else { Request::new(self.limits) };
+            if !for_disk {
+                let wall = self.clock().wall;
+                self.process.packer.introduce(&mut request, &[], wall);
+            }
             let oversized = self.process.packer.pack(&mut request, &mut batch);
             self.process.ledger.dropped_rejected.add(oversized);
             if !request.is_empty() {
@@ -596,42 +609,80 @@ impl World {
         packed
     }
 
+    /// As `admission.rs`.
+    fn for_disk(&self) -> Request {
+        Request::new(Limits { wire: Wire::Cbor, ..self.limits })
+    }
+
+    /// As `Spool::append`.
     fn write(
         &mut self,
-        mut request: Request,
+        request: Request,
         rest: VecDeque<Request>,
         all: Vec<u32>,
         signals: Vec<Signal>,
+        wakes: bool,
     ) {
-        let (id, file) = self.reserve(&mut request, false, false);
+        let introduces = self.process.packer.introduces();
+        let appended = self.process.index.append(&batch(&[&request]), introduces);
+        let writing = if appended.is_some() {
+            self.writing(appended, &[&request])
+        } else {
+            let mut introduction = self.for_disk();
+            if introduces.is_some() {
+                let wall = self.clock().wall;
+                self.process.packer.introduce(&mut introduction, &[], wall);
+                introduction.seal();
+            }
+            let introduction = Some(&introduction).filter(|request| !request.is_empty());
+            let requests: Vec<&Request> = introduction.into_iter().chain([&request]).collect();
+            let purpose = Purpose::Overflow { introduces };
+            let slot = self.process.index.begin(&new_file(&requests), purpose);
+            self.writing(slot, &requests)
+        };
         let events = request.data().flat_map(|lines| numbers(&lines)).collect();
-        let file = file.map(Box::new);
-        self.process.taking = Taking::Writing { id, file, events, rest, all, signals };
+        let writing = writing.map(Box::new);
+        self.process.taking = Taking::Writing { writing, events, rest, all, signals, wakes };
         let (number, delay) = (self.process.number, self.disk_time());
         self.after(delay, Wake::Listener(number));
     }
 
-    fn spilled(&mut self, all: Vec<u32>, signals: Vec<Signal>) {
-        if !signals.is_empty() {
-            self.send_message(signals, Load::Nothing, None);
+    fn spilled(&mut self, all: Vec<u32>, signals: Vec<Signal>, wakes: bool) {
+        self.send_signals(signals);
+        if wakes {
+            self.notify();
         }
-        self.process.channel.push_back(Message::SpoolDone);
-        self.notify();
         self.answer(all);
     }
 
-    fn send_message(&mut self, signals: Vec<Signal>, load: Load, charge: Option<Charge>) {
-        let at = self.clock();
-        let news = News::new(&signals, charge.as_ref().map_or(0, Charge::bytes));
-        let ends: Vec<(Arc<str>, bool)> = signals
-            .iter()
-            .filter_map(|signal| match signal {
-                Signal::Done { request_id, failed, .. } => Some((Arc::clone(request_id), *failed)),
-                _ => None,
-            })
-            .collect();
-        self.process.channel.push_back(Message::Telemetry { at, signals, load, charge });
+    /// Without events, or behind them.
+    fn send_signals(&mut self, signals: Vec<Signal>) {
+        let ends = ends(&signals);
+        let room = Some(signals).filter(|signals| !signals.is_empty());
+        let asking = self.process.asking.as_ref();
+        let is_awaited = |id: &str| {
+            asking.is_some_and(
+                |asking| matches!(&asking.ask, Ask::Invocation(asked) if **asked == *id),
+            )
+        };
+        let waiting = room.and_then(|all| self.process.signal_room.take(all, is_awaited));
+        if let Some((signals, charge)) = waiting {
+            self.put_message(signals, Load::Nothing, Some(charge));
+        }
         ends.iter().for_each(|(id, failed)| self.passed_end_on(id, *failed));
+    }
+
+    fn send_message(&mut self, signals: Vec<Signal>, load: Load, charge: Option<Charge>) {
+        let ends = ends(&signals);
+        self.put_message(signals, load, charge);
+        ends.iter().for_each(|(id, failed)| self.passed_end_on(id, *failed));
+    }
+
+    fn put_message(&mut self, signals: Vec<Signal>, load: Load, charge: Option<Charge>) {
+        let at = self.clock();
+        let bytes = charge.as_ref().filter(|_| load.events() > 0).map_or(0, Charge::bytes);
+        let news = News::new(&signals, bytes);
+        self.process.channel.push_back(Message::Telemetry { at, signals, load, charge });
         if self.process.announced.wakes(news) {
             self.notify();
         }
@@ -649,52 +700,63 @@ impl World {
 
     // --- the disk --------------------------------------------------------------------------------
 
-    fn reserve(
-        &mut self,
-        request: &mut Request,
-        ambiguous: bool,
-        apart: bool,
-    ) -> (Option<SegmentId>, Option<SpoolFile>) {
-        let hash = request.finish(&self.stream);
-        let (body, index) = (request.body().to_vec(), request.index());
-        let events: Vec<u32> = request.data().flat_map(|lines| numbers(&lines)).collect();
-        let introduced = request.data().flat_map(|lines| introduced_in(&lines)).collect();
-        let bytes = (body.len() + 200 + 32 * index.len()) as u64;
-        let Some((id, evicted)) = self.process.index.reserve(bytes, request.events(), apart) else {
-            return (None, None);
-        };
-        for entry in &evicted {
+    /// What is to be written at a place, if there is one. What had to give way for it is gone.
+    fn writing(&mut self, slot: Option<Slot>, requests: &[&Request]) -> Option<Writing> {
+        let slot = slot?;
+        for entry in &slot.evicted {
             self.drop_entry(entry, false);
         }
-        let damage = self.plan.damage;
-        let damaged = !self.healed && self.chance(damage);
-        (
-            Some(id),
-            Some(SpoolFile {
-                process: self.process.number,
-                body,
-                index,
-                hash,
-                doubt: ambiguous,
-                damaged,
-                events,
-                introduced,
-            }),
-        )
+        let mut bytes = if slot.at == 0 { MAGIC.to_vec() } else { Vec::new() };
+        let mut hash = slot.before.unwrap_or_else(|| spool_file::beginning(&self.stream));
+        for request in requests {
+            hash = spool_file::append(&mut bytes, request, &hash).expect("memory takes all");
+        }
+        let lines: Vec<u8> = requests.iter().flat_map(|request| request.data().flatten()).collect();
+        let introduced =
+            requests.iter().flat_map(|request| request.data()).flat_map(|l| introduced_in(&l));
+        let introduced = introduced.collect();
+        Some(Writing { slot, hash, bytes, events: numbers(&lines), introduced })
     }
 
-    fn commit(&mut self, id: Option<SegmentId>, file: Option<SpoolFile>) -> bool {
-        let (Some(id), Some(file)) = (id, file) else { return false };
-        if self.disk() == Disk::Full {
+    /// What was to be written is. Says whether the dispatcher may wait for it; `None`: it could not
+    /// be written.
+    fn commit(&mut self, writing: Option<Writing>) -> Option<bool> {
+        let Writing { slot, hash, bytes, events, introduced } = writing?;
+        let is_full = self.disk() == Disk::Full;
+        let part = self.rng.usize(0..bytes.len());
+        let (id, at) = (slot.id, usize::try_from(slot.at).unwrap());
+        if at == 0 && is_full {
             self.process.index.remove(id);
-            return false;
+            return None;
         }
-        self.process.index.commit(id);
-        self.process.ledger.spooled.add(file.events.len() as u64);
-        self.process.files.insert(id, self.next_file);
-        self.files.insert(self.next_file, file);
-        self.next_file += 1;
-        true
+        if at == 0 {
+            let damage = self.plan.damage;
+            let damaged = !self.healed && self.chance(damage);
+            let (process, doubt) = (self.process.number, slot.purpose.is_in_doubt());
+            self.process.files.insert(id, self.next_file);
+            let file = SpoolFile { process, bytes, doubt, damaged, events: Vec::new(), introduced };
+            self.files.insert(self.next_file, SpoolFile { events: events.clone(), ..file });
+            self.next_file += 1;
+        } else {
+            let file = self.process.files.get(&id).and_then(|file| self.files.get_mut(file))?;
+            file.bytes.truncate(at);
+            if is_full {
+                // Perhaps not even that can be taken away again.
+                file.bytes.extend_from_slice(&bytes[..part * (part % 2)]);
+                self.process.index.undo(id, events.len() as u64);
+                return None;
+            }
+            file.bytes.extend_from_slice(&bytes);
+            file.events.extend_from_slice(&events);
+            file.introduced.extend(introduced);
+        }
+        self.process.ledger.spooled.add(events.len() as u64);
+        Some(self.process.index.commit(id, hash))
+    }
+
+    /// What is in a file.
+    pub(crate) fn content(&self, bytes: &[u8], length: u64) -> Option<Content> {
+        spool_file::read(bytes, length, &self.stream, self.limits, Vec::with_capacity).ok()
     }
 
     fn remove(&mut self, id: SegmentId) {
@@ -743,21 +805,22 @@ impl World {
             .files
             .iter()
             .filter(|(_, file)| file.process != number)
-            .map(|(id, file)| (*id, file.body.len() as u64))
+            .map(|(id, file)| (*id, file.bytes.len() as u64))
             .collect();
         self.say(|_| format!("core: takes over {} files", left.len()));
         for (file, bytes) in left {
-            let id = self.process.index.left_behind(PathBuf::from(file.to_string()), bytes);
+            let path = PathBuf::from(file.to_string()).into_boxed_path();
+            let id = self.process.index.left_behind(path, bytes);
             self.process.files.insert(id, file);
         }
     }
 
     fn read(&mut self, segment: SegmentId) -> Outcome {
         let Some(entry) = self.process.reading.take() else {
-            return Outcome::Read(segment, Err(0));
+            return Outcome::Read(segment, Err(Unread::NotNow));
         };
         let found = self.process.files.get(&segment).and_then(|file| self.files.get(file)).cloned();
-        let Some(file) = found else { return Outcome::Read(segment, Err(0)) };
+        let Some(file) = found else { return Outcome::Read(segment, Err(Unread::Damaged(0))) };
         if file.damaged {
             self.say(|_| format!("disk: segment {segment} is damaged: {:?}", file.events));
             for event in &file.events {
@@ -770,21 +833,25 @@ impl World {
                 if let Some(file) = self.process.files.remove(&segment) {
                     self.files.remove(&file);
                 }
-                return Outcome::Read(segment, Err(0));
+                return Outcome::Read(segment, Err(Unread::Damaged(0)));
             }
             self.process.damaged += entry.events;
-            return Outcome::Read(segment, Err(entry.events));
+            return Outcome::Read(segment, Err(Unread::Damaged(entry.events)));
         }
         if entry.left_behind.is_some() && !entry.counted {
             self.receive_again(&file.events);
             self.process.index.count(segment, file.events.len() as u64);
             self.process.read.push(segment);
         }
-        let request =
-            Request::restore(self.limits, file.body, &file.index, &file.hash, &self.stream);
-        let request = request.expect("what was written can be read");
-        let charge = self.process.gauge.charge(request.cost());
-        Outcome::Read(segment, Ok((Box::new(request), charge, file.doubt)))
+        let content =
+            self.content(&file.bytes, entry.length).expect("what was written can be read");
+        let found: Vec<u32> = content.request.data().flat_map(|lines| numbers(&lines)).collect();
+        if found != file.events || entry.hash.is_some_and(|hash| hash != content.hash) {
+            let detail = format!("segment {segment} has {:?}, read are {found:?}", file.events);
+            self.fail("what is on disk comes back", detail);
+        }
+        let charge = self.process.gauge.charge(content.request.cost());
+        Outcome::Read(segment, Ok((Box::new(content.request), charge, file.doubt)))
     }
 
     fn count_poll(&mut self, step: &Step) {
@@ -820,6 +887,15 @@ impl World {
             );
         }
     }
+}
+
+/// The requests whose function has ended, and whether it failed.
+fn ends(signals: &[Signal]) -> Vec<(Arc<str>, bool)> {
+    let end = |signal: &Signal| match signal {
+        Signal::Done { request_id, failed, .. } => Some((Arc::clone(request_id), *failed)),
+        _ => None,
+    };
+    signals.iter().filter_map(end).collect()
 }
 
 /// The numbers of a batch's events.

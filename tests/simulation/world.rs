@@ -15,8 +15,9 @@ use kinesis_telemetry_extension::dispatch::charge::Gauge;
 use kinesis_telemetry_extension::dispatch::core::{Core, Settings, View};
 use kinesis_telemetry_extension::dispatch::message::{Message, Now, Signal, Ticket};
 use kinesis_telemetry_extension::dispatch::packer::Packer;
+use kinesis_telemetry_extension::dispatch::signal_room::SignalRoom;
 use kinesis_telemetry_extension::dispatch::spares::Spares;
-use kinesis_telemetry_extension::dispatch::spool_index::{Entry as IndexEntry, Index};
+use kinesis_telemetry_extension::dispatch::spool_index::{Entry as IndexEntry, Hash, Index, Slot};
 use kinesis_telemetry_extension::dispatch::watchdog::{Question, Watchdog, hold_ends_at};
 use kinesis_telemetry_extension::event::{Batch, Event, Span};
 use kinesis_telemetry_extension::kinesis::RecordSettings;
@@ -94,11 +95,19 @@ pub(crate) struct Violation {
 #[derive(Clone, Debug)]
 pub(crate) struct SpoolFile {
     pub(crate) process: u16,
-    pub(crate) body: Vec<u8>,
-    pub(crate) index: Vec<[u64; 4]>,
-    pub(crate) hash: String,
+    pub(crate) bytes: Vec<u8>,
     pub(crate) doubt: bool,
     pub(crate) damaged: bool,
+    pub(crate) events: Vec<u32>,
+    pub(crate) introduced: Vec<SandboxId>,
+}
+
+/// What is being written to a file of the spool.
+#[derive(Debug)]
+pub(crate) struct Writing {
+    pub(crate) slot: Slot,
+    pub(crate) hash: Hash,
+    pub(crate) bytes: Vec<u8>,
     pub(crate) events: Vec<u32>,
     pub(crate) introduced: Vec<SandboxId>,
 }
@@ -166,8 +175,9 @@ pub(crate) struct Running {
     pub(crate) ended: Option<Us>,
     pub(crate) wall_ended: u64,
     pub(crate) next_called: bool,
-    /// When its end reached the listener.
+    /// When its end reached the listener, and how many events there were by then.
     pub(crate) heard: Option<Us>,
+    pub(crate) known: Option<usize>,
 }
 
 /// What main waits for.
@@ -206,8 +216,8 @@ pub(crate) enum Busy {
     Read(SegmentId),
     Spool {
         parcel: Box<Parcel>,
-        id: Option<SegmentId>,
-        file: Option<SpoolFile>,
+        /// `None`: there is no room.
+        writing: Option<Writing>,
     },
     /// A connection is being made ready.
     Prepare,
@@ -221,12 +231,13 @@ pub(crate) enum Taking {
     Nothing,
     /// Writes a request, and what comes behind it.
     Writing {
-        id: Option<SegmentId>,
-        file: Option<Box<SpoolFile>>,
+        writing: Option<Box<Writing>>,
         events: Vec<u32>,
         rest: VecDeque<Request>,
         all: Vec<u32>,
         signals: Vec<Signal>,
+        /// The dispatcher may wait for what was written before.
+        wakes: bool,
     },
     Answering(Vec<u32>),
 }
@@ -264,8 +275,11 @@ pub(crate) struct Process {
     pub(crate) in_next: bool,
     pub(crate) tickets: Ticket,
     pub(crate) answered: Vec<Ticket>,
+    pub(crate) signal_room: SignalRoom,
     pub(crate) started: Option<Arc<str>>,
     pub(crate) is_running: bool,
+    /// The last INVOKE that the core has seen, and when it came.
+    pub(crate) invoked: Option<(Arc<str>, Us)>,
     pub(crate) fruitless: Vec<Us>,
     pub(crate) ledgers: u32,
     pub(crate) last_sent: Option<u32>,
@@ -321,7 +335,7 @@ pub(crate) struct World {
     pub(crate) now: Us,
     /// What the wall clock went ahead in freezes, and what it was set by.
     wall_ahead: u64,
-    jump: i64,
+    pub(crate) jump: i64,
     pub(crate) jumped_at: Option<Us>,
     heap: BinaryHeap<Reverse<Entry>>,
     seq: u64,
@@ -348,6 +362,10 @@ pub(crate) struct World {
     pub(crate) holds_seen: Vec<Option<Us>>,
     pub(crate) last_ledgers: u32,
     pub(crate) ledger_events: u32,
+    /// An end did not come.
+    pub(crate) ends_lost: bool,
+    /// The last invocation that was let go with all that was known of it on the stream.
+    pub(crate) flushed: Option<Arc<str>>,
 }
 
 /// What a life came to.
@@ -414,6 +432,8 @@ impl World {
             holds_seen: Vec::new(),
             last_ledgers: 0,
             ledger_events: 0,
+            ends_lost: false,
+            flushed: None,
         }
     }
 
@@ -630,6 +650,7 @@ impl World {
                     wall_ended: 0,
                     next_called: false,
                     heard: None,
+                    known: None,
                 });
                 let delay = self.between(100, 2 * MS);
                 self.after(delay, Wake::Invoke);
@@ -694,11 +715,13 @@ impl World {
         } else {
             let done = Done { delay: 5, lost: false, has_time: true, again: None, gap: None };
             let runs = self.between(300, 1500);
+            // Of those that are thinned out nothing would be delivered.
+            let end = if self.process.keeping.is_some() { End::Error } else { End::Success };
             self.acts.push_front(Act::Invoke(Invocation {
                 runs,
                 limit: 30_000,
                 posts: vec![QUIET],
-                end: End::Success,
+                end,
                 done,
                 report_delay: 5,
                 window: 2000,
@@ -741,10 +764,11 @@ impl World {
             ..Body::default()
         };
         let start_at = running.began + hold_back;
-        self.at(
-            start_at,
-            Wake::Post(Body { signals: vec![Signal::Started(Arc::clone(&running.id))], ..start }),
-        );
+        let lost = self.plan.loses_starts() && self.chance(4);
+        let started = Signal::Started(Arc::clone(&running.id));
+        let comes = !lost && !self.plan.joins(what);
+        let signals = Some(started).filter(|_| comes).into_iter().collect();
+        self.at(start_at, Wake::Post(Body { signals, ..start }));
         for post in &what.posts {
             let time = (running.began + post.after * MS + hold_back)
                 .max(start_at)
@@ -771,15 +795,19 @@ impl World {
         let running = running.clone();
         let (what, id) = (&running.what, Arc::clone(&running.id));
         self.say(|_| format!("Lambda: function {id} ends: {:?}", what.end));
+        self.ends_lost |= what.done.lost;
         if !what.done.lost && what.end != End::SilentCrash {
             let failed = what.end != End::Success;
             let at = what.done.has_time.then_some(wall);
+            let started = Some(Signal::Started(Arc::clone(&id)));
+            let started = started.filter(|_| self.plan.joins(what));
+            let done = Signal::Done { request_id: Arc::clone(&id), at, failed };
             let body = Body {
                 events: 1,
                 text: 30,
                 weight: 300,
-                request_id: Some(Arc::clone(&id)),
-                signals: vec![Signal::Done { request_id: id, at, failed }],
+                request_id: Some(id),
+                signals: started.into_iter().chain([done]).collect(),
                 ..Body::default()
             };
             self.after(what.done.delay * MS, Wake::Post(body.clone()));
@@ -802,6 +830,7 @@ impl World {
         }
         self.running = None;
         self.say(|_| format!("Lambda: invocation {} is over", running.id));
+        self.check_freeze(&running.id);
         let report = Body {
             events: 1,
             text: 40,
@@ -1016,6 +1045,7 @@ impl World {
         match &asking.ask {
             Ask::Invocation(id) => {
                 self.check_hold(&asking, id);
+                self.check_flushed(&asking, id);
                 if self.now >= asking.deadline {
                     self.lose_ends();
                 }
@@ -1062,9 +1092,10 @@ impl World {
 
     /// The listener has read the end of a function.
     pub(crate) fn heard_end(&mut self, id: &Arc<str>) {
-        let now = self.now;
+        let (now, known) = (self.now, self.events.len());
         if let Some(running) = self.running.as_mut().filter(|running| running.id == *id) {
             running.heard.get_or_insert(now);
+            running.known.get_or_insert(known);
         }
     }
 
@@ -1124,6 +1155,7 @@ impl Process {
             metrics: plan.prints_metrics(),
             seed: plan.seed ^ u64::from(number),
         };
+        let index = Index::new(plan.setup.spool_bytes, packer().limits().request_bytes);
         Process {
             number,
             alive: true,
@@ -1142,7 +1174,7 @@ impl Process {
             sandbox,
             channel: VecDeque::new(),
             announced: Announced::default(),
-            index: Index::new(plan.setup.spool_bytes),
+            index,
             files: HashMap::new(),
             busy: Busy::Nothing,
             waits: false,
@@ -1159,8 +1191,10 @@ impl Process {
             in_next: false,
             tickets: 0,
             answered: Vec::new(),
+            signal_room: SignalRoom::new(plan.signal_bytes()),
             started: None,
             is_running: false,
+            invoked: None,
             fruitless: Vec::new(),
             ledgers: 0,
             last_sent: None,
@@ -1214,7 +1248,7 @@ fn configuration(plan: &Plan) -> Config {
 
 /// A batch of so many events, which bear their numbers. Made by hand: what the intake makes of
 /// bodies is tested elsewhere.
-pub(crate) fn batch(first: u32, body: &Body, restores: u16) -> Batch {
+pub(crate) fn batch_of(first: u32, body: &Body, restores: u16) -> Batch {
     const HEAD: &str = r##"{"time":"2026-11-23T09:15:45.012Z","type":"function","record":"##;
     let mut bytes = Vec::with_capacity(body.weight);
     let mut spans = Vec::with_capacity(body.events as usize);

@@ -1,12 +1,13 @@
-//! What becomes of a request after it was sent: the records that failed are kept, or it is divided, put into another form, or restored from
-//! what a spool has of it. No record is packed anew, unless its lines are taken apart. Pure.
+//! What becomes of a request after it was packed: the records that failed are kept, or it is divided, put into another form, or made again of
+//! what a spool has of it. No record is packed anew, unless its lines are taken apart or put together. Pure.
+
+use std::borrow::Cow;
 
 use sha2::Digest;
 
 use super::{Added, ROOM_BEHIND, Request};
-use crate::kinesis::endpoint::Stream;
-use crate::kinesis::record::{self, Compression, Limits, MAX_RECORDS, Record};
-use crate::kinesis::wire::Wire;
+use crate::kinesis::record::{self, Compression, Limits, MAX_RECORDS, Record, RecordFormat};
+use crate::kinesis::wire::{self, Wire};
 
 /// What a record has beside its data and key, in either form.
 const FRAME: usize = 32;
@@ -42,63 +43,40 @@ impl Request {
         self.finished = None;
     }
 
-    /// Where the records stand in a finished body, for keeping it elsewhere: of each its start, its length, its events and its decoded bytes.
-    #[must_use]
-    pub fn index(&self) -> Vec<[u64; 4]> {
-        self.records
-            .iter()
-            .map(|r| [r.range.start as u64, r.range.len() as u64, r.events, r.bytes as u64])
-            .collect()
+    /// What is in each record, for keeping it elsewhere: its key, how many events, and the data as Kinesis decodes it. Of a sealed request.
+    pub fn contents(&self) -> impl Iterator<Item = (&str, u64, Cow<'_, [u8]>)> + '_ {
+        self.records.iter().filter_map(|record| {
+            let (data, key) = self.data_and_key(record)?;
+            Some((key, record.events, self.limits.wire.decode(data)?))
+        })
     }
 
-    /// A finished request again, from its body, its hash and its [`Request::index`]; `None` if they
-    /// do not fit together, or the body is none that could have been made here for that stream.
+    /// Adds a record that was packed before and kept elsewhere, as it is, or to the one before where both may be one. Says whether it can
+    /// have been made here. It may be one more than the limit of bytes allows: whoever keeps records has an eye on that.
     #[must_use]
-    pub fn restore(
-        limits: Limits,
-        body: Vec<u8>,
-        index: &[[u64; 4]],
-        hash: &str,
-        stream: &Stream,
-    ) -> Option<Request> {
-        // Whatever is packed by now: an earlier process, or this one, may have done it otherwise.
-        let wire = Wire::of(&body);
-        let limits = Limits { wire, ..limits };
-        let mut request = Request::new(limits);
-        let mut end = wire.head().len();
-        for [start, length, events, bytes] in index {
-            let start = usize::try_from(*start).ok()?;
-            let range = start..start.checked_add(usize::try_from(*length).ok()?)?;
-            let record = body.get(range.clone())?;
-            let first = request.records.is_empty();
-            let joined =
-                if first { start == end } else { body.get(end..start)? == wire.separator() };
-            let (data, key) = wire.data_and_key(record)?;
-            let size = wire.decoded_length(data)? + key.len();
-            // An event is a line of its own, unless what was compressed holds more.
-            let most =
-                if limits.compression == Compression::Gzip { limits.record_bytes } else { size };
-            if !joined
-                || request.records.len() == MAX_RECORDS
-                || usize::try_from(*bytes) != Ok(size)
-                || *events > (most / SHORTEST_LINE) as u64
-            {
-                return None;
-            }
-            end = range.end;
-            request.payload += size;
-            request.records.push(Record { range, events: *events, bytes: size });
+    pub fn add_packed(&mut self, key: &str, events: u64, data: &[u8]) -> bool {
+        // An event is a line of its own, unless what was compressed holds more.
+        let is_plain = self.limits.compression == Compression::None;
+        let most = if is_plain { data.len() } else { self.limits.record_bytes };
+        if !wire::is_key(key) || events > (most / SHORTEST_LINE) as u64 {
+            return false;
         }
-        if !body.starts_with(wire.head())
-            || request.records.is_empty()
-            || body.get(end..)? != wire.ending(stream)
+        if is_plain
+            && self.limits.record == RecordFormat::Lines
+            && self.add_text(Some(key), events, data, |_| ()) == Added::Yes
         {
-            return None;
+            return true;
         }
-        request.body = body;
-        request.hashed = request.body.len();
-        request.finished = Some(hash.to_owned());
-        Some(request)
+        if self.len() == MAX_RECORDS {
+            return false;
+        }
+        self.close();
+        let (start, bytes) = (self.begin_record(), data.len() + key.len());
+        self.limits.wire.append(data, &mut self.body);
+        self.limits.wire.close(start, key, &mut self.body);
+        self.payload += bytes;
+        self.records.push(Record { range: start..self.body.len(), events, bytes });
+        true
     }
 
     /// The lines of each record, decoded and unpacked, for those who have to read them again.
@@ -239,16 +217,7 @@ mod tests {
             [16, 19, 22]
         );
         assert_eq!(request.record(1), (1, 20));
-        let index = request.index();
-        let restored = |index: &[[u64; 4]]| {
-            Request::restore(LIMITS, request.body().to_vec(), index, &hash, &stream())
-        };
-        let mut restored_whole = restored(&index).unwrap();
-        assert!(
-            restored(&[[1, 5, 1, 1]]).is_none()
-                && restored(&[]).is_none()
-                && restored(&[index[1], index[0]]).is_none()
-        );
+        let mut restored_whole = kept(&request, limits);
         assert_eq!(restored_whole.finish(&stream()), hash);
         assert_eq!(restored_whole.body(), request.body());
         assert_eq!(restored_whole.data().map(|data| data.len()).collect::<Vec<_>>(), [16, 19, 22]);
@@ -262,7 +231,8 @@ mod tests {
         assert_eq!(first.events() + second.events(), 3);
     }
 
-    /// What waited when the endpoint refused CBOR, and what an earlier process has left.
+    /// What waited when the endpoint refused CBOR, and what an earlier process has left; see
+    /// [`Request::add_packed`].
     #[test]
     fn either_form_becomes_the_other_with_the_same_records() {
         use {Compression::Gzip, RecordFormat::Event, RecordFormat::Kpl, RecordFormat::Lines};
@@ -280,26 +250,30 @@ mod tests {
                     }
                     request
                 };
-                // While its last record is open, finished, and restored from a file.
+                // While its last record is open, finished, and made again of its records.
                 for state in 0..3 {
                     let (mut request, mut other) = (fill(from), fill(to));
                     if state > 0 {
                         request.finish(&stream());
                     }
                     if state > 1 {
-                        let (hash, index) = (request.finish(&stream()), request.index());
-                        let body = request.body().to_vec();
-                        // Restored by a process that packs otherwise.
-                        let limits = Limits { wire: to, ..limits };
-                        request = Request::restore(limits, body, &index, &hash, &stream()).unwrap();
-                        assert_eq!(request.wire(), from);
+                        // By a process that packs otherwise.
+                        request = kept(&request, Limits { wire: to, ..limits });
+                        assert_eq!(request.wire(), to);
                     }
                     request.convert(to);
                     let hash = request.finish(&stream());
                     assert_eq!((request.wire(), &hash), (to, &other.finish(&stream())));
                     assert_eq!(hash, sha256(request.body()));
-                    assert_eq!((request.index(), request.payload), (other.index(), other.payload));
-                    assert!(request.body().len() + 4 * ROOM_BEHIND > request.cost() - 4096);
+                    let places = |request: &Request| {
+                        let records = request.records.iter();
+                        records.map(|r| (r.range.clone(), r.events, r.bytes)).collect::<Vec<_>>()
+                    };
+                    assert_eq!(
+                        (places(&request), request.payload),
+                        (places(&other), other.payload)
+                    );
+                    assert!(request.cost() < request.body().len() + 4 * ROOM_BEHIND + 4096);
                     request.convert(to);
                     assert!(request.finished.is_some());
                 }
@@ -350,73 +324,78 @@ mod tests {
         assert_eq!(sizes, [16, 18, 20, 22, 24]);
     }
 
+    /// What a spool has of it, in a request again.
+    fn kept(request: &Request, limits: Limits) -> Request {
+        let mut again = Request::new(limits);
+        for (key, events, data) in request.contents() {
+            assert!(again.add_packed(key, events, &data));
+        }
+        again.seal();
+        again
+    }
+
     #[test]
-    fn what_could_not_have_been_made_here_is_not_restored() {
-        for wire in [Wire::Json, Wire::Cbor] {
-            what_could_not_have_been_made_here_in(wire);
+    fn records_that_were_kept_elsewhere_join_where_they_may() {
+        use {Compression::Gzip, RecordFormat::Event, RecordFormat::Kpl, RecordFormat::Lines};
+        let line = |n: usize| format!("{n:0>99}\n");
+        for (record, compression, records) in [
+            // Nine lines of 100 bytes and a key fit into 1000; each key has ten.
+            (Lines, Compression::None, 4),
+            (Lines, Gzip, 20),
+            (Event, Compression::None, 20),
+            (Kpl, Compression::None, 20),
+        ] {
+            for wire in [Wire::Json, Wire::Cbor] {
+                let limits = Limits { record, compression, wire, ..LIMITS };
+                let mut all = Request::new(limits);
+                for n in 0..20 {
+                    let mut one = Request::new(Limits { wire: Wire::Cbor, ..limits });
+                    add(&mut one, Some(["a", "b"][n / 10]), &line(n));
+                    one.seal();
+                    let contents: Vec<_> = one.contents().collect();
+                    assert!(
+                        contents
+                            .iter()
+                            .all(|(key, events, data)| { all.add_packed(key, *events, data) })
+                    );
+                }
+                let hash = all.finish(&stream());
+                assert_eq!(hash, sha256(all.body()));
+                assert_eq!((all.len(), all.events()), (records, 20), "{record:?} {compression:?}");
+                let lines: Vec<u8> = all.data().flatten().collect();
+                assert_eq!(lines, (0..20).map(line).collect::<String>().as_bytes());
+            }
         }
     }
 
-    fn what_could_not_have_been_made_here_in(wire: Wire) {
-        let line = "a line of a log, with its end\n";
-        for (record, compression) in [
-            (RecordFormat::Lines, Compression::None),
-            (RecordFormat::Event, Compression::None),
-            (RecordFormat::Kpl, Compression::None),
-            (RecordFormat::Lines, Compression::Gzip),
-            (RecordFormat::Event, Compression::Gzip),
-            (RecordFormat::Kpl, Compression::Gzip),
-        ] {
-            let limits = Limits { record, compression, wire, ..LIMITS };
+    #[test]
+    fn what_could_not_have_been_made_here_is_not_added() {
+        let line = b"a line of a log, with its end\n";
+        for record in [RecordFormat::Lines, RecordFormat::Event, RecordFormat::Kpl] {
+            let limits = Limits { record, ..LIMITS };
             let mut request = Request::new(limits);
-            for key in ["k", "k", "another"] {
-                add(&mut request, Some(key), line);
+            for (key, events) in [
+                ("", 1),
+                ("\"", 1),
+                ("a\nb", 1),
+                (&*"k".repeat(257), 1),
+                ("k", 2),
+                ("k", u64::MAX),
+                ("k", 1 << 63),
+            ] {
+                assert!(!request.add_packed(key, events, line), "{key} {events}");
             }
-            let hash = request.finish(&stream());
-            let (body, index) = (request.body().to_vec(), request.index());
-            let restore = |body: &[u8], index: &[[u64; 4]], stream: &Stream| {
-                Request::restore(limits, body.to_vec(), index, &hash, stream)
-            };
-            let restored = restore(&body, &index, &stream()).unwrap();
-            assert_eq!((restored.events(), restored.index()), (3, index.clone()), "{limits:?}");
-            assert_eq!(restored.data().flatten().collect::<Vec<_>>(), line.repeat(3).as_bytes());
-
-            assert!(restore(&body, &index, &Stream::Name("other".to_owned())).is_none());
-            assert!(restore(&body, &index[..1], &stream()).is_none());
-            assert!(restore(&body, &index[1..], &stream()).is_none());
-            for (field, value) in
-                [(0, 13), (1, 20), (1, u64::MAX), (2, 1 << 63), (2, 1000), (3, 1), (3, u64::MAX)]
-            {
-                let mut forged = index.clone();
-                forged[0][field] = value;
-                assert!(restore(&body, &forged, &stream()).is_none(), "{field} {value}");
+            assert!(request.is_empty());
+            for n in 0..MAX_RECORDS {
+                assert!(request.add_packed(&format!("k{n}"), 1, line));
             }
-            let with = |from: &[u8], to: &[u8]| {
-                let at = memchr::memmem::find(&body, from).unwrap();
-                [&body[..at], to, &body[at + from.len()..]].concat()
-            };
-            let forgeries: &[(&[u8], &[u8])] = match wire {
-                Wire::Json => &[
-                    (b"\"telemetry\"", b"\"another\""),
-                    (b"},{", b"} {"),
-                    (b"{\"Data\":\"", b"{\"data\":\""),
-                    (b"\"PartitionKey\":\"k\"", b"\"PartitionKey\":\"\\\""),
-                ],
-                Wire::Cbor => &[
-                    (b"\x69telemetry", b"\x69telemetrz"),
-                    (b"\x9f", b"\x82"),
-                    (b"\xa2\x64Data\x5a", b"\xa2\x64Data\x7a"),
-                    (b"\x64Data\x5a\x00", b"\x64Data\x5a\x01"),
-                    (b"PartitionKey\x61k", b"PartitionKey\x61\""),
-                    (b"PartitionKey\x61k", b"PartitionKey\x60k"),
-                    (b"PartitionKey\x61k", b"PartitionKey\x41k"),
-                ],
-            };
-            let extended = [[&body[..], b" "].concat(), [b" ", &body[..]].concat()];
-            for forged in forgeries.iter().map(|(from, to)| with(from, to)).chain(extended) {
-                assert!(restore(&forged, &index, &stream()).is_none(), "{forged:x?}");
-            }
+            assert!(!request.add_packed("one more", 1, line));
+            assert_eq!(request.len(), MAX_RECORDS);
         }
+        // What was compressed may hold more than it has bytes.
+        let limits = Limits { compression: Compression::Gzip, ..LIMITS };
+        assert!(Request::new(limits).add_packed("k", 1000 / SHORTEST_LINE as u64, line));
+        assert!(!Request::new(limits).add_packed("k", 1000 / SHORTEST_LINE as u64 + 1, line));
     }
 
     #[test]

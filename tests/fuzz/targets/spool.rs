@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use fuzz_targets::{ALL, SEPARATOR, lines, request, settings};
 use kinesis_telemetry_extension::dispatch::core::Oldest;
 use kinesis_telemetry_extension::dispatch::spool::Spool;
+use kinesis_telemetry_extension::dispatch::spool_file::{MAGIC, beginning};
 use kinesis_telemetry_extension::kinesis::endpoint::Stream;
 use kinesis_telemetry_extension::kinesis::record::Limits;
 use kinesis_telemetry_extension::lambda::intake::Intake;
@@ -19,7 +20,9 @@ use libfuzzer_sys::fuzz_target;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-const MAGIC: usize = b"kinesis-telemetry-extension spool 2\n".len();
+/// Bytes of the length of a batch, and of its hash.
+const LENGTH: usize = 4;
+const HASH: usize = 32;
 const BOUND: u64 = 1 << 24;
 
 fuzz_target!(init: write_seeds(), |data: &[u8]| {
@@ -61,26 +64,24 @@ fn folder() -> &'static Path {
 }
 
 fn spool(folder: &Path, ledger: &Arc<Ledger>) -> Spool {
-    let stream = Stream::Name("stream".to_owned());
-    Spool::new(folder.to_owned(), BOUND, stream, "owner", limits(), None, Arc::clone(ledger))
+    Spool::new(folder.to_owned(), BOUND, stream(), "owner", limits(), None, Arc::clone(ledger))
 }
 
-/// Puts the right hashes into a file that has room for them.
-fn make_right(file: &mut [u8]) -> Option<()> {
-    let number = |at: usize| {
-        let bytes = file.get(at..at + 8)?.try_into().ok()?;
-        usize::try_from(u64::from_le_bytes(bytes)).ok()
-    };
-    let (stream, records) = (number(MAGIC)?, number(MAGIC + 16)?);
-    let index = records.checked_mul(32)?;
-    let hash_at = index.checked_add(stream)?.checked_add(MAGIC + 24)?;
-    let body_at = hash_at.checked_add(64 + 32)?;
-    let hash: String =
-        Sha256::digest(file.get(body_at..)?).iter().map(|byte| format!("{byte:02x}")).collect();
-    file.get_mut(hash_at..hash_at + 64)?.copy_from_slice(hash.as_bytes());
-    let head = Sha256::digest(file.get(..hash_at + 64)?);
-    file.get_mut(hash_at + 64..body_at)?.copy_from_slice(&head);
-    Some(())
+fn stream() -> Stream {
+    Stream::Name("stream".to_owned())
+}
+
+/// Puts the right hashes behind all batches that are as long as they say.
+fn make_right(file: &mut [u8]) {
+    let (mut at, mut hash) = (MAGIC.len(), beginning(&stream()));
+    while let Some(length) = file.get(at..).and_then(|rest| rest.first_chunk::<LENGTH>()) {
+        let end = at + LENGTH + u32::from_le_bytes(*length) as usize;
+        let Some(batch) = file.get(at..end) else { return };
+        hash = Sha256::new_with_prefix(hash).chain_update(batch).finalize().into();
+        let Some(place) = file.get_mut(end..end + HASH) else { return };
+        place.copy_from_slice(&hash);
+        at = end + HASH;
+    }
 }
 
 /// See the module's page.
@@ -101,11 +102,16 @@ fn write_seeds() {
         }
         let place = TempDir::new().expect("a folder");
         let mut request = request(limits(), all.iter().map(Vec::as_slice));
-        spool(place.path(), &Arc::default()).write(&mut request, false, false).expect("a segment");
+        request.seal();
+        let spool = spool(place.path(), &Arc::default());
+        // Of one batch, and of two.
+        for _ in 0..1 + number % 2 {
+            spool.append(&request, None, || None).expect("a segment");
+        }
         let written = std::fs::read_dir(place.path()).expect("a folder").flatten().next();
         let segment = std::fs::read(written.expect("a file").path()).expect("a segment");
         let mut again = segment.clone();
-        make_right(&mut again).expect("a segment as this program knows it");
+        make_right(&mut again);
         assert!(again == segment, "the form of a segment has changed: make_right() has to follow");
         std::fs::write(to.join(format!("segment-{number}")), [b"\0", &*segment].concat())
             .expect("a seed");
