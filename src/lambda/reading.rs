@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::connections::{Connection, Stream};
 use super::handover::Handover;
 use super::http::Request;
-use super::reading_room::{InTime, MAX_WHOLE, Room};
+use super::reading_room::{COST_OF_LONG, InTime, MAX_WHOLE, Room};
 use super::windows::{Behind, Sizes, Windows};
 use crate::dispatch::admission::Reservation;
 
@@ -22,8 +22,6 @@ pub(super) const MAX_BODY: usize = 8 * 1024 * 1024;
 const SMALL: usize = 64 * 1024;
 /// How much of a body is read before the events in it are handed on.
 const SIZES: Sizes = Sizes { window: 256 * 1024, small: SMALL, whole: MAX_WHOLE, body: MAX_BODY };
-/// Room that a longer event takes while it is read, in its bytes: it may have to be written anew.
-pub(super) const COST_OF_LONG: usize = 2;
 /// Room behind a body for the ids that its events share, so that it need not be moved for them.
 const SIDE_ROOM: usize = 256;
 /// How long a body waits for room before it does with small windows, and how long an event that is

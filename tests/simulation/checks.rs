@@ -464,7 +464,9 @@ impl World {
         let mut waiting = self.waiting_anywhere();
         waiting.retain(|event| {
             let fate = &self.events[*event as usize];
-            *event < self.clean_from && !self.is_poison(*event) && fate.refused < 3 && !fate.excused
+            // Another process does not know how often one before it was refused.
+            let refused = if fate.process == self.process.number { fate.refused } else { 0 };
+            *event < self.clean_from && !self.is_poison(*event) && refused < 3 && !fate.excused
         });
         waiting
     }
