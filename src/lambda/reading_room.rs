@@ -13,8 +13,9 @@ use super::connections::Connection;
 /// A body up to this size is read whole, and so is the longest event that needs no room in the
 /// queue meanwhile: more than a record of Kinesis has where nobody asked for larger ones.
 pub(super) const MAX_WHOLE: usize = 1024 * 1024 + 64 * 1024;
-/// Room that a longer event takes while it is read, in its bytes: it may have to be written anew.
-pub(super) const COST_OF_LONG: usize = 2;
+/// Room that a longer event takes while it is read, in its bytes: it may have to be written anew, and
+/// its buffer is there half as large once more while it grows.
+pub(super) const COST_OF_LONG: usize = 3;
 /// Bytes of larger bodies that are read at the same time: two bodies, so that no single client that
 /// stalls keeps the others waiting.
 const READ_AT_ONCE: usize = 2 * MAX_WHOLE;

@@ -112,7 +112,7 @@ fn a_long_event_costs_no_more_than_the_room_that_it_takes() {
 }
 
 /// The room that it took while it was read was still taken when it was put into the queue, which
-/// had room for it once, and not three times.
+/// had room for what it took then and not for it once more.
 #[test]
 fn a_long_event_takes_its_room_once() {
     let kinesis = Kinesis::builder().record_bytes(10 << 20).start();
@@ -120,11 +120,12 @@ fn a_long_event_takes_its_room_once() {
         .without_freeze()
         .timeout(ms(60_000))
         .setting("SPOOL_BYTES", "0")
+        .setting("QUEUE_BYTES", &(10 << 20).to_string())
         .setting("RECORD_BYTES", "10485760")
         .start();
     lambda.init().unwrap();
     kinesis.fault(Fault::hang());
-    // Some 3 of 8 MiB.
+    // Some 3 MiB. While it is read, it takes 6 MiB.
     assert_eq!(lambda.flood(7, 1000, 300).unwrap().refused, 0);
     let long = format!(r#"{HEAD}"a long one. {}"}}"#, "long ".repeat(420_000));
     assert_eq!(Client::post(&lambda, &with_length(&format!("[{long}]"))), 200);
@@ -136,13 +137,15 @@ fn a_long_event_takes_its_room_once() {
     assert_eq!((&ledger["dropped"]["queue"], &ledger["unparsed"]), (&0.into(), &0.into()));
 }
 
-/// It was given up in an empty queue, for the window was to double, beyond the body's end.
+/// It was given up in an empty queue, for the window was to double, beyond the body's end: to 4 MiB,
+/// of which each takes three.
 #[test]
 fn a_long_event_arrives_if_the_queue_has_room_for_it() {
     let kinesis = Kinesis::builder().record_bytes(10 << 20).start();
     let lambda = extension(&kinesis)
         .without_freeze()
         .timeout(ms(60_000))
+        .setting("QUEUE_BYTES", &(11 << 20).to_string())
         .setting("RECORD_BYTES", "10485760")
         .start();
     lambda.init().unwrap();
