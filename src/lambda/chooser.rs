@@ -87,7 +87,7 @@ impl<C: Default> Chooser<C> {
         let (owners, later) = self.attribute(&batch, observed.steps, now.wall);
         self.hold(batch, owners, companion);
         // Before its end is looked at: what one body held must not decide.
-        while self.held_bytes > self.settings.max_bytes && self.keep_oldest() {}
+        self.make_room();
         for step in later {
             match step {
                 Later::Milestone(serial, milestone) => self.pass(serial, *milestone, now.wall),
@@ -211,18 +211,25 @@ impl<C: Default> Chooser<C> {
         if id.is_empty() {
             return None;
         }
-        let serial = self.candidates.find(id).unwrap_or_else(|| self.add(id, now));
+        let serial = self.candidates.find(id).unwrap_or_else(|| {
+            self.forget(now);
+            self.candidates.add_named(id, self.awake)
+        });
         let candidate = self.candidates.get_mut(serial)?;
         candidate.observe(run);
         if self.settings.chooses() { candidate.verdict() } else { None }
     }
 
-    /// A new invocation. Those for which there is no room any more are summed up.
     fn add(&mut self, request_id: &str, now: EpochMs) -> u64 {
+        self.forget(now);
+        self.candidates.add(request_id, self.awake)
+    }
+
+    /// Those for which there is no room beside another one are summed up.
+    fn forget(&mut self, now: EpochMs) {
         while let Some(mut forgotten) = self.candidates.forget_one() {
             self.hold_summary(forgotten.sum_up(&self.settings, now, self.last_restores));
         }
-        self.candidates.add(request_id, self.awake)
     }
 
     fn hold(&mut self, batch: Batch, owners: Vec<Owner>, companion: C) {
@@ -252,7 +259,7 @@ impl<C: Default> Chooser<C> {
             self.candidates.lose_ends(serial - 1);
         }
         if kind == MilestoneKind::Reported {
-            let candidate = self.candidates.get_mut(serial);
+            let candidate = self.candidates.get_mut(serial).filter(|one| one.is_certain);
             let summary =
                 candidate.and_then(|one| one.sum_up(&self.settings, now, self.last_restores));
             self.hold_summary(summary);
@@ -260,14 +267,21 @@ impl<C: Default> Chooser<C> {
         }
     }
 
-    /// Keeps the invocation for which the oldest batch waits. Says whether there is one.
-    fn keep_oldest(&mut self) -> bool {
-        let owners = self.held.front().map(|held| held.owners.as_slice()).unwrap_or_default();
-        let Some((Some(verdict), _)) = owners.iter().find(|owner| is_open(owner)) else {
-            return false;
-        };
-        let candidate = self.candidates.get_mut(verdict.serial);
-        candidate.map(|candidate| candidate.decide_early(Reason::Large)).is_some()
+    /// Keeps the invocations for which the oldest batches wait, until what is behind those has room.
+    fn make_room(&mut self) {
+        let mut bytes = self.held_bytes;
+        for held in &self.held {
+            if bytes <= self.settings.max_bytes {
+                break;
+            }
+            for (verdict, _) in held.owners.iter().filter(|owner| is_open(owner)) {
+                let serial = verdict.as_ref().map_or(0, |verdict| verdict.serial);
+                if let Some(candidate) = self.candidates.get_mut(serial) {
+                    candidate.decide_early(Reason::Large);
+                }
+            }
+            bytes = bytes.saturating_sub(held.bytes);
+        }
     }
 }
 
@@ -716,6 +730,100 @@ mod tests {
         life.chooser.finish(0);
         life.drain();
         assert_eq!(life.chooser.held_bytes(), 0);
+    }
+
+    /// On Managed Instances: invocations run side by side.
+    fn side_by_side(settings: Settings) -> Life {
+        let mut life = Life::new(settings);
+        life.chooser = Chooser::new(settings, true);
+        life.intake = Intake::new(Filter::from(ALL), true).observing(true);
+        life
+    }
+
+    fn own_log(id: &str, text: &str) -> String {
+        event("function", &format!(r#"{{"requestId":"{id}","message":"{text}"}}"#))
+    }
+
+    #[test]
+    fn small_batches_in_front_hold_back_no_large_ones_beyond_the_bound() {
+        let mut life = side_by_side(settings());
+        for n in 0..500 {
+            life.post(&[own_log(&format!("small-{n}"), "x")]);
+        }
+        let text = "x".repeat(300_000);
+        for n in 0..50 {
+            life.post(&[own_log(&format!("large-{n}"), &text)]);
+            let held = life.chooser.held_bytes();
+            assert!(held <= settings().max_bytes, "{held} bytes wait after {n}");
+        }
+    }
+
+    #[test]
+    fn ids_that_are_no_invocations_push_none_out() {
+        let settings = Settings { summary: true, max_bytes: 16 << 20, ..settings() };
+        let mut life = side_by_side(settings);
+        life.invoke("first", &[], "success", "1");
+        life.post(&[start("running")]);
+        for n in 0..3000 {
+            life.post(&[own_log(&format!("of-somebody-else-{n}"), "x")]);
+        }
+        life.post(&[done("running", "success", "1"), report("running", "success", "1")]);
+        life.chooser.finish(0);
+        life.drain();
+        let of_it: Vec<_> =
+            life.summaries().into_iter().filter(|one| one["requestId"] == "running").collect();
+        assert_eq!(of_it.len(), 1, "{of_it:?}");
+        assert_eq!((&of_it[0]["reason"], &of_it[0]["events"]), (&"share".into(), &3.into()));
+    }
+
+    #[test]
+    fn a_report_that_was_announced_for_the_next_try_is_not_summed_up_twice() {
+        for splits in [true, false] {
+            let mut life = Life::new(Settings { summary: true, ..settings() });
+            life.intake.invoked("again");
+            let mut events = vec![report("again", "timeout", "3000")];
+            events.extend(again(&[start("again"), done("again", "success", "1")], 1));
+            events.extend(again(&[report("again", "success", "1")], 1));
+            if splits {
+                events.into_iter().for_each(|one| life.post(&[one]));
+            } else {
+                life.post(&events);
+            }
+            life.chooser.finish(0);
+            life.drain();
+            let said = life.summaries();
+            assert_eq!(said.len(), 1, "splits: {splits} {said:?}");
+            assert_eq!(
+                (&said[0]["reason"], &said[0]["status"]),
+                (&"first".into(), &"success".into())
+            );
+        }
+    }
+
+    #[test]
+    fn an_invocation_of_which_only_the_report_came_is_summed_up_at_the_end() {
+        let mut life = Life::new(Settings { summary: true, ..settings() });
+        life.invoke("first", &[], "success", "1");
+        life.intake.invoked("lost");
+        life.post(&[event("platform.logsDropped", "{}"), report("lost", "error", "1")]);
+        life.invoke("next", &[], "success", "1");
+        life.chooser.finish(0);
+        life.drain();
+        let said: Vec<_> = life.summaries().into_iter().map(|one| &one["requestId"]).collect();
+        assert_eq!(said, ["first", "next", "lost"]);
+    }
+
+    #[test]
+    fn what_comes_late_of_a_try_before_this_process_decides_nothing_about_the_next() {
+        let mut life = Life::new(Settings { summary: true, ..settings() });
+        life.post(&[report("again", "timeout", "3000")]);
+        life.invoke("first", &[], "success", "1");
+        let second = [start("again"), log("dull line"), done("again", "success", "1")];
+        life.post(&again(&second, 1));
+        life.post(&again(&[report("again", "success", "1")], 1));
+        let said = life.summaries();
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert_eq!((&said[1]["reason"], &said[1]["events"]), (&"share".into(), &4.into()));
     }
 
     /// `scripts/simulate --invocations 1000000` is the long run.

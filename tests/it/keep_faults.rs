@@ -222,3 +222,26 @@ fn an_outage_does_not_end_the_thinning_out() {
         assert_eq!(thinned, 20 * 5 + 4, "spool: {spool} {:?}", summaries(&account));
     }
 }
+
+#[test]
+fn a_time_out_that_lambda_tries_again_after_the_reset_takes_no_summary_from_the_next_try() {
+    let kinesis = Kinesis::start();
+    let lambda = thinning(&kinesis).timeout(ms(700)).start();
+    lambda.init().unwrap();
+    lambda.invoke(Invocation::new()).unwrap();
+    let failed = lambda.invoke(Invocation::new().text("first try").times_out()).unwrap();
+    // Its report comes late: to the next process, which starts with the next invocation.
+    let report = format!(r#"{{"requestId":"{}","status":"timeout"}}"#, failed.request_id);
+    lambda.emit("platform.report", report);
+    let again = || Invocation::new().request_id(&failed.request_id);
+    lambda.invoke(again().text("second try")).unwrap();
+    lambda.invoke(again().text("dull line")).unwrap();
+    assert!(lambda.shutdown("spindown").is_clean());
+    let account = kinesis.account();
+    assert!(account.containing("dull line").is_empty());
+    let of_it = summaries(&account).into_iter();
+    let of_it = of_it.filter(|one| one["requestId"] == failed.request_id.as_str());
+    let said: Vec<_> = of_it.map(|one| (one["status"].clone(), one["reason"].clone())).collect();
+    let expected = [("timeout", "failed"), ("success", "first"), ("success", "share")];
+    assert_eq!(said, expected.map(|(status, reason)| (status.into(), reason.into())));
+}
