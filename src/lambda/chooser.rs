@@ -94,6 +94,8 @@ impl<C: Default> Chooser<C> {
                 Later::Gap(last) => self.candidates.lose_ends(last),
             }
         }
+        // Summaries wait, too.
+        self.make_room();
     }
 
     /// The end of what is in progress may never come: nothing waits for it any more.
