@@ -245,3 +245,26 @@ fn a_time_out_that_lambda_tries_again_after_the_reset_takes_no_summary_from_the_
     let expected = [("timeout", "failed"), ("success", "first"), ("success", "share")];
     assert_eq!(said, expected.map(|(status, reason)| (status.into(), reason.into())));
 }
+
+#[test]
+fn small_invocations_that_run_let_no_large_ones_wait_beyond_the_bound() {
+    const SLACK_KIB: u64 = 12 * 1024;
+    let kinesis = Kinesis::start();
+    let lambda = thinning(&kinesis)
+        .managed_instances()
+        .setting("QUEUE_BYTES", "1048576")
+        .setting("MAX_AGE_MS", "900000")
+        .start();
+    lambda.init().unwrap();
+    let post = |id: &str, text: &str| {
+        let event = format!(
+            r#"[{{"time":"2026-11-23T09:15:45.012Z","type":"function","record":{{"requestId":"{id}","message":"{text}"}}}}]"#
+        );
+        assert_eq!(lambda.post_raw(event.as_bytes()).unwrap(), 200);
+    };
+    (0..200).for_each(|n| post(&format!("small-{n}"), "x"));
+    let text = "x".repeat(200_000);
+    (0..120).for_each(|n| post(&format!("large-{n}"), &text));
+    assert!(lambda.stats().peak_kib < 1024 + SLACK_KIB, "{} KiB", lambda.stats().peak_kib);
+    assert!(lambda.shutdown("spindown").is_clean());
+}
