@@ -133,8 +133,8 @@ impl Candidates {
                 return forgotten;
             }
         }
-        let is_full = self.all.len() >= MAX_INVOCATIONS || self.named.len() >= MAX_NAMED;
-        while let Some(serial) = is_full.then(|| self.named.pop_front()).flatten() {
+        while self.named.len() >= MAX_NAMED || self.all.len() >= MAX_INVOCATIONS {
+            let Some(serial) = self.named.pop_front() else { break };
             if self.get(serial).is_some_and(|one| !one.is_platforms) {
                 return self.remove(serial);
             }

@@ -816,6 +816,23 @@ mod tests {
     }
 
     #[test]
+    fn a_log_in_front_of_its_start_does_no_harm() {
+        let mut life = side_by_side(Settings { summary: true, ..settings() });
+        life.invoke("first", &[], "success", "1");
+        life.post(&[own_log("dull-0", "x")]);
+        for n in 0..2000 {
+            let id = format!("dull-{n}");
+            life.post(&[own_log(&format!("dull-{}", n + 1), "x")]);
+            life.post(&[start(&id), done(&id, "success", "1"), report(&id, "success", "1")]);
+        }
+        life.chooser.finish(0);
+        life.drain();
+        let mut summaries = life.summaries().into_iter().skip(1);
+        assert!(summaries.all(|one| one["reason"] == "share" && one["events"] == 4));
+        assert_eq!((life.summaries().len(), life.thinned), (2001, 2000 * 4));
+    }
+
+    #[test]
     fn what_comes_late_of_a_try_before_this_process_decides_nothing_about_the_next() {
         let mut life = Life::new(Settings { summary: true, ..settings() });
         life.post(&[report("again", "timeout", "3000")]);
