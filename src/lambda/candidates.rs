@@ -118,7 +118,7 @@ impl Candidates {
         };
         if let Some(before) = before.and_then(|serial| self.get_mut(serial)) {
             // It was announced, but that was this one: the other is of a process before.
-            before.is_ours &= before.is_certain;
+            before.is_ours &= before.has_begun;
         }
         self.all.push_back(Box::new(Candidate::new(serial, id, before, now)));
         serial
@@ -211,8 +211,8 @@ pub(super) struct Candidate {
     result: PlatformResult,
     /// Seen from its start on: only then its summary is this process's.
     pub(super) is_ours: bool,
-    /// That is certain: more than a report has come. A report alone may be of a try before.
-    pub(super) is_certain: bool,
+    /// Its start has come. An end alone may be that of a try before, in another process.
+    pub(super) has_begun: bool,
     /// The platform has named it.
     is_platforms: bool,
     /// Its end was seen, though perhaps not looked at yet.
@@ -241,7 +241,7 @@ impl Candidate {
             verdict: Arc::new(Verdict { serial, is_kept: OnceLock::new() }),
             result: PlatformResult::default(),
             is_ours: false,
-            is_certain: false,
+            has_begun: false,
             is_platforms: false,
             is_done: false,
             is_over: false,
@@ -276,7 +276,7 @@ impl Candidate {
     pub(super) fn note(&mut self, milestone: &Milestone) {
         self.is_platforms = true;
         self.is_ours |= milestone.is_ours;
-        self.is_certain |= milestone.is_ours && milestone.kind != MilestoneKind::Reported;
+        self.has_begun |= milestone.kind == MilestoneKind::Started;
         if milestone.kind == MilestoneKind::Started {
             self.began = self.began.or(milestone.time);
         } else {

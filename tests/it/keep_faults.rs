@@ -230,9 +230,10 @@ fn a_time_out_that_lambda_tries_again_after_the_reset_takes_no_summary_from_the_
     lambda.init().unwrap();
     lambda.invoke(Invocation::new()).unwrap();
     let failed = lambda.invoke(Invocation::new().text("first try").times_out()).unwrap();
-    // Its report comes late: to the next process, which starts with the next invocation.
-    let report = format!(r#"{{"requestId":"{}","status":"timeout"}}"#, failed.request_id);
-    lambda.emit("platform.report", report);
+    // Its end comes late: to the next process, which starts with the next invocation.
+    let end = format!(r#"{{"requestId":"{}","status":"timeout"}}"#, failed.request_id);
+    lambda.emit("platform.runtimeDone", end.as_str());
+    lambda.emit("platform.report", end);
     let again = || Invocation::new().request_id(&failed.request_id);
     lambda.invoke(again().text("second try")).unwrap();
     lambda.invoke(again().text("dull line")).unwrap();
