@@ -161,6 +161,12 @@ impl Candidates {
             // Lambda tries again under the same id. Of a try before, only the end may be known: it
             // was another process's, or its start was lost.
             MilestoneKind::Started if is_later(milestone.time, last.began.or(last.ended)) => None,
+            // The clock was set back. A start that is posted twice has the same time.
+            MilestoneKind::Started
+                if last.is_done && last.began > milestone.time.or(last.began) =>
+            {
+                None
+            }
             // Its report comes late, often behind the next start.
             MilestoneKind::Reported if !last.is_done => {
                 let before = last.before.and_then(|serial| self.get(serial));

@@ -619,6 +619,21 @@ mod tests {
     }
 
     #[test]
+    fn a_second_try_after_the_clock_was_set_back_is_another_one_too() {
+        let mut life = Life::new(Settings { summary: true, ..settings() });
+        life.invoke("first", &[], "success", "1");
+        life.post(&again(&[start("again"), log("dull line"), done("again", "success", "1")], 9));
+        life.post(&again(&[report("again", "success", "1")], 9));
+        // Posted twice.
+        life.post(&again(&[start("again"), done("again", "success", "1")], 9));
+        life.invoke("again", &["failed line"], "error", "1");
+        let said: Vec<_> = life.summaries().into_iter().map(|one| &one["reason"]).collect();
+        assert_eq!(said, ["first", "share", "failed"]);
+        assert!(format!("{:?}", life.shipped).contains("failed line"));
+        assert!(!format!("{:?}", life.shipped).contains("dull line"));
+    }
+
+    #[test]
     fn a_late_report_is_that_of_the_try_before() {
         let mut life = Life::new(Settings { summary: true, ..settings() });
         life.invoke("first", &[], "success", "1");
