@@ -20,6 +20,9 @@ const MAX_OVER: usize = 64;
 const MAX_OVER_OVERLAPPING: usize = 512;
 /// All that are remembered.
 const MAX_INVOCATIONS: usize = 1024;
+/// Of those, the ids that only logs have named. They may be of something else, and must not push out
+/// invocations that run.
+const MAX_NAMED: usize = MAX_INVOCATIONS / 2;
 
 /// Whether the events of an invocation are shipped, once that is decided.
 #[derive(Debug)]
@@ -45,6 +48,8 @@ pub(super) struct Candidates {
     by_id: Vec<(Arc<str>, u64)>,
     /// Those that are over, in the order of their ends.
     over: VecDeque<u64>,
+    /// Those that a log named first, in their order. The platform may have named them since.
+    named: VecDeque<u64>,
     last_serial: u64,
 }
 
@@ -55,6 +60,7 @@ impl Candidates {
             all: VecDeque::new(),
             by_id: Vec::new(),
             over: VecDeque::new(),
+            named: VecDeque::new(),
             last_serial: 0,
         }
     }
@@ -91,6 +97,13 @@ impl Candidates {
         self.last_serial
     }
 
+    /// One that only a log has named so far, from now on.
+    pub(super) fn add_named(&mut self, request_id: &str, now: Duration) -> u64 {
+        let serial = self.add(request_id, now);
+        self.named.push_back(serial);
+        serial
+    }
+
     /// One that was not seen before, from now on.
     pub(super) fn add(&mut self, request_id: &str, now: Duration) -> u64 {
         self.last_serial += 1;
@@ -103,6 +116,10 @@ impl Candidates {
                 None
             }
         };
+        if let Some(before) = before.and_then(|serial| self.get_mut(serial)) {
+            // It was announced, but that was this one: the other is of a process before.
+            before.is_ours &= before.has_begun;
+        }
         self.all.push_back(Box::new(Candidate::new(serial, id, before, now)));
         serial
     }
@@ -114,6 +131,12 @@ impl Candidates {
             let forgotten = self.over.pop_front().and_then(|serial| self.remove(serial));
             if forgotten.is_some() {
                 return forgotten;
+            }
+        }
+        while self.named.len() >= MAX_NAMED || self.all.len() >= MAX_INVOCATIONS {
+            let Some(serial) = self.named.pop_front() else { break };
+            if self.get(serial).is_some_and(|one| !one.is_platforms) {
+                return self.remove(serial);
             }
         }
         let oldest = self.all.front().filter(|_| self.all.len() >= MAX_INVOCATIONS)?.serial;
@@ -135,8 +158,15 @@ impl Candidates {
     pub(super) fn of(&self, milestone: &Milestone) -> Option<u64> {
         let last = self.get(self.find(&milestone.request_id)?)?;
         match milestone.kind {
-            // Lambda tries again under the same id.
-            MilestoneKind::Started if is_later(milestone.time, last.began) => None,
+            // Lambda tries again under the same id. Of a try before, only the end may be known: it
+            // was another process's, or its start was lost.
+            MilestoneKind::Started if is_later(milestone.time, last.began.or(last.ended)) => None,
+            // The clock was set back. A start that is posted twice has the same time.
+            MilestoneKind::Started
+                if last.is_done && last.began > milestone.time.or(last.began) =>
+            {
+                None
+            }
             // Its report comes late, often behind the next start.
             MilestoneKind::Reported if !last.is_done => {
                 let before = last.before.and_then(|serial| self.get(serial));
@@ -180,11 +210,17 @@ pub(super) struct Candidate {
     since: Duration,
     /// When it began, by the platform's clock.
     began: Option<EpochMs>,
+    /// The same of its end.
+    ended: Option<EpochMs>,
     choice: Option<Choice>,
     verdict: Arc<Verdict>,
     result: PlatformResult,
     /// Seen from its start on: only then its summary is this process's.
     pub(super) is_ours: bool,
+    /// Its start has come. An end alone may be that of a try before, in another process.
+    pub(super) has_begun: bool,
+    /// The platform has named it.
+    is_platforms: bool,
     /// Its end was seen, though perhaps not looked at yet.
     is_done: bool,
     is_over: bool,
@@ -206,10 +242,13 @@ impl Candidate {
             facts: Facts::default(),
             since,
             began: None,
+            ended: None,
             choice: None,
             verdict: Arc::new(Verdict { serial, is_kept: OnceLock::new() }),
             result: PlatformResult::default(),
             is_ours: false,
+            has_begun: false,
+            is_platforms: false,
             is_done: false,
             is_over: false,
             is_doubtful: false,
@@ -241,19 +280,22 @@ impl Candidate {
     /// A milestone of it is in the body that is being read. It is looked at behind all of that
     /// body's events.
     pub(super) fn note(&mut self, milestone: &Milestone) {
+        self.is_platforms = true;
+        self.is_ours |= milestone.is_ours;
+        self.has_begun |= milestone.kind == MilestoneKind::Started;
         if milestone.kind == MilestoneKind::Started {
             self.began = self.began.or(milestone.time);
         } else {
             self.is_done = true;
+            self.ended = self.ended.or(milestone.time);
         }
     }
 
     /// A milestone of it has come.
     pub(super) fn pass(&mut self, settings: &Settings, milestone: Milestone) {
-        let Milestone { trace_id, tenant_id, is_ours, is_first, kind, result, .. } = milestone;
+        let Milestone { trace_id, tenant_id, is_first, kind, result, .. } = milestone;
         self.trace_id = self.trace_id.take().or(trace_id);
         self.tenant_id = self.tenant_id.take().or(tenant_id);
-        self.is_ours |= is_ours;
         self.facts.first |= is_first;
         self.result.update(result);
         if kind != MilestoneKind::Started {

@@ -52,6 +52,8 @@ enum Later {
 pub struct Chooser<C> {
     settings: Settings,
     candidates: Candidates,
+    /// Reported, but its start was not seen: the report may be of a try before, in another process.
+    unconfirmed: Option<u64>,
     held: VecDeque<Held<C>>,
     held_bytes: usize,
     awake: Duration,
@@ -70,6 +72,7 @@ impl<C: Default> Chooser<C> {
         Chooser {
             settings,
             candidates: Candidates::new(overlapping),
+            unconfirmed: None,
             held: VecDeque::new(),
             held_bytes: 0,
             awake: Duration::ZERO,
@@ -87,13 +90,15 @@ impl<C: Default> Chooser<C> {
         let (owners, later) = self.attribute(&batch, observed.steps, now.wall);
         self.hold(batch, owners, companion);
         // Before its end is looked at: what one body held must not decide.
-        while self.held_bytes > self.settings.max_bytes && self.keep_oldest() {}
+        self.make_room();
         for step in later {
             match step {
                 Later::Milestone(serial, milestone) => self.pass(serial, *milestone, now.wall),
                 Later::Gap(last) => self.candidates.lose_ends(last),
             }
         }
+        // Summaries wait, too.
+        self.make_room();
     }
 
     /// The end of what is in progress may never come: nothing waits for it any more.
@@ -211,18 +216,25 @@ impl<C: Default> Chooser<C> {
         if id.is_empty() {
             return None;
         }
-        let serial = self.candidates.find(id).unwrap_or_else(|| self.add(id, now));
+        let serial = self.candidates.find(id).unwrap_or_else(|| {
+            self.forget(now);
+            self.candidates.add_named(id, self.awake)
+        });
         let candidate = self.candidates.get_mut(serial)?;
         candidate.observe(run);
         if self.settings.chooses() { candidate.verdict() } else { None }
     }
 
-    /// A new invocation. Those for which there is no room any more are summed up.
     fn add(&mut self, request_id: &str, now: EpochMs) -> u64 {
+        self.forget(now);
+        self.candidates.add(request_id, self.awake)
+    }
+
+    /// Those for which there is no room beside another one are summed up.
+    fn forget(&mut self, now: EpochMs) {
         while let Some(mut forgotten) = self.candidates.forget_one() {
             self.hold_summary(forgotten.sum_up(&self.settings, now, self.last_restores));
         }
-        self.candidates.add(request_id, self.awake)
     }
 
     fn hold(&mut self, batch: Batch, owners: Vec<Owner>, companion: C) {
@@ -244,30 +256,47 @@ impl<C: Default> Chooser<C> {
         let Some(candidate) = self.candidates.get_mut(serial) else { return };
         let kind = milestone.kind;
         candidate.pass(&self.settings, milestone);
+        let (is_ours, has_begun) = (candidate.is_ours, candidate.has_begun);
         if kind == MilestoneKind::Started {
-            return;
+            // A start of the same id has shown by now that the report was of a try before.
+            let confirmed = self.unconfirmed.take();
+            return self.sum_up(confirmed, now);
         }
-        if candidate.is_ours && !self.candidates.overlapping {
+        if is_ours && !self.candidates.overlapping {
             // The ends of those before it were lost.
             self.candidates.lose_ends(serial - 1);
         }
         if kind == MilestoneKind::Reported {
-            let candidate = self.candidates.get_mut(serial);
-            let summary =
-                candidate.and_then(|one| one.sum_up(&self.settings, now, self.last_restores));
-            self.hold_summary(summary);
             self.candidates.over(serial);
+            if has_begun {
+                self.sum_up(Some(serial), now);
+            } else if is_ours {
+                self.unconfirmed = Some(serial);
+            }
         }
     }
 
-    /// Keeps the invocation for which the oldest batch waits. Says whether there is one.
-    fn keep_oldest(&mut self) -> bool {
-        let owners = self.held.front().map(|held| held.owners.as_slice()).unwrap_or_default();
-        let Some((Some(verdict), _)) = owners.iter().find(|owner| is_open(owner)) else {
-            return false;
-        };
-        let candidate = self.candidates.get_mut(verdict.serial);
-        candidate.map(|candidate| candidate.decide_early(Reason::Large)).is_some()
+    fn sum_up(&mut self, serial: Option<u64>, now: EpochMs) {
+        let candidate = serial.and_then(|serial| self.candidates.get_mut(serial));
+        let summary = candidate.and_then(|one| one.sum_up(&self.settings, now, self.last_restores));
+        self.hold_summary(summary);
+    }
+
+    /// Keeps the invocations for which the oldest batches wait, until what is behind those has room.
+    fn make_room(&mut self) {
+        let mut bytes = self.held_bytes;
+        for held in &self.held {
+            if bytes <= self.settings.max_bytes {
+                break;
+            }
+            for (verdict, _) in held.owners.iter().filter(|owner| is_open(owner)) {
+                let serial = verdict.as_ref().map_or(0, |verdict| verdict.serial);
+                if let Some(candidate) = self.candidates.get_mut(serial) {
+                    candidate.decide_early(Reason::Large);
+                }
+            }
+            bytes = bytes.saturating_sub(held.bytes);
+        }
     }
 }
 
@@ -590,6 +619,21 @@ mod tests {
     }
 
     #[test]
+    fn a_second_try_after_the_clock_was_set_back_is_another_one_too() {
+        let mut life = Life::new(Settings { summary: true, ..settings() });
+        life.invoke("first", &[], "success", "1");
+        life.post(&again(&[start("again"), log("dull line"), done("again", "success", "1")], 9));
+        life.post(&again(&[report("again", "success", "1")], 9));
+        // Posted twice.
+        life.post(&again(&[start("again"), done("again", "success", "1")], 9));
+        life.invoke("again", &["failed line"], "error", "1");
+        let said: Vec<_> = life.summaries().into_iter().map(|one| &one["reason"]).collect();
+        assert_eq!(said, ["first", "share", "failed"]);
+        assert!(format!("{:?}", life.shipped).contains("failed line"));
+        assert!(!format!("{:?}", life.shipped).contains("dull line"));
+    }
+
+    #[test]
     fn a_late_report_is_that_of_the_try_before() {
         let mut life = Life::new(Settings { summary: true, ..settings() });
         life.invoke("first", &[], "success", "1");
@@ -683,7 +727,9 @@ mod tests {
         life.intake.invoked("lost");
         life.post(&[done("lost", "error", "1"), report("lost", "error", "1")]);
         life.post(&[report("of the process before", "timeout", "3000")]);
-        assert_eq!(life.summaries().len(), 2);
+        // Only the next start shows that its own was lost.
+        life.invoke("next", &[], "success", "1");
+        assert_eq!(life.summaries().len(), 3);
         assert_eq!(life.summaries()[1]["reason"], "failed");
     }
 
@@ -716,6 +762,116 @@ mod tests {
         life.chooser.finish(0);
         life.drain();
         assert_eq!(life.chooser.held_bytes(), 0);
+    }
+
+    /// On Managed Instances: invocations run side by side.
+    fn side_by_side(settings: Settings) -> Life {
+        let mut life = Life::new(settings);
+        life.chooser = Chooser::new(settings, true);
+        life.intake = Intake::new(Filter::from(ALL), true).observing(true);
+        life
+    }
+
+    fn own_log(id: &str, text: &str) -> String {
+        event("function", &format!(r#"{{"requestId":"{id}","message":"{text}"}}"#))
+    }
+
+    #[test]
+    fn small_batches_in_front_hold_back_no_large_ones_beyond_the_bound() {
+        let mut life = side_by_side(settings());
+        for n in 0..500 {
+            life.post(&[own_log(&format!("small-{n}"), "x")]);
+        }
+        let text = "x".repeat(300_000);
+        for n in 0..50 {
+            life.post(&[own_log(&format!("large-{n}"), &text)]);
+            let held = life.chooser.held_bytes();
+            assert!(held <= settings().max_bytes, "{held} bytes wait after {n}");
+        }
+    }
+
+    #[test]
+    fn ids_that_are_no_invocations_push_none_out() {
+        let settings = Settings { summary: true, max_bytes: 16 << 20, ..settings() };
+        let mut life = side_by_side(settings);
+        life.invoke("first", &[], "success", "1");
+        life.post(&[start("running")]);
+        for n in 0..3000 {
+            life.post(&[own_log(&format!("of-somebody-else-{n}"), "x")]);
+        }
+        life.post(&[done("running", "success", "1"), report("running", "success", "1")]);
+        life.chooser.finish(0);
+        life.drain();
+        let of_it: Vec<_> =
+            life.summaries().into_iter().filter(|one| one["requestId"] == "running").collect();
+        assert_eq!(of_it.len(), 1, "{of_it:?}");
+        assert_eq!((&of_it[0]["reason"], &of_it[0]["events"]), (&"share".into(), &3.into()));
+    }
+
+    #[test]
+    fn an_end_that_comes_when_the_next_try_is_announced_is_not_summed_up_twice() {
+        for splits in [true, false] {
+            let mut life = Life::new(Settings { summary: true, ..settings() });
+            life.intake.invoked("again");
+            let mut events =
+                vec![done("again", "timeout", "3000"), report("again", "timeout", "3000")];
+            events.extend(again(&[start("again"), done("again", "success", "1")], 1));
+            events.extend(again(&[report("again", "success", "1")], 1));
+            if splits {
+                events.into_iter().for_each(|one| life.post(&[one]));
+            } else {
+                life.post(&events);
+            }
+            life.chooser.finish(0);
+            life.drain();
+            let said = life.summaries();
+            assert_eq!(said.len(), 1, "splits: {splits} {said:?}");
+            assert_eq!(
+                (&said[0]["reason"], &said[0]["status"]),
+                (&"first".into(), &"success".into())
+            );
+        }
+    }
+
+    #[test]
+    fn an_invocation_of_which_only_the_report_came_is_summed_up_before_the_next() {
+        let mut life = Life::new(Settings { summary: true, ..settings() });
+        life.invoke("first", &[], "success", "1");
+        life.intake.invoked("lost");
+        life.post(&[event("platform.logsDropped", "{}"), report("lost", "error", "1")]);
+        life.invoke("next", &[], "success", "1");
+        let said: Vec<_> = life.summaries().into_iter().map(|one| &one["requestId"]).collect();
+        assert_eq!(said, ["first", "lost", "next"]);
+    }
+
+    #[test]
+    fn a_log_in_front_of_its_start_does_no_harm() {
+        let mut life = side_by_side(Settings { summary: true, ..settings() });
+        life.invoke("first", &[], "success", "1");
+        life.post(&[own_log("dull-0", "x")]);
+        for n in 0..2000 {
+            let id = format!("dull-{n}");
+            life.post(&[own_log(&format!("dull-{}", n + 1), "x")]);
+            life.post(&[start(&id), done(&id, "success", "1"), report(&id, "success", "1")]);
+        }
+        life.chooser.finish(0);
+        life.drain();
+        let mut summaries = life.summaries().into_iter().skip(1);
+        assert!(summaries.all(|one| one["reason"] == "share" && one["events"] == 4));
+        assert_eq!((life.summaries().len(), life.thinned), (2001, 2000 * 4));
+    }
+
+    #[test]
+    fn what_comes_late_of_a_try_before_this_process_decides_nothing_about_the_next() {
+        let mut life = Life::new(Settings { summary: true, ..settings() });
+        life.post(&[report("again", "timeout", "3000")]);
+        life.invoke("first", &[], "success", "1");
+        let second = [start("again"), log("dull line"), done("again", "success", "1")];
+        life.post(&again(&second, 1));
+        life.post(&again(&[report("again", "success", "1")], 1));
+        let said = life.summaries();
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert_eq!((&said[1]["reason"], &said[1]["events"]), (&"share".into(), &4.into()));
     }
 
     /// `scripts/simulate --invocations 1000000` is the long run.

@@ -62,8 +62,12 @@ impl Invocations {
     ) {
         if self.first.is_none() {
             (self.first, self.first_began) = (Some(Arc::clone(request_id)), time);
-        } else if self.first.as_ref() == Some(request_id) && is_later(time, self.first_began) {
-            self.first = Some("".into());
+        } else if self.first.as_ref() == Some(request_id) {
+            if is_later(time, self.first_began) {
+                self.first = Some("".into());
+            }
+            // Perhaps only an end has named it so far.
+            self.first_began = self.first_began.or(time);
         }
         let invocation = self.add(request_id, tenant_id);
         self.current = Some(invocation).filter(|_| !self.overlapping);

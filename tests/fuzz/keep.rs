@@ -39,10 +39,10 @@ struct Life {
 }
 
 impl Life {
-    fn new(settings: Settings) -> Life {
+    fn new(settings: Settings, overlapping: bool) -> Life {
         Life {
-            intake: Intake::new(Filter::from(ALL), false).observing(true),
-            chooser: Chooser::new(settings, false),
+            intake: Intake::new(Filter::from(ALL), overlapping).observing(true),
+            chooser: Chooser::new(settings, overlapping),
             expected: BTreeMap::new(),
             nobodys: BTreeSet::new(),
             shipped: Vec::new(),
@@ -64,8 +64,9 @@ impl Life {
             None => &mut self.nobodys,
         };
         marks.insert(mark.clone());
+        let (kind, is_text) = if kind == "json" { ("function", false) } else { (kind, true) };
         let record = match kind {
-            "function" => format!("\"{fields}{mark}\""),
+            "function" if is_text => format!("\"{fields}{mark}\""),
             _ => format!("{{{fields}\"mark\":\"{mark}\"}}"),
         };
         let (minutes, ms) = (self.count / 60_000, self.count % 60_000);
@@ -172,7 +173,7 @@ fn invocation(rng: &mut Rng, life: &mut Life, settings: &Settings, n: usize) -> 
 fn invocations_are_shipped_whole_or_thinned_out_whole() {
     rounds(500, |rng| {
         let settings = settings(rng);
-        let mut life = Life::new(settings);
+        let mut life = Life::new(settings, false);
         let count = rng.usize(1..100);
         let mut waiting: Vec<String> = Vec::new();
         for n in 0..count {
@@ -192,6 +193,74 @@ fn invocations_are_shipped_whole_or_thinned_out_whole() {
         life.post(&waiting);
         life.chooser.finish(0);
         life.drain();
+        check(&life, &settings, count);
+    });
+}
+
+/// The events of one invocation among others: its logs say whose they are.
+fn own_events(
+    rng: &mut Rng,
+    life: &mut Life,
+    settings: &Settings,
+    n: usize,
+    id: &str,
+) -> Vec<String> {
+    let own = format!("\"requestId\":\"{id}\",");
+    let (failed, loud) = (rng.u8(..6) == 0, rng.u8(..6) == 0);
+    let mut events = vec![life.event(Some(n), "platform.start", &own)];
+    let logs = rng.usize(..6);
+    for _ in 0..logs {
+        let level = if loud { "ERROR" } else { "INFO" };
+        let message = "x".repeat([1, 1, 1, 3_000][rng.usize(..4)]);
+        let fields = format!("{own}\"level\":\"{level}\",\"message\":\"{message}\",");
+        events.push(life.event(Some(n), "json", &fields));
+    }
+    let status = if failed { "error" } else { "success" };
+    let end = format!("{own}\"status\":\"{status}\",\"metrics\":{{\"durationMs\":7.5}},");
+    let is_loud = loud && logs > 0 && settings.level.is_some();
+    let must_ship = failed || is_loud || settings.threshold == 1 << 32;
+    life.expected.get_mut(&n).unwrap().must_ship = must_ship;
+    events.push(life.event(Some(n), "platform.runtimeDone", &end));
+    events.push(life.event(Some(n), "platform.report", &end));
+    events
+}
+
+#[test]
+fn invocations_side_by_side_are_whole_or_thinned_out_within_the_bound() {
+    rounds(300, |rng| {
+        let settings = settings(rng);
+        let mut life = Life::new(settings, true);
+        let (count, most) = (rng.usize(1..200), rng.usize(1..40));
+        let mut running: Vec<(String, std::vec::IntoIter<String>)> = Vec::new();
+        let mut over: Vec<String> = Vec::new();
+        let (mut begun, mut post) = (0, Vec::new());
+        while begun < count || !running.is_empty() {
+            if begun < count && running.len() < most && rng.bool() {
+                // Now and then one is tried again, while others run.
+                let again = over.pop().filter(|_| rng.u8(..6) == 0);
+                let id = again.unwrap_or_else(|| format!("request-{begun}"));
+                let events = own_events(rng, &mut life, &settings, begun, &id);
+                running.push((id, events.into_iter()));
+                begun += 1;
+            } else if !running.is_empty() {
+                let at = rng.usize(..running.len());
+                match running[at].1.next() {
+                    Some(event) => post.push(event),
+                    None => over.push(running.swap_remove(at).0),
+                }
+            }
+            if rng.u8(..4) == 0 {
+                life.post(&std::mem::take(&mut post));
+                assert!(life.chooser.held_bytes() <= settings.max_bytes, "beyond the bound");
+                life.awake += Duration::from_millis(rng.u64(..1000));
+                life.chooser.tick(life.awake);
+                life.drain();
+            }
+        }
+        life.post(&post);
+        life.chooser.finish(0);
+        life.drain();
+        life.shipped.sort();
         check(&life, &settings, count);
     });
 }

@@ -222,3 +222,50 @@ fn an_outage_does_not_end_the_thinning_out() {
         assert_eq!(thinned, 20 * 5 + 4, "spool: {spool} {:?}", summaries(&account));
     }
 }
+
+#[test]
+fn a_time_out_that_lambda_tries_again_after_the_reset_takes_no_summary_from_the_next_try() {
+    let kinesis = Kinesis::start();
+    let lambda = thinning(&kinesis).timeout(ms(700)).start();
+    lambda.init().unwrap();
+    lambda.invoke(Invocation::new()).unwrap();
+    let failed = lambda.invoke(Invocation::new().text("first try").times_out()).unwrap();
+    // Its end comes late: to the next process, which starts with the next invocation.
+    let end = format!(r#"{{"requestId":"{}","status":"timeout"}}"#, failed.request_id);
+    lambda.emit("platform.runtimeDone", end.as_str());
+    lambda.emit("platform.report", end);
+    let again = || Invocation::new().request_id(&failed.request_id);
+    lambda.invoke(again().text("second try")).unwrap();
+    lambda.invoke(again().text("dull line")).unwrap();
+    assert!(lambda.shutdown("spindown").is_clean());
+    let account = kinesis.account();
+    assert!(account.containing("dull line").is_empty());
+    let of_it = summaries(&account).into_iter();
+    let of_it = of_it.filter(|one| one["requestId"] == failed.request_id.as_str());
+    let said: Vec<_> = of_it.map(|one| (one["status"].clone(), one["reason"].clone())).collect();
+    let expected = [("timeout", "failed"), ("success", "first"), ("success", "share")];
+    assert_eq!(said, expected.map(|(status, reason)| (status.into(), reason.into())));
+}
+
+#[test]
+fn small_invocations_that_run_let_no_large_ones_wait_beyond_the_bound() {
+    const SLACK_KIB: u64 = 12 * 1024;
+    let kinesis = Kinesis::start();
+    let lambda = thinning(&kinesis)
+        .managed_instances()
+        .setting("QUEUE_BYTES", "1048576")
+        .setting("MAX_AGE_MS", "900000")
+        .start();
+    lambda.init().unwrap();
+    let post = |id: &str, text: &str| {
+        let event = format!(
+            r#"[{{"time":"2026-11-23T09:15:45.012Z","type":"function","record":{{"requestId":"{id}","message":"{text}"}}}}]"#
+        );
+        assert_eq!(lambda.post_raw(event.as_bytes()).unwrap(), 200);
+    };
+    (0..200).for_each(|n| post(&format!("small-{n}"), "x"));
+    let text = "x".repeat(200_000);
+    (0..120).for_each(|n| post(&format!("large-{n}"), &text));
+    assert!(lambda.stats().peak_kib < 1024 + SLACK_KIB, "{} KiB", lambda.stats().peak_kib);
+    assert!(lambda.shutdown("spindown").is_clean());
+}
