@@ -134,7 +134,7 @@ impl Keeping {
 }
 
 impl World {
-    /// As `Listener::hand_over`: a POST's events wait, or are admitted.
+    /// As `Handover::hand_over`: a POST's events wait, or are admitted.
     pub(crate) fn choose(&mut self, body: Body, batch: Batch, all: Vec<u32>) {
         let Some(mut keeping) = self.process.keeping.take() else {
             return self.admit_batch(batch, all, body.signals);
@@ -153,7 +153,7 @@ impl World {
         self.hand_over(all);
     }
 
-    /// As `Listener::hand_over_decided`. `all`: the events of the POST, which are to be answered.
+    /// As `Choosing::take`. `all`: the events of the POST, which are to be answered.
     fn hand_over(&mut self, all: Vec<u32>) {
         let Some(keeping) = &mut self.process.keeping else { return };
         while let Some((batch, events)) = keeping.chooser.next_ready() {
