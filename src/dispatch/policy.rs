@@ -201,6 +201,27 @@ mod tests {
     }
 
     #[test]
+    fn modes_are_named_as_they_are_set() {
+        let modes = [FlushMode::Adaptive, FlushMode::End, FlushMode::Next];
+        assert_eq!(modes.map(FlushMode::name), ["adaptive", "end", "next"]);
+    }
+
+    #[test]
+    fn the_average_gap_begins_with_the_first_one_and_moves_by_an_eighth() {
+        let mut cadence = Cadence::default();
+        for (now, gap) in [(5_000, 0), (13_000, 8_000), (13_000, 7_000), (29_000, 8_125)] {
+            cadence.invoked(Duration::from_millis(now));
+            assert_eq!(cadence.gap, Duration::from_millis(gap), "at {now}");
+        }
+    }
+
+    #[test]
+    fn invocations_as_far_apart_as_an_event_may_be_old_are_not_rare() {
+        assert!(!cadence(20, 10_000).is_rare(MAX_AGE));
+        assert!(cadence(20, 10_001).is_rare(MAX_AGE));
+    }
+
+    #[test]
     fn a_busy_sandbox_that_calms_down_is_rare_again() {
         let mut cadence = cadence(1000, 50);
         assert!(!cadence.is_rare(MAX_AGE));

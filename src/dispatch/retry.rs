@@ -240,6 +240,40 @@ mod tests {
         );
     }
 
+    /// The first numbers of SplitMix64 for that seed, as its author gives them.
+    #[test]
+    fn the_generator_is_splitmix64() {
+        let mut jitter = Jitter::new(1_234_567);
+        let most = Duration::from_micros(u64::MAX - 1);
+        for number in [
+            6_457_827_717_110_365_317,
+            3_203_168_211_198_807_973,
+            9_817_491_932_198_370_423,
+            4_593_380_528_125_082_431,
+        ] {
+            assert_eq!(jitter.up_to(most), Duration::from_micros(number));
+        }
+        assert!(jitter.up_to(Duration::MAX) <= most);
+    }
+
+    #[test]
+    fn pauses_that_are_renewed_begin_anew_and_the_bound_stays() {
+        let (now, age) = (Instant::now(), Duration::ZERO);
+        let mut retry = Retry::new(3);
+        for _ in 0..MOST_FRUITLESS {
+            retry.sending(now);
+            retry.failed(age, false);
+        }
+        assert!(retry.wait_until(now + WINDOW, age).is_some());
+        retry.renew();
+        assert_eq!(retry.bound_until(now), Some(now + WINDOW));
+        assert_eq!(retry.bound_until(now + WINDOW), None);
+        assert_eq!(retry.wait_until(now + WINDOW, age), None);
+        retry.failed(age, false);
+        let until = retry.wait_until(now + WINDOW, age);
+        assert!(until.is_none_or(|until| until <= now + WINDOW + FIRST_PAUSE));
+    }
+
     #[test]
     fn probes_become_rarer() {
         let mut retry = Retry::new(9);

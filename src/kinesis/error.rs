@@ -456,6 +456,21 @@ mod tests {
     };
 
     #[test]
+    fn an_answer_is_described_by_its_status_and_request_id_alone() {
+        let described = |id: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            if let Some(id) = id {
+                headers.insert(REQUEST_ID, id.parse().unwrap());
+            }
+            describe_answer(403, &headers)
+        };
+        assert_eq!(described(None), "HTTP 403");
+        assert_eq!(described(Some("")), "HTTP 403");
+        assert_eq!(described(Some("e1-2f")), "HTTP 403, request id e1-2f");
+        assert_eq!(Error::new("Code", described(None)).to_string(), "Code: HTTP 403");
+    }
+
+    #[test]
     fn errors_are_classified_by_code_and_then_by_status() {
         use ErrorKind::{
             ClockSkew, Configuration, Credentials, InvalidRequest, Throttled, Transient,
