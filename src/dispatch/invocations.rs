@@ -58,6 +58,9 @@ pub struct Held {
     pub preparation: Preparation,
 }
 
+/// Two readings of one time by the wall clock, in milliseconds, differ by less.
+const CLOCK_STEP: Duration = Duration::from_millis(2);
+
 /// A function's own end.
 #[derive(Clone, Debug)]
 pub struct End {
@@ -143,13 +146,18 @@ impl Invocations {
             }
             Signal::Done { request_id, at, failed } => {
                 self.missed = self.missed.take().filter(|(missed, _)| missed != request_id);
-                if self.end_of(request_id).is_none() {
-                    // Not before it began, where that is known.
-                    let invoked = self.invoked.as_ref().filter(|(id, _)| id == request_id);
-                    let end = match invoked {
-                        Some((_, since)) => now.instant_of_end(*since, *at),
-                        None => now.instant_of(*at),
-                    };
+                // Not before it began, where that is known.
+                let invoked = self.invoked.as_ref().filter(|(id, _)| id == request_id);
+                let end = match invoked {
+                    Some((_, since)) => now.instant_of_end(*since, *at),
+                    None => now.instant_of(*at),
+                };
+                // Behind one that is past it may be that of the next try, ahead of its INVOKE. To
+                // take one that was posted twice for it costs a hold; the other way it would be a
+                // hold up to the deadline.
+                let is_next =
+                    |known: &End| known.is_past && (at.is_none() || end > known.at + CLOCK_STEP);
+                if self.end_of(request_id).is_none_or(is_next) {
                     observed.held = self.ended(Arc::clone(request_id), end, *failed);
                 }
             }
@@ -310,6 +318,25 @@ mod tests {
         // Its end came after it was let go: it was not held.
         invocations.let_go(&"r2".into(), now.mono);
         assert_eq!(invocations.observe(&done("r2", now.wall + 10), later).held, Duration::ZERO);
+    }
+
+    /// It was taken for a repeat of the end before, and the invocation was held to its deadline.
+    #[test]
+    fn the_end_of_the_next_try_may_come_ahead_of_its_invoke() {
+        let (id, now): (Arc<str>, Now) = ("r1".into(), now());
+        let later = Now { mono: now.mono + Duration::from_millis(50), wall: now.wall + 50 };
+        let unread = Signal::Done { request_id: Arc::clone(&id), at: None, failed: false };
+        for (end, is_next) in
+            [(done("r1", now.wall), false), (done("r1", later.wall), true), (unread, true)]
+        {
+            let mut invocations = Invocations::default();
+            invocations.invoked(&id, now.mono);
+            invocations.observe(&done("r1", now.wall), now);
+            invocations.let_go(&id, now.mono);
+            invocations.observe(&end, later);
+            invocations.invoked(&id, later.mono);
+            assert_eq!(invocations.end_of("r1").is_some(), is_next, "{end:?}");
+        }
     }
 
     #[test]
