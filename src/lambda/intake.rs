@@ -108,9 +108,11 @@ impl Intake {
         mut part: Part,
         max_events: usize,
     ) -> (ParsedBody, Rest) {
+        let mut before = None;
         if part.begins == Begins::Body
             && let Some(held) = self.held.take()
         {
+            before = Some(held.len());
             body = put_behind(held, &body);
             part.begins = Begins::Cut;
         }
@@ -119,12 +121,19 @@ impl Intake {
         let (end, begins) = reader.read(&mut body, part);
         let builder = reader.into_builder();
         let is_stuck = end == 0 && !body.is_empty();
-        let rest = Rest {
+        let mut rest = Rest {
             bytes: rest_of(&mut body, end, part.behind),
             begins: if is_stuck { part.begins } else { begins },
             is_stuck,
         };
-        (builder.finish(body, end), rest)
+        let parsed = builder.finish(body, end);
+        if let Some(before) = before.filter(|_| is_stuck) {
+            // Lambda was told 200 for it, and the rest of this body may never come.
+            let (held, body) = take_apart(rest.bytes, before);
+            self.held = Some(held);
+            (rest.bytes, rest.begins) = (body, Begins::Body);
+        }
+        (parsed, rest)
     }
 }
 
@@ -137,6 +146,18 @@ fn put_behind(mut held: Vec<u8>, body: &[u8]) -> Vec<u8> {
     held.push(b',');
     held.extend_from_slice(elements);
     held
+}
+
+/// What [`put_behind`] has put together: the first `before` bytes, and the body behind them.
+fn take_apart(mut held: Vec<u8>, before: usize) -> (Vec<u8>, Vec<u8>) {
+    let elements = held.get(before + 1..).unwrap_or_default();
+    let mut body = Vec::with_capacity(elements.len() + 1);
+    body.push(b'[');
+    body.extend_from_slice(elements);
+    held.truncate(before);
+    // All that it takes is counted while it waits.
+    held.shrink_to_fit();
+    (held, body)
 }
 
 /// The bytes from `end` on, in a buffer for the next part.
@@ -321,6 +342,30 @@ mod tests {
         );
         assert_eq!(intake.finish(0).unparsed, 1);
         assert_eq!(intake.finish(0).unparsed, 0);
+    }
+
+    /// It was in the hands of a connection from then on: lost, and not counted, if the body ended
+    /// too early, and its room was given to others.
+    #[test]
+    fn what_is_held_stays_until_the_body_that_goes_on_with_it_has_come() {
+        let mut intake = intake();
+        let head = r#"{"time":"t","type":"function","record":"#;
+        intake.take(format!(r#"[{head}{{"m":"AA}}]"#).into_bytes(), 0);
+        let (held, window) = (intake.held_bytes(), format!(" [{head}{}", "B".repeat(1000)));
+        let mut bytes = window.into_bytes();
+        for _ in 0..3 {
+            let part = Part { begins: Begins::Body, behind: Behind::RestOfBody };
+            let (taken, rest) = intake.take_part(bytes, Vec::new(), 0, part);
+            assert!(taken.batch.remaining().is_empty() && rest.is_stuck);
+            assert_eq!((rest.begins, intake.held_bytes()), (Begins::Body, held));
+            bytes = [rest.bytes, b"B".repeat(1000)].concat();
+        }
+        let whole = [&bytes, &b"CC\"}}]"[..]].concat();
+        let part = Part { begins: Begins::Body, behind: Behind::NextBody };
+        let (taken, rest) = intake.take_part(whole, Vec::new(), 0, part);
+        assert_eq!((rest.bytes.len(), intake.held_bytes()), (0, 0));
+        let joined = format!(r#"{head}{{"m":"AA{}CC"}}"#, "B".repeat(4000));
+        assert_eq!((&texts(&taken)[0], taken.unparsed), (&joined, 0));
     }
 
     #[test]

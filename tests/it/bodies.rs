@@ -1,6 +1,9 @@
 //! Long bodies of telemetry and long events: what they cost, and that nothing of them is lost
 //! uncounted.
 
+use std::io::Write;
+use std::net::Shutdown;
+
 use sandbox::{Fault, Invocation, Kinesis, ms};
 
 use crate::hostile::{Client, costly_bodies, of_tests};
@@ -190,6 +193,36 @@ fn of_a_body_that_is_too_large_all_that_was_read_arrives() {
     assert_eq!(account.of_type("unparsed").len(), 1, "the one that is cut");
     let ledger = ledger(&kinesis);
     assert_eq!((&ledger["refusedPosts"], &ledger["unparsed"]), (&1.into(), &1.into()));
+}
+
+/// The piece of a cut record was in the hands of the connection that went on with it, and was
+/// lost with it. Nothing counted it.
+#[test]
+fn a_piece_arrives_though_the_body_that_goes_on_with_it_is_not_read_whole() {
+    for is_cut_off in [true, false] {
+        let kinesis = Kinesis::start();
+        let lambda = extension(&kinesis).without_freeze().timeout(ms(60_000)).start();
+        lambda.init().unwrap();
+        lambda.invoke(Invocation::new()).unwrap();
+        assert!(lambda.drain(ms(20_000)));
+        let piece = format!(r#"[{HEAD}{{"m":"held back. }}]"#);
+        assert_eq!(lambda.post_raw(piece.as_bytes()).unwrap(), 200);
+        // More than a window, and less than the body has.
+        let body = format!("[{HEAD}{}", "goes on ".repeat(50_000));
+        let mut client = Client::connect(&lambda);
+        let path = lambda.subscription().unwrap().path;
+        let head = format!("POST {path} HTTP/1.1\r\nContent-Length: 3000000\r\n\r\n");
+        client.0.write_all((head + &body).as_bytes()).unwrap();
+        std::thread::sleep(ms(500));
+        if is_cut_off {
+            client.0.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(client.status(), 400);
+        }
+        assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+        let arrived = kinesis.account().containing("held back.").len();
+        let ledger = ledger(&kinesis);
+        assert_eq!((arrived, &ledger["unparsed"]), (1, &1.into()), "{ledger}");
+    }
 }
 
 /// A body that takes long to read kept SHUTDOWN from what was held back, and nothing counted it.
