@@ -268,9 +268,9 @@ impl Admission {
         held.is_some() || bytes == 0
     }
 
-    /// Buffers for a POST of so many bytes.
+    /// Buffers for a POST of so many bytes, and what they are charged with until it is handed on.
     #[must_use]
-    pub fn buffers(&self, bytes: usize) -> (Vec<u8>, Vec<Event>) {
+    pub fn buffers(&self, bytes: usize) -> (Vec<u8>, Vec<Event>, Reservation) {
         self.spares.batch(bytes)
     }
 

@@ -37,9 +37,9 @@ impl Spares {
     }
 
     /// Buffers for a POST of so many bytes and its events, used or new. What is in them does not
-    /// matter any more.
+    /// matter any more. Used ones have pages, and stay charged for as long as it takes to fill them.
     #[must_use]
-    pub fn batch(&self, bytes: usize) -> (Vec<u8>, Vec<Event>) {
+    pub fn batch(&self, bytes: usize) -> (Vec<u8>, Vec<Event>, Option<Charge>) {
         let kept = &mut self.lock().batches;
         // Not a much too large one: it counts as a whole while it waits.
         let fitting = kept
@@ -47,15 +47,15 @@ impl Spares {
             .position(|(body, _, _)| (bytes..=bytes.saturating_mul(4)).contains(&body.capacity()));
         match fitting {
             Some(index) => {
-                let (body, events, _) = kept.swap_remove(index);
-                (body, events)
+                let (body, events, charge) = kept.swap_remove(index);
+                (body, events, Some(charge))
             }
             None => {
                 // Perhaps they are of no use to what comes now.
                 if kept.first().is_some_and(|(body, _, _)| body.capacity() > bytes) {
                     kept.remove(0);
                 }
-                <(Vec<u8>, Vec<Event>)>::default()
+                Default::default()
             }
         }
     }
@@ -63,7 +63,9 @@ impl Spares {
     /// A batch is done with.
     pub fn keep_batch(&self, batch: Batch) {
         let cost = batch.cost();
-        let Some(charge) = self.gauge.try_charge(cost).filter(|_| cost <= LARGEST_BATCH) else {
+        // One without buffers would take the place of another one.
+        let is_kept = (1..=LARGEST_BATCH).contains(&cost);
+        let Some(charge) = self.gauge.try_charge(cost).filter(|_| is_kept) else {
             return;
         };
         let (body, events) = batch.into_buffers();
@@ -126,10 +128,14 @@ mod tests {
         let spares = Spares::new(Arc::clone(&gauge));
         for _ in 0..5 {
             spares.keep_batch(Batch::new(Vec::with_capacity(100_000), Vec::new()));
+            spares.keep_batch(Batch::default());
             spares.keep_body(Vec::with_capacity(200_000));
         }
         assert_eq!(gauge.held(), 900_000);
-        assert!(spares.batch(50_000).0.capacity() >= 100_000);
+        let (body, _, charge) = spares.batch(50_000);
+        assert!(body.capacity() >= 100_000);
+        assert_eq!(gauge.held(), 900_000, "it is charged while it is filled");
+        drop(charge);
         assert!(spares.body(150_000).capacity() >= 200_000);
         for _ in 0..3 {
             assert_eq!(spares.batch(100).0.capacity(), 0);

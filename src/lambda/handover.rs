@@ -116,14 +116,14 @@ impl Handover {
 
     /// Puts a part's events into the queue before its answer: the next POST, which comes after the
     /// answer, cannot overtake them. Comes back with what is left of it for the next part; `None`
-    /// if nobody will look at them, so that Lambda is not to be told 200. `long` is the room of an
-    /// event that is longer than a window.
+    /// if nobody will look at them, so that Lambda is not to be told 200. `charge` is that of used
+    /// buffers, or of an event that is longer than a window.
     pub(super) fn take(
         &self,
         body: Vec<u8>,
         events: Vec<Event>,
         part: Part,
-        long: &mut Reservation,
+        charge: &mut Reservation,
     ) -> Option<Rest> {
         let mut intake = self.lock();
         if self.closes.load(Ordering::Acquire) {
@@ -142,9 +142,9 @@ impl Handover {
         if !rest.is_stuck {
             // What is handed over takes room by itself.
             let left = rest.bytes.len();
-            match long {
-                Some(charge) if left > MAX_WHOLE => charge.resize(COST_OF_LONG * left),
-                _ => *long = None,
+            match charge {
+                Some(long) if left > MAX_WHOLE => long.resize(COST_OF_LONG * left),
+                _ => *charge = None,
             }
         }
         let has_room = self.admission.hold(intake.held_bytes());

@@ -13,7 +13,6 @@ use super::handover::Handover;
 use super::http::Request;
 use super::reading_room::{COST_OF_LONG, InTime, MAX_WHOLE, Room};
 use super::windows::{Behind, Sizes, Windows};
-use crate::dispatch::admission::Reservation;
 
 /// Lambda's bodies have 2 x `maxBytes` and some; one larger than this is not taken.
 pub(super) const MAX_BODY: usize = 8 * 1024 * 1024;
@@ -57,9 +56,8 @@ pub(super) fn read_and_take(
     }
     let admission = &handover.admission;
     let first = length.map_or(0, |_| windows.size());
-    let (mut body, mut events) = admission.buffers(first + SIDE_ROOM);
-    // For an event that is longer.
-    let mut long: Reservation = None;
+    // The charge is that of used buffers at first, and then grows for an event that is longer.
+    let (mut body, mut events, mut charge) = admission.buffers(first + SIDE_ROOM);
     loop {
         let mut reader = InTime { reader: &mut *request, taken: taken.as_ref() };
         let have = read_window(&mut reader, &mut body, windows.have(), windows.size())
@@ -71,7 +69,7 @@ pub(super) fn read_and_take(
             return Err(NotTaken::CutOff);
         }
         let part = windows.part(have, is_last);
-        let rest = handover.take(body, events, part, &mut long).ok_or(NotTaken::Closed)?;
+        let rest = handover.take(body, events, part, &mut charge).ok_or(NotTaken::Closed)?;
         if rest.bytes.is_empty() && windows.is_too_large() {
             return Err(NotTaken::TooLarge(windows.read()));
         }
@@ -83,7 +81,7 @@ pub(super) fn read_and_take(
             taken = Some(whole.ok_or(NotTaken::CutOff)?);
             windows.placed();
         }
-        windows.go_on(&rest, |size| admission.grow(&mut long, COST_OF_LONG * size));
+        windows.go_on(&rest, |size| admission.grow(&mut charge, COST_OF_LONG * size));
         (body, events) = (rest.bytes, Vec::new());
     }
 }

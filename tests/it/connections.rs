@@ -197,6 +197,49 @@ fn memory_is_bounded_with_a_body_at_each_connection_and_no_room_left() {
     assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
 }
 
+/// Each body that was begun took used buffers, which were counted no more: a client that sent
+/// nothing but heads had most of a megabyte for each.
+#[test]
+fn used_buffers_are_counted_while_a_body_is_read_into_them() {
+    let kinesis = Kinesis::builder().count_only().start();
+    let lambda = extension(&kinesis)
+        .without_freeze()
+        .timeout(ms(60_000))
+        .setting("SPOOL_BYTES", "0")
+        .setting("MAX_AGE_MS", "100")
+        .setting("ENVELOPE", "slim")
+        .start();
+    lambda.init().unwrap();
+    let (port, path) = (lambda.listener_port(), lambda.subscription().unwrap().path);
+    // As many events as fit into it.
+    let log = r#"{"time":"","type":"function","record":1}"#;
+    let body = format!("[{}]", vec![log; 258_000 / (log.len() + 1)].join(","));
+    let begun = move |lambda: &Lambda| {
+        let mut held = Vec::new();
+        for _ in 0..9 {
+            for _ in 0..3 {
+                assert_eq!(lambda.post_raw(body.as_bytes()).unwrap(), 200);
+            }
+            // They are sent, and their buffers serve again.
+            std::thread::sleep(ms(400));
+            for _ in 0..3 {
+                let mut stream = connect(port).unwrap();
+                stream.write_all(head(&path, 65_000).as_bytes()).unwrap();
+                held.push(stream);
+            }
+            std::thread::sleep(ms(50));
+        }
+        kinesis.fault(Fault::hang());
+        assert_eq!(lambda.flood(40, 1000, 300).unwrap().refused, 0);
+        let most = Most::default();
+        most.look(lambda);
+        most.assert_bounded("bodies that are begun");
+        kinesis.clear_faults();
+    };
+    lambda.invoke(Invocation::new().timeout(ms(60_000)).run(begun)).unwrap();
+    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+}
+
 /// Two clients that had the room for large bodies and sent a byte now and then kept all others
 /// waiting, for ten seconds at a time.
 #[test]
