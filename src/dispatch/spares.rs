@@ -41,10 +41,10 @@ impl Spares {
     #[must_use]
     pub fn batch(&self, bytes: usize) -> (Vec<u8>, Vec<Event>, Option<Charge>) {
         let kept = &mut self.lock().batches;
-        // Not a much too large one: it counts as a whole while it waits.
-        let fitting = kept
-            .iter()
-            .position(|(body, _, _)| (bytes..=bytes.saturating_mul(4)).contains(&body.capacity()));
+        // Not much too large ones: they count as a whole while they wait.
+        let fitting = kept.iter().position(|(body, _, charge)| {
+            body.capacity() >= bytes && charge.bytes() <= bytes.saturating_mul(4)
+        });
         match fitting {
             Some(index) => {
                 let (body, events, charge) = kept.swap_remove(index);
@@ -140,6 +140,18 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(spares.batch(100).0.capacity(), 0);
             assert!(spares.body(100).capacity() < 200_000);
+        }
+        assert_eq!(gauge.held(), 0);
+    }
+
+    #[test]
+    fn buffers_for_many_more_events_serve_no_small_body() {
+        let gauge = Gauge::new(10_000_000);
+        let spares = Spares::new(Arc::clone(&gauge));
+        let events = |count| Vec::<Event>::with_capacity(count);
+        for (count, serves) in [(1000, true), (10_000, false)] {
+            spares.keep_batch(Batch::new(Vec::with_capacity(100_000), events(count)));
+            assert_eq!(spares.batch(80_000).1.capacity() >= count, serves, "{count}");
         }
         assert_eq!(gauge.held(), 0);
     }
