@@ -26,7 +26,7 @@ use super::printer::Printer;
 use super::spool_file::{self, Content, MAGIC, batch, new_file};
 use super::spool_index::{Entry, Hash, Index, MAX_SEGMENTS, Purpose, Slot};
 use crate::kinesis::endpoint::Stream;
-use crate::kinesis::record::Limits;
+use crate::kinesis::record::{Limits, MAX_RECORDS};
 use crate::kinesis::request::{INTRODUCED_BYTES, Request};
 use crate::ledger::Ledger;
 use crate::log;
@@ -113,6 +113,7 @@ impl Spool {
         introduces: Option<u16>,
         introduction: impl FnOnce() -> Option<Request>,
     ) -> io::Result<bool> {
+        self.leave_deleted();
         let appended = self.lock().append(&batch(&[request]), introduces);
         if let Some(slot) = appended {
             return self.write_batches(&slot, &[request]);
@@ -120,7 +121,8 @@ impl Spool {
         let introduction = introduces.and_then(|_| introduction());
         let requests: Vec<&Request> = introduction.iter().chain([request]).collect();
         // All of a segment is one request.
-        let fits = batch(&requests).payload <= INTRODUCED_BYTES;
+        let all = batch(&requests);
+        let fits = all.payload <= INTRODUCED_BYTES && all.records <= MAX_RECORDS;
         let mut wakes = false;
         for part in requests.chunks(if fits { requests.len() } else { 1 }) {
             let slot = self.lock().begin(&new_file(part), Purpose::Overflow { introduces });
@@ -196,6 +198,16 @@ impl Spool {
             return Err(error);
         }
         Ok(hash)
+    }
+
+    /// Functions clear `/tmp`: what would be appended to a file that is gone would be lost with it.
+    fn leave_deleted(&self) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_gone = |file: &File| file.metadata().is_ok_and(|about| about.nlink() == 0);
+        if open.take_if(|(_, file)| is_gone(file)).is_some() {
+            drop(open);
+            self.lock().close();
+        }
     }
 
     fn create(&self, slot: &Slot) -> io::Result<File> {
@@ -284,10 +296,10 @@ impl Spool {
         let Some(entry) = entry else { return Err(Unread::NotNow) };
         match (self.load(&entry, buffer), &entry.left_behind) {
             (Ok(content), left_behind) => {
-                let Content { request, is_whole, .. } = content;
+                let Content { request, hash, is_whole } = content;
                 if left_behind.is_some() && !entry.counted {
                     self.count_recovered(request.events());
-                    self.lock().count(id, request.events());
+                    self.lock().count(id, request.events(), hash);
                     if !is_whole {
                         self.note_torn();
                     }
@@ -295,13 +307,13 @@ impl Spool {
                 let ambiguous = is_in_doubt(&self.path_of(&entry));
                 Ok(Segment { request, ambiguous })
             }
-            (Err(_), None) => Err(Unread::Damaged(entry.events)),
-            (Err(_), Some(_)) => {
+            (Err(_), Some(_)) if !entry.counted => {
                 // Not ours, or not whole: it was never in the ledger.
                 self.lock().remove(id);
                 self.refuse(&self.path_of(&entry));
                 Err(Unread::Damaged(0))
             }
+            (Err(_), _) => Err(Unread::Damaged(entry.events)),
         }
     }
 
@@ -366,7 +378,9 @@ impl Spool {
         if unknown || self.prints.is_some() {
             let content = self.load(entry, Vec::with_capacity);
             if unknown {
-                events = content.as_ref().map_or(0, |content| content.request.events());
+                // Not ours, or not whole.
+                let Ok(content) = &content else { return self.refuse(&self.path_of(entry)) };
+                events = content.request.events();
                 self.count_recovered(events);
             }
             if let (Some(printer), Ok(content)) = (&self.prints, content) {
@@ -407,4 +421,117 @@ fn no_room() -> io::Error {
 /// Whether a file's name says that its events may be stored already.
 fn is_in_doubt(path: &Path) -> bool {
     path.to_str().is_some_and(|name| name.ends_with(DOUBT_SUFFIX))
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::dispatch::core::Oldest;
+    use crate::kinesis::record::{Compression, RecordFormat};
+    use crate::kinesis::wire::Wire;
+
+    const LIMITS: Limits = Limits {
+        record_bytes: 1 << 20,
+        request_bytes: 1 << 20,
+        record: RecordFormat::Event,
+        compression: Compression::None,
+        wire: Wire::Json,
+    };
+
+    fn spool(folder: &Path, owner: &str) -> Spool {
+        let stream = Stream::Name("telemetry".to_owned());
+        let (folder, ledger) = (folder.to_owned(), Arc::default());
+        Spool::new(folder, 1 << 24, stream, owner, LIMITS, None, ledger)
+    }
+
+    /// Of so many records of one event each.
+    fn request(records: usize) -> Request {
+        let mut request = Request::new(LIMITS);
+        for n in 0..records {
+            request.add(Some("key"), 1, |out| {
+                out.extend_from_slice(format!("a line of a log: {n}\n").as_bytes());
+            });
+        }
+        request.seal();
+        request
+    }
+
+    /// Reads all that waits in order, and says how many events each segment has.
+    fn read_all(spool: &Spool) -> Vec<Result<u64, Unread>> {
+        let next = || match spool.view().overflow {
+            Oldest::Ready(id) => Some(id),
+            Oldest::Empty | Oldest::Writing => None,
+        };
+        std::iter::from_fn(|| {
+            let id = next()?;
+            let read = spool.read(id, Vec::with_capacity);
+            spool.remove(id);
+            Some(read.map(|segment| segment.request.events()))
+        })
+        .collect()
+    }
+
+    /// With the sandbox event they were one record more than a request may have, and none was read.
+    #[test]
+    fn a_full_request_of_single_events_is_read_with_the_sandbox_event_before_it() {
+        let folder = TempDir::new().unwrap();
+        let spool = spool(folder.path(), "a");
+        let introduction = || {
+            let mut request = Request::new(LIMITS);
+            request.add(Some("key"), 0, |out| out.extend_from_slice(b"what the sandbox is\n"));
+            request.seal();
+            Some(request)
+        };
+        for _ in 0..2 {
+            spool.append(&request(MAX_RECORDS), Some(0), introduction).unwrap();
+        }
+        spool.append(&request(MAX_RECORDS - 1), Some(0), introduction).unwrap();
+        assert_eq!(read_all(&spool), [0, 500, 0, 500, 499].map(Ok));
+    }
+
+    /// Its events were in the ledger, and in no place any more.
+    #[test]
+    fn what_was_taken_over_and_put_back_is_not_lost_uncounted() {
+        for changed in [None, Some(request(7))] {
+            let folder = TempDir::new().unwrap();
+            spool(folder.path(), "a").write(&mut request(3), false).unwrap();
+            let spool = spool(folder.path(), "b");
+            spool.recover();
+            assert_eq!(spool.read(1, Vec::with_capacity).unwrap().request.events(), 3);
+            spool.put_back(1);
+            let path = folder.path().join("a-00000001.spool");
+            fs::remove_file(&path).unwrap();
+            if let Some(mut changed) = changed {
+                super::tests::spool(folder.path(), "a").write(&mut changed, false).unwrap();
+            }
+            assert_eq!(spool.read(1, Vec::with_capacity).unwrap_err(), Unread::Damaged(3));
+            spool.remove(1);
+            assert_eq!((spool.ledger.received.get(), path.exists()), (3, false));
+        }
+    }
+
+    #[test]
+    fn what_comes_after_somebody_has_cleared_the_folder_is_kept() {
+        let folder = TempDir::new().unwrap();
+        let spool = spool(&folder.path().join("spool"), "a");
+        let append = || spool.append(&request(2), None, || None).unwrap();
+        append();
+        fs::remove_dir_all(&spool.folder).unwrap();
+        append();
+        append();
+        assert_eq!(read_all(&spool), [Err(Unread::Damaged(2)), Ok(4)]);
+    }
+
+    #[test]
+    fn a_foreign_file_that_has_to_give_way_is_counted_too() {
+        let folder = TempDir::new().unwrap();
+        fs::write(folder.path().join("a.spool"), "kinesis-telemetry-extension spool 2\n").unwrap();
+        let spool = spool(folder.path(), "b");
+        spool.recover();
+        spool.discard();
+        assert_eq!(spool.ledger.spool_skipped.get(), 1);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
 }

@@ -35,7 +35,7 @@ pub struct Entry {
     pub events: u64,
     /// The file that an earlier process left.
     pub left_behind: Option<Box<Path>>,
-    /// Of its last batch, where this process has written it.
+    /// Of its last batch, where this process has written it or read it.
     pub hash: Option<Hash>,
     /// Its file has the name of one that may have been sent.
     pub in_doubt: bool,
@@ -247,6 +247,11 @@ impl Index {
         }
     }
 
+    /// Nothing more is appended to the newest.
+    pub fn close(&mut self) {
+        self.open = None;
+    }
+
     /// Its file has the name of one that may have been sent.
     pub fn mark(&mut self, id: SegmentId) {
         if let Some(entry) = self.taken.iter_mut().find(|entry| entry.id == id) {
@@ -254,10 +259,10 @@ impl Index {
         }
     }
 
-    /// An earlier process left it, and now it is known what it holds.
-    pub fn count(&mut self, id: SegmentId, events: u64) {
+    /// An earlier process left it, and now it is known what it holds, up to that hash.
+    pub fn count(&mut self, id: SegmentId, events: u64, hash: Hash) {
         if let Some(entry) = self.taken.iter_mut().find(|entry| entry.id == id) {
-            (entry.events, entry.counted) = (events, true);
+            (entry.events, entry.counted, entry.hash) = (events, true, Some(hash));
         }
     }
 
@@ -494,7 +499,7 @@ mod tests {
         index.left_behind(Path::new("a").into(), 10);
         let left = index.take(2).unwrap();
         assert!(!left.counted);
-        index.count(2, 7);
+        index.count(2, 7, HASHED);
         index.take(first).unwrap();
         index.mark(first);
         index.put_back(first);
@@ -505,6 +510,7 @@ mod tests {
         assert!(index.take(first).unwrap().in_doubt);
         let left = index.take(2).unwrap();
         assert_eq!((left.counted, left.events, left.in_doubt), (true, 7, false));
+        assert_eq!(left.hash, Some(HASHED), "nobody changes it meanwhile");
     }
 
     #[test]

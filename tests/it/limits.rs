@@ -96,6 +96,36 @@ fn what_memory_cannot_hold_is_delivered_from_the_spool() {
     );
 }
 
+/// With the sandbox event before them they were one record more than a request may have: all of them were lost.
+#[test]
+fn full_requests_of_single_events_come_back_from_the_spool() {
+    for envelope in ["slim", "full"] {
+        let kinesis = Kinesis::start();
+        let lambda = overflowing(&kinesis)
+            .setting("RECORD", "event")
+            .setting("ENVELOPE", envelope)
+            .timeout(ms(120_000))
+            .start();
+        kinesis.fault(Fault::hang());
+        lambda.init().unwrap();
+        lambda
+            .invoke(
+                Invocation::new()
+                    .run(|lambda| assert_eq!(lambda.flood(20, 1000, 60).unwrap().refused, 0)),
+            )
+            .unwrap();
+        kinesis.clear_faults();
+        wait_until(ms(60_000), "the spool to be empty", || {
+            lambda.invoke(Invocation::new()).unwrap();
+            on_disk(&lambda).1 == 0
+        });
+        assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+        let ledger = ledger(&kinesis);
+        assert!(ledger["spooled"].as_u64().unwrap() > 5000, "{ledger}");
+        assert_eq!(kinesis.account().flooded(), 20_000, "{ledger} {:?}", lambda.stderr());
+    }
+}
+
 /// Blocks that the spool's files take, in bytes, and how many files there are.
 fn on_disk(lambda: &sandbox::Lambda) -> (u64, usize) {
     let folder = std::fs::read_dir(lambda.tmp().join("kinesis-telemetry-extension"));
