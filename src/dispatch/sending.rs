@@ -391,6 +391,7 @@ impl Core {
             self.delivered(events);
         }
         let Some(code) = refused_code else { return self.acknowledge(parcel) };
+        self.note_records_failure();
         self.ledger.request_error(code);
         let line = format!(
             "Kinesis took only {taken} of {} records ({code}); the others are sent again",

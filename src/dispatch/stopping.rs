@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::backlog::Parcel;
 use super::core::{Core, MIN_TIME_LEFT, Oldest, Sent, Step, Tick, View};
-use super::end::Phase;
+use super::end::{Phase, Stopping};
 use super::message::Load;
 use super::sending::{Destination, Scope, TRIES_AT_ONCE};
 use crate::kinesis::error::ErrorKind;
@@ -55,8 +55,9 @@ impl Core {
 
     fn await_last_report(&mut self, tick: &Tick, view: View) -> Option<Step> {
         let stopping = self.stopping.as_ref()?;
-        let (until, reset, closed_by) =
-            (stopping.report_until, stopping.is_reset(), stopping.send_until().at());
+        let (reset, closed_by) = (stopping.is_reset(), stopping.send_until().at());
+        // In a short window the disk and the ledger need the rest.
+        let until = stopping.report_until.min(closed_by);
         if self.invocations.all_reported() || tick.mono >= until {
             // From here on the rest has an end.
             self.enter(Phase::Send);
@@ -276,6 +277,14 @@ impl Core {
         }
         self.out.push_back(Step::Reply(stopping.ticket));
         self.enter(Phase::Exit);
+    }
+
+    /// Records failed. Otherwise than before a reset there is no disk for them, and Kinesis may take
+    /// others.
+    pub(super) fn note_records_failure(&mut self) {
+        if self.stopping.as_ref().is_some_and(Stopping::is_reset) {
+            self.note_stop_failure();
+        }
     }
 
     /// A request failed: before a reset, the disk comes next.

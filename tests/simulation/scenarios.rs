@@ -142,6 +142,30 @@ fn a_code_that_never_goes_away_is_no_storm() {
     }
 }
 
+/// They stayed in memory as long as the last report was waited for, which in a short window is all
+/// the time there is.
+#[test]
+fn before_a_reset_records_that_fail_go_to_disk() {
+    for mode in [Mode::ThrottlesRecords, Mode::Flaky(1, "InternalFailure")] {
+        let crash = Invocation {
+            end: End::SilentCrash,
+            window: 500,
+            ..invocation(50, vec![post(1, 5), post(10, 5)])
+        };
+        let mut plan = Plan::quiet(vec![
+            Act::Invoke(crash),
+            freeze(60_000),
+            Act::Invoke(invocation(500, vec![post(1, 2)])),
+            freeze(60_000),
+            Act::Invoke(invocation(500, vec![post(1, 2)])),
+            Act::Stop { window: 2000 },
+        ]);
+        plan.setup.mode = FlushMode::Next;
+        plan.kinesis = vec![(180, mode), (9000, Mode::Ok)];
+        all_delivered(&live(&plan));
+    }
+}
+
 #[test]
 fn the_last_ledger_is_tried_a_few_times() {
     let mut plan = Plan::quiet(vec![

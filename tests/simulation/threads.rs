@@ -380,10 +380,13 @@ impl World {
             .asking
             .as_ref()
             .is_some_and(|asking| asking.handed_in && matches!(asking.ask, Ask::Stop));
-        if let (Err((error, _)), true) = (&verdict.sent, told) {
-            self.process.stop_failed |=
-                !error.stale && !error.retry_now && error.kind != ErrorKind::Interrupted;
-        }
+        self.process.stop_failed |= told
+            && match &verdict.sent {
+                Ok(outcomes) => outcomes.iter().any(|outcome| *outcome != RecordOutcome::Taken),
+                Err((error, _)) => {
+                    !error.stale && !error.retry_now && error.kind != ErrorKind::Interrupted
+                }
+            };
         match &verdict.sent {
             Ok(outcomes) => {
                 for (record, outcome) in verdict.events.iter().zip(outcomes) {
@@ -840,11 +843,13 @@ impl World {
         }
         if entry.left_behind.is_some() && !entry.counted {
             self.receive_again(&file.events);
-            self.process.index.count(segment, file.events.len() as u64);
             self.process.read.push(segment);
         }
         let content =
             self.content(&file.bytes, entry.length).expect("what was written can be read");
+        if entry.left_behind.is_some() && !entry.counted {
+            self.process.index.count(segment, file.events.len() as u64, content.hash);
+        }
         let found: Vec<u32> = content.request.data().flat_map(|lines| numbers(&lines)).collect();
         if found != file.events || entry.hash.is_some_and(|hash| hash != content.hash) {
             let detail = format!("segment {segment} has {:?}, read are {found:?}", file.events);
