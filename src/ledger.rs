@@ -67,7 +67,7 @@ pub struct Ledger {
     pub spooled: Counter,
     /// Taken over from the process before, out of its spool. They count as received too.
     pub adopted: Counter,
-    /// Files in the spool that were not whole, or not ours.
+    /// Files in the spool that were not whole, not ours, or not read in time at the end.
     pub spool_skipped: Counter,
     /// The most bytes that ever waited in memory.
     pub max_queued_bytes: Counter,

@@ -100,8 +100,9 @@ pub enum Step {
     Remove(SegmentId),
     /// A segment that was read is as it was, and there is no room for it in memory: it waits apart.
     PutBack(SegmentId),
-    /// The sandbox ends for good: delete all segments, and count their events as undelivered.
-    Discard,
+    /// The sandbox ends for good: delete all segments, and count their events as undelivered. What
+    /// is to be read for that is read until then.
+    Discard(Instant),
     /// From now on no POST is answered 200; what is being taken in is waited for until then.
     CloseIntake(Instant),
     /// Print lines to stdout.

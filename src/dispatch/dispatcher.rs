@@ -151,7 +151,7 @@ impl Dispatcher {
             Step::Recover => self.spool.recover(),
             Step::Remove(segment) => self.spool.remove(segment),
             Step::PutBack(segment) => self.spool.put_back(segment),
-            Step::Discard => self.spool.discard(),
+            Step::Discard(until) => self.spool.discard(until),
             Step::CloseIntake(until) => (self.close_intake)(until),
             Step::Print(lines) => self.printer.print(lines),
             Step::Log(level, topic, line) => log::say(level, topic, format_args!("{line}")),

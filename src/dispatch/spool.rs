@@ -19,6 +19,7 @@ use std::io::{self, BufWriter, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use super::backlog::SegmentId;
 use super::core::{Unread, View};
@@ -294,10 +295,10 @@ impl Spool {
     ) -> Result<Segment, Unread> {
         let entry = self.lock().take(id);
         let Some(entry) = entry else { return Err(Unread::NotNow) };
-        match (self.load(&entry, buffer), &entry.left_behind) {
-            (Ok(content), left_behind) => {
+        match self.load(&entry, buffer) {
+            Ok(content) => {
                 let Content { request, hash, is_whole } = content;
-                if left_behind.is_some() && !entry.counted {
+                if entry.is_unknown() {
                     self.count_recovered(request.events());
                     self.lock().count(id, request.events(), hash);
                     if !is_whole {
@@ -307,13 +308,13 @@ impl Spool {
                 let ambiguous = is_in_doubt(&self.path_of(&entry));
                 Ok(Segment { request, ambiguous })
             }
-            (Err(_), Some(_)) if !entry.counted => {
+            Err(_) if entry.is_unknown() => {
                 // Not ours, or not whole: it was never in the ledger.
                 self.lock().remove(id);
                 self.refuse(&self.path_of(&entry));
                 Err(Unread::Damaged(0))
             }
-            (Err(_), _) => Err(Unread::Damaged(entry.events)),
+            Err(_) => Err(Unread::Damaged(entry.events)),
         }
     }
 
@@ -364,17 +365,30 @@ impl Spool {
         self.lock().put_back(id);
     }
 
-    /// The sandbox ends for good: nobody will read the files. Says how many events were in them.
-    pub fn discard(&self) {
-        let entries = self.lock().drain();
+    /// The sandbox ends for good: nobody will read the files. Their events are counted, but from
+    /// `until` on those of files that nobody has read so far: that takes time.
+    pub fn discard(&self, until: Instant) {
+        let (entries, mut unread) = (self.lock().drain(), 0);
         for entry in entries {
-            self.drop_entry(&entry, &self.ledger.dropped_undelivered);
+            if Instant::now() < until {
+                self.drop_entry(&entry, &self.ledger.dropped_undelivered);
+            } else {
+                self.ledger.dropped_undelivered.add(entry.events);
+                unread += u64::from(entry.is_unknown());
+            }
+        }
+        if unread > 0 {
+            self.ledger.spool_skipped.add(unread);
+            log::error!(
+                "spool-unread",
+                "no time is left to read {unread} spool files of an earlier process; their events are lost"
+            );
         }
     }
 
     fn drop_entry(&self, entry: &Entry, counter: &crate::ledger::Counter) {
         let mut events = entry.events;
-        let unknown = entry.left_behind.is_some() && !entry.counted;
+        let unknown = entry.is_unknown();
         if unknown || self.prints.is_some() {
             let content = self.load(entry, Vec::with_capacity);
             if unknown {
@@ -425,6 +439,8 @@ fn is_in_doubt(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tempfile::TempDir;
 
     use super::*;
@@ -497,18 +513,18 @@ mod tests {
         for changed in [None, Some(request(7))] {
             let folder = TempDir::new().unwrap();
             spool(folder.path(), "a").write(&mut request(3), false).unwrap();
-            let spool = spool(folder.path(), "b");
-            spool.recover();
-            assert_eq!(spool.read(1, Vec::with_capacity).unwrap().request.events(), 3);
-            spool.put_back(1);
+            let successor = spool(folder.path(), "b");
+            successor.recover();
+            assert_eq!(successor.read(1, Vec::with_capacity).unwrap().request.events(), 3);
+            successor.put_back(1);
             let path = folder.path().join("a-00000001.spool");
             fs::remove_file(&path).unwrap();
             if let Some(mut changed) = changed {
-                super::tests::spool(folder.path(), "a").write(&mut changed, false).unwrap();
+                spool(folder.path(), "a").write(&mut changed, false).unwrap();
             }
-            assert_eq!(spool.read(1, Vec::with_capacity).unwrap_err(), Unread::Damaged(3));
-            spool.remove(1);
-            assert_eq!((spool.ledger.received.get(), path.exists()), (3, false));
+            assert_eq!(successor.read(1, Vec::with_capacity).unwrap_err(), Unread::Damaged(3));
+            successor.remove(1);
+            assert_eq!((successor.ledger.received.get(), path.exists()), (3, false));
         }
     }
 
@@ -530,8 +546,21 @@ mod tests {
         fs::write(folder.path().join("a.spool"), "kinesis-telemetry-extension spool 2\n").unwrap();
         let spool = spool(folder.path(), "b");
         spool.recover();
-        spool.discard();
+        spool.discard(Instant::now() + Duration::from_secs(60));
         assert_eq!(spool.ledger.spool_skipped.get(), 1);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    /// To read and hash them took all the time that the ledger needed.
+    #[test]
+    fn files_that_there_is_no_time_to_read_are_counted_as_such() {
+        let folder = TempDir::new().unwrap();
+        spool(folder.path(), "a").write(&mut request(3), false).unwrap();
+        let spool = spool(folder.path(), "b");
+        spool.recover();
+        spool.append(&request(2), None, || None).unwrap();
+        spool.discard(Instant::now());
+        let ledger = &spool.ledger;
+        assert_eq!((ledger.dropped_undelivered.get(), ledger.spool_skipped.get()), (2, 1));
     }
 }

@@ -46,6 +46,14 @@ pub struct Entry {
     ready: bool,
 }
 
+impl Entry {
+    /// An earlier process left it, and what it holds is not in this process's ledger.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        self.left_behind.is_some() && !self.counted
+    }
+}
+
 /// What is to be written at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch {

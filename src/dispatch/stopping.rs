@@ -21,6 +21,8 @@ use crate::log::Level;
 
 /// Kept back of that for a last line on stderr.
 const LAST_LINE_TIME: Duration = Duration::from_millis(40);
+/// Kept back of that for the ledger and its line, when files are still to be read to be counted.
+const DISCARD_TIME: Duration = Duration::from_millis(70);
 /// Requests for the last ledger.
 const LEDGER_TRIES: u32 = 5;
 /// Before a reset, this part of the time that is left is kept back from a first request: for the
@@ -146,7 +148,9 @@ impl Core {
 
     /// Nobody will send what is left: it is counted. Before a reset what is on disk is not lost.
     fn drop_unsent(&mut self) -> Option<Step> {
-        let reset = self.stopping.as_ref()?.is_reset();
+        let stopping = self.stopping.as_ref()?;
+        let (reset, discard_until) =
+            (stopping.is_reset(), stopping.deadline.sooner(DISCARD_TIME).at());
         let whole = self.whole_segments();
         while let Some(parcel) = self.backlog.take_aside(|_| true) {
             if reset && parcel.segment.is_some_and(|id| whole.contains(&id)) {
@@ -170,7 +174,7 @@ impl Core {
         self.enter(Phase::Ledger);
         if !reset && self.settings.spool {
             // Behind the removal of what was just counted.
-            self.out.push_back(Step::Discard);
+            self.out.push_back(Step::Discard(discard_until));
         }
         None
     }

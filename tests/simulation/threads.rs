@@ -184,7 +184,7 @@ impl World {
                 self.process.index.put_back(segment);
                 return Some(Outcome::Done);
             }
-            Step::Discard => {
+            Step::Discard(_) => {
                 self.say(|_| "core: discards the spool".to_owned());
                 for entry in self.process.index.drain() {
                     self.drop_entry(&entry, true);
@@ -875,7 +875,7 @@ impl World {
             Step::Read(_) => 5,
             Step::Spool(_) => 6,
             Step::Remove(_) => 7,
-            Step::Discard => 8,
+            Step::Discard(_) => 8,
             Step::CloseIntake(_) => 9,
             Step::Print(_) => 10,
             Step::Log(..) => 11,

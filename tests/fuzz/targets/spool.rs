@@ -7,6 +7,7 @@
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use fuzz_targets::{ALL, SEPARATOR, lines, request, settings};
 use kinesis_telemetry_extension::dispatch::core::Oldest;
@@ -48,7 +49,7 @@ fuzz_target!(init: write_seeds(), |data: &[u8]| {
         }
         spool.remove(id);
     }
-    spool.discard();
+    spool.discard(Instant::now() + Duration::from_secs(60));
     let left = std::fs::read_dir(folder).expect("a folder").flatten();
     left.for_each(|entry| drop(std::fs::remove_file(entry.path())));
 });
