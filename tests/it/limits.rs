@@ -126,6 +126,38 @@ fn full_requests_of_single_events_come_back_from_the_spool() {
     }
 }
 
+/// A file takes a part of a batch and no more: that batch is lost and counted, and no other one.
+#[test]
+fn a_disk_that_is_full_in_the_middle_of_a_batch_costs_that_batch() {
+    let kinesis = Kinesis::start();
+    let lambda = overflowing(&kinesis)
+        .runner(&["bash", "-c", "trap '' XFSZ; ulimit -f 50; exec \"$0\" \"$@\""])
+        .timeout(ms(120_000))
+        .start();
+    lambda.init().unwrap();
+    kinesis.fault(Fault::hang());
+    lambda
+        .invoke(
+            Invocation::new()
+                .run(|lambda| assert_eq!(lambda.flood(4000, 2, 300).unwrap().refused, 0)),
+        )
+        .unwrap();
+    kinesis.clear_faults();
+    wait_until(ms(60_000), "the spool to be empty", || {
+        lambda.invoke(Invocation::new()).unwrap();
+        on_disk(&lambda).1 == 0
+    });
+    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+    let ledger = ledger(&kinesis);
+    let lost = ledger["dropped"]["queue"].as_u64().unwrap();
+    assert!((20..1500).contains(&lost) && ledger["dropped"]["rejected"] == 0, "{ledger}");
+    let delivered = ledger["delivered"].as_u64().unwrap();
+    assert_eq!(ledger["received"].as_u64().unwrap(), delivered + lost, "{ledger}");
+    // Some of those that were lost are the platform's.
+    let missing = 8000 - kinesis.account().flooded() as u64;
+    assert!((1..=lost).contains(&missing), "{missing} are missing: {ledger}");
+}
+
 /// Blocks that the spool's files take, in bytes, and how many files there are.
 fn on_disk(lambda: &sandbox::Lambda) -> (u64, usize) {
     let folder = std::fs::read_dir(lambda.tmp().join("kinesis-telemetry-extension"));
