@@ -455,6 +455,29 @@ mod tests {
         assert_eq!(reasons, ["first", "failed", "share"]);
     }
 
+    /// The platform says `success`. Java's, Ruby's and Go's invocations that failed were thinned out.
+    #[test]
+    fn an_exception_that_nobody_caught_is_kept_though_the_runtime_ended_well() {
+        let java = "no such order: com.example.NoOrder\ncom.example.NoOrder: no such order\n\tat \
+                    com.example.Handler.handleRequest(Handler.java:19)\n\n";
+        let go =
+            r#"2026/05/11 08:30:00 {"errorMessage":"no such order","errorType":"errorString"}"#;
+        let ruby = r#"{"errorMessage":"no such order","errorType":"Function<ArgumentError>"}"#;
+        for said in
+            [log(java), log(go), log("Error raised from handler method"), event("function", ruby)]
+        {
+            let mut life = Life::new(Settings { summary: true, ..settings() });
+            life.invoke("first", &[], "success", "1");
+            let done = done("failed", "success", "1");
+            life.post(&[start("failed"), said.clone(), done, report("failed", "success", "1")]);
+            assert_eq!(
+                (&life.summaries()[1]["reason"], life.thinned),
+                (&"level".into(), 0),
+                "{said}"
+            );
+        }
+    }
+
     #[test]
     fn late_events_follow_the_choice_of_their_invocation() {
         let mut life = Life::new(settings());

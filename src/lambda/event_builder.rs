@@ -263,6 +263,7 @@ impl<'s> EventBuilder<'s> {
         }
         match fields.level {
             Some(level) => Level::of_line(level),
+            None if fields.has_exception => Some(Level::Error),
             None => text_level(envelope.record?.get().strip_prefix('"')?.as_bytes()),
         }
     }

@@ -31,6 +31,8 @@ pub(super) struct RecordFields<'a> {
     pub(super) execution_arn: Option<&'a str>,
     /// Of a log.
     pub(super) level: Option<&'a str>,
+    /// It is a log that describes an exception, as runtimes print one that nobody caught.
+    pub(super) has_exception: bool,
     pub(super) arn: Option<String>,
     pub(super) log_stream: Option<String>,
     /// `success`, or how it failed.
@@ -72,7 +74,8 @@ impl<'a> RecordFields<'a> {
         // unread.
         let mut reader = serde_json::Deserializer::from_str(raw);
         let _ = reader.deserialize_map(&mut keys);
-        let Keys { mut fields, java_request_id, log_trace_id, .. } = keys;
+        let Keys { mut fields, java_request_id, log_trace_id, has_error_message, .. } = keys;
+        fields.has_exception = has_error_message && keys.logs && fields.error_type.is_some();
         fields.request_id = fields.request_id.or(java_request_id);
         fields.trace_id = fields.trace_id.or(log_trace_id);
         fields
@@ -85,6 +88,7 @@ struct Keys<'a> {
     logs: bool,
     java_request_id: Option<&'a str>,
     log_trace_id: Option<&'a str>,
+    has_error_message: bool,
 }
 
 impl<'de> Visitor<'de> for &mut Keys<'de> {
@@ -116,7 +120,10 @@ impl<'de> Visitor<'de> for &mut Keys<'de> {
                     fields.log_stream = plain(map.next_value()?, MAX_NAME_BYTES)
                 }
                 ("status", false) => fields.status = in_quotes(map.next_value()?, MAX_ID_BYTES),
-                ("errorType", false) => fields.error_type = id(map.next_value()?),
+                ("errorType", _) => fields.error_type = id(map.next_value()?),
+                ("errorMessage", true) => {
+                    self.has_error_message = map.next_value::<&RawValue>()?.get().starts_with('"')
+                }
                 ("metrics", false) => fields.metrics = Some(map.next_value()?),
                 ("droppedRecords", false) => fields.dropped_records = whole(map.next_value()?),
                 ("droppedBytes", false) => fields.dropped_bytes = whole(map.next_value()?),
@@ -309,6 +316,19 @@ mod tests {
             ),
             (None, Some(256))
         );
+    }
+
+    #[test]
+    fn an_exception_has_a_type_and_a_message() {
+        for (kind, record, has_exception) in [
+            ("function", r#"{"errorMessage":"","errorType":"Function<ArgumentError>"}"#, true),
+            ("function", r#"{"errorType":"errorString","errorMessage":"no","x":1}"#, true),
+            ("function", r#"{"errorMessage":"no"}"#, false),
+            ("function", r#"{"errorMessage":null,"errorType":null}"#, false),
+            ("platform.report", r#"{"errorMessage":"no","errorType":"x"}"#, false),
+        ] {
+            assert_eq!(fields(kind, record).has_exception, has_exception, "{record}");
+        }
     }
 
     #[test]

@@ -1,18 +1,18 @@
-//! The level that a line in a runtime's own text format says of itself. Pure; reads the first bytes
-//! of a JSON string, between its quotes.
+//! The level that a line in a runtime's own text format says of itself. Pure; reads a JSON string,
+//! between its quotes: its first bytes, and all of it only where those say no level.
 //!
-//! Sources: Lambda's documentation of each runtime's log format, and `tests/golden/*_text.json`.
+//! Sources: Lambda's documentation of each runtime's log format, `tests/golden/*_text.json`, and for
+//! what is printed of an exception the runtimes' own clients: `UserFault.reportableError` of Java's,
+//! `LambdaRunner.run_user_code` of Ruby's, `reportFailure` of Go's.
 
-use memchr::{memchr, memchr2};
+use memchr::{memchr, memchr2, memmem};
 
 use super::filter::Level;
 
 /// No format has its level further behind.
 const HEAD_BYTES: usize = 160;
-/// Where a stack trace shows, and the level of a line of JSON.
-const REPORT_BYTES: usize = 512;
-/// The first part of a Java package's name ends before.
-const PACKAGE_BYTES: usize = 16;
+/// Where the level of a line of JSON shows.
+const JSON_BYTES: usize = 512;
 /// The longest name of a level.
 const NAME_BYTES: usize = 11;
 /// The length of a request id.
@@ -24,14 +24,18 @@ const TIME_BYTES: usize = 26;
 
 /// The level of a text log; `None` for a line that says none.
 pub(super) fn text_level(text: &[u8]) -> Option<Level> {
-    match text {
+    let said = match text {
         [b'[', rest @ ..] => bracketed(rest),
-        [b'0'..=b'9', ..] => in_fixed_columns(text).or_else(|| dated(text)),
-        [b'{', ..] => printed_json(text),
+        [b'0'..=b'9', ..] => {
+            in_fixed_columns(text).or_else(|| dated(text)).or_else(|| gos_report(text))
+        }
+        [b'{', ..] => printed_json(text).or_else(|| gos_report(text)),
         [b'A'..=b'Z', b',', b' ', b'[', rest @ ..] => ruby(rest),
-        [first, ..] if first.is_ascii_alphabetic() => exception_report(text),
+        [b'E' | b'C', ..] => rubys_report(text),
+        [b'p', b'a', b'n', b'i', b'c', b':', b' ', ..] => Some(Level::Error),
         _ => None,
-    }
+    };
+    said.or_else(|| javas_report(text))
 }
 
 /// Node.js's and .NET's `2026-…Z\t6d68ca91-…\tINFO\t…`: most of all lines look so. Single bytes
@@ -98,34 +102,51 @@ fn ruby(rest: &[u8]) -> Option<Level> {
 /// `{"level":"ERROR",…}` of a logger that prints JSON where the function's log format is text.
 fn printed_json(text: &[u8]) -> Option<Level> {
     const KEY: &[u8] = br#"\"level\":"#;
-    let head = text.get(..REPORT_BYTES).unwrap_or(text);
-    let value = head.get(memchr::memmem::find(head, KEY)? + KEY.len()..)?.trim_ascii_start();
+    let head = text.get(..JSON_BYTES).unwrap_or(text);
+    let value = head.get(memmem::find(head, KEY)? + KEY.len()..)?.trim_ascii_start();
     let name = value.strip_prefix(br#"\""#)?;
     named(up_to(name, b'\\')?)
 }
 
-/// What a runtime prints of an exception that nobody caught: `java.lang.IllegalStateException:
-/// …\n\tat …`, `panic: …`.
-fn exception_report(text: &[u8]) -> Option<Level> {
-    let is_report = match text {
-        [b'p', b'a', b'n', b'i', b'c', b':', b' ', ..] => true,
-        [b'C', b'r', b'i', b't', ..] => text.starts_with(b"Critical exception from handler"),
-        _ => {
-            // Most lines have no point near their beginning, and are not looked at further.
-            memchr(b'.', text.get(..PACKAGE_BYTES).unwrap_or(text)).is_some()
-                && is_java(text.get(..REPORT_BYTES).unwrap_or(text))
-        }
-    };
+/// Of an exception that nobody caught, as the other reports. To the platform such an invocation is a
+/// success: the runtime has told the caller of the exception in good order.
+fn rubys_report(text: &[u8]) -> Option<Level> {
+    let is_report = text.starts_with(b"Error raised from handler method")
+        || text.starts_with(b"Critical exception from handler");
     is_report.then_some(Level::Error)
 }
 
-fn is_java(text: &[u8]) -> bool {
-    // The class ends with a colon, or with its line.
-    let end = text.iter().position(|byte| !is_class_name(*byte)).unwrap_or(text.len());
-    let class = text.get(..end).unwrap_or_default();
-    (class.ends_with(b"Exception") || class.ends_with(b"Error"))
-        && memchr(b'.', class).is_some()
-        && find(text, br"\n\tat ")
+/// `2026/05/11 08:30:00 {"errorMessage":"no such order",…`, behind whatever the logger writes in
+/// front of all lines.
+fn gos_report(text: &[u8]) -> Option<Level> {
+    let head = text.get(..HEAD_BYTES).unwrap_or(text);
+    let object = head.get(memchr(b'{', head)?..)?;
+    object.starts_with(br#"{\"errorMessage\":"#).then_some(Level::Error)
+}
+
+/// `no such order: com.example.NoOrder\ncom.example.NoOrder: no such order\n\tat …`: the message
+/// comes first, of any length and with any characters. Not every exception has a stack trace.
+fn javas_report(text: &[u8]) -> Option<Level> {
+    // Most lines are one, and are not looked at further.
+    let (line, behind) = first_line(text).filter(|(_, behind)| !behind.is_empty())?;
+    let class = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+    let is_class = memchr(b'.', class).is_some() && class.iter().copied().all(is_class_name);
+    let rest = behind.strip_prefix(class).filter(|_| is_class).unwrap_or_default();
+    let is_repeated = rest.starts_with(b":") || rest.starts_with(br"\n");
+    (is_repeated || find(text, br"\n\tat ")).then_some(Level::Error)
+}
+
+/// What stands before and behind the first line end.
+fn first_line(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut from = 0;
+    loop {
+        let at = from + memchr(b'\\', text.get(from..)?)?;
+        // An escape has two bytes at the least.
+        from = at + 2;
+        if text.get(at + 1) == Some(&b'n') {
+            return Some((text.get(..at)?, text.get(from..)?));
+        }
+    }
 }
 
 fn is_class_name(byte: u8) -> bool {
@@ -149,7 +170,7 @@ fn named(word: &[u8]) -> Option<Level> {
 }
 
 fn find(text: &[u8], words: &[u8]) -> bool {
-    memchr::memmem::find(text, words).is_some()
+    memmem::find(text, words).is_some()
 }
 
 /// Words between spaces and tabs. A tab stands in JSON as two characters.
@@ -205,6 +226,25 @@ mod tests {
             ),
             (r"java.lang.OutOfMemoryError\n\tat com.example.Handler.find", Some(Level::Error)),
             (r"java.lang.IllegalStateException is a class", None),
+            (
+                r"no such order: com.example.NoOrder\ncom.example.NoOrder: no such order\n\tat com.example.Handler.find(Handler.java:31)\n\n",
+                Some(Level::Error),
+            ),
+            (
+                r"null: java.lang.NullPointerException\njava.lang.NullPointerException\n\n",
+                Some(Level::Error),
+            ),
+            (r#"[17] \"x\": {}: a.B$C_d\na.B$C_d: [17] \"x\": {}\n\n"#, Some(Level::Error)),
+            (
+                r"two\nlines: java.lang.RuntimeException\njava.lang.RuntimeException: two\nlines\n\tat a.B.c(B.java:1)\n\n",
+                Some(Level::Error),
+            ),
+            (r"written to a.txt\nb.txt: no\n", None),
+            (r"3 lines:\n3 orders\n", None),
+            (
+                r"2026-05-11 08:30:00 ID WARN  Handler:24 - x\n\tat a.B.c(B.java:1)",
+                Some(Level::Warn),
+            ),
             (r"Picked up JAVA_TOOL_OPTIONS: -XX:+TieredCompilation\n", None),
             // .NET
             (r"2026-05-11T08:30:00.000Z\t\tinfo\tstarting\n", Some(Level::Info)),
@@ -214,7 +254,9 @@ mod tests {
             // Ruby
             (r"I, [2026-05-11T08:30:00.001234 #8]  INFO ID -- : hello\n", Some(Level::Info)),
             (r"E, [2026-05-11T08:30:00.002345 #8] ERROR ID -- orders: no", Some(Level::Error)),
-            (r"Critical exception from handler\n", Some(Level::Error)),
+            (r"Critical exception from handler", Some(Level::Error)),
+            (r"Error raised from handler method", Some(Level::Error)),
+            (r"Error raised by nobody", None),
             // Loggers that print JSON
             (r#"{\"level\":\"ERROR\",\"message\":\"no such order\"}\n"#, Some(Level::Error)),
             (r#"{\"time\": 1, \"level\": \"Information\", \"x\": 1}"#, Some(Level::Info)),
@@ -225,6 +267,18 @@ mod tests {
             // Go, Lambda itself, and nobody
             (r"2026/05/11 08:30:00 ERROR no such order\n", Some(Level::Error)),
             (r"2026/05/11 08:30:00 hello\n", None),
+            (
+                r#"2026/05/11 08:30:00 {\"errorMessage\":\"no such order\",\"errorType\":\"errorString\"}\n"#,
+                Some(Level::Error),
+            ),
+            (
+                r#"2026/05/11 08:30:00 invoke_loop.go:97: {\"errorMessage\":\"no\",\"errorType\":\"x\"}"#,
+                Some(Level::Error),
+            ),
+            (
+                r#"{\"errorMessage\":\"no such order\",\"errorType\":\"errorString\"}"#,
+                Some(Level::Error),
+            ),
             (r"panic: runtime error: index out of range [3] with length 3\n", Some(Level::Error)),
             (
                 r"2026-05-11T08:30:00.001Z ID Task timed out after 3.00 seconds\n\n",
@@ -238,5 +292,13 @@ mod tests {
             let line = line.replace("ID", ID);
             assert_eq!(text_level(line.as_bytes()), level, "{line}");
         }
+    }
+    /// It was looked for in the first 512 bytes, behind a class, and behind nothing else.
+    #[test]
+    fn an_exception_report_is_one_however_long_its_message_is() {
+        let (message, class) = ("no such order, ".repeat(1000), "com.example.NoOrder");
+        let report = format!(r"{message}: {class}\n{class}: {message}\n\tat a.B.c(B.java:1)\n\n");
+        assert_eq!(text_level(report.as_bytes()), Some(Level::Error));
+        assert_eq!(text_level(message.as_bytes()), None);
     }
 }
