@@ -135,6 +135,36 @@ fn failed_invocations_are_whole_whatever_ends_them() {
     assert!(lost.iter().all(|event| !ids.iter().any(|id| format!("{event:?}").contains(id))));
 }
 
+/// To the platform it is a success. As the clients of these runtimes print it, in their sources.
+#[test]
+fn an_exception_that_the_runtime_reported_is_kept() {
+    let kinesis = Kinesis::start();
+    let lambda = thinning(&kinesis).start();
+    lambda.init().unwrap();
+    lambda.invoke(Invocation::new()).unwrap();
+    let class = "com.example.NoOrder";
+    let java = format!("no java: {class}\n{class}: no java\n\tat {class}.of(NoOrder.java:7)\n\n");
+    let go = r#"2026/05/11 08:30:00 {"errorMessage":"no go","errorType":"errorString"}"#;
+    let ruby = serde_json::json!({"errorMessage": "no ruby", "errorType": "Function<IOError>"});
+    let invocations = [
+        Invocation::new().text(&java),
+        Invocation::new().text(go),
+        Invocation::new().text("Error raised from handler method").text("of ruby"),
+        Invocation::new().json(&ruby),
+    ];
+    let reports = invocations.map(|invocation| lambda.invoke(invocation).unwrap());
+    lambda.invoke(Invocation::new().text("no order: none\nat all")).unwrap();
+    assert!(lambda.shutdown("spindown").is_clean());
+    let account = kinesis.account();
+    for report in &reports {
+        let summary = summary(&account, report);
+        let said = (&summary["status"], &summary["kept"], &summary["reason"]);
+        assert_eq!(said, (&"success".into(), &true.into(), &"level".into()), "{summary}");
+    }
+    assert!(account.containing("at all").is_empty());
+    assert_balance(&kinesis, &lambda);
+}
+
 #[test]
 fn a_long_invocation_is_sent_while_it_runs() {
     let kinesis = Arc::new(Kinesis::start());
