@@ -29,6 +29,7 @@ NOT_UNDER_QEMU = {
     "keep_faults::small_invocations_that_run": "would measure the emulator's memory",
     "connections::": "would measure the emulator's memory, and count its threads",
     "limits::running_out_of_file_descriptors": "starts the program through a shell, without the emulator",
+    "limits::a_disk_that_is_full": "starts the program through a shell, without the emulator",
     "freeze::next_sends_with_the_next_invocation": "counts single milliseconds",
     "freeze::adaptive_in_steady_traffic": "counts single milliseconds",
 }
