@@ -31,7 +31,6 @@ NOT_UNDER_QEMU = {
     "limits::running_out_of_file_descriptors": "starts the program through a shell, without the emulator",
     "limits::a_disk_that_is_full": "starts the program through a shell, without the emulator",
     "ready::no_handshake_is_left_for_the_flush": "waits for an idle machine, which it is not beside another test in the emulator",
-    "platforms::after_a_restore_ids": "counts calls whose number depends on an idle machine, too",
     "freeze::next_sends_with_the_next_invocation": "counts single milliseconds",
     "freeze::adaptive_in_steady_traffic": "counts single milliseconds",
 }
