@@ -1,22 +1,16 @@
 //! The Extensions API and the Telemetry API's subscription: register, subscribe, next, init/error,
 //! exit/error.
 //!
-//! Runs on the main thread. No time-out on any call: the process may be frozen for hours inside
-//! `/next`. No proxy either: ureq would send even these calls through one.
+//! Runs on the main thread. What a call is on the wire is the client's business.
 
 use std::fmt;
-use std::net::ToSocketAddrs;
 use std::thread;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
-use ureq::Agent;
-use ureq::config::Config;
-use ureq::http::Uri;
-use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{NextTimeout, TcpConnector};
 
+use super::api_client::{Answer, ApiClient, Call};
 use crate::clock::EpochMs;
 
 /// What is asked of the Telemetry API.
@@ -35,6 +29,8 @@ const SCHEMAS: [&str; 2] = ["2025-01-29", "2022-12-13"];
 /// `/next` fails for a reason of Lambda's or because the sandbox is being torn down: try again this
 /// often, with a growing pause, then give up.
 const NEXT_TRIES: u32 = 40;
+/// As a person is to read it.
+const SUBSCRIBE: &str = "telemetry subscription";
 
 /// The identifier that registration gives and every other call shows. A secret between Lambda and
 /// this process.
@@ -44,30 +40,6 @@ pub struct ExtensionId(String);
 impl fmt::Debug for ExtensionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ExtensionId(not shown)")
-    }
-}
-
-/// Looks a name up where it is needed. ureq's own resolver has code for time-outs, which no call
-/// here has.
-#[derive(Debug)]
-struct Lookup;
-
-/// As many addresses as ureq takes.
-const MAX_ADDRESSES: usize = 16;
-
-impl Resolver for Lookup {
-    fn resolve(
-        &self,
-        uri: &Uri,
-        _: &Config,
-        _: NextTimeout,
-    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-        let mut found = self.empty();
-        for address in (host, uri.port_u16().unwrap_or(80)).to_socket_addrs()?.take(MAX_ADDRESSES) {
-            found.push(address);
-        }
-        if found.is_empty() { Err(ureq::Error::HostNotFound) } else { Ok(found) }
     }
 }
 
@@ -152,25 +124,14 @@ impl std::error::Error for ApiError {}
 /// Lambda's API inside the sandbox.
 #[derive(Debug)]
 pub struct Api {
-    agent: Agent,
-    base: String,
+    client: ApiClient,
 }
 
 impl Api {
     /// `runtime_api` is `host:port`; a URL is taken too, as some emulators set one.
     #[must_use]
     pub fn new(runtime_api: &str) -> Api {
-        let config = Agent::config_builder()
-            .proxy(None)
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false);
-        // Lambda's answers are small; ureq's own buffers have 128 KiB each.
-        let agent = config.input_buffer_size(4 * 1024).output_buffer_size(2 * 1024).build();
-        let host = runtime_api.strip_prefix("http://").unwrap_or(runtime_api).trim_end_matches('/');
-        // Plain TCP: ureq's default would bring connectors into the program that nobody uses.
-        let agent = Agent::with_parts(agent, TcpConnector::default(), Lookup);
-        Api { agent, base: format!("http://{host}") }
+        Api { client: ApiClient::new(runtime_api) }
     }
 
     /// Registers for INVOKE and SHUTDOWN, or for SHUTDOWN alone where `invokes` says so or Lambda
@@ -196,23 +157,17 @@ impl Api {
         } else {
             r#"{"events":["SHUTDOWN"]}"#
         };
-        let request = self
-            .agent
-            .post(format!("{}/2020-01-01/extension/register", self.base))
-            .header("Lambda-Extension-Name", name)
-            .header("Lambda-Extension-Accept-Feature", "accountId")
-            .content_type("application/json");
-        let mut answer = request.send(events).map_err(|error| broken(CALL, &error))?;
-        let body = answer.body_mut().read_to_vec().map_err(|error| broken(CALL, &error))?;
-        let id =
-            answer.headers().get("lambda-extension-identifier").and_then(|id| id.to_str().ok());
-        match id {
-            Some(id) if answer.status() == 200 => Ok(Registered {
-                id: ExtensionId(id.to_owned()),
+        let headers =
+            [("Lambda-Extension-Name", name), ("Lambda-Extension-Accept-Feature", "accountId")];
+        let path = "/2020-01-01/extension/register";
+        let answer = self.call(CALL, "POST", path, &headers, Some(events))?;
+        match answer.identifier {
+            Some(id) if answer.status == 200 => Ok(Registered {
+                id: ExtensionId(id),
                 invokes,
-                function: crate::json::read(&body).unwrap_or_default(),
+                function: crate::json::read(&answer.body).unwrap_or_default(),
             }),
-            _ => Err(refused(CALL, answer.status().as_u16(), &body)),
+            _ => Err(refused(CALL, &answer)),
         }
     }
 
@@ -228,16 +183,14 @@ impl Api {
         buffering: Buffering,
     ) -> Result<Subscription, ApiError> {
         let [newest, older] = SCHEMAS;
-        let (status, body) = self.subscribe_with(newest, id, uri, types, buffering)?;
-        let (status, body) = if status == 400 {
-            self.subscribe_with(older, id, uri, types, buffering)?
-        } else {
-            (status, body)
-        };
-        match status {
+        let mut answer = self.subscribe_with(newest, id, uri, types, buffering)?;
+        if answer.status == 400 {
+            answer = self.subscribe_with(older, id, uri, types, buffering)?;
+        }
+        match answer.status {
             200 => Ok(Subscription::Active),
-            202 | 404 => Ok(Subscription::NotHere(status)),
-            _ => Err(refused("telemetry subscription", status, &body)),
+            status @ (202 | 404) => Ok(Subscription::NotHere(status)),
+            _ => Err(refused(SUBSCRIBE, &answer)),
         }
     }
 
@@ -248,8 +201,7 @@ impl Api {
         uri: &str,
         types: &[&str],
         buffering: Buffering,
-    ) -> Result<(u16, Vec<u8>), ApiError> {
-        const CALL: &str = "telemetry subscription";
+    ) -> Result<Answer, ApiError> {
         let Buffering { timeout_ms, max_bytes, max_items } = buffering;
         let body = format!(
             concat!(
@@ -265,16 +217,8 @@ impl Api {
             timeout_ms = timeout_ms,
             uri = uri,
         );
-        let request = self
-            .agent
-            .put(format!("{}/2022-07-01/telemetry", self.base))
-            .header("Lambda-Extension-Identifier", &id.0);
-        let mut answer = request
-            .content_type("application/json")
-            .send(body)
-            .map_err(|error| broken(CALL, &error))?;
-        let body = answer.body_mut().read_to_vec().map_err(|error| broken(CALL, &error))?;
-        Ok((answer.status().as_u16(), body))
+        let headers = [("Lambda-Extension-Identifier", id.0.as_str())];
+        self.call(SUBSCRIBE, "PUT", "/2022-07-01/telemetry", &headers, Some(&body))
     }
 
     /// Says that all is done with the event before, and waits for the next one; as long as it
@@ -298,16 +242,12 @@ impl Api {
 
     fn try_next(&self, id: &ExtensionId) -> Result<NextEvent, ApiError> {
         const CALL: &str = "next";
-        let request = self
-            .agent
-            .get(format!("{}/2020-01-01/extension/event/next", self.base))
-            .header("Lambda-Extension-Identifier", &id.0);
-        let mut answer = request.call().map_err(|error| broken(CALL, &error))?;
-        let body = answer.body_mut().read_to_vec().map_err(|error| broken(CALL, &error))?;
-        if answer.status() != 200 {
-            return Err(refused(CALL, answer.status().as_u16(), &body));
+        let headers = [("Lambda-Extension-Identifier", id.0.as_str())];
+        let answer = self.call(CALL, "GET", "/2020-01-01/extension/event/next", &headers, None)?;
+        if answer.status != 200 {
+            return Err(refused(CALL, &answer));
         }
-        read_event(&body).ok_or_else(|| ApiError {
+        read_event(&answer.body).ok_or_else(|| ApiError {
             call: CALL,
             why: "an event that is neither INVOKE nor SHUTDOWN".to_owned(),
             kind: None,
@@ -317,20 +257,32 @@ impl Api {
     /// Reports that the start failed: the function's init fails with `kind`, which must look like
     /// `Extension.Reason`. Best effort.
     pub fn init_error(&self, id: &ExtensionId, kind: &str) {
-        self.report("init/error", id, kind);
+        self.report("/2020-01-01/extension/init/error", id, kind);
     }
 
     /// Reports that the extension has to end although it is not shut down. Best effort.
     pub fn exit_error(&self, id: &ExtensionId, kind: &str) {
-        self.report("exit/error", id, kind);
+        self.report("/2020-01-01/extension/exit/error", id, kind);
     }
 
     fn report(&self, path: &str, id: &ExtensionId, kind: &str) {
-        let request = self
-            .agent
-            .post(format!("{}/2020-01-01/extension/{path}", self.base))
-            .header("Lambda-Extension-Identifier", &id.0);
-        let _ = request.header("Lambda-Extension-Function-Error-Type", kind).send_empty();
+        let headers = [
+            ("Lambda-Extension-Identifier", id.0.as_str()),
+            ("Lambda-Extension-Function-Error-Type", kind),
+        ];
+        let _ = self.call("error report", "POST", path, &headers, None);
+    }
+
+    fn call(
+        &self,
+        call: &'static str,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&str>,
+    ) -> Result<Answer, ApiError> {
+        let answer = self.client.call(&Call { method, path, headers, body });
+        answer.map_err(|error| ApiError { call, why: error.to_string(), kind: None })
     }
 }
 
@@ -377,19 +329,16 @@ fn milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<EpochMs, D
     Ok(whole.parse().unwrap_or_default())
 }
 
-fn broken(call: &'static str, error: &ureq::Error) -> ApiError {
-    ApiError { call, why: error.to_string(), kind: None }
-}
-
 /// Bodies are not always JSON (AWS's emulator does not escape), so only what parses is told.
-fn refused(call: &'static str, status: u16, body: &[u8]) -> ApiError {
+fn refused(call: &'static str, answer: &Answer) -> ApiError {
     #[derive(Deserialize, Default)]
     #[serde(rename_all = "camelCase", default)]
     struct Reason {
         error_type: String,
         error_message: String,
     }
-    let reason: Reason = crate::json::read(body).unwrap_or_default();
+    let reason: Reason = crate::json::read(&answer.body).unwrap_or_default();
+    let status = answer.status;
     let why = format!("HTTP {status} {} {}", reason.error_type, reason.error_message);
     ApiError { call, why: why.trim().to_owned(), kind: Some(reason.error_type) }
 }
@@ -397,22 +346,6 @@ fn refused(call: &'static str, status: u16, body: &[u8]) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lambdas_api_is_an_address_or_a_name_with_a_port_or_without() {
-        for (url, expected) in [
-            ("http://127.0.0.1:9001/x", Some("127.0.0.1:9001")),
-            ("http://127.0.0.1/", Some("127.0.0.1:80")),
-            ("http://[::1]:9001/", Some("[::1]:9001")),
-            ("http:///", None),
-        ] {
-            let found = url.parse().ok().and_then(|uri| {
-                Lookup.resolve(&uri, &Config::default(), NextTimeout::default()).ok()
-            });
-            let first = found.and_then(|found| found.iter().next().map(ToString::to_string));
-            assert_eq!(first.as_deref(), expected, "{url}");
-        }
-    }
 
     #[test]
     fn events_as_lambda_writes_them() {

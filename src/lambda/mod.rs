@@ -2,6 +2,7 @@
 //! posts.
 
 pub mod api;
+mod api_client;
 mod appendix;
 mod body_reader;
 mod candidates;
@@ -13,6 +14,7 @@ mod envelope;
 mod event_builder;
 mod fields;
 pub mod filter;
+mod framing;
 mod handover;
 mod header;
 mod http;
