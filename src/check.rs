@@ -194,10 +194,7 @@ mod tests {
 
     /// `--check` with these variables; nobody listens where they lead.
     fn checked(variables: &[(&str, &str)]) -> Report {
-        let read = |name: &str| {
-            variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned())
-        };
-        run(config::read(read).1, &[])
+        run(config::read(&variables.iter().copied().collect()).1, &[])
     }
 
     const BASE: [(&str, &str); 5] = [
@@ -294,10 +291,7 @@ mod tests {
     }
 
     fn assert_not_shown(name: &str, value: &str, variables: &[(&str, &str)]) {
-        let read = |wanted: &str| {
-            variables.iter().find(|(n, _)| *n == wanted).map(|(_, value)| (*value).to_owned())
-        };
-        let config = config::read(read).1;
+        let config = config::read(&variables.iter().copied().collect()).1;
         // A legal URL's path is used as it is set; `Debug` of the settings shows it, and is printed nowhere.
         let only_a_path = name.starts_with("AWS_ENDPOINT_URL") && config.is_ok();
         let shown = format!("{config:?}");

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 
-use kinesis_telemetry_extension::config::{self, OnError, Problem};
+use kinesis_telemetry_extension::config::{self, Environment, OnError, Problem};
 use kinesis_telemetry_extension::extension::{Extension, NOT_HERE};
 use kinesis_telemetry_extension::lambda::api::{Api, ExtensionId, NextEvent, Registered, own_name};
 use kinesis_telemetry_extension::{check, log, panic};
@@ -41,8 +41,9 @@ fn main() -> ExitCode {
 
 /// Runs as an extension, until SHUTDOWN.
 fn run() -> ExitCode {
+    let environment: Environment = std::env::vars_os().collect();
     panic::install_hook(|| std::process::exit(i32::from(idle() != ExitCode::SUCCESS)));
-    let (basics, config) = config::read(|name| std::env::var(name).ok());
+    let (basics, config) = config::read(&environment);
     log::start(basics.log_level, basics.log_format);
     if basics.runtime_api.is_empty() {
         log::error!(
@@ -51,7 +52,7 @@ fn run() -> ExitCode {
         );
         return ExitCode::FAILURE;
     }
-    let unknown = unknown_settings();
+    let unknown = environment.unknown();
     if !unknown.is_empty() {
         log::warn!("unknown", "no such setting: {}; see --help", unknown.join(", "));
     }
@@ -84,13 +85,10 @@ fn run() -> ExitCode {
     }
 }
 
-fn unknown_settings() -> Vec<String> {
-    config::unknown(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
-}
-
 /// `--check`
 fn checked() -> ExitCode {
-    let report = check::run(config::read(|name| std::env::var(name).ok()).1, &unknown_settings());
+    let environment: Environment = std::env::vars_os().collect();
+    let report = check::run(config::read(&environment).1, &environment.unknown());
     print(&report.text);
     if report.good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

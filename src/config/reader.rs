@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::environment::Environment;
 use super::table::{Allowed, PREFIX, SETTINGS};
 use crate::dispatch::policy::FlushMode;
 use crate::kinesis::RecordSettings;
@@ -78,20 +79,20 @@ impl std::error::Error for Problem {}
 /// `MAX_AGE_MS` on Managed Instances, where nobody sets it.
 const MANAGED_MAX_AGE: Duration = Duration::from_secs(1);
 
-/// The variable of a setting. Formatted, the names alone would be a fifteenth of what a start costs.
+/// The variable of a setting.
 fn setting(name: &str) -> String {
     [PREFIX, name].concat()
 }
 
 /// Reads variables, and gathers what is wrong with them. Something comes back for each; it is good if there are no problems.
 pub(super) struct Reader<'a> {
-    variable: &'a dyn Fn(&str) -> Option<String>,
+    environment: &'a Environment,
     problems: Vec<Problem>,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(variable: &'a dyn Fn(&str) -> Option<String>) -> Reader<'a> {
-        Reader { variable, problems: Vec::new() }
+    pub(super) fn new(environment: &'a Environment) -> Reader<'a> {
+        Reader { environment, problems: Vec::new() }
     }
 
     /// Everything wrong that was found.
@@ -99,16 +100,21 @@ impl<'a> Reader<'a> {
         self.problems
     }
 
-    /// A variable's value; one that is empty is as good as unset (AWS's emulator sets missing credentials to "").
-    fn text(&self, name: &str) -> Option<String> {
-        (self.variable)(name).filter(|value| !value.is_empty())
+    /// The value of a variable that is no setting.
+    fn text(&self, name: &str) -> Option<&'a str> {
+        self.environment.get(name)
+    }
+
+    /// The same, to be kept.
+    fn owned(&self, name: &str) -> Option<String> {
+        self.text(name).map(str::to_owned)
     }
 
     /// A setting's value, or its default. `name` is one of the table's.
-    fn value(&self, name: &str) -> (String, Allowed) {
+    fn value(&self, name: &str) -> (&'a str, Allowed) {
         let row = SETTINGS.iter().find(|s| s.name == name);
         let (default, allowed) = row.map_or(("", Allowed::Text("")), |s| (s.default, s.allowed));
-        (self.text(&setting(name)).unwrap_or_else(|| default.to_owned()), allowed)
+        (self.environment.setting(name).unwrap_or(default), allowed)
     }
 
     fn problem(&mut self, name: &str, value: &str, allowed: impl fmt::Display) {
@@ -149,7 +155,7 @@ impl<'a> Reader<'a> {
         let parsed =
             u64::from_str(value.trim()).ok().filter(fits).and_then(|n| N::try_from(n).ok());
         parsed.unwrap_or_else(|| {
-            self.setting_problem(name, &value, allowed);
+            self.setting_problem(name, value, allowed);
             N::default()
         })
     }
@@ -159,7 +165,7 @@ impl<'a> Reader<'a> {
         let found = meanings.iter().find(|(word, _)| value.trim().eq_ignore_ascii_case(word));
         found.map_or_else(
             || {
-                self.setting_problem(name, &value, allowed);
+                self.setting_problem(name, value, allowed);
                 fallback
             },
             |(_, meaning)| *meaning,
@@ -176,8 +182,8 @@ impl<'a> Reader<'a> {
         let json =
             self.text("AWS_LAMBDA_LOG_FORMAT").is_some_and(|f| f.eq_ignore_ascii_case("json"));
         Basics {
-            runtime_api: self.text("AWS_LAMBDA_RUNTIME_API").unwrap_or_default(),
-            managed_instances: self.text("AWS_LAMBDA_INITIALIZATION_TYPE").as_deref()
+            runtime_api: self.owned("AWS_LAMBDA_RUNTIME_API").unwrap_or_default(),
+            managed_instances: self.text("AWS_LAMBDA_INITIALIZATION_TYPE")
                 == Some("lambda-managed-instances"),
             log_level: self.one_of("LOG_LEVEL", &levels, log::Level::Warn),
             log_format: if json { log::Format::Json } else { log::Format::Text },
@@ -213,8 +219,8 @@ impl<'a> Reader<'a> {
             ("none", None),
         ];
         let (share, allowed) = self.value("KEEP");
-        let threshold = keep::Settings::threshold_of(&share).unwrap_or_else(|| {
-            self.setting_problem("KEEP", &share, allowed);
+        let threshold = keep::Settings::threshold_of(share).unwrap_or_else(|| {
+            self.setting_problem("KEEP", share, allowed);
             0
         });
         let is_slow = !self.value("KEEP_SLOW_MS").0.is_empty();
@@ -236,8 +242,8 @@ impl<'a> Reader<'a> {
             ("next", FlushMode::Next),
         ];
         let max_age = Duration::from_millis(self.number("MAX_AGE_MS"));
-        let sooner = basics.managed_instances && self.text(&setting("MAX_AGE_MS")).is_none();
-        let folder = self.text("TMPDIR").unwrap_or_else(|| "/tmp".to_owned());
+        let sooner = basics.managed_instances && self.environment.setting("MAX_AGE_MS").is_none();
+        let folder = self.text("TMPDIR").unwrap_or("/tmp");
         dispatch::Settings {
             flush: self.one_of("FLUSH", MODES, FlushMode::Adaptive),
             max_age: if sooner { MANAGED_MAX_AGE } else { max_age },
@@ -260,8 +266,7 @@ impl<'a> Reader<'a> {
             credentials: self.credentials(basics),
             role: self.role(endpoint.as_ref()),
             http: self.http(),
-            snap_start: self.text("AWS_LAMBDA_INITIALIZATION_TYPE").as_deref()
-                == Some("snap-start"),
+            snap_start: self.text("AWS_LAMBDA_INITIALIZATION_TYPE") == Some("snap-start"),
             stream: stream.unwrap_or_else(|| Stream::Name(String::new())),
             endpoint: endpoint.unwrap_or_default(),
             records: self.records(),
@@ -334,10 +339,10 @@ impl<'a> Reader<'a> {
                 return None;
             }
         };
-        if endpoint::is_region(&region) {
-            return Some(region);
+        if endpoint::is_region(region) {
+            return Some(region.to_owned());
         }
-        self.problem(name, &region, "a region such as eu-west-1");
+        self.problem(name, region, "a region such as eu-west-1");
         None
     }
 
@@ -355,7 +360,7 @@ impl<'a> Reader<'a> {
         let endpoint = match custom {
             None => Endpoint::regional(service, region, variants),
             Some((name, url)) => {
-                let found = Endpoint::custom(&url, region);
+                let found = Endpoint::custom(url, region);
                 if found.is_none() {
                     // The value may hold a password, and is not shown.
                     self.secret_problem(name, "a URL such as https://kinesis.eu-west-1.amazonaws.com, without user and password");
@@ -373,7 +378,7 @@ impl<'a> Reader<'a> {
     }
 
     fn proxies(&self) -> Proxies {
-        Proxies::read(|name| self.text(name))
+        Proxies::read(|name| self.owned(name))
     }
 
     fn http(&self) -> HttpSettings {
@@ -392,7 +397,7 @@ impl<'a> Reader<'a> {
             .split([':', '/'])
             .next()
             .unwrap_or_default();
-        CredentialsSource::read(|name| self.text(name), host).unwrap_or_else(|(name, allowed)| {
+        CredentialsSource::read(|name| self.owned(name), host).unwrap_or_else(|(name, allowed)| {
             // The value may hold a token, and is not shown.
             self.secret_problem(name, allowed);
             CredentialsSource::Missing(None)
@@ -402,8 +407,8 @@ impl<'a> Reader<'a> {
     /// The role is asked for in the stream's region: that is the one that must be reached anyway.
     fn role(&mut self, kinesis: Option<&Endpoint>) -> Option<Role> {
         let (arn, external_id) =
-            (self.text(&setting("ROLE_ARN")), self.text(&setting("EXTERNAL_ID")));
-        if external_id.as_ref().is_some_and(|id| arn.is_none() || !sts::is_external_id(id)) {
+            (self.environment.setting("ROLE_ARN"), self.environment.setting("EXTERNAL_ID"));
+        if external_id.is_some_and(|id| arn.is_none() || !sts::is_external_id(id)) {
             // What another account asks for is nobody else's business, and is not shown.
             let allowed = SETTINGS
                 .iter()
@@ -434,8 +439,8 @@ impl<'a> Reader<'a> {
                 format_args!("an https URL, or http to loopback, with {PREFIX}ROLE_ARN"),
             );
         }
-        let session = sts::session_name(&self.text("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_default());
-        Some(Role { arn, external_id, session, endpoint })
+        let session = sts::session_name(self.text("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_default());
+        Some(Role { arn, external_id: external_id.map(str::to_owned), session, endpoint })
     }
 
     fn types(&mut self) -> Types {
@@ -447,7 +452,7 @@ impl<'a> Reader<'a> {
                 "function" => types.function = true,
                 "extension" => types.extension = true,
                 _ => {
-                    self.setting_problem("TYPES", &value, allowed);
+                    self.setting_problem("TYPES", value, allowed);
                     break;
                 }
             }
@@ -457,14 +462,14 @@ impl<'a> Reader<'a> {
 
     fn filter(&mut self, types: Types) -> Filter {
         let (value, allowed) = self.value("EXCLUDE");
-        let filter = Filter::from(types).excluding(&value).unwrap_or_else(|| {
-            self.setting_problem("EXCLUDE", &value, allowed);
+        let filter = Filter::from(types).excluding(value).unwrap_or_else(|| {
+            self.setting_problem("EXCLUDE", value, allowed);
             types.into()
         });
         let (value, allowed) = self.value("MIN_LEVEL");
         let level = Level::parse(value.trim());
         if level.is_none() && !value.is_empty() {
-            self.setting_problem("MIN_LEVEL", &value, allowed);
+            self.setting_problem("MIN_LEVEL", value, allowed);
         }
         filter.from_level(level)
     }
@@ -481,7 +486,7 @@ impl<'a> Reader<'a> {
                     tags.push((key.to_owned(), tag.to_owned()));
                 }
                 _ => {
-                    self.setting_problem("TAGS", &value, format_args!("{allowed}, each key once"));
+                    self.setting_problem("TAGS", value, format_args!("{allowed}, each key once"));
                     break;
                 }
             }

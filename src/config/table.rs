@@ -238,15 +238,6 @@ pub const SETTINGS: &[Setting] = &[
     ),
 ];
 
-/// Variables that begin with our prefix and are no setting, such as a misspelt one.
-pub fn unknown(names: impl Iterator<Item = String>) -> Vec<String> {
-    let known = |name: &str| SETTINGS.iter().any(|s| s.name == name);
-    let mut unknown: Vec<String> =
-        names.filter(|name| name.strip_prefix(PREFIX).is_some_and(|rest| !known(rest))).collect();
-    unknown.sort();
-    unknown
-}
-
 /// What `--help` prints.
 #[must_use]
 pub fn help() -> String {

@@ -16,6 +16,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::framing::{Framing, Incoming, MAX_HEAD, MAX_HEADERS, NoHead};
 use super::framing::{framing, header, keeps_alive};
 
+/// The subscription is the longest, with less than 512 bytes.
+const USUAL_REQUEST: usize = 512;
 /// Lambda's answers have less than 1 KiB, head and body.
 const USUAL_ANSWER: usize = 2 * 1024;
 /// An event is a few hundred bytes long.
@@ -125,11 +127,11 @@ impl ApiClient {
 
     /// All of it in one piece, so that it is written at once.
     fn render(&self, call: &Call<'_>) -> IoResult<Vec<u8>> {
-        let first = [call.method, " ", &self.base, call.path, " HTTP/1.1\r\nHost: "];
-        let mut text = first.concat();
+        let mut text = String::with_capacity(USUAL_REQUEST);
+        text.extend([call.method, " ", &self.base, call.path, " HTTP/1.1\r\nHost: "]);
         text.extend([&self.authority, "\r\n"]);
         for (name, value) in call.headers {
-            if value.contains(|c: char| c.is_ascii_control()) {
+            if value.bytes().any(|byte| byte.is_ascii_control()) {
                 return Err(invalid("a header with a control character"));
             }
             text.extend([name, ": ", value, "\r\n"]);

@@ -115,7 +115,8 @@ fn derived(boot_id: &str, function: &[&str]) -> String {
         hash.update(part.len().to_le_bytes());
         hash.update(part);
     }
-    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    let half = |part: &[u8; 8]| format!("{:016x}", u64::from_be_bytes(*part));
+    hash.finalize().as_chunks().0.iter().take(2).map(half).collect()
 }
 
 #[cfg(test)]

@@ -329,14 +329,14 @@ mod tests {
 
     impl Fixture {
         fn new() -> Fixture {
-            let variable = |name: &str| match name {
-                "KINESIS_TELEMETRY_STREAM" => Some("stream".to_owned()),
-                "KINESIS_TELEMETRY_KEEP" => Some("0%".to_owned()),
-                "AWS_REGION" => Some("eu-west-1".to_owned()),
-                "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" => Some("x".to_owned()),
-                _ => None,
-            };
-            let config = config::read(variable).1.unwrap();
+            let variables = [
+                ("KINESIS_TELEMETRY_STREAM", "stream"),
+                ("KINESIS_TELEMETRY_KEEP", "0%"),
+                ("AWS_REGION", "eu-west-1"),
+                ("AWS_ACCESS_KEY_ID", "x"),
+                ("AWS_SECRET_ACCESS_KEY", "x"),
+            ];
+            let config = config::read(&variables.into_iter().collect()).1.unwrap();
             let shared = Shared::new(&config, &Function::default());
             let (sender, messages) = channel();
             let admission = shared.admission(&config, sender);

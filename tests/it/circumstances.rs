@@ -770,12 +770,8 @@ struct Bare {
 
 impl Bare {
     fn config() -> Config {
-        let variable = |name: &str| match name {
-            "KINESIS_TELEMETRY_STREAM" => Some("telemetry".to_owned()),
-            "AWS_REGION" => Some("us-east-1".to_owned()),
-            _ => None,
-        };
-        kinesis_telemetry_extension::config::read(variable).1.unwrap()
+        let variables = [("KINESIS_TELEMETRY_STREAM", "telemetry"), ("AWS_REGION", "us-east-1")];
+        kinesis_telemetry_extension::config::read(&variables.into_iter().collect()).1.unwrap()
     }
 
     /// `FLUSH=next` and defaults.

@@ -42,14 +42,8 @@ impl Bare {
             ("AWS_SECRET_ACCESS_KEY", &keys.secret_access_key),
             ("AWS_SESSION_TOKEN", keys.session_token.as_deref().unwrap_or_default()),
         ];
-        let read = |name: &str| {
-            variables
-                .iter()
-                .chain(&base)
-                .find(|(n, _)| *n == name)
-                .map(|(_, value)| (*value).to_owned())
-        };
-        let config = config::read(read).1.unwrap();
+        let environment = variables.iter().chain(&base).copied().collect();
+        let config = config::read(&environment).1.unwrap();
         let sandbox = Arc::new(Sandbox::default());
         let packer = Packer::new(
             &config.dispatch,

@@ -42,11 +42,8 @@ pub fn settings(variables: &[(&str, &str)]) -> Config {
         ("AWS_SECRET_ACCESS_KEY", "secret"),
         ("KINESIS_TELEMETRY_STREAM", "stream"),
     ];
-    let value = |name: &str| {
-        let mut all = variables.iter().chain(&usual);
-        all.find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
-    };
-    config::read(value).1.expect("legal settings")
+    let environment = variables.iter().chain(&usual).copied().collect();
+    config::read(&environment).1.expect("legal settings")
 }
 
 /// The lines that a batch becomes, each of them held to be one line of JSON.
