@@ -7,8 +7,6 @@
 
 use std::io::{ErrorKind, Read, Result as IoResult};
 
-use memchr::memmem;
-
 /// First line and headers.
 pub(super) const MAX_HEAD: usize = 16 * 1024;
 /// Lambda sends some five.
@@ -246,8 +244,11 @@ fn read(stream: &mut dyn Read, out: &mut [u8]) -> IoResult<usize> {
 
 /// The index behind the empty line that ends a head.
 fn head_end(bytes: &[u8]) -> Option<usize> {
-    let ends: [&[u8]; 2] = [b"\n\r\n", b"\n\n"];
-    ends.iter().filter_map(|end| Some(memmem::find(bytes, end)? + end.len())).min()
+    memchr::memchr_iter(b'\n', bytes).find_map(|at| match bytes.get(at + 1..)? {
+        [b'\n', ..] => Some(at + 2),
+        [b'\r', b'\n', ..] => Some(at + 3),
+        _ => None,
+    })
 }
 
 /// The values of the headers of that name.
