@@ -148,7 +148,8 @@ impl Extension {
         subscribe(config, api, registered, &listener.uri())?;
         let closing = Arc::clone(&listener);
         let close_intake = Box::new(move |until| closing.close(until));
-        let dispatcher = shared.dispatcher(config, continuous, inbox, close_intake);
+        // It is large, and travels through some hands.
+        let mut dispatcher = Box::new(shared.dispatcher(config, continuous, inbox, close_intake));
         let interrupts = dispatcher.client.interrupt_handle();
         let thread = thread::Builder::new().name(panic::DISPATCHER.to_owned());
         let serving = Arc::clone(&listener);

@@ -66,7 +66,7 @@ pub struct Dispatcher {
 
 impl Dispatcher {
     /// The thread's whole life.
-    pub fn run(mut self) {
+    pub fn run(&mut self) {
         self.doorbell.belongs_here();
         loop {
             // What is on disk is newer than all that was sent before it was written: first look
