@@ -1,8 +1,12 @@
 //! Registration, subscription, `/next`, SHUTDOWN; and what Lambda may answer instead.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::process::{Child, Stdio};
+
 use sandbox::{Failure, Invocation, Kinesis, ms};
 
-use crate::{extension, ledger};
+use crate::{extension, ledger, runner_command};
 
 #[test]
 fn a_cold_start_calls_lambda_in_order_and_nobody_else() {
@@ -194,4 +198,67 @@ fn each_log_level_says_what_it_is_for() {
         }
         kinesis.account().compare(&lambda.sent()).assert_clean();
     }
+}
+
+/// The extension with `listener` for Lambda's API.
+fn beside(listener: &TcpListener, kinesis: &Kinesis) -> Child {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    runner_command()
+        .env_clear()
+        .env("AWS_LAMBDA_RUNTIME_API", listener.local_addr().unwrap().to_string())
+        .env("AWS_REGION", kinesis.region())
+        .env("AWS_ENDPOINT_URL_KINESIS", kinesis.url())
+        .env("AWS_ACCESS_KEY_ID", &kinesis.credentials().access_key_id)
+        .env("AWS_SECRET_ACCESS_KEY", &kinesis.credentials().secret_access_key)
+        .env("AWS_SESSION_TOKEN", kinesis.credentials().session_token.clone().unwrap_or_default())
+        .env("KINESIS_TELEMETRY_STREAM", kinesis.stream_name())
+        .env("KINESIS_TELEMETRY_PORT", port.to_string())
+        .env("KINESIS_TELEMETRY_SPOOL_BYTES", "0")
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// Some emulators do, and what survives a freeze may be such a connection. No call is made twice
+/// for it, nothing is waited for, and nothing is said; whatever form the answer has.
+#[test]
+fn an_api_that_hangs_up_behind_each_answer_gets_each_call_once() {
+    let kinesis = Kinesis::start();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let extension = beside(&listener, &kinesis);
+    let deadline = sandbox::unix_millis(std::time::SystemTime::now()) + 5000;
+    let shutdown = format!(
+        r#"{{"eventType":"SHUTDOWN","deadlineMs":{deadline},"shutdownReason":"spindown"}}"#
+    );
+    let answers = [
+        "HTTP/1.1 200 OK\r\nLAMBDA-EXTENSION-IDENTIFIER: id\r\nTransfer-Encoding: chunked\r\n\r\n\
+         2\r\n{}\r\n0\r\n\r\n"
+            .to_owned(),
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK".to_owned(),
+        format!("HTTP/1.0 200 OK\r\n\r\n{shutdown}"),
+    ];
+    let mut asked = Vec::new();
+    for answer in answers {
+        let mut stream = listener.accept().unwrap().0;
+        let mut request = [0; 4096];
+        let length = stream.read(&mut request).unwrap();
+        asked.push(String::from_utf8_lossy(&request[..length]).into_owned());
+        stream.write_all(answer.as_bytes()).unwrap();
+    }
+    let ended = extension.wait_with_output().unwrap();
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!(String::from_utf8_lossy(&ended.stderr), "");
+    let lines = asked.iter().map(|request| request.lines().next().unwrap()).collect::<Vec<_>>();
+    let expected = [
+        "POST /2020-01-01/extension/register HTTP/1.1",
+        "PUT /2022-07-01/telemetry HTTP/1.1",
+        "GET /2020-01-01/extension/event/next HTTP/1.1",
+    ];
+    assert_eq!(lines, expected);
+    assert!(
+        asked[1..]
+            .iter()
+            .all(|request| request.contains("\r\nLambda-Extension-Identifier: id\r\n"))
+    );
+    assert_eq!(ledger(&kinesis)["shutdownReason"], "spindown");
 }
