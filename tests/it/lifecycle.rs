@@ -226,16 +226,12 @@ fn an_api_that_hangs_up_behind_each_answer_gets_each_call_once() {
     let kinesis = Kinesis::start();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let extension = beside(&listener, &kinesis);
-    let deadline = sandbox::unix_millis(std::time::SystemTime::now()) + 5000;
-    let shutdown = format!(
-        r#"{{"eventType":"SHUTDOWN","deadlineMs":{deadline},"shutdownReason":"spindown"}}"#
-    );
+    let shutdown = r#"{"eventType":"SHUTDOWN","deadlineMs":DEADLINE,"shutdownReason":"spindown"}"#;
     let answers = [
         "HTTP/1.1 200 OK\r\nLAMBDA-EXTENSION-IDENTIFIER: id\r\nTransfer-Encoding: chunked\r\n\r\n\
-         2\r\n{}\r\n0\r\n\r\n"
-            .to_owned(),
-        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK".to_owned(),
-        format!("HTTP/1.0 200 OK\r\n\r\n{shutdown}"),
+         2\r\n{}\r\n0\r\n\r\n",
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK",
+        &format!("HTTP/1.0 200 OK\r\n\r\n{shutdown}"),
     ];
     let mut asked = Vec::new();
     for answer in answers {
@@ -243,6 +239,8 @@ fn an_api_that_hangs_up_behind_each_answer_gets_each_call_once() {
         let mut request = [0; 4096];
         let length = stream.read(&mut request).unwrap();
         asked.push(String::from_utf8_lossy(&request[..length]).into_owned());
+        let deadline = sandbox::unix_millis(std::time::SystemTime::now()) + 2000;
+        let answer = answer.replace("DEADLINE", &deadline.to_string());
         stream.write_all(answer.as_bytes()).unwrap();
     }
     let ended = extension.wait_with_output().unwrap();
