@@ -51,8 +51,10 @@ pub struct Parcel {
     /// How often it was refused for its content, and how many requests had delivered something when
     /// that happened first.
     pub refused: u32,
-    /// See `refused`.
+    /// See `refused`. Of one that did not fail yet: how many there were when it was sent.
     pub refused_at: u64,
+    /// Kinesis took others between its first try and its last.
+    pub left_behind: bool,
     /// It may fail for what it holds, or a request that it is a part of did: others are sent first.
     pub suspect: bool,
     /// When it may be sent again, in the core's own time.
@@ -77,6 +79,7 @@ impl Parcel {
             refusal: Refusal::None,
             refused: 0,
             refused_at: 0,
+            left_behind: false,
             suspect: false,
             due: Duration::ZERO,
             holds: true,
@@ -89,6 +92,12 @@ impl Parcel {
         self.request.len() == 1 && self.request.events() <= 1
     }
 
+    /// Whether it fails so often, or for what it may hold, that others are sent first.
+    #[must_use]
+    pub fn makes_way(&self, tries: u32) -> bool {
+        self.suspect || self.tries >= tries
+    }
+
     /// What is to be remembered of it while it is on disk.
     #[must_use]
     pub fn history(&self) -> History {
@@ -98,6 +107,7 @@ impl Parcel {
             refusal: self.refusal,
             refused: self.refused,
             refused_at: self.refused_at,
+            left_behind: self.left_behind,
             suspect: self.suspect,
             ambiguous: self.ambiguous,
         }
@@ -105,8 +115,10 @@ impl Parcel {
 
     /// It was on disk.
     pub fn remember(&mut self, history: History) {
-        let History { since, tries, refusal, refused, refused_at, suspect, ambiguous } = history;
+        let History { since, tries, refusal, refused, .. } = history;
+        let History { refused_at, left_behind, suspect, ambiguous, .. } = history;
         (self.since, self.tries, self.refusal) = (since, tries, refusal);
+        self.left_behind = left_behind;
         // Its file says so from the first time that it was sent.
         self.ambiguous = ambiguous;
         (self.refused, self.refused_at, self.suspect) = (refused, refused_at, suspect);
@@ -139,6 +151,7 @@ pub struct History {
     refusal: Refusal,
     refused: u32,
     refused_at: u64,
+    left_behind: bool,
     suspect: bool,
     ambiguous: bool,
 }

@@ -318,6 +318,7 @@ impl Core {
         if !std::mem::replace(&mut self.recovered, true) {
             return Step::Recover;
         }
+        self.probe_when_stuck(&tick);
         self.decide_hold(&tick, view);
         if let Some(step) = self.out.pop_front() {
             return step;

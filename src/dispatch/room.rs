@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::backlog::{Parcel, SegmentId};
 use super::core::{Core, Oldest, Step, Tick, View};
 use super::invocations::Phase;
-use super::sending::Destination;
+use super::sending::{Destination, TRIES_ALONE};
 use crate::log::Level;
 
 /// While an invocation is held and Kinesis takes nothing, what is older goes to disk.
@@ -17,17 +17,20 @@ const SPOOL_RETRY: Duration = Duration::from_secs(10);
 /// Segments of which it is remembered how often they failed.
 const HISTORIES: usize = 256;
 
+fn was_tried(parcel: &Parcel) -> bool {
+    parcel.tries > 0 && parcel.request.events() > 0
+}
+
 impl Core {
     /// What is set aside has a quarter of the memory. Beyond that the one that failed most goes to
-    /// disk, apart from what waits in order, or is dropped where there is no disk: it must not keep
-    /// others out.
+    /// disk, apart from what waits in order: it must not keep others out. Where there is no disk,
+    /// one is dropped that Kinesis refused while it took others.
     pub(super) fn make_room_aside(&mut self, tick: &Tick) -> Option<Step> {
         if !self.is_crowded() {
             return None;
         }
-        let parcel = self
-            .backlog
-            .take_most_tried(|parcel| parcel.tries > 0 && parcel.request.events() > 0)?;
+        let gives_way = self.gives_way(tick);
+        let parcel = self.backlog.take_most_tried(gives_way)?;
         // Its file may still be all that there is of it, where nothing can be written.
         let is_whole = |segment| self.whole_segments().contains(&segment);
         if let Some(segment) = parcel.segment
@@ -48,6 +51,49 @@ impl Core {
         );
         self.out.push_back(Step::Log(Level::Error, "no-room", line));
         self.out.pop_front()
+    }
+
+    /// What may make room for others.
+    fn gives_way(&self, tick: &Tick) -> impl Fn(&Parcel) -> bool + use<> {
+        let (works, whole) = (self.spool_works(tick), self.whole_segments());
+        let is_there = move |segment| whole.contains(&segment);
+        move |parcel| {
+            was_tried(parcel)
+                && (works || parcel.left_behind || parcel.segment.is_some_and(&is_there))
+        }
+    }
+
+    /// Whether nothing may make room: there is no disk, and Kinesis refused none of it while it took
+    /// others.
+    pub(super) fn is_stuck(&self, tick: &Tick) -> bool {
+        self.is_crowded()
+            && self.backlog.aside().iter().any(was_tried)
+            && !self.backlog.aside().iter().any(self.gives_way(tick))
+    }
+
+    /// In an outage nothing is given up: once much of the memory is set aside, Kinesis is only
+    /// probed.
+    pub(super) fn probe_when_stuck(&mut self, tick: &Tick) {
+        let overtaken = |parcel: &Parcel| was_tried(parcel) && self.deliveries > parcel.refused_at;
+        if !self.retry.is_open()
+            && self.is_stuck(tick)
+            && !self.backlog.aside().iter().any(overtaken)
+        {
+            self.retry.open(tick.age);
+        }
+    }
+
+    /// Then one of them is tried again, due or not; and others only where each was tried often, and
+    /// memory has room for more. So it is until Kinesis was asked for each once more.
+    pub(super) fn take_stuck(&mut self) -> Option<Parcel> {
+        let (probes, deliveries) = (self.retry.is_open(), self.deliveries);
+        self.backlog.take_aside(|parcel| probes || deliveries > parcel.refused_at)
+    }
+
+    /// See [`Core::take_stuck`].
+    pub(super) fn has_room_for_more(&self) -> bool {
+        self.backlog.aside().iter().all(|parcel| parcel.makes_way(TRIES_ALONE))
+            && self.gauge.held() + self.packer.limits().body_bytes() <= self.gauge.bound()
     }
 
     /// Where all that is set aside may fail for what it holds, and leaves no room for what is still

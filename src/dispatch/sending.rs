@@ -30,7 +30,7 @@ const LEDGER_EVERY: Duration = Duration::from_secs(300);
 /// Tries without a pause: for a dead connection, and for a cause that the client has removed.
 pub(super) const TRIES_AT_ONCE: u32 = 2;
 /// A request that fails so often in a row makes way for another one: it may fail for what it holds.
-const TRIES_ALONE: u32 = 4;
+pub(super) const TRIES_ALONE: u32 = 4;
 /// An event that stands alone is given up when it was refused so often, and others were taken
 /// since.
 const REFUSALS: u32 = 3;
@@ -149,15 +149,21 @@ impl Core {
         }
         let fresh_goes = scope != Scope::Aside && !self.backlog.is_fresh_empty();
         let segment = self.next_segment(view);
-        if let Some(parcel) = self.take_due(tick, scope, fresh_goes || segment.is_some()) {
+        let mut parcel = self.take_due(tick, scope, fresh_goes || segment.is_some());
+        if parcel.is_none() {
+            if let Some(step) = self.make_room_aside(tick) {
+                return Some(step);
+            }
+            if self.is_stuck(tick) && !self.has_room_for_more() {
+                parcel = Some(self.take_stuck()?);
+            }
+        }
+        if let Some(parcel) = parcel {
             return match self.divided(tick, parcel) {
                 Some(parcel) => Some(self.send(tick, parcel, until)),
                 // It was given up; there may be another one.
                 None => self.out.pop_front().or_else(|| self.next_step(tick, view, until, scope)),
             };
-        }
-        if let Some(step) = self.make_room_aside(tick) {
-            return Some(step);
         }
         if fresh_goes {
             // Where nothing of it fits into a request, there is something to say about that.
@@ -178,14 +184,13 @@ impl Core {
         // it passes.
         let rarely = self.stopping.is_some() || self.retry.is_open();
         let most = if rarely { 1 } else { TRIES_ALONE };
-        let makes_way = |parcel: &Parcel| parcel.suspect || parcel.tries >= most;
         let takes_along = self.held.as_ref().is_some_and(|held| self.takes_along(tick, held));
         let is_old = self.is_old(tick);
         self.backlog.take_aside(|parcel| {
             // What failed through a whole flush holds no later one.
             parcel.due <= tick.age
                 && (parcel.holds || scope != Scope::Flush || (takes_along && is_old(parcel)))
-                && !(others && makes_way(parcel))
+                && !(others && parcel.makes_way(most))
         })
     }
 
@@ -248,11 +253,13 @@ impl Core {
                 && self.gauge.held() + self.packer.limits().body_bytes() <= self.gauge.bound())
     }
 
-    fn send(&mut self, tick: &Tick, parcel: Parcel, until: Deadline) -> Step {
+    fn send(&mut self, tick: &Tick, mut parcel: Parcel, until: Deadline) -> Step {
         let events = parcel.request.events();
         self.ledger.requests.add(1);
         if parcel.sent_before {
             self.ledger.retried.add(events);
+        } else {
+            parcel.refused_at = self.deliveries;
         }
         if parcel.ambiguous {
             self.ledger.possible_duplicates.add(events);
@@ -539,6 +546,7 @@ impl Core {
             }
         }
         parcel.tries += 1;
+        parcel.left_behind |= self.deliveries > parcel.refused_at;
         // Of requests that fail as a whole again and again, the first time counts.
         let again = refusal == Refusal::Whole && parcel.refusal == Refusal::Whole;
         if parcel.refused == 0 && !again {

@@ -96,7 +96,7 @@ impl Core {
     fn send_or_keep(&mut self, tick: &Tick, view: View) -> Option<Step> {
         let stopping = self.stopping.as_ref()?;
         let mut until = stopping.send_until();
-        if stopping.is_reset() && self.spool_works(tick) {
+        if self.keeps(tick) {
             let much = self.backlog.fresh_bytes() > self.packer.request_bytes();
             if (stopping.failed || self.retry.is_open() || much)
                 && let Some(parcel) = self.take_for_disk(tick)
@@ -106,6 +106,14 @@ impl Core {
             until = until.sooner(until.left(tick.mono) / DISK_PART);
         }
         self.next_step(tick, view, until, Scope::All)
+    }
+
+    /// Whether what is unsent goes to disk, and there is time for that.
+    fn keeps(&self, tick: &Tick) -> bool {
+        self.spool_works(tick)
+            && self.stopping.as_ref().is_some_and(|stopping| {
+                stopping.is_reset() && stopping.deadline.left(tick.mono) > LAST_LINE_TIME
+            })
     }
 
     /// What is in memory and not on disk as well.
@@ -131,9 +139,7 @@ impl Core {
     /// The sandbox is reset: what could not be sent goes to disk, for the process that starts next
     /// in this sandbox.
     fn keep_unsent(&mut self, tick: &Tick) -> Option<Step> {
-        let stopping = self.stopping.as_ref()?;
-        let time = stopping.deadline.left(tick.mono) > LAST_LINE_TIME;
-        if stopping.is_reset() && self.spool_works(tick) && time {
+        if self.keeps(tick) {
             // Those are on disk already, and marked as in doubt.
             let whole = self.whole_segments();
             let is_there = |parcel: &Parcel| parcel.segment.is_some_and(|id| whole.contains(&id));

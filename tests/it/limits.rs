@@ -96,6 +96,35 @@ fn what_memory_cannot_hold_is_delivered_from_the_spool() {
     );
 }
 
+/// Once a quarter of the memory was set aside, each further request that failed was dropped: 868 of these lines, or 2015 where nothing was
+/// answered.
+#[test]
+fn without_a_disk_an_outage_loses_nothing_that_memory_holds() {
+    for fault in [Fault::error(500, "InternalFailure"), Fault::hang()] {
+        let kinesis = Kinesis::start();
+        let lambda = extension(&kinesis).setting("SPOOL_BYTES", "0").timeout(ms(120_000)).start();
+        lambda.init().unwrap();
+        kinesis.fault(fault.lasting(ms(9000)));
+        lambda
+            .invoke(
+                Invocation::new()
+                    .run(|lambda| assert_eq!(lambda.flood(50, 100, 700).unwrap().refused, 0))
+                    .pause(ms(9000)),
+            )
+            .unwrap();
+        wait_until(ms(60_000), "all to be delivered", || {
+            lambda.invoke(Invocation::new().work(ms(100))).unwrap();
+            kinesis.account().flooded() == 5000
+        });
+        assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+        let ledger = ledger(&kinesis);
+        assert_eq!(ledger["received"], ledger["delivered"], "{ledger}");
+        assert!(ledger["retried"].as_u64().unwrap() > 1000, "{ledger}");
+        // Some 100 requests would deliver nothing if each were sent again at once.
+        assert!(ledger["requests"].as_u64().unwrap() < 60, "{ledger}");
+    }
+}
+
 /// With the sandbox event before them they were one record more than a request may have: all of them were lost.
 #[test]
 fn full_requests_of_single_events_come_back_from_the_spool() {

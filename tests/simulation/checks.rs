@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kinesis_telemetry_extension::dispatch::backlog::{Parcel, SegmentId};
-use kinesis_telemetry_extension::dispatch::core::View;
+use kinesis_telemetry_extension::dispatch::core::{Step, View};
 use kinesis_telemetry_extension::dispatch::message::{Load, Message, Signal};
 use kinesis_telemetry_extension::dispatch::policy::FlushMode;
 use kinesis_telemetry_extension::kinesis::gzip;
@@ -161,13 +161,18 @@ impl World {
             return self.fail("the disk comes first", detail);
         }
         let aside = process.core.backlog();
-        // At the end all of the memory is for what is left.
+        // At the end all of the memory is for what is left; and without a disk what is new is tried
+        // in an outage as long as memory has room.
+        let has_disk = self.plan.setup.spool_bytes > 0 && !process.write_failed;
+        let room =
+            process.gauge.held() <= process.gauge.bound() + self.limits.body_bytes().max(64 * 1024);
         let too_much = process.stop_asked.is_none()
             && aside.aside().len() > 1
             && aside.aside_bytes() > process.gauge.bound() / 4;
         if !parcel.sent_before
             && parcel.segment.is_none()
             && too_much
+            && (has_disk || !room)
             && aside.aside().iter().any(|parcel| parcel.tries > 0)
         {
             let detail =
@@ -191,6 +196,7 @@ impl World {
         self.check_introductions(verdict);
         for event in verdict.events.iter().flatten() {
             let fate = &mut self.events[*event as usize];
+            fate.tried_at.get_or_insert(self.process.fruitful);
             fate.counted_twice += u16::from(parcel.ambiguous);
             let in_order = self.process.last_sent.is_none_or(|last| last < *event);
             if !fate.out_of_order && !in_order {
@@ -315,6 +321,7 @@ impl World {
     pub(crate) fn count_request(&mut self, began: Us, delivered: bool) {
         if delivered {
             self.process.healthy_since = Some(self.now);
+            self.process.fruitful += 1;
             return;
         }
         self.process.healthy_since = None;
@@ -325,6 +332,48 @@ impl World {
                 "no storm",
                 "more than 10 requests within a second delivered nothing".to_owned(),
             );
+        }
+    }
+
+    /// After what a request did is counted.
+    pub(crate) fn note_left_behind(&mut self, verdict: &Verdict) {
+        let fruitful = self.process.fruitful;
+        for event in verdict.events.iter().flatten() {
+            let fate = &mut self.events[*event as usize];
+            fate.left_behind |=
+                !fate.acknowledged && fate.tried_at.is_some_and(|tried| tried < fruitful);
+        }
+    }
+
+    /// What is set aside, if there is so much of it that one may be given up.
+    pub(crate) fn crowded_aside(&self) -> Vec<u32> {
+        let (backlog, bound) = (self.process.core.backlog(), self.process.gauge.bound());
+        let crowded = backlog.aside().len() > 1 && backlog.aside_bytes() > bound / 4;
+        let aside = backlog.aside().iter().filter(|_| crowded);
+        aside.flat_map(|parcel| request_numbers(&parcel.request)).collect()
+    }
+
+    /// The core has given up a part of what was set `aside`, for want of room: only what Kinesis
+    /// refused while it took others. In an outage all of it waits.
+    pub(crate) fn check_given_up(&mut self, aside: &[u32], step: &Step) {
+        let mut left: Vec<u32> = self
+            .process
+            .core
+            .backlog()
+            .aside()
+            .iter()
+            .flat_map(|parcel| request_numbers(&parcel.request))
+            .collect();
+        if let Step::Send { parcel, .. } | Step::Spool(parcel) = step {
+            left.extend(request_numbers(&parcel.request));
+        }
+        let given_up = aside.iter().filter(|event| !left.contains(event));
+        let wrong: Vec<&u32> =
+            given_up.filter(|event| !self.events[**event as usize].left_behind).collect();
+        if !wrong.is_empty() {
+            let detail =
+                format!("{wrong:?} are given up, and Kinesis took nothing since they failed");
+            self.fail("in an outage nothing is given up", detail);
         }
     }
 

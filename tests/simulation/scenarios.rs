@@ -463,6 +463,9 @@ fn seeds_that_once_went_wrong() {
         (50_020_081, "refused events left no room to read what was still on disk"),
         (60_014_608, "events that could not be written to disk were sent before older ones"),
         (50_043_853, "of a segment in parts each was dropped, though its file was whole"),
+        (320, "in an outage without a disk events were dropped though memory had room"),
+        (869, "the same"),
+        (11_070, "before a reset files were written when there was no time left for them"),
     ] {
         let life = World::new(&Plan::random(seed), false).live();
         assert!(life.violation.is_none(), "{seed}: {cause}: {:?}", life.violation);

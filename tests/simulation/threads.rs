@@ -76,7 +76,11 @@ impl World {
                 self.hand_in(message);
             }
             let now = self.clock();
+            let (aside, dropped) = (self.crowded_aside(), self.process.ledger.dropped_queue.get());
             let step = self.process.core.poll(now, view);
+            if self.process.ledger.dropped_queue.get() > dropped {
+                self.check_given_up(&aside, &step);
+            }
             self.steps += 1;
             self.count_poll(&step);
             let outcome = match step {
@@ -417,6 +421,7 @@ impl World {
             Err(_) => {}
         }
         self.count_request(began, delivered);
+        self.note_left_behind(verdict);
     }
 
     // --- the listener ----------------------------------------------------------------------------
@@ -798,7 +803,7 @@ impl World {
             let fate = &mut self.events[*event as usize];
             (fate.process, fate.received, fate.acknowledged, fate.out_of_order) =
                 (number, true, false, true);
-            fate.refused = 0;
+            (fate.refused, fate.tried_at, fate.left_behind) = (0, None, false);
         }
     }
 

@@ -58,6 +58,10 @@ pub(crate) struct Fate {
     pub(crate) out_of_order: bool,
     /// How often it was refused for what it may hold while it stood alone, by this process.
     pub(crate) refused: u16,
+    /// How many requests of this process had delivered something when it was sent first.
+    pub(crate) tried_at: Option<u32>,
+    /// It failed, and others were delivered since it was sent first.
+    pub(crate) left_behind: bool,
     /// A segment with it had to give way to another one.
     pub(crate) evicted: bool,
     /// It was in the memory of a process that was killed without a word, or in a file that was
@@ -281,6 +285,8 @@ pub(crate) struct Process {
     /// The last INVOKE that the core has seen, and when it came.
     pub(crate) invoked: Option<(Arc<str>, Us)>,
     pub(crate) fruitless: Vec<Us>,
+    /// Requests that delivered something.
+    pub(crate) fruitful: u32,
     pub(crate) ledgers: u32,
     pub(crate) last_sent: Option<u32>,
     pub(crate) damaged: u64,
@@ -1196,6 +1202,7 @@ impl Process {
             is_running: false,
             invoked: None,
             fruitless: Vec::new(),
+            fruitful: 0,
             ledgers: 0,
             last_sent: None,
             damaged: 0,
