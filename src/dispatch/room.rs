@@ -21,6 +21,11 @@ fn was_tried(parcel: &Parcel) -> bool {
     parcel.tries > 0 && parcel.request.events() > 0
 }
 
+/// What may make room for others: on disk, or because Kinesis refused it while it took others.
+fn gives_way(spool_works: bool) -> impl Fn(&Parcel) -> bool {
+    move |parcel| was_tried(parcel) && (spool_works || parcel.left_behind || parcel.intact)
+}
+
 impl Core {
     /// What is set aside has a quarter of the memory. Beyond that the one that failed most goes to
     /// disk, apart from what waits in order: it must not keep others out. Where there is no disk,
@@ -29,8 +34,7 @@ impl Core {
         if !self.is_crowded() {
             return None;
         }
-        let gives_way = self.gives_way(tick);
-        let parcel = self.backlog.take_most_tried(gives_way)?;
+        let parcel = self.backlog.take_most_tried(gives_way(self.spool_works(tick)))?;
         // Its file may still be all that there is of it, where nothing can be written.
         let is_whole = |segment| self.whole_segments().contains(&segment);
         if let Some(segment) = parcel.segment
@@ -53,22 +57,11 @@ impl Core {
         self.out.pop_front()
     }
 
-    /// What may make room for others.
-    fn gives_way(&self, tick: &Tick) -> impl Fn(&Parcel) -> bool + use<> {
-        let (works, whole) = (self.spool_works(tick), self.whole_segments());
-        let is_there = move |segment| whole.contains(&segment);
-        move |parcel| {
-            was_tried(parcel)
-                && (works || parcel.left_behind || parcel.segment.is_some_and(&is_there))
-        }
-    }
-
     /// Whether nothing may make room: there is no disk, and Kinesis refused none of it while it took
     /// others.
     pub(super) fn is_stuck(&self, tick: &Tick) -> bool {
-        self.is_crowded()
-            && self.backlog.aside().iter().any(was_tried)
-            && !self.backlog.aside().iter().any(self.gives_way(tick))
+        let any = |wanted: &dyn Fn(&Parcel) -> bool| self.backlog.aside().iter().any(wanted);
+        self.is_crowded() && any(&was_tried) && !any(&gives_way(self.spool_works(tick)))
     }
 
     /// In an outage nothing is given up: once much of the memory is set aside, Kinesis is only
@@ -93,14 +86,18 @@ impl Core {
     /// See [`Core::take_stuck`].
     pub(super) fn has_room_for_more(&self) -> bool {
         self.backlog.aside().iter().all(|parcel| parcel.makes_way(TRIES_ALONE))
-            && self.gauge.held() + self.packer.limits().body_bytes() <= self.gauge.bound()
+            && self.gauge.held() + self.packer.limits().body_bytes() <= self.gauge.limit()
     }
 
     /// Where all that is set aside may fail for what it holds, and leaves no room for what is still
     /// on disk: after each request one makes way for that, so that none is kept out for good.
     pub(super) fn rotate(&mut self, tick: &Tick, view: View) -> Option<Step> {
         let waits = view.apart != Oldest::Empty && self.is_crowded() && self.spool_works(tick);
-        if self.rotated || !waits || !self.backlog.aside().iter().all(|parcel| parcel.suspect) {
+        if self.rotated
+            || self.in_flush()
+            || !waits
+            || !self.backlog.aside().iter().all(|parcel| parcel.suspect)
+        {
             return None;
         }
         self.rotated = true;
@@ -111,7 +108,12 @@ impl Core {
     pub(super) fn is_crowded(&self) -> bool {
         self.stopping.is_none()
             && self.backlog.aside().len() > 1
-            && self.backlog.aside_bytes() > self.gauge.bound() / 4
+            && (self.backlog.aside_bytes() > self.gauge.bound() / 4 || self.is_over())
+    }
+
+    /// Whether memory is full beyond its bound: what is packed takes more of it than before.
+    pub(super) fn is_over(&self) -> bool {
+        self.gauge.held() > self.gauge.bound()
     }
 
     /// While an invocation is held and Kinesis takes nothing, what has waited for long goes to

@@ -147,7 +147,10 @@ impl Core {
         if let Some(step) = self.rotate(tick, view) {
             return Some(step);
         }
-        let fresh_goes = scope != Scope::Aside && !self.backlog.is_fresh_empty();
+        // At the end there is no other room for what is packed and fails.
+        let has_room =
+            self.stopping.is_none() || self.backlog.aside().is_empty() || !self.is_over();
+        let fresh_goes = scope != Scope::Aside && !self.backlog.is_fresh_empty() && has_room;
         let segment = self.next_segment(view);
         let mut parcel = self.take_due(tick, scope, fresh_goes || segment.is_some());
         if parcel.is_none() {
@@ -210,7 +213,7 @@ impl Core {
         move |parcel| parcel.since + max_age <= age
     }
 
-    fn in_flush(&self) -> bool {
+    pub(super) fn in_flush(&self) -> bool {
         self.held.as_ref().is_some_and(|held| matches!(held.phase, Phase::Flush(_)))
     }
 

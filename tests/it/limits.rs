@@ -125,6 +125,34 @@ fn without_a_disk_an_outage_loses_nothing_that_memory_holds() {
     }
 }
 
+/// A request takes several times the room of small events. Those that failed were set aside beside a memory that was full already: with a
+/// large queue a quarter of it more than it may be, and at the end whatever the tries came to.
+#[test]
+fn requests_that_fail_take_no_room_beside_a_full_memory() {
+    const QUEUE: u64 = 32 << 20;
+    for stops_early in [true, false] {
+        let kinesis = Kinesis::builder().count_only().start();
+        let lambda = extension(&kinesis)
+            .setting("SPOOL_BYTES", "0")
+            .setting("QUEUE_BYTES", &QUEUE.to_string())
+            .timeout(ms(60_000))
+            .start();
+        lambda.init().unwrap();
+        kinesis.fault(Fault::error(500, "InternalFailure"));
+        let flood = Invocation::new()
+            .run(|lambda| assert_eq!(lambda.flood(400, 1000, 60).unwrap().refused, 0));
+        // Time for as many requests as a quarter of the memory holds.
+        lambda.invoke(if stops_early { flood } else { flood.pause(ms(15_000)) }).unwrap();
+        assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+        let lines = lambda.stderr();
+        let last = lines.last().and_then(|line| line.split_once("\"maxQueuedBytes\":"));
+        let most = last.and_then(|(_, rest)| rest.split_once(',')).expect("a ledger").0;
+        let most: u64 = most.parse().unwrap();
+        // One request on its way, and one that is packed.
+        assert!((QUEUE / 10 * 9..QUEUE + (4 << 20)).contains(&most), "{most} bytes {lines:?}");
+    }
+}
+
 /// With the sandbox event before them they were one record more than a request may have: all of them were lost.
 #[test]
 fn full_requests_of_single_events_come_back_from_the_spool() {

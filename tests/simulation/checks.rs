@@ -30,10 +30,8 @@ impl World {
         }
         let gauge = &self.process.gauge;
         // What is on its way: a request being sent or built, one read or divided, a batch on its
-        // way in; and what is set aside beyond a quarter.
-        let in_flight = 6 * self.limits.body_bytes()
-            + self.limits.body_bytes().max(64 * 1024)
-            + gauge.bound() / 4;
+        // way in.
+        let in_flight = 6 * self.limits.body_bytes() + self.limits.body_bytes().max(64 * 1024);
         let gzip = if self.plan.setup.compression == Compression::Gzip {
             2 * gzip::STATE_BYTES
         } else {
