@@ -90,7 +90,8 @@ impl Core {
     }
 
     /// Where all that is set aside may fail for what it holds, and leaves no room for what is still
-    /// on disk: after each request one makes way for that, so that none is kept out for good.
+    /// on disk: after each request one makes way for that, so that none is kept out for good. Not in
+    /// a flush, which reads nothing of it.
     pub(super) fn rotate(&mut self, tick: &Tick, view: View) -> Option<Step> {
         let waits = view.apart != Oldest::Empty && self.is_crowded() && self.spool_works(tick);
         if self.rotated
