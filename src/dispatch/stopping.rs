@@ -12,7 +12,7 @@ use super::backlog::Parcel;
 use super::core::{Core, MIN_TIME_LEFT, Oldest, Sent, Step, Tick, View};
 use super::end::{Phase, Stopping};
 use super::message::Load;
-use super::sending::{Destination, Scope, TRIES_AT_ONCE};
+use super::sending::{Destination, Scope, TOO_SMALL, TRIES_AT_ONCE};
 use crate::kinesis::error::ErrorKind;
 use crate::kinesis::line::LEDGER_EVENT;
 use crate::kinesis::request::Request;
@@ -226,6 +226,7 @@ impl Core {
                     "ledger",
                     tick.wall,
                 ) {
+                    self.stopping.as_mut()?.ledger_error = Some(TOO_SMALL.into());
                     self.last_line();
                     return None;
                 }
