@@ -85,8 +85,7 @@ impl Core {
 
     /// See [`Core::take_stuck`].
     pub(super) fn has_room_for_more(&self) -> bool {
-        self.backlog.aside().iter().all(|parcel| parcel.makes_way(TRIES_ALONE))
-            && self.gauge.held() + self.packer.limits().body_bytes() <= self.gauge.limit()
+        self.backlog.aside().iter().all(|parcel| parcel.makes_way(TRIES_ALONE)) && !self.is_over()
     }
 
     /// Where all that is set aside may fail for what it holds, and leaves no room for what is still

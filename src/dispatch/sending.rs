@@ -153,16 +153,18 @@ impl Core {
         let fresh_goes = scope != Scope::Aside && !self.backlog.is_fresh_empty() && has_room;
         let segment = self.next_segment(view);
         let mut parcel = self.take_due(tick, scope, fresh_goes || segment.is_some());
+        let mut is_stuck = false;
         if parcel.is_none() {
             if let Some(step) = self.make_room_aside(tick) {
                 return Some(step);
             }
-            if self.is_stuck(tick) && !self.has_room_for_more() {
+            is_stuck = self.is_stuck(tick) && !self.has_room_for_more();
+            if is_stuck {
                 parcel = Some(self.take_stuck()?);
             }
         }
         if let Some(parcel) = parcel {
-            return match self.divided(tick, parcel) {
+            return match self.divided(tick, parcel, is_stuck) {
                 Some(parcel) => Some(self.send(tick, parcel, until)),
                 // It was given up; there may be another one.
                 None => self.out.pop_front().or_else(|| self.next_step(tick, view, until, scope)),
@@ -572,11 +574,13 @@ impl Core {
     }
 
     /// Before it is sent again: in two parts, if it was refused while others were taken, or twice;
-    /// `None` if it stood alone and is given up.
-    fn divided(&mut self, tick: &Tick, mut parcel: Parcel) -> Option<Parcel> {
+    /// `None` if it stood alone and is given up. `is_stuck`: no others can be sent to see whether it
+    /// is for what it holds.
+    fn divided(&mut self, tick: &Tick, mut parcel: Parcel, is_stuck: bool) -> Option<Parcel> {
         let others_taken = self.deliveries > parcel.refused_at;
         let by_content = parcel.refusal == Refusal::Content;
-        if parcel.refused == 0 || !(others_taken || (by_content && parcel.refused > 1)) {
+        let twice = (by_content || is_stuck) && parcel.refused > 1;
+        if parcel.refused == 0 || !(others_taken || twice) {
             return Some(parcel);
         }
         let empty = Request::new(self.packer.limits());

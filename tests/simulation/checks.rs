@@ -162,8 +162,7 @@ impl World {
         // At the end all of the memory is for what is left; and without a disk what is new is tried
         // in an outage as long as memory has room.
         let has_disk = self.plan.setup.spool_bytes > 0 && !process.write_failed;
-        let room =
-            process.gauge.held() <= process.gauge.bound() + self.limits.body_bytes().max(64 * 1024);
+        let room = process.had_room;
         let too_much = process.stop_asked.is_none()
             && aside.aside().len() > 1
             && aside.aside_bytes() > process.gauge.bound() / 4;

@@ -588,6 +588,19 @@ fn what_is_on_disk_is_sent_in_a_busy_sandbox_of_short_functions() {
     assert_eq!(missing, 0, "{}", life.timeline.join("\n"));
 }
 
+/// Without a disk and with little memory. In the first, each of three requests was refused for what
+/// one of its events holds, memory was full of what had not been sent, and nothing was sent any more.
+#[test]
+fn without_a_disk_refused_events_keep_no_other_waiting() {
+    for seed in [703_106, 701_034, 704_352].into_iter().chain(704_500..704_700) {
+        let mut plan = Plan::random(seed);
+        plan.setup.spool_bytes = 0;
+        (plan.setup.bound, plan.setup.request_bytes) = (128 * 1024, 8192);
+        let life = World::new(&plan, false).live();
+        assert!(life.violation.is_none(), "{seed}: {:?}", life.violation);
+    }
+}
+
 #[test]
 fn an_end_that_never_comes_costs_one_wait() {
     let lost = Done { lost: true, ..DONE };

@@ -77,6 +77,7 @@ impl World {
             }
             let now = self.clock();
             let (aside, dropped) = (self.crowded_aside(), self.process.ledger.dropped_queue.get());
+            self.process.had_room = self.process.gauge.held() <= self.process.gauge.bound();
             let step = self.process.core.poll(now, view);
             if self.process.ledger.dropped_queue.get() > dropped {
                 self.check_given_up(&aside, &step);

@@ -287,6 +287,8 @@ pub(crate) struct Process {
     pub(crate) fruitless: Vec<Us>,
     /// Requests that delivered something.
     pub(crate) fruitful: u32,
+    /// Memory was within its bound when the last step was asked for.
+    pub(crate) had_room: bool,
     pub(crate) ledgers: u32,
     pub(crate) last_sent: Option<u32>,
     pub(crate) damaged: u64,
@@ -1203,6 +1205,7 @@ impl Process {
             invoked: None,
             fruitless: Vec::new(),
             fruitful: 0,
+            had_room: true,
             ledgers: 0,
             last_sent: None,
             damaged: 0,
