@@ -27,8 +27,8 @@ use crate::log::Level;
 const IN_BETWEEN: Duration = Duration::from_secs(1);
 /// A ledger event goes with a flush this often.
 const LEDGER_EVERY: Duration = Duration::from_secs(300);
-/// Tries without a pause: for a dead connection, and for a cause that the client has removed.
-pub(super) const TRIES_AT_ONCE: u32 = 2;
+/// Tries without a pause for a dead connection.
+const TRIES_AT_ONCE: u32 = 2;
 /// A request that fails so often in a row makes way for another one: it may fail for what it holds.
 pub(super) const TRIES_ALONE: u32 = 4;
 /// An event that stands alone is given up when it was refused so often, and others were taken
@@ -479,6 +479,13 @@ impl Core {
         }
     }
 
+    /// Whether a request is sent again without a pause. The client itself sees to it that it removes
+    /// each cause only once.
+    pub(super) fn goes_at_once(&mut self, error: &Error) -> bool {
+        self.tries_at_once += u32::from(error.stale);
+        error.retry_now || (error.stale && self.tries_at_once <= TRIES_AT_ONCE)
+    }
+
     fn request_failed(&mut self, tick: &Tick, mut parcel: Parcel, error: &Error, advice: &str) {
         parcel.ambiguous |= error.ambiguous;
         if error.kind == ErrorKind::Interrupted {
@@ -486,13 +493,12 @@ impl Core {
             parcel.due = tick.age;
             return self.backlog.set_aside(parcel);
         }
-        let at_once = (error.stale || error.retry_now) && self.tries_at_once < TRIES_AT_ONCE;
+        let at_once = self.goes_at_once(error);
         if !(at_once && error.stale) {
             // A pooled connection that had died in a freeze is no error.
             self.ledger.request_error(&error.code);
         }
         if at_once {
-            self.tries_at_once += 1;
             parcel.due = tick.age;
             // The client may have given it another form.
             parcel.charge.resize(parcel.request.cost());

@@ -12,7 +12,7 @@ use super::backlog::Parcel;
 use super::core::{Core, MIN_TIME_LEFT, Oldest, Sent, Step, Tick, View};
 use super::end::{Phase, Stopping};
 use super::message::Load;
-use super::sending::{Destination, Scope, TOO_SMALL, TRIES_AT_ONCE};
+use super::sending::{Destination, Scope, TOO_SMALL};
 use crate::kinesis::error::ErrorKind;
 use crate::kinesis::line::LEDGER_EVENT;
 use crate::kinesis::request::Request;
@@ -241,9 +241,7 @@ impl Core {
     pub(super) fn ledger_sent(&mut self, tick: &Tick, request: Box<Request>, sent: Sent) {
         let delivered = matches!(&sent, Ok(outcomes) if outcomes.iter().all(|outcome| *outcome == RecordOutcome::Taken));
         let hopeless = matches!(&sent, Err((error, _)) if matches!(error.kind, ErrorKind::Configuration | ErrorKind::Credentials));
-        let at_once = matches!(&sent, Err((error, _)) if error.stale || error.retry_now)
-            && self.tries_at_once < TRIES_AT_ONCE;
-        self.tries_at_once += u32::from(at_once);
+        let at_once = matches!(&sent, Err((error, _)) if self.goes_at_once(error));
         if delivered {
             self.retry.delivered();
         }

@@ -601,6 +601,23 @@ fn without_a_disk_refused_events_keep_no_other_waiting() {
     }
 }
 
+/// Dead connections had used up the tries that have no pause, and so the first request that reached
+/// Kinesis, which takes no CBOR, failed the probe: until the next one, all waited for up to 30 s more.
+#[test]
+fn cbor_that_is_refused_after_an_outage_is_sent_again_at_once() {
+    for seed in [7, 15] {
+        let mut plan = Plan::quiet(vec![Act::Invoke(invocation(50, vec![post(1, 2)]))]);
+        plan.acts.extend([Act::Heal, freeze(60_000)]);
+        plan.acts.push(Act::Invoke(invocation(500, vec![post(1, 2)])));
+        plan.acts.push(Act::Stop { window: 2000 });
+        (plan.seed, plan.stale) = (seed, 1);
+        let life = live(&plan);
+        let before_the_end = life.timeline.iter().take_while(|line| !line.contains("asks Stop"));
+        let taken = before_the_end.filter(|line| line.contains("1 of 1 taken")).count();
+        assert!(taken > 0, "{}", life.timeline.join("\n"));
+    }
+}
+
 #[test]
 fn an_end_that_never_comes_costs_one_wait() {
     let lost = Done { lost: true, ..DONE };
