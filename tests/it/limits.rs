@@ -153,6 +153,28 @@ fn requests_that_fail_take_no_room_beside_a_full_memory() {
     }
 }
 
+/// The last line said that no time was left for it.
+#[test]
+fn a_ledger_that_fits_into_no_record_is_told_as_that() {
+    let kinesis = Kinesis::start();
+    let (name, value) = ("a".repeat(100), "b".repeat(200));
+    let lambda = extension(&kinesis)
+        .setting("RECORD_BYTES", "1024")
+        .setting("TAGS", &format!("{name}={value}"))
+        .start();
+    lambda.init().unwrap();
+    lambda.invoke(Invocation::new().text("hello")).unwrap();
+    assert!(lambda.shutdown("spindown").is_clean());
+    assert!(kinesis.account().ledgers().is_empty());
+    assert_eq!(kinesis.account().containing("hello").len(), 1);
+    let lines = lambda.stderr();
+    let last = lines.last().unwrap();
+    assert!(
+        last.contains("the ledger could not be sent: KINESIS_TELEMETRY_RECORD_BYTES"),
+        "{last}"
+    );
+}
+
 /// With the sandbox event before them they were one record more than a request may have: all of them were lost.
 #[test]
 fn full_requests_of_single_events_come_back_from_the_spool() {
