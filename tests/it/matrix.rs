@@ -47,7 +47,7 @@ struct Row {
     run: fn() -> Seen,
 }
 
-static ROWS: [Row; 26] = [
+static ROWS: [Row; 27] = [
     Row {
         name: "30 % of the records throttled",
         promise: Promise::Once,
@@ -85,6 +85,11 @@ static ROWS: [Row; 26] = [
         name: "every request answered 500 for 5 s",
         promise: Promise::Once,
         run: || faulty(Fault::error(500, "InternalFailure").lasting(ms(5000)), plain),
+    },
+    Row {
+        name: "every request answered 500 for 9 s, 5,000 lines queued, no spool",
+        promise: Promise::Once,
+        run: outage_without_a_disk,
     },
     Row {
         name: "connection cut before the answer, nothing stored",
@@ -236,6 +241,23 @@ fn faulty(fault: Fault, change: fn(LambdaBuilder) -> LambdaBuilder) -> Seen {
         n += 1;
         observe(&lambda, &mut seen, n);
         n >= 10 && kinesis.account().compare(&lambda.sent()).lost.is_empty()
+    });
+    settle(&kinesis, &lambda, seen)
+}
+
+fn outage_without_a_disk() -> Seen {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).setting("SPOOL_BYTES", "0").start();
+    lambda.init().unwrap();
+    let mut seen = Seen::default();
+    kinesis.fault(Fault::error(500, "InternalFailure").lasting(ms(9000)));
+    let queued = invocation(0)
+        .run(|lambda| assert_eq!(lambda.flood(50, 100, 700).unwrap().refused, 0))
+        .pause(ms(9000));
+    lambda.invoke(queued).unwrap();
+    wait_until(ms(60_000), "all to be delivered", || {
+        observe(&lambda, &mut seen, 1);
+        kinesis.account().flooded() == 5000
     });
     settle(&kinesis, &lambda, seen)
 }
