@@ -3,6 +3,7 @@
 //! A body is parsed in one pass and its events stay ranges into it. `text_log` recognises text
 //! logs, `envelope` parses all others, and `repair` reads on where a body does not parse.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::envelope::Envelope;
@@ -13,8 +14,8 @@ use super::repair::{self, Element, Repair};
 use super::text_log;
 use super::windows::{Begins, Behind, Part};
 
-/// An event with broken UTF-8 that is longer is shipped as text: written anew it can take three
-/// times its room.
+/// An event with broken UTF-8 is written anew, and is there three times meanwhile. What would be
+/// longer then is shipped as text: each broken byte takes three.
 const MAX_BROKEN_BYTES: usize = 512 * 1024;
 
 /// A part of a body being read.
@@ -25,6 +26,8 @@ pub(super) struct BodyReader<'s, 'h> {
     min_cut_bytes: usize,
     /// A stretch of the body that is no event; the next element may be a part of it.
     damaged: Option<Range<usize>>,
+    /// Bytes that were read by repair.
+    reads: usize,
 }
 
 impl<'s, 'h> BodyReader<'s, 'h> {
@@ -34,7 +37,7 @@ impl<'s, 'h> BodyReader<'s, 'h> {
         held: &'h mut Option<Vec<u8>>,
         min_cut_bytes: usize,
     ) -> BodyReader<'s, 'h> {
-        BodyReader { builder, held, min_cut_bytes, damaged: None }
+        BodyReader { builder, held, min_cut_bytes, damaged: None, reads: 0 }
     }
 
     /// Reads that part of a body, and puts cut records together in place. Returns the index where
@@ -51,6 +54,11 @@ impl<'s, 'h> BodyReader<'s, 'h> {
             return (end, Begins::Element);
         }
         self.repair(body, end, part)
+    }
+
+    /// How many bytes were read where the body does not parse.
+    pub(super) fn reads(&self) -> usize {
+        self.reads
     }
 
     /// The builder, with all events.
@@ -120,8 +128,20 @@ impl<'s, 'h> BodyReader<'s, 'h> {
     /// Reads on from index `from`, where the body does not parse: element by element, and puts the
     /// records together that Lambda cut. Returns what [`BodyReader::read`] does.
     fn repair(&mut self, body: &mut [u8], from: usize, part: Part) -> (usize, Begins) {
-        let (length, behind) = (body.len(), part.behind);
         let mut repair = Repair::new(body, from, self.min_cut_bytes, part);
+        let read = self.elements(&mut repair, body, from, part.behind);
+        self.reads = repair.reads();
+        read
+    }
+
+    fn elements(
+        &mut self,
+        repair: &mut Repair,
+        body: &mut [u8],
+        from: usize,
+        behind: Behind,
+    ) -> (usize, Begins) {
+        let length = body.len();
         let (mut end, mut begins) = (from, Begins::Element);
         while let Some(element) = repair.next(body) {
             // With more bytes it may be another one.
@@ -168,21 +188,14 @@ impl<'s, 'h> BodyReader<'s, 'h> {
 
     /// One JSON object of a body that does not parse.
     fn repaired(&mut self, body: &[u8], range: Range<usize>) {
-        let is_event = |text: &str| {
-            serde_json::from_str::<Envelope<'_>>(text)
-                .is_ok_and(|envelope| envelope.kind().is_some())
-        };
         let bytes = body.get(range.clone()).unwrap_or_default();
-        if range.len() > MAX_BROKEN_BYTES && std::str::from_utf8(bytes).is_err() {
-            return self.damage(range);
-        }
-        if self.damaged.is_some() && is_event(&String::from_utf8_lossy(bytes)) {
-            self.ship_damaged(body);
-        }
-        let text = String::from_utf8_lossy(bytes);
+        let Some(text) = as_text(bytes) else { return self.damage(range) };
         let envelope = serde_json::from_str::<Envelope<'_>>(&text).ok();
         match envelope.as_ref().and_then(|envelope| Some((envelope.kind()?, envelope))) {
-            Some((kind, envelope)) => self.builder.event(kind, envelope, body, true),
+            Some((kind, envelope)) => {
+                self.ship_damaged(body);
+                self.builder.event(kind, envelope, body, true);
+            }
             None => self.damage(range),
         }
     }
@@ -198,6 +211,22 @@ impl<'s, 'h> BodyReader<'s, 'h> {
             self.builder.damaged(body.get(range).unwrap_or_default());
         }
     }
+}
+
+/// The bytes of an event, with U+FFFD where they are no UTF-8; `None` where it would be too long
+/// then.
+fn as_text(bytes: &[u8]) -> Option<Cow<'_, str>> {
+    const REPLACEMENT: &str = "\u{fffd}";
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return Some(text.into());
+    }
+    let replacement = |invalid: &[u8]| if invalid.is_empty() { "" } else { REPLACEMENT };
+    let parts = || bytes.utf8_chunks().map(|chunk| [chunk.valid(), replacement(chunk.invalid())]);
+    let length = parts().flatten().map(str::len).sum();
+    // As long as it is: one that grows is there twice while it moves.
+    let mut text = String::with_capacity(Some(length).filter(|most| *most <= MAX_BROKEN_BYTES)?);
+    text.extend(parts().flatten());
+    Some(text.into())
 }
 
 /// Puts the pieces of a cut record side by side, in the place of the first.
@@ -516,7 +545,7 @@ mod tests {
         let all = vec![event("function", "1"); MAX_EVENTS + 5];
         for body in [body(&all), [&body(&all)[..1], b"#,", &body(&all)[1..]].concat()] {
             let mut intake = intake();
-            let part = Part { begins: Begins::Body, behind: Behind::NextBody };
+            let part = Part::alone(Begins::Body, Behind::NextBody, body.len());
             let (first, rest) = intake.take_part(body, Vec::new(), 0, part);
             assert_eq!(first.batch.remaining().len(), MAX_EVENTS);
             let part = Part { begins: rest.begins, ..part };
@@ -527,7 +556,7 @@ mod tests {
             assert_eq!(numbers[0], MAX_EVENTS as u64 + 1);
         }
         let starts = vec![event("platform.start", r#"{"requestId":"r1"}"#); MAX_SIGNALS + 5];
-        let part = Part { begins: Begins::Body, behind: Behind::NextBody };
+        let part = Part::alone(Begins::Body, Behind::NextBody, body(&starts).len());
         let (first, rest) = intake().take_part(body(&starts), Vec::new(), 0, part);
         assert_eq!((first.signals.len(), rest.is_stuck), (MAX_SIGNALS, false));
         assert!(!rest.bytes.is_empty());
@@ -537,10 +566,10 @@ mod tests {
     fn without_room(whole: &[u8], at: usize) -> [ParsedBody; 2] {
         let mut intake = intake();
         let (window, behind) = whole.split_at(at);
-        let part = Part { begins: Begins::Body, behind: Behind::NoRoom };
+        let part = Part::alone(Begins::Body, Behind::NoRoom, window.len());
         let (first, rest) = intake.take_part(window.to_vec(), Vec::new(), 0, part);
-        let part = Part { begins: rest.begins, behind: Behind::NextBody };
         let bytes = [&rest.bytes, behind].concat();
+        let part = Part::alone(rest.begins, Behind::NextBody, bytes.len());
         let (second, rest) = intake.take_part(bytes, Vec::new(), 0, part);
         assert_eq!((rest.bytes.len(), intake.held_bytes()), (0, 0));
         [first, second]

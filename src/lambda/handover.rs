@@ -317,7 +317,7 @@ mod tests {
 
     /// Says whether it is to be answered 200.
     fn post(handover: &Handover, body: &str) -> bool {
-        let part = Part { begins: Begins::Body, behind: Behind::NextBody };
+        let part = Part::alone(Begins::Body, Behind::NextBody, body.len());
         handover.take(body.into(), Vec::new(), part, &mut None).is_some()
     }
 

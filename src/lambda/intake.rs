@@ -11,7 +11,7 @@ use super::header::skip_blanks;
 use super::invocations::Invocations;
 pub use super::parsed_body::{ParsedBody, Signal};
 use super::repair::MIN_CUT_BYTES;
-use super::windows::{Begins, Behind, Part, Rest};
+use super::windows::{Begins, Behind, Part, READS_PER_BYTE, Rest};
 use crate::clock::EpochMs;
 use crate::event::Event;
 
@@ -72,7 +72,7 @@ impl Intake {
 
     /// Reads one body, however many events it has. `now` is the time of events that have none.
     pub fn take(&mut self, bytes: Vec<u8>, now: EpochMs) -> ParsedBody {
-        let part = Part { begins: Begins::Body, behind: Behind::NextBody };
+        let part = Part::alone(Begins::Body, Behind::NextBody, bytes.len());
         self.read(bytes, Vec::new(), now, part, usize::MAX).0
     }
 
@@ -94,7 +94,7 @@ impl Intake {
     /// nothing is held back, when no further body comes or there is no room to wait for one.
     pub fn finish(&mut self, now: EpochMs) -> ParsedBody {
         let Some(held) = self.held.take() else { return ParsedBody::default() };
-        let part = Part { begins: Begins::Cut, behind: Behind::Nothing };
+        let part = Part::alone(Begins::Cut, Behind::Nothing, held.len());
         let (parsed, rest) = self.read(held, Vec::new(), now, part, MAX_EVENTS);
         self.held = Some(rest.bytes).filter(|bytes| !bytes.is_empty());
         parsed
@@ -113,18 +113,21 @@ impl Intake {
             && let Some(held) = self.held.take()
         {
             before = Some(held.len());
+            part = Part { begins: Begins::Cut, ..part };
+            part.reads = part.reads.saturating_add(held.len().saturating_mul(READS_PER_BYTE));
             body = put_behind(held, &body);
-            part.begins = Begins::Cut;
         }
         let builder = EventBuilder::new(&mut self.state, now, events, body.len(), max_events);
         let mut reader = BodyReader::new(builder, &mut self.held, self.min_cut_bytes);
         let (end, begins) = reader.read(&mut body, part);
+        let reads = reader.reads();
         let builder = reader.into_builder();
         let is_stuck = end == 0 && !body.is_empty();
         let mut rest = Rest {
             bytes: rest_of(&mut body, end, part.behind),
             begins: if is_stuck { part.begins } else { begins },
             is_stuck,
+            reads,
         };
         let parsed = builder.finish(body, end);
         if let Some(before) = before.filter(|_| is_stuck) {
@@ -354,14 +357,14 @@ mod tests {
         let (held, window) = (intake.held_bytes(), format!(" [{head}{}", "B".repeat(1000)));
         let mut bytes = window.into_bytes();
         for _ in 0..3 {
-            let part = Part { begins: Begins::Body, behind: Behind::RestOfBody };
+            let part = Part::alone(Begins::Body, Behind::RestOfBody, bytes.len());
             let (taken, rest) = intake.take_part(bytes, Vec::new(), 0, part);
             assert!(taken.batch.remaining().is_empty() && rest.is_stuck);
             assert_eq!((rest.begins, intake.held_bytes()), (Begins::Body, held));
             bytes = [rest.bytes, b"B".repeat(1000)].concat();
         }
         let whole = [&bytes, &b"CC\"}}]"[..]].concat();
-        let part = Part { begins: Begins::Body, behind: Behind::NextBody };
+        let part = Part::alone(Begins::Body, Behind::NextBody, whole.len());
         let (taken, rest) = intake.take_part(whole, Vec::new(), 0, part);
         assert_eq!((rest.bytes.len(), intake.held_bytes()), (0, 0));
         let joined = format!(r#"{head}{{"m":"AA{}CC"}}"#, "B".repeat(4000));

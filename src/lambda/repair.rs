@@ -42,9 +42,6 @@ use super::windows::{Begins, Behind, Part};
 const MAX_HELD_BYTES: usize = 4 * 1024 * 1024;
 /// The most pieces of one record.
 const MAX_PIECES: usize = 1024;
-/// Bytes that are read for each byte of a body at the most, before an event is no longer looked for
-/// behind the next event's beginning: from then on no byte is read twice.
-const MAX_READS: usize = 8;
 /// More than a header has, and the separators before it: an element that was read up to so many
 /// bytes before the end may be another one when more comes behind it.
 const LOOKAHEAD: usize = 256;
@@ -79,7 +76,7 @@ pub(super) struct Repair {
     behind: Behind,
     /// The element at hand was given up before, or is: where it ends is not known.
     is_given_up: bool,
-    /// Bytes read so far, and how many may be.
+    /// Bytes read so far, and how many may be: see [`Part::reads`].
     reads: usize,
     max_reads: usize,
     /// The first byte that was not looked at yet.
@@ -99,7 +96,6 @@ impl Repair {
     pub(super) fn new(body: &[u8], at: usize, min_cut_bytes: usize, part: Part) -> Repair {
         // Brackets at the end of a window may belong to an element that continues.
         let end = if part.behind.is_same_body() { body.len() } else { end_of_last_element(body) };
-        let max_reads = body.len().saturating_sub(at).saturating_mul(MAX_READS);
         Repair {
             at,
             end,
@@ -109,7 +105,7 @@ impl Repair {
             behind: part.behind,
             is_given_up: part.begins == Begins::Damage,
             reads: 0,
-            max_reads,
+            max_reads: part.reads,
             furthest: at,
         }
     }
@@ -117,6 +113,11 @@ impl Repair {
     /// Where the next element is looked for.
     pub(super) fn at(&self) -> usize {
         self.at
+    }
+
+    /// Bytes that were read so far.
+    pub(super) fn reads(&self) -> usize {
+        self.reads
     }
 
     /// Whether the elements so far would be the same if more bytes came behind these.
@@ -141,7 +142,7 @@ impl Repair {
         if self.at >= self.end {
             return None;
         }
-        self.limit = if self.reads <= self.max_reads { self.end } else { self.boundary(body) };
+        self.limit = if self.reads < self.max_reads { self.end } else { self.boundary(body) };
         let element = match Header::at(body, self.at) {
             Some(header) => Reading::new(self, body, header).element(),
             None => self.other(body),
@@ -467,13 +468,14 @@ fn begins_value(body: &[u8], at: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::windows::READS_PER_BYTE;
     use super::*;
 
     const HEAD: &str = r#"{"time":"2026-11-23T09:15:45.012Z","type":"function","record":"#;
 
     /// The elements of a body, pieces joined; with marks on what is not whole.
     fn elements(body: &str, min_cut_bytes: usize) -> Vec<String> {
-        let part = Part { begins: Begins::Body, behind: Behind::NextBody };
+        let part = Part::alone(Begins::Body, Behind::NextBody, body.len());
         let mut repair = Repair::new(body.as_bytes(), 0, min_cut_bytes, part);
         let text = |range: Range<usize>| body.get(range).unwrap().to_owned();
         let mut all = Vec::new();
@@ -486,7 +488,7 @@ mod tests {
             });
         }
         assert!(
-            repair.reads <= (MAX_READS + 5) * body.len() + 100,
+            repair.reads() <= (READS_PER_BYTE + 5) * body.len() + 100,
             "{} of {}",
             repair.reads,
             body.len()

@@ -4,6 +4,10 @@
 //! A window begins with the bytes that the one before has left. It grows if a single event is
 //! longer: first up to a size that any body may have, and then as long as the queue has room.
 
+/// Bytes that are read anew behind damage, for each byte of a body: see [`Part::reads`]. A record that
+/// Lambda cut needs two or three.
+pub const READS_PER_BYTE: usize = 8;
+
 /// How a part of a body begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Begins {
@@ -46,6 +50,18 @@ pub struct Part {
     pub begins: Begins,
     /// See there.
     pub behind: Behind,
+    /// So many bytes may be read anew behind damage, before an event is no longer looked for behind
+    /// the next event's beginning: then no byte is read twice. All parts of a body share what that
+    /// has, so that its time is bounded by its length, however many parts there are.
+    pub reads: usize,
+}
+
+impl Part {
+    /// One of so many bytes that is all there is.
+    #[must_use]
+    pub fn alone(begins: Begins, behind: Behind, bytes: usize) -> Part {
+        Part { begins, behind, reads: bytes.saturating_mul(READS_PER_BYTE) }
+    }
 }
 
 /// The bytes that a part leaves. The next part begins with them.
@@ -57,6 +73,8 @@ pub struct Rest {
     pub begins: Begins,
     /// Nothing was read: the next part needs more bytes, or [`Behind::NoRoom`].
     pub is_stuck: bool,
+    /// So many bytes were read behind damage.
+    pub reads: usize,
 }
 
 /// The bounds, in bytes.
@@ -88,6 +106,8 @@ pub struct Windows {
     read: usize,
     begins: Begins,
     has_room: bool,
+    /// Bytes that were read behind damage so far.
+    reads: usize,
 }
 
 impl Windows {
@@ -104,6 +124,7 @@ impl Windows {
             read: 0,
             begins: Begins::Body,
             has_room: true,
+            reads: 0,
         }
     }
 
@@ -157,7 +178,8 @@ impl Windows {
         } else {
             Behind::NoRoom
         };
-        Part { begins: self.begins, behind }
+        let reads = self.read.saturating_mul(READS_PER_BYTE).saturating_sub(self.reads);
+        Part { begins: self.begins, behind, reads }
     }
 
     /// The part was read, but for `rest`. `has_room` says whether the queue has room for a window
@@ -165,6 +187,7 @@ impl Windows {
     pub fn go_on(&mut self, rest: &Rest, has_room: impl FnOnce(usize) -> bool) {
         self.have = rest.bytes.len();
         self.begins = rest.begins;
+        self.reads = self.reads.saturating_add(rest.reads);
         self.has_room = true;
         if self.is_too_large() {
             self.size = self.have;
@@ -189,7 +212,7 @@ mod tests {
     const SIZES: Sizes = Sizes { window: 100, small: 50, whole: 400, body: 3000 };
 
     fn rest(length: usize, is_stuck: bool) -> Rest {
-        Rest { bytes: vec![0; length], begins: Begins::Element, is_stuck }
+        Rest { bytes: vec![0; length], begins: Begins::Element, is_stuck, reads: 1000 }
     }
 
     #[test]
@@ -211,6 +234,18 @@ mod tests {
         windows.go_on(&rest(70, false), |_| false);
         assert_eq!((windows.size(), windows.have(), windows.read()), (100, 70, 800));
         assert_eq!(windows.part(90, true).behind, Behind::NextBody);
+    }
+
+    #[test]
+    fn the_parts_of_a_body_share_what_may_be_read_anew() {
+        let mut windows = Windows::new(SIZES, None);
+        assert_eq!(windows.part(100, false).reads, 100 * READS_PER_BYTE);
+        windows.go_on(&rest(100, true), |_| false);
+        assert_eq!(windows.part(400, false).reads, 400 * READS_PER_BYTE - 1000);
+        for _ in 0..3 {
+            windows.go_on(&rest(400, true), |_| false);
+        }
+        assert_eq!(windows.part(400, false).reads, 0);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use fastrand::Rng;
 use kinesis_telemetry_extension::lambda::intake::Intake;
-use kinesis_telemetry_extension::lambda::windows::{Sizes, Windows};
+use kinesis_telemetry_extension::lambda::windows::{READS_PER_BYTE, Sizes, Windows};
 
 use crate::{ALL, events, lines, marker, mutate, rounds};
 
@@ -33,6 +33,8 @@ struct Reading<'b> {
     /// Those at hand, and how many were read.
     bytes: Vec<u8>,
     at: usize,
+    /// Bytes that were read behind damage so far.
+    reads: usize,
     is_over: bool,
 }
 
@@ -41,7 +43,7 @@ impl<'b> Reading<'b> {
         // One byte more than the body has is no body that is too large.
         let sizes = Sizes { window, small: window, whole: 2 * window, body: body.len() + 1 };
         let windows = Windows::new(sizes, None);
-        Reading { body, windows, bytes: Vec::new(), at: 0, is_over: false }
+        Reading { body, windows, bytes: Vec::new(), at: 0, reads: 0, is_over: false }
     }
 
     /// What the next window gives. `has_room` says whether one may grow to so many bytes.
@@ -54,6 +56,7 @@ impl<'b> Reading<'b> {
         let bytes = std::mem::take(&mut self.bytes);
         let (taken, rest) = intake.take_part(bytes, Vec::new(), 0, part);
         self.is_over = rest.bytes.is_empty() && is_last;
+        self.reads += rest.reads;
         self.windows.go_on(&rest, has_room);
         self.bytes = rest.bytes;
         Given { lines: lines(&taken.batch), unparsed: taken.unparsed }
@@ -75,6 +78,26 @@ pub(crate) fn in_windows(
         all.unparsed += given.unparsed;
     }
     all
+}
+
+/// Each part of a body could read all of it several times anew: 8 MB took ten seconds, and no other
+/// POST was taken meanwhile.
+#[test]
+fn a_body_takes_time_for_its_length_however_many_parts_it_has() {
+    for unclosed in [r#"{"a":[0"#, &event("[1").replace("[1}", "[1"), "[[[#"] {
+        let body = format!("[{}]", format!("{unclosed},{},", event("1")).repeat(6000));
+        for has_room in [false, true] {
+            let mut reading = Reading::new(body.as_bytes(), body.len() / 4);
+            let (mut intake, mut parts) = (Intake::new(ALL, false), 0);
+            while !reading.is_over {
+                reading.next(&mut intake, |_| has_room);
+                parts += 1;
+            }
+            // Where an element ends is looked for once more for each.
+            let most = (READS_PER_BYTE + 4) * body.len();
+            assert!(parts > 3 && reading.reads <= most, "{} in {parts} parts", reading.reads);
+        }
+    }
 }
 
 fn finish(intake: &mut Intake) -> Vec<String> {
