@@ -18,7 +18,7 @@ use super::windows::{Behind, Sizes, Windows};
 pub(super) const MAX_BODY: usize = 8 * 1024 * 1024;
 /// A body, or a window, up to this size needs no place in the room: of these there is one for each
 /// connection.
-const SMALL: usize = 64 * 1024;
+const SMALL: usize = 16 * 1024;
 /// How much of a body is read before the events in it are handed on.
 const SIZES: Sizes = Sizes { window: 256 * 1024, small: SMALL, whole: MAX_WHOLE, body: MAX_BODY };
 /// Room behind a body for the ids that its events share, so that it need not be moved for them.

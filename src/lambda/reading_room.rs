@@ -16,13 +16,14 @@ pub(super) const MAX_WHOLE: usize = 1024 * 1024 + 64 * 1024;
 /// Room that a longer event takes while it is read, in its bytes: it may have to be written anew, and
 /// its buffer is there half as large once more while it grows.
 pub(super) const COST_OF_LONG: usize = 3;
-/// Bytes of larger bodies that are read at the same time: two bodies, so that no single client that
-/// stalls keeps the others waiting.
-const READ_AT_ONCE: usize = 2 * MAX_WHOLE;
+/// Of larger bodies one is read at a time, and beside it some that are not so large. With another
+/// one of the largest, what each leaves behind in the heap took several megabytes more. A client that
+/// stalls keeps the others waiting no longer than the following says.
+const READ_AT_ONCE: usize = MAX_WHOLE + 256 * 1024;
 /// How long a larger body may stall, and for how long in all it may be waited for, when another one
 /// has waited for it: Lambda sends from next door.
 const MAX_STALL: Duration = Duration::from_millis(250);
-const MAX_READING: Duration = Duration::from_secs(2);
+const MAX_READING: Duration = Duration::from_secs(1);
 
 /// Reads what others may wait for: it fails when nothing comes then, or it takes too long.
 pub(super) struct InTime<'r, 't> {
@@ -174,7 +175,7 @@ mod tests {
         let served: Vec<_> = (0..4).map(|_| connections.enter(connect(), || {})).collect();
         let take = |one: usize, patience| room.take(MAX_WHOLE, &served[one], patience);
         let first = take(0, LONG).unwrap();
-        let second = take(1, LONG).unwrap();
+        let second = room.take(READ_AT_ONCE - MAX_WHOLE, &served[1], LONG).unwrap();
         assert!(!first.is_waited_for() && !second.is_waited_for());
         assert!(take(2, Duration::ZERO).is_none(), "there is no room, and no patience");
         assert!(first.is_waited_for() && second.is_waited_for(), "somebody had to wait");

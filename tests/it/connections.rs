@@ -120,7 +120,7 @@ fn beginnings(path: &str) -> Vec<(&'static str, Vec<u8>)> {
         ("a head for another path", head("/", 5000).into_bytes()),
         ("the head of a large body", head(path, 1_000_000).into_bytes()),
         ("the head of a larger body", head(path, 8_000_000).into_bytes()),
-        ("most of a small body", begun(64_000, 60_000)),
+        ("most of a small body", begun(16_000, 15_000)),
         ("a part of a large body", begun(1_000_000, 100_000)),
         ("a long event", begun(8_000_000, 100_000)),
         (
@@ -185,7 +185,7 @@ fn memory_is_bounded_with_a_body_at_each_connection_and_no_room_left() {
     };
     let mut held: Vec<TcpStream> = (0..2).map(|_| open(1_100_000, 1_099_999)).collect();
     held.extend((0..2).map(|_| open(8_000_000, 1_000_000)));
-    held.extend((0..30).map(|_| open(65_000, 64_999)));
+    held.extend((0..30).map(|_| open(16_000, 15_999)));
     let most = Most::default();
     for _ in 0..20 {
         assert_eq!(lambda.flood(1, 1000, 300).unwrap().refused, 0);
@@ -225,7 +225,7 @@ fn used_buffers_are_counted_while_a_body_is_read_into_them() {
             std::thread::sleep(ms(400));
             for _ in 0..3 {
                 let mut stream = connect(port).unwrap();
-                stream.write_all(head(&path, 65_000).as_bytes()).unwrap();
+                stream.write_all(head(&path, 16_000).as_bytes()).unwrap();
                 held.push(stream);
             }
             std::thread::sleep(ms(50));
