@@ -126,7 +126,7 @@ impl Handover {
         charge: &mut Reservation,
     ) -> Option<Rest> {
         let mut intake = self.lock();
-        if self.closes.load(Ordering::Acquire) {
+        if self.is_closed() {
             return None;
         }
         panic::inject("listener");
@@ -200,6 +200,11 @@ impl Handover {
             "a telemetry POST is still being read at SHUTDOWN; {lost} events that were taken \
              before it and not sent yet are lost"
         );
+    }
+
+    /// Whether no POST is answered 200 any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closes.load(Ordering::Acquire)
     }
 
     /// With the intake's lock held, as all that leads to [`Admission::admit`].

@@ -292,7 +292,7 @@ impl Listener {
         let from = if have_read > 0 { " from there on" } else { "" };
         log::error!("body", "a telemetry POST of more than {MAX_BODY} bytes is dropped{from}");
         self.handover.gap();
-        discard(request, have_read, 200, true)
+        discard(request, have_read, if self.handover.is_closed() { 503 } else { 200 }, true)
     }
 }
 

@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::net::Shutdown;
 
-use sandbox::{Fault, Invocation, Kinesis, ms};
+use sandbox::{Fault, Invocation, Kinesis, ms, wait_until};
 
 use crate::hostile::{Client, costly_bodies, of_tests};
 use crate::{extension, ledger};
@@ -223,6 +223,33 @@ fn a_piece_arrives_though_the_body_that_goes_on_with_it_is_not_read_whole() {
         let ledger = ledger(&kinesis);
         assert_eq!((arrived, &ledger["unparsed"]), (1, &1.into()), "{ledger}");
     }
+}
+
+/// It was answered 200, though nobody would look at it, or count it, any more.
+#[test]
+fn behind_the_last_look_no_body_is_answered_200_not_even_one_that_is_too_large() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).without_freeze().timeout(ms(60_000)).start();
+    lambda.init().unwrap();
+    lambda.invoke(Invocation::new()).unwrap();
+    assert!(lambda.drain(ms(20_000)));
+    kinesis.fault(Fault::hang());
+    assert_eq!(lambda.post_raw(format!("[{HEAD}1}}]").as_bytes()).unwrap(), 200);
+    let too_large = with_length(&" ".repeat(9 << 20));
+    let statuses = std::thread::scope(|scope| {
+        let posts = scope.spawn(|| {
+            wait_until(ms(20_000), "the last look", || {
+                Client::post(&lambda, &with_length("[]")) == 503
+            });
+            [
+                Client::post(&lambda, &too_large),
+                Client::post(&lambda, &chunked(&" ".repeat(9 << 20))),
+            ]
+        });
+        lambda.shutdown("spindown");
+        posts.join().unwrap()
+    });
+    assert_eq!(statuses, [503, 503]);
 }
 
 /// A body that takes long to read kept SHUTDOWN from what was held back, and nothing counted it.
