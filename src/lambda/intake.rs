@@ -15,6 +15,9 @@ use super::windows::{Begins, Behind, Part, READS_PER_BYTE, Rest};
 use crate::clock::EpochMs;
 use crate::event::Event;
 
+/// Some programs write it before a text in UTF-8. It is no part of the JSON behind it.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// The stream of telemetry as this process has seen it so far: which invocation is in progress, and
 /// the last event number.
 #[derive(Debug)]
@@ -108,6 +111,9 @@ impl Intake {
         mut part: Part,
         max_events: usize,
     ) -> (ParsedBody, Rest) {
+        if part.begins == Begins::Body && body.starts_with(BYTE_ORDER_MARK) {
+            body.drain(..BYTE_ORDER_MARK.len());
+        }
         let mut before = None;
         if part.begins == Begins::Body
             && let Some(held) = self.held.take()
@@ -369,6 +375,22 @@ mod tests {
         assert_eq!((rest.bytes.len(), intake.held_bytes()), (0, 0));
         let joined = format!(r#"{head}{{"m":"AA{}CC"}}"#, "B".repeat(4000));
         assert_eq!((&texts(&taken)[0], taken.unparsed), (&joined, 0));
+    }
+
+    /// The first event was taken for a part of the damage that the mark was, and so was a piece that
+    /// waited for its body.
+    #[test]
+    fn a_byte_order_mark_costs_no_event() {
+        let mut intake = intake();
+        let events = [event("function", "1"), event("function", "2")];
+        let marked = |body: Vec<u8>| [BYTE_ORDER_MARK, &body].concat();
+        let taken = intake.take(marked(body(&events)), 0);
+        assert_eq!((texts(&taken).len(), taken.unparsed), (2, 0));
+        let head = r#"{"time":"t","type":"function","record":"#;
+        intake.take(format!(r#"[{head}"AA}}]"#).into_bytes(), 0);
+        let taken = intake.take(marked(format!(r#"[{head}BB"}}]"#).into_bytes()), 0);
+        assert_eq!(texts(&taken), [format!(r#"{head}"AABB""#)]);
+        assert_eq!(taken.unparsed, 0);
     }
 
     #[test]
