@@ -25,6 +25,8 @@ pub(super) const MAX_TEXT_BYTES: usize = 512 * 1024;
 pub(super) const MAX_EVENTS: usize = 10 * 1024;
 pub(super) const MAX_SIGNALS: usize = 2 * 1024;
 const MAX_APPENDIX: usize = 256 * 1024;
+/// Room for further events, in bytes, that stays with a batch, so that its buffers serve again.
+const MAX_UNUSED: usize = 64 * 1024;
 
 /// How often numbers may begin anew. A process is restored once.
 pub(super) const MAX_RESTORES: u16 = 64;
@@ -95,7 +97,7 @@ impl<'s> EventBuilder<'s> {
     ) -> EventBuilder<'s> {
         events.clear();
         // Lambda's events have some 300 bytes; a too small guess costs one more allocation.
-        events.reserve(length / 300);
+        events.reserve((length / 300).min(max_events));
         EventBuilder {
             state,
             now,
@@ -137,6 +139,11 @@ impl<'s> EventBuilder<'s> {
             }
         } else {
             body = self.appendix.into_bytes();
+        }
+        let unused = (self.events.capacity() - self.events.len()) * size_of::<Event>();
+        if unused > MAX_UNUSED.max(body.len() / 2) {
+            // The part ended early: there were other things in it than events.
+            self.events.shrink_to_fit();
         }
         ParsedBody {
             batch: Batch::new(body, self.events),
