@@ -6,18 +6,10 @@ use std::net::Shutdown;
 
 use sandbox::{Fault, Invocation, Kinesis, ms, wait_until};
 
-use crate::hostile::{Client, costly_bodies, of_tests};
-use crate::{extension, ledger};
+use crate::neighbour::{Client, assert_peak, chunked, costly_bodies, with_length};
+use crate::{end, extension, ledger};
 
 const HEAD: &str = r#"{"time":"2026-11-23T09:15:45.012Z","type":"function","record":"#;
-
-fn with_length(body: &str) -> String {
-    format!("Content-Length: {}\r\n\r\n{body}", body.len())
-}
-
-fn chunked(body: &str) -> String {
-    format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len())
-}
 
 /// What is held back of a record is longer than a window, and the body that goes on with it has
 /// several.
@@ -41,11 +33,11 @@ fn a_long_record_in_two_posts_arrives_whole() {
     assert_eq!(lambda.post_raw(first.as_bytes()).unwrap(), 200);
     assert_eq!(lambda.post_raw(second.as_bytes()).unwrap(), 200);
     lambda.invoke(Invocation::new()).unwrap();
-    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+    let ledger = end(&kinesis, &lambda);
     let account = kinesis.account();
     assert_eq!(account.containing("next xxx").len(), 1000);
     assert_eq!(account.containing(&format!(r#""record":{{"m":"{part}{part}"}},"#)).len(), 1);
-    assert_eq!(ledger(&kinesis)["unparsed"], 0);
+    assert_eq!(ledger["unparsed"], 0);
 }
 
 /// A body of many windows, all of whose events are Lambda's: each of them arrives, once.
@@ -70,7 +62,7 @@ fn a_body_of_many_windows_arrives_whole() {
         assert_eq!(Client::post(&lambda, &framing), 200);
     }
     lambda.invoke(Invocation::new()).unwrap();
-    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+    let ledger = end(&kinesis, &lambda);
     let account = kinesis.account();
     let mut found: Vec<String> = account
         .of_type("function")
@@ -85,29 +77,27 @@ fn a_body_of_many_windows_arrives_whole() {
         (0..8000).map(|n| format!("mark {:05}", n / 2)).map(|mark| mark[..10].to_owned()).collect();
     expected.sort();
     assert_eq!(found, expected);
-    assert_eq!(ledger(&kinesis)["unparsed"], 0);
+    assert_eq!(ledger["unparsed"], 0);
 }
 
 /// In a queue that has just the room that an event of 8 MB needs. One of keys that no event has
 /// took 148 MiB.
 #[test]
 fn a_long_event_costs_no_more_than_the_room_that_it_takes() {
-    const QUEUE_MIB: u64 = 32;
+    const QUEUE: usize = 32 << 20;
     let kinesis = Kinesis::builder().count_only().start();
     let lambda = extension(&kinesis)
         .without_freeze()
         .timeout(ms(120_000))
         .setting("SPOOL_BYTES", "0")
-        .setting("QUEUE_BYTES", &(QUEUE_MIB << 20).to_string())
+        .setting("QUEUE_BYTES", &QUEUE.to_string())
         .start();
     lambda.init().unwrap();
     for (name, body) in costly_bodies(8_000_000) {
         kinesis.fault(Fault::hang());
         assert_eq!(lambda.flood(40, 1000, 300).unwrap().refused, 0);
         assert_eq!(lambda.post_raw(&body).unwrap(), 200, "{name}");
-        let peak = lambda.stats().peak_kib;
-        let most = (QUEUE_MIB + 12) * 1024 + of_tests();
-        assert!(peak < most, "{name}: {peak} KiB at the peak");
+        assert_peak(&lambda, QUEUE, name);
         kinesis.clear_faults();
         lambda.invoke(Invocation::new().timeout(ms(60_000))).unwrap();
     }
@@ -134,9 +124,8 @@ fn a_long_event_takes_its_room_once() {
     assert_eq!(Client::post(&lambda, &with_length(&format!("[{long}]"))), 200);
     kinesis.clear_faults();
     lambda.invoke(Invocation::new()).unwrap();
-    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+    let ledger = end(&kinesis, &lambda);
     assert_eq!(kinesis.account().containing("a long one.").len(), 1);
-    let ledger = ledger(&kinesis);
     assert_eq!((&ledger["dropped"]["queue"], &ledger["unparsed"]), (&0.into(), &0.into()));
 }
 
@@ -155,9 +144,9 @@ fn a_long_event_arrives_if_the_queue_has_room_for_it() {
     let long = format!(r#"{HEAD}"a long one. {}"}}"#, "long ".repeat(700_000));
     assert_eq!(Client::post(&lambda, &with_length(&format!("[{long}]"))), 200);
     lambda.invoke(Invocation::new()).unwrap();
-    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+    let ledger = end(&kinesis, &lambda);
     assert_eq!(kinesis.account().containing(long.strip_suffix('}').unwrap()).len(), 1);
-    assert_eq!(ledger(&kinesis)["unparsed"], 0);
+    assert_eq!(ledger["unparsed"], 0);
 }
 
 /// What was read of it and not handed on yet was lost, and nothing said so.
@@ -177,7 +166,7 @@ fn of_a_body_that_is_too_large_all_that_was_read_arrives() {
     let whole = (8 << 20) / (logs[0].len() + 1);
     assert_eq!(Client::post(&lambda, &chunked(&body)), 200);
     lambda.invoke(Invocation::new().text("after")).unwrap();
-    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+    let ledger = end(&kinesis, &lambda);
     let account = kinesis.account();
     let mut arrived = Vec::new();
     for event in
@@ -191,7 +180,6 @@ fn of_a_body_that_is_too_large_all_that_was_read_arrives() {
     assert!(arrived.len() >= whole - 1, "{} of {whole}", arrived.len());
     assert_eq!(arrived, (0..arrived.len()).collect::<Vec<_>>());
     assert_eq!(account.of_type("unparsed").len(), 1, "the one that is cut");
-    let ledger = ledger(&kinesis);
     assert_eq!((&ledger["refusedPosts"], &ledger["unparsed"]), (&1.into(), &1.into()));
 }
 
@@ -218,9 +206,8 @@ fn a_piece_arrives_though_the_body_that_goes_on_with_it_is_not_read_whole() {
             client.0.shutdown(Shutdown::Write).unwrap();
             assert_eq!(client.status(), 400);
         }
-        assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+        let ledger = end(&kinesis, &lambda);
         let arrived = kinesis.account().containing("held back.").len();
-        let ledger = ledger(&kinesis);
         assert_eq!((arrived, &ledger["unparsed"]), (1, &1.into()), "{ledger}");
     }
 }

@@ -11,35 +11,13 @@ use std::time::Duration;
 
 use sandbox::{Fault, Invocation, Kinesis, Lambda, ms, wait_until};
 
-use crate::hostile::of_tests;
-use crate::{extension, ledger};
+use crate::neighbour::{MEMORY_KIB, connect, of_tests, post_head, status};
+use crate::{end, extension};
 
 /// What a process has: 40 threads at connections, those that wait for the next one, and its own.
 const MAX_THREADS: u64 = 40 + 10;
-/// What guarantee 3 allows beside the queue, and the queue's default.
-const MEMORY_KIB: u64 = 12 * 1024 + 8 * 1024;
 /// Connections that one neighbour holds open at the same time.
 const HELD: usize = 150;
-
-fn connect(port: u16) -> std::io::Result<TcpStream> {
-    let stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(ms(20_000)))?;
-    stream.set_write_timeout(Some(ms(20_000)))?;
-    Ok(stream)
-}
-
-fn head(path: &str, length: usize) -> String {
-    format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n")
-}
-
-/// The status of the next answer; 0 if the listener hangs up without one.
-fn status(stream: &mut TcpStream) -> u16 {
-    let mut head = [0; 12];
-    match stream.read_exact(&mut head) {
-        Ok(()) => String::from_utf8_lossy(&head[9..]).parse().unwrap(),
-        Err(_) => 0,
-    }
-}
 
 /// The most threads and the largest peak of memory that were seen.
 #[derive(Default)]
@@ -109,7 +87,7 @@ impl Neighbours {
 /// What neighbours begin with and then leave as it is.
 fn beginnings(path: &str) -> Vec<(&'static str, Vec<u8>)> {
     let begun = |length: usize, sent: usize| {
-        let mut bytes = head(path, length).into_bytes();
+        let mut bytes = post_head(path, length).into_bytes();
         bytes.extend_from_slice(b"[{\"time\":\"t\",\"type\":\"function\",\"record\":\"");
         bytes.resize(bytes.len() + sent, b'x');
         bytes
@@ -117,9 +95,9 @@ fn beginnings(path: &str) -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("nothing", Vec::new()),
         ("half a head", b"POST / HT".to_vec()),
-        ("a head for another path", head("/", 5000).into_bytes()),
-        ("the head of a large body", head(path, 1_000_000).into_bytes()),
-        ("the head of a larger body", head(path, 8_000_000).into_bytes()),
+        ("a head for another path", post_head("/", 5000).into_bytes()),
+        ("the head of a large body", post_head(path, 1_000_000).into_bytes()),
+        ("the head of a larger body", post_head(path, 8_000_000).into_bytes()),
         ("most of a small body", begun(16_000, 15_000)),
         ("a part of a large body", begun(1_000_000, 100_000)),
         ("a long event", begun(8_000_000, 100_000)),
@@ -158,9 +136,8 @@ fn threads_and_memory_are_bounded_whatever_connections_begin_with() {
     }
     wait_until(ms(20_000), "the connections to be gone", || lambda.stats().threads < 20);
     assert_eq!(lambda.pid(), pid, "the same process");
-    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+    end(&kinesis, &lambda);
     kinesis.account().compare(&lambda.sent()).assert_lossless();
-    ledger(&kinesis);
 }
 
 /// Each of them is at the end of a body that needs no room, and of those that need some there are
@@ -179,7 +156,7 @@ fn memory_is_bounded_with_a_body_at_each_connection_and_no_room_left() {
     assert_eq!(lambda.flood(40, 1000, 300).unwrap().refused, 0);
     let open = |length: usize, sent: usize| {
         let mut stream = connect(port).unwrap();
-        stream.write_all(head(&path, length).as_bytes()).unwrap();
+        stream.write_all(post_head(&path, length).as_bytes()).unwrap();
         stream.write_all(&vec![b' '; sent]).unwrap();
         stream
     };
@@ -225,7 +202,7 @@ fn used_buffers_are_counted_while_a_body_is_read_into_them() {
             std::thread::sleep(ms(400));
             for _ in 0..3 {
                 let mut stream = connect(port).unwrap();
-                stream.write_all(head(&path, 16_000).as_bytes()).unwrap();
+                stream.write_all(post_head(&path, 16_000).as_bytes()).unwrap();
                 held.push(stream);
             }
             std::thread::sleep(ms(50));
@@ -257,7 +234,7 @@ fn who_holds_the_room_for_large_bodies_keeps_no_body_waiting() {
             scope.spawn(|| {
                 while !stops.load(Ordering::Acquire) {
                     let mut stream = connect(port).unwrap();
-                    let mut sent = stream.write_all(head(&path, 1_000_000).as_bytes());
+                    let mut sent = stream.write_all(post_head(&path, 1_000_000).as_bytes());
                     while sent.is_ok() && !stops.load(Ordering::Acquire) {
                         std::thread::sleep(ms(10));
                         sent = stream.write_all(b" ");
@@ -277,17 +254,17 @@ fn who_holds_the_room_for_large_bodies_keeps_no_body_waiting() {
         ];
         for body in &bodies {
             let mut stream = connect(port).unwrap();
-            stream.write_all(head(&path, body.len()).as_bytes()).unwrap();
+            stream.write_all(post_head(&path, body.len()).as_bytes()).unwrap();
             stream.write_all(body.as_bytes()).unwrap();
             assert_eq!(status(&mut stream), 200);
         }
     });
     lambda.invoke(Invocation::new()).unwrap();
-    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+    let ledger = end(&kinesis, &lambda);
     let account = kinesis.account();
     assert_eq!(account.of_type("function").len(), LOGS + 1);
     assert_eq!(account.containing("long yyy").len(), 1);
-    assert_eq!(ledger(&kinesis)["unparsed"], 0);
+    assert_eq!(ledger["unparsed"], 0);
 }
 
 /// As fast as they can, on the path that Lambda has and on another one.
@@ -300,7 +277,7 @@ fn a_storm_of_connections_keeps_lambda_out_of_none_and_shutdown_in_time() {
         lambda.invoke(Invocation::new().text("before")).unwrap();
         let (pid, port) = (lambda.pid(), lambda.listener_port());
         let path = if knows_path { lambda.subscription().unwrap().path } else { "/".to_owned() };
-        let bytes = format!("{}[", head(&path, 5000));
+        let bytes = format!("{}[", post_head(&path, 5000));
         let (most, neighbours) = (Most::default(), Neighbours::default());
         std::thread::scope(|scope| {
             let _ends = Ends(&neighbours.stops);
@@ -382,9 +359,9 @@ fn who_is_refused_again_and_again_is_hung_up_on() {
     let text = String::from_utf8_lossy(&answers);
     assert!(text.matches("HTTP/1.1 404").count() <= 16, "{text}");
     lambda.invoke(Invocation::new().text("after")).unwrap();
-    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+    let ledger = end(&kinesis, &lambda);
     kinesis.account().compare(&lambda.sent()).assert_lossless();
-    assert!(ledger(&kinesis)["refusedPosts"].as_u64().unwrap() <= 16);
+    assert!(ledger["refusedPosts"].as_u64().unwrap() <= 16);
 }
 
 /// Lambda's own POSTs had come on the path that it was given; then an end was lost while somebody

@@ -31,10 +31,8 @@ use sandbox::{Fault, Invocation, Kinesis, Lambda, ms, wait_until};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::{extension, ledger, overflowing};
-
-/// What guarantee 3 allows beside the queue, and the queue's default.
-const MEMORY_KIB: u64 = 12 * 1024 + 8 * 1024;
+use crate::neighbour::{Client, MEMORY_KIB, assert_peak, costly_bodies};
+use crate::{end, extension, ledger, overflowing};
 
 #[track_caller]
 fn assert_memory(lambda: &Lambda) {
@@ -204,10 +202,9 @@ fn files_planted_in_the_spool_cost_nothing() {
         files(&folder).is_empty()
     });
     assert_memory(&lambda);
-    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+    let ledger = end(&kinesis, &lambda);
     kinesis.account().compare(&lambda.sent()).assert_lossless();
     assert_eq!(std::fs::read(outside).unwrap(), own.bytes(), "not followed");
-    let ledger = ledger(&kinesis);
     assert_eq!(ledger["spoolSkipped"], planted.len() + 6, "{ledger}");
     assert!(ledger["received"].as_u64().unwrap() < 1000, "{ledger}");
     let lines = lambda.stderr();
@@ -257,54 +254,10 @@ fn a_segment_that_was_exchanged_is_not_sent() {
         lambda.invoke(Invocation::new()).unwrap();
         files(&spool_folder(&lambda)).len() <= 1
     });
-    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
-    let ledger = ledger(&kinesis);
+    let ledger = end(&kinesis, &lambda);
     let lost = ledger["dropped"]["rejected"].as_u64().unwrap();
     assert!(lost > 0, "{ledger}");
     assert_eq!(kinesis.account().flooded() as u64 + lost, 20_000, "{ledger}");
-}
-
-/// A client that sends whatever it wants and never minds what becomes of it.
-pub(crate) struct Client(pub(crate) TcpStream);
-
-impl Client {
-    pub(crate) fn connect(lambda: &Lambda) -> Client {
-        let stream = TcpStream::connect(("127.0.0.1", lambda.listener_port())).unwrap();
-        stream.set_read_timeout(Some(ms(20_000))).unwrap();
-        stream.set_write_timeout(Some(ms(20_000))).unwrap();
-        Client(stream)
-    }
-
-    /// Sends the piece again and again, until so many bytes were sent or the listener hangs up.
-    fn pour(&mut self, piece: &[u8], total: usize) -> usize {
-        let block = piece.repeat((1 << 20) / piece.len());
-        let mut sent = 0;
-        while sent < total && self.0.write_all(&block).is_ok() {
-            sent += block.len();
-        }
-        sent
-    }
-
-    /// Posts a body to the path that Lambda was given, and waits for the answer.
-    pub(crate) fn post(lambda: &Lambda, framing_and_body: &str) -> u16 {
-        let mut client = Client::connect(lambda);
-        client.0.set_read_timeout(Some(ms(120_000))).unwrap();
-        client.0.set_write_timeout(Some(ms(120_000))).unwrap();
-        let path = lambda.subscription().unwrap().path;
-        // The listener may have hung up.
-        let request = format!("POST {path} HTTP/1.1\r\n{framing_and_body}");
-        let _ = client.0.write_all(request.as_bytes());
-        client.status()
-    }
-
-    /// The status of the next answer; 0 if the listener hangs up without one.
-    pub(crate) fn status(&mut self) -> u16 {
-        let mut head = [0; 12];
-        match self.0.read_exact(&mut head) {
-            Ok(()) => String::from_utf8_lossy(&head[9..]).parse().unwrap(),
-            Err(_) => 0,
-        }
-    }
 }
 
 /// After whatever was done: the same process serves the function, and is as small as promised.
@@ -509,88 +462,8 @@ fn a_large_body_that_stalls_keeps_no_other_waiting() {
     assert_eq!(slow.status(), 200);
     lambda.invoke(Invocation::new()).unwrap();
     assert_eq!(lambda.pid(), pid, "the same process");
-    assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+    end(&kinesis, &lambda);
     assert_eq!(kinesis.account().of_type("function").len(), 4 * 2300);
-    ledger(&kinesis);
-}
-
-/// Bodies of that size that become as much as any can while they are read: by name.
-pub(crate) fn costly_bodies(size: usize) -> Vec<(&'static str, Vec<u8>)> {
-    const TIME: &str = "2026-11-23T09:15:45.012Z";
-    let array = |element: &str, separator: &str| {
-        let count = size / (element.len() + separator.len());
-        format!("[{}]", vec![element; count].join(separator)).into_bytes()
-    };
-    let log = |record: &str| format!(r#"{{"time":"{TIME}","type":"function","record":{record}}}"#);
-    let head = format!(r#"{{"time":"{TIME}","type":"function","record":"#);
-    let record_of = |byte: u8| [head.as_bytes(), b"\"", &vec![byte; size], b"\"}"].concat();
-    let in_array = |element: Vec<u8>| [b"[", element.as_slice(), b"]"].concat();
-    vec![
-        ("ordinary logs", array(&log(&format!(r#""{}""#, "x".repeat(1000))), ",")),
-        ("the shortest logs", array(r#"{"time":"","type":"function","record":""}"#, ",")),
-        ("other order of keys", array(r#"{"record":"","type":"function","time":""}"#, ",")),
-        ("starts", array(r#"{"time":"","type":"platform.start","record":{"requestId":"a"}}"#, ",")),
-        (
-            "ends",
-            array(r#"{"time":"","type":"platform.runtimeDone","record":{"requestId":"a"}}"#, ","),
-        ),
-        ("restores", array(r#"{"time":"","type":"platform.restoreStart","record":{}}"#, ",")),
-        ("damaged and whole in turns", array(&format!("#,{}", log("1")), ",")),
-        ("ends in what is damaged", array(r#""platform.runtimeDone""#, "")),
-        ("elements that are none", array("1", ",")),
-        ("never closed and whole in turns", array(&format!(r#"{{"a":[0,{}"#, log("1")), ",")),
-        ("nested and never closed", array(&format!("{head}[1"), ",")),
-        ("one long log", in_array(record_of(b'x'))),
-        ("one long log with escapes", {
-            let text = r#"\""#.repeat(size / 2);
-            format!("[{}]", log(&format!(r#""{text}""#))).into_bytes()
-        }),
-        ("one long log of control characters", in_array(record_of(1))),
-        ("one long log of no UTF-8", in_array(record_of(0xff))),
-        ("logs of no UTF-8", {
-            let log = [head.as_bytes(), b"\"", &vec![0xff; 500_000], b"\"}"].concat();
-            let logs = vec![log; (size / 500_100).max(1)];
-            [b"[", logs.join(&b","[..]).as_slice(), b"]"].concat()
-        }),
-        ("one long log on many lines", {
-            let lines = "1,\n".repeat(size / 3);
-            format!("[{}]", log(&format!("[{lines}1]"))).into_bytes()
-        }),
-        ("deep nesting", {
-            let deep = [vec![b'['; size / 2], vec![b']'; size / 2]].concat();
-            in_array([head.as_bytes(), &deep, b"}"].concat())
-        }),
-        ("deep nesting on many lines", {
-            let deep = [vec![b'['; size / 2], b"\n".to_vec(), vec![b']'; size / 2]].concat();
-            in_array([head.as_bytes(), &deep, b"}"].concat())
-        }),
-        ("keys that no event has", {
-            let keys = r#","":0"#.repeat(size / 5);
-            format!(r#"[{{"time":"{TIME}","type":"function","record":1{keys}}}]"#).into_bytes()
-        }),
-        ("keys that no event has, in many events", {
-            let keys = r#","time":0"#.repeat(60);
-            array(&format!(r#"{{"time":"{TIME}","type":"function","record":1{keys}}}"#), ",")
-        }),
-        ("a long key with an escape", {
-            let key = format!(r"\n{}", "k".repeat(size));
-            format!(r#"[{{"{key}":1,"time":"{TIME}","type":"function","record":1}}]"#).into_bytes()
-        }),
-        ("a record with a long key with an escape", {
-            let key = format!(r"\n{}", "k".repeat(size));
-            format!("[{}]", log(&format!(r#"{{"{key}":1}}"#))).into_bytes()
-        }),
-    ]
-}
-
-/// What programs have beside the static one of the layer, for which the promise is made: another
-/// libc, and the one that is built for these tests alone is not optimised.
-pub(crate) fn of_tests() -> u64 {
-    match std::env::var("KTE_BINARY") {
-        Ok(path) if path.contains("/layer/") => 0,
-        Ok(_) => 3 * 1024,
-        Err(_) => 6 * 1024,
-    }
 }
 
 /// With a queue that is full and no spool, so that there is nothing to spare.
@@ -616,26 +489,11 @@ fn costs_no_more_than_there_is(queue: usize, settings: &[(&str, &str)]) {
     let lambda = builder.setting("QUEUE_BYTES", &queue.to_string()).start();
     lambda.init().unwrap();
     let pid = lambda.pid();
-    let path = lambda.subscription().unwrap().path;
     kinesis.fault(Fault::hang());
     assert_eq!(lambda.flood(40, 1000, 300).unwrap().refused, 0);
-    let begin = |length: usize, body: &[u8]| {
-        let mut client = Client::connect(&lambda);
-        client.0.set_read_timeout(Some(ms(120_000))).unwrap();
-        client.0.set_write_timeout(Some(ms(120_000))).unwrap();
-        let head = format!("POST {path} HTTP/1.1\r\nContent-Length: {length}\r\n\r\n");
-        client.0.write_all(head.as_bytes()).unwrap();
-        client.0.write_all(body).unwrap();
-        client
-    };
-    let post = |body: &[u8]| begin(body.len(), body).status();
-    let almost = |length: usize| begin(length, &vec![b' '; length - 1]);
+    let post = |body: &[u8]| Client::begin(&lambda, body.len(), body).status();
+    let almost = |length: usize| Client::begin(&lambda, length, &vec![b' '; length - 1]);
     let held: Vec<Client> = (0..24).map(|n| almost([16_000, 64_000][n % 2])).collect();
-    let assert_memory = |name: &str| {
-        let peak = lambda.stats().peak_kib;
-        let most = (queue as u64 >> 10) + 12 * 1024 + of_tests();
-        assert!(peak < most, "{name}: {peak} KiB at the peak");
-    };
     // The largest that are read whole, and the largest of all.
     for (name, body) in [1_100_000, 8_000_000].into_iter().flat_map(costly_bodies) {
         std::thread::scope(|scope| {
@@ -643,7 +501,7 @@ fn costs_no_more_than_there_is(queue: usize, settings: &[(&str, &str)]) {
                 scope.spawn(|| assert_eq!(post(&body), 200, "{name}"));
             }
         });
-        assert_memory(name);
+        assert_peak(&lambda, queue, name);
     }
     // A record in pieces that never ends: what is held back takes room as well.
     let piece = |record: &str| {
@@ -659,7 +517,7 @@ fn costs_no_more_than_there_is(queue: usize, settings: &[(&str, &str)]) {
     kinesis.clear_faults();
     lambda.invoke(Invocation::new().text("unharmed.").timeout(ms(60_000))).unwrap();
     assert_eq!(lambda.pid(), pid, "the same process");
-    assert_memory("a record in pieces");
+    assert_peak(&lambda, queue, "a record in pieces");
     assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
 }
 

@@ -29,6 +29,7 @@ mod limits;
 mod listener;
 mod loss;
 mod matrix;
+mod neighbour;
 mod panics;
 mod platforms;
 mod ready;
@@ -80,6 +81,15 @@ pub fn runner_command() -> std::process::Command {
     let mut command = std::process::Command::new(first);
     command.args(words).arg(binary());
     command
+}
+
+/// Ends the sandbox, in time and with exit status 0, and gives the last ledger, whose balance is
+/// right.
+#[track_caller]
+pub fn end(kinesis: &Kinesis, lambda: &Lambda) -> serde_json::Value {
+    let end = lambda.shutdown("spindown");
+    assert!(end.is_clean(), "{end:?} {:?}", lambda.stderr());
+    ledger(kinesis)
 }
 
 /// Checks the balance of the last ledger against itself, and gives it.
