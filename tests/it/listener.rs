@@ -6,13 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use sandbox::{Fault, Invocation, Kinesis, Lambda, ms, wait_until};
 
-use crate::{extension, ledger};
+use crate::{extension, ledger, neighbour};
 
 fn connect(lambda: &Lambda) -> TcpStream {
-    let stream = TcpStream::connect(("127.0.0.1", lambda.listener_port())).unwrap();
-    stream.set_read_timeout(Some(ms(20_000))).unwrap();
-    stream.set_write_timeout(Some(ms(20_000))).unwrap();
-    stream
+    neighbour::connect(lambda.listener_port()).unwrap()
 }
 
 fn body(text: &str) -> String {
