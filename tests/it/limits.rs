@@ -6,10 +6,8 @@ use std::os::unix::fs::MetadataExt;
 
 use sandbox::{Fault, Invocation, Kinesis, ms, wait_until};
 
+use crate::neighbour::{SLACK_KIB, connect};
 use crate::{extension, ledger, overflowing};
-
-/// What guarantee 3 allows beside the queue.
-const SLACK_KIB: u64 = 12 * 1024;
 
 #[test]
 fn memory_is_bounded_while_kinesis_hangs_and_a_million_events_arrive() {
@@ -435,7 +433,7 @@ fn a_spool_file_that_somebody_changed_is_counted_and_stops_nothing() {
 /// Opens connections to the listener and leaves them, each after this much of a request.
 fn stalled(port: u16, count: usize, request: &str) -> Vec<TcpStream> {
     let open = |_| {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let mut stream = connect(port).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
         stream
     };
