@@ -6,7 +6,7 @@
 //! | 1 | a request that announces, or sends, more than there is | `lengths_that_lie_reserve_nothing_and_leave_nothing_behind`, `endless_bodies_are_read_only_so_far` |
 //! | 2 | endless heads | `endless_heads_end_their_connection` |
 //! | | many connections, many large bodies | `neighbours_that_hold_connections_keep_lambda_out_of_none`, `large_bodies_at_the_same_time_are_read_one_after_the_other`, `a_large_body_that_stalls_keeps_no_other_waiting`; `connections.rs` |
-//! | | a body that becomes much more than it is | `no_body_costs_more_memory_than_there_is`; `bodies.rs`: `a_long_event_costs_no_more_than_the_room_that_it_takes` |
+//! | | a body that becomes much more than it is | `no_body_costs_more_memory_than_there_is`, `no_body_costs_more_memory_on_its_way_to_the_disk`; `bodies.rs`: `a_long_event_costs_no_more_than_the_room_that_it_takes` |
 //! | 3 | a CONNECT proxy that drips | `wire.rs`: `a_proxy_that_drips_holds_no_longer_than_the_setting` |
 //! | 4, 5 | a `Date` that makes no sense, another one in each answer | `dates_that_make_no_sense_are_no_panic_and_no_storm`; `wire.rs`: `a_clock_that_makes_no_sense_is_not_followed_for_ever` |
 //! | 6 | codes and texts of answers | `codes_of_a_megabyte_cost_nothing`; `wire.rs`: `codes_of_any_size_and_kind_stay_short_and_clean`; `check.rs`: `an_answer_cannot_move_the_cursor` |
@@ -17,7 +17,7 @@
 //! | 9 | ids that a log claims | `ids_that_logs_claim_are_neither_theirs_nor_records`; `records.rs`: `what_a_json_log_says_of_itself_is_lifted` |
 //! | 10 | POSTs to another path on Managed Instances | `lambda_variants.rs`: `on_managed_instances_any_path_is_taken_only_until_the_right_one_is_seen` |
 //! | 11 | plain http to another machine | `plain_http_to_another_machine_is_reported_once`; `check.rs`: `plain_http_to_another_machine_is_noted` |
-//! | 12 | bodies that are costly to repair | `no_body_costs_more_memory_than_there_is`; `lambda/repair.rs`: `reading_is_linear_whatever_comes`; `tests/fuzz` |
+//! | 12 | bodies that are costly to repair | `no_body_costs_more_memory_than_there_is`; `lambda/repair.rs`: `reading_is_linear_whatever_comes`; `tests/fuzz/windows.rs`: `a_body_takes_time_for_its_length_however_many_parts_it_has`; `tests/fuzz` |
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
