@@ -215,6 +215,8 @@ pub(super) struct Candidate {
     choice: Option<Choice>,
     verdict: Arc<Verdict>,
     result: PlatformResult,
+    /// The type of the exception that its runtime has reported.
+    exception: Option<Box<str>>,
     /// Seen from its start on: only then its summary is this process's.
     pub(super) is_ours: bool,
     /// Its start has come. An end alone may be that of a try before, in another process.
@@ -246,6 +248,7 @@ impl Candidate {
             choice: None,
             verdict: Arc::new(Verdict { serial, is_kept: OnceLock::new() }),
             result: PlatformResult::default(),
+            exception: None,
             is_ours: false,
             has_begun: false,
             is_platforms: false,
@@ -269,6 +272,14 @@ impl Candidate {
             if more > 0 {
                 self.facts.level = self.facts.level.max(Some(level));
             }
+        }
+    }
+
+    /// Its runtime has reported an exception. The last one counts, because others may be of calls that
+    /// the function has made. One report may be several records, of which one names the type.
+    pub(super) fn threw(&mut self, name: Box<str>) {
+        if self.exception.is_none() || !name.is_empty() {
+            self.exception = Some(name);
         }
     }
 
@@ -305,7 +316,7 @@ impl Candidate {
 
     /// Its end has come. Where it was kept before, the end may know better why.
     fn end(&mut self, settings: &Settings, kind: MilestoneKind) {
-        self.facts.failed = self.result.failed();
+        self.facts.failed = self.result.failed() || self.exception.is_some();
         self.facts.duration = self.result.duration();
         let id = self.trace_id.as_deref().unwrap_or(&self.request_id);
         let chosen = choose(settings, &self.facts, id);
@@ -348,6 +359,9 @@ impl Candidate {
     ) -> Option<Batch> {
         if !settings.summary || !self.is_ours || std::mem::replace(&mut self.is_summed_up, true) {
             return None;
+        }
+        if let Some(name) = self.exception.take() {
+            self.result.add_exception(name);
         }
         let summary = Summary {
             request_id: &self.request_id,

@@ -200,6 +200,11 @@ impl<C: Default> Chooser<C> {
                     }
                     later.push(Later::Milestone(serial, milestone));
                 }
+                Step::Exception { request_id, name } => {
+                    if let Some(candidate) = self.logged(&request_id, now) {
+                        candidate.threw(name);
+                    }
+                }
                 Step::Gap if self.candidates.overlapping => {}
                 Step::Gap => {
                     self.candidates.doubt();
@@ -212,7 +217,15 @@ impl<C: Default> Chooser<C> {
 
     /// Counts events for their invocation. Comes back with what they wait for.
     fn count(&mut self, batch: &Batch, run: &Run, now: EpochMs) -> Option<Arc<Verdict>> {
+        let chooses = self.settings.chooses();
         let id = std::str::from_utf8(run.request_id.of(batch.bytes())).unwrap_or_default();
+        let candidate = self.logged(id, now)?;
+        candidate.observe(run);
+        if chooses { candidate.verdict() } else { None }
+    }
+
+    /// The invocation that a log names; none where it names none.
+    fn logged(&mut self, id: &str, now: EpochMs) -> Option<&mut Candidate> {
         if id.is_empty() {
             return None;
         }
@@ -220,9 +233,7 @@ impl<C: Default> Chooser<C> {
             self.forget(now);
             self.candidates.add_named(id, self.awake)
         });
-        let candidate = self.candidates.get_mut(serial)?;
-        candidate.observe(run);
-        if self.settings.chooses() { candidate.verdict() } else { None }
+        self.candidates.get_mut(serial)
     }
 
     fn add(&mut self, request_id: &str, now: EpochMs) -> u64 {
@@ -455,9 +466,10 @@ mod tests {
         assert_eq!(reasons, ["first", "failed", "share"]);
     }
 
-    /// The platform says `success`. Java's, Ruby's and Go's invocations that failed were thinned out.
+    /// The platform says `success`. Java's, Ruby's and Go's invocations that failed were thinned out,
+    /// and summed up as a success.
     #[test]
-    fn an_exception_that_nobody_caught_is_kept_though_the_runtime_ended_well() {
+    fn an_exception_that_nobody_caught_is_a_failure_though_the_runtime_ended_well() {
         let java = "no such order: com.example.NoOrder\ncom.example.NoOrder: no such order\n\tat \
                     com.example.Handler.handleRequest(Handler.java:19)\n\n";
         let go =
@@ -466,16 +478,43 @@ mod tests {
         for said in
             [log(java), log(go), log("Error raised from handler method"), event("function", ruby)]
         {
-            let mut life = Life::new(Settings { summary: true, ..settings() });
+            let mut life = Life::new(Settings { level: None, summary: true, ..settings() });
             life.invoke("first", &[], "success", "1");
             let done = done("failed", "success", "1");
             life.post(&[start("failed"), said.clone(), done, report("failed", "success", "1")]);
-            assert_eq!(
-                (&life.summaries()[1]["reason"], life.thinned),
-                (&"level".into(), 0),
-                "{said}"
-            );
+            let summary = life.summaries()[1];
+            let said_so = (&summary["status"], &summary["reason"], life.thinned);
+            assert_eq!(said_so, (&"error".into(), &"failed".into(), 0), "{said}");
         }
+    }
+
+    #[test]
+    fn the_type_of_an_exception_is_that_of_its_report() {
+        let ruby = [
+            log("Error raised from handler method"),
+            log("{\n  \"errorMessage\": \"no\",\n  \"errorType\": \"Function<IOError>\"\n}"),
+        ];
+        let of_another = log(r#"{"errorMessage":"no","errorType":"of another"}"#);
+        let own = log(r#"{"errorMessage":"no","errorType":"own"}"#);
+        for (logs, status, said, name) in [
+            (&ruby[..], "success", "error", "Function<IOError>".into()),
+            (&ruby[..1], "success", "error", serde_json::Value::Null),
+            (&[of_another, log("x"), own][..], "success", "error", "own".into()),
+            // Of these the platform knows better.
+            (&ruby[..], "timeout", "timeout", serde_json::Value::Null),
+        ] {
+            let mut life = Life::new(Settings { summary: true, ..settings() });
+            let done = [done("failed", status, "1"), report("failed", status, "1")];
+            life.post(&[&[start("failed")], logs, &done].concat());
+            let summary = life.summaries()[0];
+            assert_eq!((&summary["status"], &summary["errorType"]), (&said.into(), &name));
+        }
+        // Not even the platform's word has come.
+        let mut life = Life::new(Settings { summary: true, ..settings() });
+        life.post(&[start("failed"), ruby[1].clone()]);
+        life.chooser.finish(0);
+        life.drain();
+        assert_eq!(life.summaries()[0]["status"], "error");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::filter::{Filter, Level};
 use super::invocations::Invocations;
 use super::observed::{Milestone, MilestoneKind, Observed, PlatformResult};
 use super::parsed_body::{ParsedBody, Signal};
-use super::text_level::text_level;
+use super::text_level::{text_exception, text_level};
 use super::text_log::TextLog;
 use crate::clock::{self, EpochMs};
 use crate::event::{Batch, Event, Span};
@@ -163,7 +163,8 @@ impl<'s> EventBuilder<'s> {
         // A log of an extension is none of the function's.
         let is_functions = log.kind == "function";
         let level = if self.state.observes && is_functions {
-            text_level(bytes.get(log.record.start + 1..log.record.end - 1).unwrap_or_default())
+            let line = bytes.get(log.record.start + 1..log.record.end - 1);
+            self.text_level(line.unwrap_or_default())
         } else {
             None
         };
@@ -260,7 +261,7 @@ impl<'s> EventBuilder<'s> {
 
     /// The level of a line that the function logged, if invocations are chosen by it.
     fn level(
-        &self,
+        &mut self,
         kind: &str,
         fields: &RecordFields<'_>,
         envelope: &Envelope<'_>,
@@ -268,10 +269,35 @@ impl<'s> EventBuilder<'s> {
         if !self.state.observes || kind != "function" {
             return None;
         }
-        match fields.level {
-            Some(level) => Level::of_line(level),
-            None if fields.has_exception => Some(Level::Error),
-            None => text_level(envelope.record?.get().strip_prefix('"')?.as_bytes()),
+        let record = envelope.record?.get();
+        if let Some(text) = record.strip_prefix('"') {
+            return self.text_level(text.strip_suffix('"')?.as_bytes());
+        }
+        let level = fields.log_level();
+        if level == Some(Level::Error) {
+            self.note_exception(fields.request_id, fields.exception());
+        }
+        level
+    }
+
+    /// The same of a text.
+    fn text_level(&mut self, text: &[u8]) -> Option<Level> {
+        let level = text_level(text);
+        if level == Some(Level::Error) {
+            self.note_exception(None, text_exception(text));
+        }
+        level
+    }
+
+    /// `request_id`: what the log says.
+    fn note_exception(&mut self, request_id: Option<&str>, name: Option<&str>) {
+        let invocations = &self.state.invocations;
+        let is_known = |id: &&str| invocations.overlapping || invocations.find(id).is_some();
+        let current = invocations.current.as_ref().map(|current| &*current.request_id);
+        if let Some(name) = name
+            && let Some(id) = request_id.filter(is_known).or(current)
+        {
+            self.observed.exception(id, name);
         }
     }
 

@@ -9,6 +9,8 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::envelope::Key;
+use super::exception;
+use super::filter::Level;
 use super::header::find;
 use super::observed::{METRICS, PlatformResult};
 
@@ -31,8 +33,10 @@ pub(super) struct RecordFields<'a> {
     pub(super) execution_arn: Option<&'a str>,
     /// Of a log.
     pub(super) level: Option<&'a str>,
-    /// It is a log that describes an exception, as runtimes print one that nobody caught.
-    pub(super) has_exception: bool,
+    /// Of a log: it describes an exception.
+    has_exception: bool,
+    /// The same: what loggers write beside all else.
+    message: Option<&'a RawValue>,
     pub(super) arn: Option<String>,
     pub(super) log_stream: Option<String>,
     /// `success`, or how it failed.
@@ -52,6 +56,25 @@ impl<'a> RecordFields<'a> {
     /// There is a status, and it is not `success`.
     pub(super) fn failed(&self) -> bool {
         self.status.is_some_and(|status| status != "success")
+    }
+
+    /// The level of a log that is an object.
+    pub(super) fn log_level(&self) -> Option<Level> {
+        let is_error = || self.has_exception && self.level.is_none() || self.exception().is_some();
+        let level = self.level.and_then(Level::of_line);
+        level.or_else(|| is_error().then_some(Level::Error))
+    }
+
+    /// The type of the exception, if a log that is an object, with the level `ERROR` or none, is the
+    /// runtime's report of one that nobody caught.
+    pub(super) fn exception(&self) -> Option<&'a str> {
+        let Some(message) = self.message else {
+            // Python's has an id and a level; Ruby's has neither, nor has Go's.
+            let is_runtimes = self.level.is_some() == self.request_id.is_some();
+            return self.error_type.filter(|_| self.has_exception && is_runtimes);
+        };
+        let text = message.get().strip_prefix('"')?;
+        exception::javas(text.strip_suffix('"')?.as_bytes())
     }
 
     /// The result that the platform reports at an invocation's end.
@@ -75,7 +98,7 @@ impl<'a> RecordFields<'a> {
         let mut reader = serde_json::Deserializer::from_str(raw);
         let _ = reader.deserialize_map(&mut keys);
         let Keys { mut fields, java_request_id, log_trace_id, has_error_message, .. } = keys;
-        fields.has_exception = has_error_message && keys.logs && fields.error_type.is_some();
+        fields.has_exception = has_error_message && fields.error_type.is_some();
         fields.request_id = fields.request_id.or(java_request_id);
         fields.trace_id = fields.trace_id.or(log_trace_id);
         fields
@@ -107,6 +130,7 @@ impl<'de> Visitor<'de> for &mut Keys<'de> {
                 ("tracing", _) => fields.trace_id = tracing_root(map.next_value()?),
                 // Java's runtime names it so.
                 ("AWSRequestId", true) => self.java_request_id = id(map.next_value()?),
+                ("message", true) => fields.message = Some(map.next_value()?),
                 ("level", true) => fields.level = in_quotes(map.next_value()?, MAX_ID_BYTES),
                 ("executionArn", true) => {
                     fields.execution_arn = in_quotes(map.next_value()?, MAX_ARN_BYTES)
@@ -320,14 +344,42 @@ mod tests {
 
     #[test]
     fn an_exception_has_a_type_and_a_message() {
-        for (kind, record, has_exception) in [
+        for (kind, record, is_error) in [
             ("function", r#"{"errorMessage":"","errorType":"Function<ArgumentError>"}"#, true),
             ("function", r#"{"errorType":"errorString","errorMessage":"no","x":1}"#, true),
             ("function", r#"{"errorMessage":"no"}"#, false),
             ("function", r#"{"errorMessage":null,"errorType":null}"#, false),
             ("platform.report", r#"{"errorMessage":"no","errorType":"x"}"#, false),
         ] {
-            assert_eq!(fields(kind, record).has_exception, has_exception, "{record}");
+            let level = fields(kind, record).log_level();
+            assert_eq!(level, is_error.then_some(Level::Error), "{record}");
+        }
+    }
+
+    #[test]
+    fn what_a_runtime_reports_is_told_from_what_is_logged() {
+        let java = r"no: a.B\na.B: no\n\tat a.B.c(B.java:1)\n";
+        let java =
+            |level| format!(r#"{{"message":"{java}","level":"{level}","AWSRequestId":"r"}}"#);
+        const BOTH: &str = r#""errorMessage":"no","errorType":"ValueError""#;
+        for (record, name) in [
+            (
+                format!(r#"{{"timestamp":"t","level":"ERROR",{BOTH},"requestId":"r"}}"#),
+                Some("ValueError"),
+            ),
+            (format!(r#"{{{BOTH},"stackTrace":[]}}"#), Some("ValueError")),
+            // Of a logger, of another function, and at another level.
+            (format!(r#"{{"level":"ERROR","message":"x",{BOTH},"requestId":"r"}}"#), None),
+            (format!(r#"{{"level":"ERROR","message":{{{BOTH}}},"requestId":"r"}}"#), None),
+            (format!(r#"{{{BOTH},"requestId":"r","stackTrace":[]}}"#), None),
+            (format!(r#"{{"level":"INFO",{BOTH},"requestId":"r"}}"#), None),
+            (java("ERROR"), Some("a.B")),
+            (java("UNDEFINED"), Some("a.B")),
+            (java("INFO"), None),
+        ] {
+            let fields = fields("function", &record);
+            let is_error = fields.log_level() == Some(Level::Error);
+            assert_eq!(fields.exception().filter(|_| is_error), name, "{record}");
         }
     }
 

@@ -12,6 +12,7 @@ mod connections;
 pub mod destination;
 mod envelope;
 mod event_builder;
+mod exception;
 mod fields;
 pub mod filter;
 mod framing;

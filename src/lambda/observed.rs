@@ -37,6 +37,14 @@ pub enum Step {
     Run(Run),
     /// Something begins or ends. Its own event is behind it.
     Milestone(Box<Milestone>),
+    /// The runtime has reported an exception that nobody caught. Strings are as in JSON, between the
+    /// quotes.
+    Exception {
+        /// Of which invocation.
+        request_id: Box<str>,
+        /// Its type; empty where that is not named.
+        name: Box<str>,
+    },
     /// Telemetry was lost. The end of the invocation in progress may be among it, and the start of
     /// the next one.
     Gap,
@@ -86,6 +94,13 @@ impl Observed {
     pub(super) fn milestone(&mut self, milestone: Milestone) {
         self.close();
         self.steps.push(Step::Milestone(Box::new(milestone)));
+    }
+
+    /// The runtime reports an exception in the next event.
+    pub(super) fn exception(&mut self, request_id: &str, name: &str) {
+        self.close();
+        let (request_id, name) = (request_id.into(), name.into());
+        self.steps.push(Step::Exception { request_id, name });
     }
 
     /// Telemetry was lost before the next event.
@@ -190,6 +205,15 @@ impl PlatformResult {
 
     pub(super) fn failed(&self) -> bool {
         self.status.as_deref().is_some_and(|status| status != "success")
+    }
+
+    /// The runtime has reported an exception. To the platform that is a success; of any other end it
+    /// knows better.
+    pub(super) fn add_exception(&mut self, name: Box<str>) {
+        if !self.failed() {
+            self.status = Some("error".into());
+            self.error_type = Some(name).filter(|name| !name.is_empty());
+        }
     }
 
     /// A later event knows better, where it says something.

@@ -1,13 +1,13 @@
 //! The level that a line in a runtime's own text format says of itself. Pure; reads a JSON string,
 //! between its quotes: its first bytes, and all of it only where those say no level.
 //!
-//! Sources: Lambda's documentation of each runtime's log format, `tests/golden/*_text.json`, and for
-//! what is printed of an exception the runtimes' own clients: `UserFault.reportableError` of Java's,
-//! `LambdaRunner.run_user_code` of Ruby's, `reportFailure` of Go's.
+//! Sources: Lambda's documentation of each runtime's log format, and `tests/golden/*_text.json`.
 
-use memchr::{memchr, memchr2, memmem};
+use memchr::{memchr, memchr2};
 
+use super::exception;
 use super::filter::Level;
+use super::header::find;
 
 /// No format has its level further behind.
 const HEAD_BYTES: usize = 160;
@@ -24,18 +24,29 @@ const TIME_BYTES: usize = 26;
 
 /// The level of a text log; `None` for a line that says none.
 pub(super) fn text_level(text: &[u8]) -> Option<Level> {
-    let said = match text {
+    formatted(text).or_else(|| exception::is_in_bare_line(text).then_some(Level::Error))
+}
+
+/// The exception that nobody caught, where a line with the level `ERROR` is the runtime's report of
+/// one: its type, empty where that is not named.
+#[inline(never)]
+pub(super) fn text_exception(text: &[u8]) -> Option<&str> {
+    match formatted(text) {
+        None => exception::in_bare_line(text),
+        Some(_) => exception::in_error_line(text),
+    }
+}
+
+/// The level of a line in one of the formats.
+fn formatted(text: &[u8]) -> Option<Level> {
+    match text {
         [b'[', rest @ ..] => bracketed(rest),
-        [b'0'..=b'9', ..] => {
-            in_fixed_columns(text).or_else(|| dated(text)).or_else(|| gos_report(text))
-        }
-        [b'{', ..] => printed_json(text).or_else(|| gos_report(text)),
+        [b'0'..=b'9', ..] => in_fixed_columns(text).or_else(|| dated(text)),
+        [b'{', ..] => printed_json(text),
         [b'A'..=b'Z', b',', b' ', b'[', rest @ ..] => ruby(rest),
-        [b'E' | b'C', ..] => rubys_report(text),
         [b'p', b'a', b'n', b'i', b'c', b':', b' ', ..] => Some(Level::Error),
         _ => None,
-    };
-    said.or_else(|| javas_report(text))
+    }
 }
 
 /// Node.js's and .NET's `2026-…Z\t6d68ca91-…\tINFO\t…`: most of all lines look so. Single bytes
@@ -88,7 +99,7 @@ fn dated(text: &[u8]) -> Option<Level> {
     // .NET's init has no request id.
     let is_id = |word: &[u8]| word.len() == ID_BYTES || word == NO_ID;
     let level = word.and_then(|word| named(if is_id(word) { words.next()? } else { word }));
-    let timed_out = || find(head, b" Task timed out after ").then_some(Level::Error);
+    let timed_out = || find(head, 0, b" Task timed out after ").map(|_| Level::Error);
     level.or_else(timed_out)
 }
 
@@ -101,56 +112,8 @@ fn ruby(rest: &[u8]) -> Option<Level> {
 
 /// `{"level":"ERROR",…}` of a logger that prints JSON where the function's log format is text.
 fn printed_json(text: &[u8]) -> Option<Level> {
-    const KEY: &[u8] = br#"\"level\":"#;
     let head = text.get(..JSON_BYTES).unwrap_or(text);
-    let value = head.get(memmem::find(head, KEY)? + KEY.len()..)?.trim_ascii_start();
-    let name = value.strip_prefix(br#"\""#)?;
-    named(up_to(name, b'\\')?)
-}
-
-/// Of an exception that nobody caught, as the other reports. To the platform such an invocation is a
-/// success: the runtime has told the caller of the exception in good order.
-fn rubys_report(text: &[u8]) -> Option<Level> {
-    let is_report = text.starts_with(b"Error raised from handler method")
-        || text.starts_with(b"Critical exception from handler");
-    is_report.then_some(Level::Error)
-}
-
-/// `2026/05/11 08:30:00 {"errorMessage":"no such order",…`, behind whatever the logger writes in
-/// front of all lines.
-fn gos_report(text: &[u8]) -> Option<Level> {
-    let head = text.get(..HEAD_BYTES).unwrap_or(text);
-    let object = head.get(memchr(b'{', head)?..)?;
-    object.starts_with(br#"{\"errorMessage\":"#).then_some(Level::Error)
-}
-
-/// `no such order: com.example.NoOrder\ncom.example.NoOrder: no such order\n\tat …`: the message
-/// comes first, of any length and with any characters. Not every exception has a stack trace.
-fn javas_report(text: &[u8]) -> Option<Level> {
-    // Most lines are one, and are not looked at further.
-    let (line, behind) = first_line(text).filter(|(_, behind)| !behind.is_empty())?;
-    let class = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
-    let is_class = memchr(b'.', class).is_some() && class.iter().copied().all(is_class_name);
-    let rest = behind.strip_prefix(class).filter(|_| is_class).unwrap_or_default();
-    let is_repeated = rest.starts_with(b":") || rest.starts_with(br"\n");
-    (is_repeated || find(text, br"\n\tat ")).then_some(Level::Error)
-}
-
-/// What stands before and behind the first line end.
-fn first_line(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    let mut from = 0;
-    loop {
-        let at = from + memchr(b'\\', text.get(from..)?)?;
-        // An escape has two bytes at the least.
-        from = at + 2;
-        if text.get(at + 1) == Some(&b'n') {
-            return Some((text.get(..at)?, text.get(from..)?));
-        }
-    }
-}
-
-fn is_class_name(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'$')
+    named(exception::printed(head, br#"\"level\":"#)?)
 }
 
 /// The runtimes' own spellings first: .NET's has four letters.
@@ -167,10 +130,6 @@ fn named(word: &[u8]) -> Option<Level> {
         }
         _ => return None,
     })
-}
-
-fn find(text: &[u8], words: &[u8]) -> bool {
-    memmem::find(text, words).is_some()
 }
 
 /// Words between spaces and tabs. A tab stands in JSON as two characters.
@@ -292,13 +251,5 @@ mod tests {
             let line = line.replace("ID", ID);
             assert_eq!(text_level(line.as_bytes()), level, "{line}");
         }
-    }
-    /// It was looked for in the first 512 bytes, behind a class, and behind nothing else.
-    #[test]
-    fn an_exception_report_is_one_however_long_its_message_is() {
-        let (message, class) = ("no such order, ".repeat(1000), "com.example.NoOrder");
-        let report = format!(r"{message}: {class}\n{class}: {message}\n\tat a.B.c(B.java:1)\n\n");
-        assert_eq!(text_level(report.as_bytes()), Some(Level::Error));
-        assert_eq!(text_level(message.as_bytes()), None);
     }
 }

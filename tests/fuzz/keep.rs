@@ -79,7 +79,7 @@ impl Life {
         let taken = self.intake.take(body.into_bytes(), 0);
         let counts = taken.observed.steps.iter().map(|step| match step {
             Step::Run(run) => run.events,
-            Step::Milestone(_) | Step::Gap => 0,
+            Step::Milestone(_) | Step::Exception { .. } | Step::Gap => 0,
         });
         assert_eq!(counts.sum::<u32>() as usize, taken.batch.remaining().len());
         let now = Now { wall: 0, awake: self.awake };

@@ -137,32 +137,80 @@ fn failed_invocations_are_whole_whatever_ends_them() {
 
 /// To the platform it is a success. As the clients of these runtimes print it, in their sources.
 #[test]
-fn an_exception_that_the_runtime_reported_is_kept() {
+fn an_exception_that_the_runtime_reported_is_a_failure() {
     let kinesis = Kinesis::start();
-    let lambda = thinning(&kinesis).start();
+    let lambda = thinning(&kinesis).setting("KEEP_LEVEL", "none").start();
     lambda.init().unwrap();
     lambda.invoke(Invocation::new()).unwrap();
     let class = "com.example.NoOrder";
     let java = format!("no java: {class}\n{class}: no java\n\tat {class}.of(NoOrder.java:7)\n\n");
+    let javas = serde_json::json!({"level": "ERROR", "message": java, "AWSRequestId": "?"});
+    let python =
+        "[ERROR] ValueError: no\nTraceback (most recent call last):\n\u{a0}\u{a0}File \"a.py\"";
+    let pythons = serde_json::json!({
+        "level": "ERROR", "errorMessage": "no", "errorType": "KeyError", "requestId": "?", "stackTrace": []
+    });
+    let node = "2026-05-11T08:30:00.002Z\t5b0c7e52-91f4-4c3e-9d27-0a6f1e8b4c01\tERROR\tInvoke Error \t\
+                {\"errorType\":\"TypeError\",\"errorMessage\":\"no\",\"stack\":[]}\n";
     let go = r#"2026/05/11 08:30:00 {"errorMessage":"no go","errorType":"errorString"}"#;
     let ruby = serde_json::json!({"errorMessage": "no ruby", "errorType": "Function<IOError>"});
-    let invocations = [
-        Invocation::new().text(&java),
-        Invocation::new().text(go),
-        Invocation::new().text("Error raised from handler method").text("of ruby"),
-        Invocation::new().json(&ruby),
+    let rubys = serde_json::to_string_pretty(&ruby).unwrap();
+    let reports = [
+        (Invocation::new().text(&java), Some(class)),
+        (Invocation::new().json(&javas), Some(class)),
+        (Invocation::new().text(python), Some("ValueError")),
+        (Invocation::new().json(&pythons), Some("KeyError")),
+        (Invocation::new().text(node), Some("TypeError")),
+        (Invocation::new().text(go), Some("errorString")),
+        (Invocation::new().text("Error raised from handler method"), None),
+        (
+            Invocation::new().text("Error raised from handler method").text(&rubys),
+            Some("Function<IOError>"),
+        ),
+        (Invocation::new().json(&ruby), Some("Function<IOError>")),
     ];
-    let reports = invocations.map(|invocation| lambda.invoke(invocation).unwrap());
-    lambda.invoke(Invocation::new().text("no order: none\nat all")).unwrap();
+    let reports = reports.map(|(one, name)| (lambda.invoke(one).unwrap(), name));
+    lambda.invoke(Invocation::new().text("[ERROR] an error that was caught")).unwrap();
     assert!(lambda.shutdown("spindown").is_clean());
     let account = kinesis.account();
-    for report in &reports {
+    for (report, name) in &reports {
         let summary = summary(&account, report);
         let said = (&summary["status"], &summary["kept"], &summary["reason"]);
-        assert_eq!(said, (&"success".into(), &true.into(), &"level".into()), "{summary}");
+        assert_eq!(said, (&"error".into(), &true.into(), &"failed".into()), "{summary}");
+        assert_eq!(summary["errorType"].as_str(), *name, "{summary}");
+        assert!(summary["levels"]["ERROR"].is_u64(), "{summary}");
+        // The platform's own word is left as it is.
+        let own =
+            account.of_type("platform.report").into_iter().map(sandbox::StoredEvent::record_json);
+        let own = own.filter(|own| own["requestId"] == report.request_id.as_str());
+        assert_eq!(own.map(|own| own["status"].clone()).collect::<Vec<_>>(), ["success"]);
     }
-    assert!(account.containing("at all").is_empty());
+    assert!(account.containing("was caught").is_empty());
     assert_balance(&kinesis, &lambda);
+}
+
+/// As a failure that the platform knows of, it is one whether its lines are sent or not.
+#[test]
+fn an_exception_in_lines_that_are_left_out_is_a_failure_too() {
+    for (name, value) in [("MIN_LEVEL", "FATAL"), ("EXCLUDE", "function")] {
+        let kinesis = Kinesis::start();
+        let lambda = thinning(&kinesis).setting(name, value).start();
+        lambda.init().unwrap();
+        lambda.invoke(Invocation::new()).unwrap();
+        let python = serde_json::json!({
+            "level": "ERROR", "errorMessage": "no", "errorType": "KeyError", "requestId": "?", "stackTrace": []
+        });
+        let failed = lambda.invoke(Invocation::new().json(&python)).unwrap();
+        assert!(lambda.shutdown("spindown").is_clean());
+        let summary = summary(&kinesis.account(), &failed);
+        let said =
+            (&summary["status"], &summary["errorType"], &summary["reason"], &summary["events"]);
+        assert_eq!(
+            said,
+            (&"error".into(), &"KeyError".into(), &"failed".into(), &3.into()),
+            "{name}"
+        );
+    }
 }
 
 #[test]
