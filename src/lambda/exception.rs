@@ -32,7 +32,13 @@ pub(super) fn is_in_bare_line(text: &[u8]) -> bool {
     // Most have one line, and are not looked at further.
     let has_lines = first_line(text).is_some_and(|(_, behind)| !behind.is_empty());
     let is_javas = || javas(text).is_some() || find(text, 0, br"\n\tat ").is_some();
-    has_lines && is_javas() || rubys(text).or_else(|| gos(text)).is_some()
+    // By their first byte most are told apart.
+    let is_at_beginning = match text {
+        [b'E' | b'C', ..] => rubys(text).is_some(),
+        [b'{' | b'0'..=b'9', ..] => gos(text).is_some(),
+        _ => false,
+    };
+    is_at_beginning || has_lines && is_javas()
 }
 
 /// `[ERROR] ValueError: no such order\nTraceback (most recent call last):\n  File …`: the lines of
