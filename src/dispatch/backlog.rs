@@ -122,7 +122,8 @@ impl Parcel {
         // Its file says so from the first time that it was sent.
         self.ambiguous = ambiguous;
         (self.refused, self.refused_at, self.suspect) = (refused, refused_at, suspect);
-        self.sent_before = tries > 0;
+        // Only of such is anything remembered.
+        self.sent_before = true;
     }
 
     /// Another part of the same parcel, with the same history.
