@@ -155,6 +155,14 @@ macro_rules! debug {
 
 pub use crate::{debug, error, info, warn};
 
+/// How many lines of a topic there were so far, written or kept back.
+#[cfg(test)]
+pub fn said(topic: &str) -> u64 {
+    let Some(logger) = LOGGER.get() else { return 0 };
+    let topics = logger.topics.lock().unwrap_or_else(PoisonError::into_inner);
+    topics.iter().find(|known| known.name == topic).map_or(0, |known| 1 + known.kept_back)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -404,11 +404,16 @@ fn for_disk(packer: &mut Packer, buffer: Vec<u8>) -> Request {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::path::Path;
+    use std::sync::mpsc::{self, Receiver};
+
+    use tempfile::TempDir;
 
     use super::*;
     use crate::dispatch::Settings;
+    use crate::dispatch::attention::{Attention, Passes};
     use crate::dispatch::policy::FlushMode;
+    use crate::event::Span;
     use crate::kinesis::RecordSettings;
     use crate::kinesis::endpoint::Stream;
     use crate::kinesis::line::{Envelope, PartitionKey};
@@ -472,18 +477,31 @@ mod tests {
         assert_eq!(awaited.since("r2"), None);
     }
 
-    fn admission(bound: usize) -> Admission {
-        let settings = Settings {
+    /// What is admitted, and what comes of it.
+    struct Bench {
+        admission: Admission,
+        channel: Receiver<Message>,
+        printed: Arc<Mailbox<Vec<u8>>>,
+        now: Now,
+    }
+
+    fn bench(
+        bound: usize,
+        folder: Option<&Path>,
+        change: impl FnOnce(&mut Settings, &mut RecordSettings),
+    ) -> Bench {
+        let mut settings = Settings {
             flush: FlushMode::Next,
             max_age: Duration::from_secs(10),
             flush_timeout: Duration::from_secs(3),
-            queue_bytes: bound,
-            spool_bytes: 0,
-            spool_folder: "nowhere".into(),
+            // A request takes a quarter of it.
+            queue_bytes: bound.max(1 << 20),
+            spool_bytes: folder.map_or(0, |_| 1 << 24),
+            spool_folder: folder.unwrap_or(Path::new("nowhere")).to_owned(),
             print_lost: false,
             emf: false,
         };
-        let records = RecordSettings {
+        let mut records = RecordSettings {
             format: RecordFormat::Lines,
             compression: Compression::None,
             max_bytes: 1 << 20,
@@ -491,27 +509,30 @@ mod tests {
             envelope: Envelope::Full,
             wire: Wire::Json,
         };
+        change(&mut settings, &mut records);
         let (gauge, ledger) = (Gauge::new(bound), Arc::new(Ledger::default()));
         let packer = Packer::new(&settings, &records, Arc::default(), Arc::clone(&ledger));
         let stream = Stream::Name("telemetry".to_owned());
         let spool = Spool::new(
             settings.spool_folder,
-            0,
+            settings.spool_bytes,
             stream,
             "owner",
             packer.limits(),
             None,
             Arc::clone(&ledger),
         );
-        Admission {
-            sender: mpsc::channel().0,
+        let (sender, channel) = mpsc::channel();
+        let (printer, printed) = Printer::unread();
+        let admission = Admission {
+            sender,
             doorbell: Arc::default(),
             replies: Arc::default(),
             awaited: Arc::default(),
             spares: Arc::new(Spares::new(Arc::clone(&gauge))),
             gauge,
             spool: Arc::new(spool),
-            printer: Arc::default(),
+            printer: Arc::new(printer),
             ledger,
             packer: packer.into(),
             sending: Arc::default(),
@@ -519,7 +540,287 @@ mod tests {
             signal_room: SignalRoom::default(),
             flush_timeout: settings.flush_timeout,
             preparing: Arc::default(),
+        };
+        Bench { admission, channel, printed, now: Now { mono: Instant::now(), wall: 1_000_000 } }
+    }
+
+    fn admission(bound: usize) -> Admission {
+        bench(bound, None, |_, _| ()).admission
+    }
+
+    impl Bench {
+        fn admit(&self, batch: Batch, signals: Vec<Signal>) {
+            self.admission.admit(batch, signals, self.now);
         }
+
+        /// All that was sent to the dispatcher since this was asked last.
+        fn sent(&self) -> Vec<(Vec<Signal>, Load, Option<Charge>)> {
+            let parts = |message| match message {
+                Message::Telemetry { signals, load, charge, .. } => (signals, load, charge),
+                other => panic!("{other:?}"),
+            };
+            self.channel.try_iter().map(parts).collect()
+        }
+
+        /// All that `main` was told since this was asked last.
+        fn replies(&self) -> Vec<Reply> {
+            std::iter::from_fn(|| self.admission.replies.take(self.now.mono)).collect()
+        }
+
+        /// The dispatcher sleeps, until so many bytes come.
+        fn sleep(&self, bytes: usize) {
+            let (since, time) = (self.now, Duration::from_secs(9));
+            let passes = Some(Passes { since, time, bytes: usize::MAX });
+            let attention = Attention { bytes: Some(bytes), passes, ..Attention::default() };
+            self.admission.doorbell.announce(attention, None);
+        }
+
+        /// Nothing has woken it since.
+        fn sleeps(&self) -> bool {
+            self.admission.doorbell.passes(self.now)
+        }
+
+        /// All that waits for being printed.
+        fn printed(&self) -> Vec<u8> {
+            // Never empty, so that there is something to take.
+            self.printed.put(Vec::new());
+            self.printed.take_all().concat()
+        }
+    }
+
+    /// So many events, each with so many bytes of text, in a buffer that just holds them.
+    fn batch(events: usize, text: usize) -> Batch {
+        let mut bytes = Vec::new();
+        let mut spans = Vec::with_capacity(events);
+        for number in 1..=events {
+            let start = bytes.len();
+            bytes.extend_from_slice(br#"{"time":"t","type":"function","record":""#);
+            bytes.resize(bytes.len() + text, b'x');
+            bytes.push(b'"');
+            let text = Span::new(&(start..bytes.len()));
+            spans.push(Event { text, number: number as u64, ..Event::default() });
+        }
+        bytes.shrink_to_fit();
+        Batch::new(bytes, spans)
+    }
+
+    fn done(id: &str, at: EpochMs, failed: bool) -> Signal {
+        Signal::Done { request_id: id.into(), at: Some(at), failed }
+    }
+
+    /// Past the dispatcher, which may be busy, so that what is on its way is cut short in time.
+    #[test]
+    fn main_hears_when_what_is_on_its_way_must_end() {
+        let of = |sending: bool, preparing: u64, signals: Vec<Signal>| {
+            let bench = bench(100_000, None, |_, _| ());
+            let (admission, mono) = (&bench.admission, bench.now.mono);
+            admission.awaited.set(Some(("r1".into(), mono)));
+            admission.sending.store(sending, Ordering::Release);
+            admission.preparing.store(preparing, Ordering::SeqCst);
+            bench.admit(Batch::default(), signals.clone());
+            let passed: Vec<Signal> = bench.sent().into_iter().flat_map(|sent| sent.0).collect();
+            assert_eq!(passed, signals, "the dispatcher hears of all");
+            let replies = bench.replies().into_iter().map(|reply| match reply {
+                // 100 ms ago or earlier, by the event's own time.
+                Reply::HoldEnds(at) => {
+                    u64::try_from((at + Duration::from_secs(1) - mono).as_millis()).unwrap()
+                }
+                Reply::EndedWhilePreparing(generation) => generation,
+                other => panic!("{other:?}"),
+            });
+            replies.collect::<Vec<u64>>()
+        };
+        let (ended, failed) = (done("r1", 999_900, false), done("r1", 999_900, true));
+        // Of a success the flush's time; 400 ms where the function failed.
+        let (success, failure) = (1000 - 100 + 3020, 1000 - 100 + 400);
+        let none = Vec::<u64>::new;
+        assert_eq!(of(false, 0, vec![ended.clone()]), none(), "the dispatcher hears of it at once");
+        assert_eq!(of(true, 0, vec![ended.clone()]), [success]);
+        assert_eq!(of(false, 7, vec![ended.clone()]), [7, success]);
+        assert_eq!(of(false, 1, vec![ended.clone()]), [1, success]);
+        assert_eq!(of(true, 7, vec![ended.clone()]), [7, success]);
+        assert_eq!(of(false, 0, vec![failed.clone()]), [failure]);
+        assert_eq!(of(true, 7, vec![failed.clone()]), [7, failure]);
+        assert_eq!(of(true, 0, vec![failed, ended.clone()]), [success, failure]);
+        let twice = vec![done("r1", 999_950, false), ended];
+        assert_eq!(of(true, 0, twice), [success], "the earliest one counts");
+        assert_eq!(of(true, 7, vec![done("r2", 999_900, true), Signal::Gap]), none());
+        assert_eq!(of(true, 7, Vec::new()), none());
+    }
+
+    #[test]
+    fn what_came_waits_in_memory_with_its_signals_and_all_of_it_is_charged() {
+        let bench = bench(100_000, None, |_, _| ());
+        let (batch, signals) = (batch(3, 100), vec![Signal::Started("r1".into())]);
+        let cost = batch.cost() + weight(&signals);
+        bench.sleep(cost);
+        bench.admit(batch, signals.clone());
+        assert!(!bench.sleeps(), "it waits for so many bytes");
+        let sent = bench.sent();
+        let [(passed, load @ Load::Events(_), Some(charge))] = &sent[..] else {
+            panic!("{sent:?}")
+        };
+        assert_eq!((passed, load.events(), charge.bytes()), (&signals, 3, cost));
+        assert_eq!(
+            (bench.admission.gauge.held(), bench.admission.ledger.received.get()),
+            (cost, 3)
+        );
+        drop(sent);
+        assert_eq!(bench.admission.gauge.held(), 0);
+    }
+
+    #[test]
+    fn a_post_without_events_takes_no_room_of_theirs_and_one_with_nothing_is_no_message() {
+        let bench = bench(1, None, |_, _| ());
+        bench.sleep(1);
+        bench.admit(Batch::default(), Vec::new());
+        assert!(bench.sent().is_empty());
+        bench.admit(Batch::default(), vec![Signal::InitReported]);
+        let sent = bench.sent();
+        let [(signals, Load::Nothing, Some(_))] = &sent[..] else { panic!("{sent:?}") };
+        assert_eq!((&signals[..], bench.admission.gauge.held()), (&[Signal::InitReported][..], 0));
+        assert!(bench.sleeps(), "no bytes of an event have come");
+    }
+
+    #[test]
+    fn used_buffers_serve_the_next_post_and_go_where_events_need_their_room() {
+        let bench = bench(20_000, None, |_, _| ());
+        let (admission, spare) =
+            (&bench.admission, Batch::new(Vec::with_capacity(8000), Vec::new()));
+        // With no events in it, it is done with at once.
+        bench.admit(spare, Vec::new());
+        assert_eq!(admission.gauge.held(), 8000);
+        let (body, events, charge) = admission.buffers(4000);
+        assert_eq!((body.capacity(), events.len(), charge.is_some()), (8000, 0, true));
+        drop((body, charge));
+        for (room, held) in [(0, 20_000), (1, 12_001)] {
+            admission.spares.clear();
+            admission.spares.keep_body(Vec::with_capacity(8000));
+            let rest = batch(1, 100);
+            let taken = admission.gauge.charge(12_000 - rest.cost() + room);
+            bench.admit(rest, Vec::new());
+            assert!(matches!(&bench.sent()[..], [(_, Load::Events(_), Some(_))]));
+            bench.admit(batch(1, 100), Vec::new());
+            let sent = bench.sent();
+            assert!(matches!(&sent[..], [(_, Load::Events(_), Some(_))]), "{sent:?}");
+            assert_eq!(admission.gauge.held(), held, "{room}");
+            drop((sent, taken));
+        }
+    }
+
+    #[test]
+    fn a_large_batch_is_packed_here_while_the_dispatcher_sends() {
+        let bench = bench(8_000_000, None, |_, records| records.envelope = Envelope::Slim);
+        let admission = &bench.admission;
+        admission.sending.store(true, Ordering::Release);
+        let waiting = admission.gauge.charge(2_000_000);
+        bench.admit(batch(3000, 400), vec![Signal::Gap]);
+        let mut sent = bench.sent();
+        let (signals, load, _) = sent.pop().unwrap();
+        assert!(signals == [Signal::Gap] && load.is_empty(), "behind the events");
+        assert!(sent.len() > 1, "several requests");
+        let mut weight = 0;
+        for (signals, load, charge) in &sent {
+            let Load::Packed(request) = load else { panic!("{load:?}") };
+            let lines = request.data().flatten().collect::<Vec<u8>>();
+            let lines = String::from_utf8(lines).unwrap();
+            assert!(signals.is_empty());
+            assert!(lines.lines().next().unwrap().contains("kinesis-telemetry.sandbox"));
+            assert_eq!(charge.as_ref().unwrap().bytes(), request.cost());
+            weight += request.cost();
+        }
+        assert_eq!(sent.iter().map(|(_, load, _)| load.events()).sum::<u64>(), 3000);
+        assert_eq!(log::said("own-event"), 0, "there is room for that");
+        assert_eq!(admission.gauge.held(), 2_000_000 + weight, "nothing is charged twice");
+        drop((sent, waiting));
+    }
+
+    #[test]
+    fn what_no_record_can_hold_is_counted_and_printed_and_the_rest_is_packed() {
+        let tiny = |settings: &mut Settings, records: &mut RecordSettings| {
+            settings.print_lost = true;
+            records.envelope = Envelope::Slim;
+            records.max_bytes = 300;
+        };
+        let folder = TempDir::new().unwrap();
+        let bench = bench(1000, Some(folder.path()), tiny);
+        let long = "i".repeat(400);
+        let mut events = batch(2, 10).remaining().to_vec();
+        let mut bytes = batch(2, 10).into_buffers().0;
+        let at = bytes.len();
+        bytes.extend_from_slice(long.as_bytes());
+        events[0].request_id = Span::new(&(at..bytes.len()));
+        let full = bench.admission.gauge.charge(1000);
+        bench.admit(Batch::new(bytes, events), Vec::new());
+        let ledger = &bench.admission.ledger;
+        let counts = [&ledger.received, &ledger.dropped_rejected, &ledger.spooled].map(|n| n.get());
+        assert_eq!(counts, [2, 1, 1]);
+        let printed = String::from_utf8(bench.printed()).unwrap();
+        assert!(printed.lines().count() == 1 && printed.contains(&long), "{printed}");
+        // And said, which what fits is not.
+        let said = log::said("envelope");
+        assert!(said > 0);
+        bench.admit(batch(2, 10), Vec::new());
+        assert_eq!((log::said("envelope"), ledger.spooled.get()), (said, 3));
+        drop(full);
+    }
+
+    #[test]
+    fn what_memory_has_no_room_for_waits_on_disk_and_the_dispatcher_hears_of_the_first() {
+        let folder = TempDir::new().unwrap();
+        let bench =
+            bench(1000, Some(folder.path()), |_, records| records.envelope = Envelope::Slim);
+        let (admission, spool) = (&bench.admission, &bench.admission.spool);
+        let full = admission.gauge.charge(1000);
+        bench.sleep(usize::MAX);
+        bench.admit(batch(3, 100), vec![Signal::Gap]);
+        assert!(!bench.sleeps());
+        let sent = bench.sent();
+        assert!(matches!(&sent[..], [(signals, Load::Nothing, _)] if *signals == [Signal::Gap]));
+        drop(full);
+        // Although memory has room again.
+        bench.admit(batch(1, 100), Vec::new());
+        assert!(bench.sent().is_empty());
+        assert_eq!((admission.ledger.spooled.get(), admission.ledger.dropped()), (4, 0));
+        let Oldest::Ready(first) = spool.view().overflow else { panic!("{:?}", spool.view()) };
+        let read = spool.read(first, Vec::with_capacity).unwrap().request;
+        let lines = String::from_utf8(read.data().flatten().collect()).unwrap();
+        assert!(lines.lines().next().unwrap().contains("kinesis-telemetry.sandbox"), "{lines}");
+        assert_eq!(read.events(), 4);
+        spool.remove(first);
+        bench.admit(batch(1, 100), Vec::new());
+        assert!(matches!(&bench.sent()[..], [(_, Load::Events(_), Some(_))]), "in memory again");
+    }
+
+    #[test]
+    fn what_has_no_room_anywhere_is_counted_printed_and_wakes_nobody() {
+        for (room, prints) in [(None, true), (None, false), (Some(4096), true)] {
+            let folder = TempDir::new().unwrap();
+            let bench = bench(1000, room.map(|_| folder.path()), |settings, _| {
+                settings.print_lost = prints;
+                settings.spool_bytes = room.unwrap_or(0);
+            });
+            let full = bench.admission.gauge.charge(1000);
+            bench.sleep(usize::MAX);
+            bench.admit(batch(50, 100), vec![Signal::Gap]);
+            assert_eq!(bench.sleeps(), room.is_none(), "what stood on disk may be read again");
+            let ledger = &bench.admission.ledger;
+            assert_eq!((ledger.dropped_queue.get(), ledger.spooled.get()), (50, 0));
+            let printed = String::from_utf8(bench.printed()).unwrap();
+            assert_eq!(printed.lines().count(), if prints { 50 } else { 0 });
+            assert_eq!(bench.sent().len(), 1, "signals pass in any case");
+            drop(full);
+        }
+    }
+
+    #[test]
+    fn a_post_grows_within_the_room_that_there_is() {
+        let admission = admission(1000);
+        let mut room = None;
+        assert!(admission.grow(&mut room, 600) && admission.grow(&mut room, 900));
+        assert!(!admission.grow(&mut room, 1001));
+        assert_eq!(admission.gauge.held(), 900, "it stays as it was");
+        assert!(!admission.grow(&mut None, 101));
     }
 
     #[test]
@@ -533,5 +834,8 @@ mod tests {
         assert_eq!(admission.gauge.held(), 10);
         assert!(admission.hold(0));
         assert_eq!(admission.gauge.held(), 0);
+        // For nothing there is always room.
+        let _more_than_all = admission.gauge.charge(2000);
+        assert!(admission.hold(10) && admission.hold(0));
     }
 }

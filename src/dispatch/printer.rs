@@ -57,3 +57,13 @@ impl Printer {
         }
     }
 }
+
+#[cfg(test)]
+impl Printer {
+    /// One whose lines nobody prints, and where they wait.
+    pub(super) fn unread() -> (Printer, Arc<Mailbox<Vec<u8>>>) {
+        let (printer, lines) = (Printer::default(), Arc::default());
+        let _ = printer.lines.set(Arc::clone(&lines));
+        (printer, lines)
+    }
+}
