@@ -315,6 +315,15 @@ mod tests {
         let observed = invocations.observe(&done("r1", now.wall - 300), later);
         assert_eq!(observed.held, Duration::from_millis(300));
         assert_eq!(invocations.let_go(&"r1".into(), later.mono), Duration::from_millis(320));
+        // Of several, and of no more than can still be of interest.
+        for n in 0..20 {
+            invocations.let_go(&format!("x{n}").into(), now.mono);
+        }
+        for n in 0..20 {
+            let observed = invocations.observe(&done(&format!("x{n}"), now.wall - 300), later);
+            let known = if n < 20 - ENDS { 0 } else { 300 };
+            assert_eq!(observed.held, Duration::from_millis(known), "x{n}");
+        }
         // Its end came after it was let go: it was not held.
         invocations.let_go(&"r2".into(), now.mono);
         assert_eq!(invocations.observe(&done("r2", now.wall + 10), later).held, Duration::ZERO);
@@ -326,9 +335,13 @@ mod tests {
         let (id, now): (Arc<str>, Now) = ("r1".into(), now());
         let later = Now { mono: now.mono + Duration::from_millis(50), wall: now.wall + 50 };
         let unread = Signal::Done { request_id: Arc::clone(&id), at: None, failed: false };
-        for (end, is_next) in
-            [(done("r1", now.wall), false), (done("r1", later.wall), true), (unread, true)]
-        {
+        for (end, is_next) in [
+            (done("r1", now.wall), false),
+            (done("r1", now.wall + 2), false),
+            (done("r1", now.wall + 3), true),
+            (done("r1", later.wall), true),
+            (unread, true),
+        ] {
             let mut invocations = Invocations::default();
             invocations.invoked(&id, now.mono);
             invocations.observe(&done("r1", now.wall), now);

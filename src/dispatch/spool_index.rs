@@ -431,9 +431,33 @@ mod tests {
     }
 
     #[test]
+    fn a_segment_takes_the_records_of_one_request_in_however_many_batches() {
+        let mut index = index(100);
+        let of = |records: usize| Batch { records, ..batch(1) };
+        let id = index.begin(&of(200), IN_ORDER).unwrap().id;
+        index.commit(id, HASHED);
+        for records in [200, MAX_RECORDS - 400] {
+            assert!(index.append(&of(records), None).is_some(), "{records}");
+            index.commit(id, HASHED);
+        }
+        assert!(index.append(&of(1), None).is_none());
+    }
+
+    #[test]
+    fn a_segment_stays_open_while_others_are_settled() {
+        let mut index = index(100);
+        let (first, _) = put(&mut index, 1, false);
+        let open = index.begin(&batch(10), IN_ORDER).unwrap().id;
+        index.commit(open, HASHED);
+        index.take(first).unwrap();
+        index.remove(first);
+        assert_eq!(index.append(&batch(10), None).map(|slot| slot.id), Some(open));
+    }
+
+    #[test]
     fn what_could_not_be_appended_leaves_the_segment_as_it_was() {
         let mut index = index(100);
-        let first = index.begin(&batch(600), IN_ORDER).unwrap().id;
+        let first = index.begin(&Batch { events: 3, ..batch(600) }, IN_ORDER).unwrap().id;
         index.commit(first, HASHED);
         let large = Batch { bytes: 5000, events: 7, ..batch(300) };
         index.append(&large, None).unwrap();
@@ -442,7 +466,7 @@ mod tests {
         assert_eq!((index.bytes(), index.view().overflow), (BLOCK, Oldest::Ready(first)));
         assert!(index.append(&batch(1), None).is_none(), "its end is not known to be good");
         let entry = index.take(first).unwrap();
-        assert_eq!((entry.length, entry.events), (600, 1));
+        assert_eq!((entry.length, entry.events), (600, 3));
     }
 
     #[test]
@@ -497,6 +521,16 @@ mod tests {
         let (_, evicted) = put(&mut index, 1, false);
         assert_eq!(evicted, [ids[0]]);
         assert_eq!(index.bytes(), MAX_SEGMENTS as u64 * BLOCK);
+        // Those apart and those that are being read are of that number.
+        let (apart, evicted) = put(&mut index, 1, true);
+        assert_eq!(evicted, [ids[1]]);
+        index.take(ids[2]).unwrap();
+        let (_, evicted) = put(&mut index, 1, false);
+        assert_eq!(evicted, [apart]);
+        while let Oldest::Ready(id) = index.view().overflow {
+            index.take(id).unwrap();
+        }
+        assert!(index.begin(&batch(1), IN_ORDER).is_none(), "all are being read");
         assert!(MAX_SEGMENTS * size_of::<Entry>() <= 1 << 20);
     }
 
@@ -519,6 +553,26 @@ mod tests {
         let left = index.take(2).unwrap();
         assert_eq!((left.counted, left.events, left.in_doubt), (true, 7, false));
         assert_eq!(left.hash, Some(HASHED), "nobody changes it meanwhile");
+    }
+
+    #[test]
+    fn what_may_have_been_sent_is_read_as_such() {
+        let mut index = index(100);
+        for in_doubt in [true, false] {
+            let id = index.begin(&batch(1), Purpose::Apart { in_doubt }).unwrap().id;
+            index.commit(id, HASHED);
+            assert_eq!(index.take(id).unwrap().in_doubt, in_doubt);
+        }
+    }
+
+    #[test]
+    fn the_room_of_what_was_left_behind_is_free_once_that_is_settled() {
+        let mut index = index(100);
+        let id = index.left_behind(Path::new("a").into(), BLOCK + 1);
+        assert_eq!(index.bytes(), 2 * BLOCK);
+        index.take(id).unwrap();
+        index.remove(id);
+        assert_eq!(index.bytes(), 0);
     }
 
     #[test]

@@ -438,7 +438,6 @@ pub fn refuses_cbor(status: u16, body: &[u8], error: Option<&Error>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kinesis::error_body::MAX_ERROR_BODY;
 
     fn read(status: u16, body: &str) -> Error {
         read_error(status, &HeaderMap::new(), body.as_bytes())
@@ -622,8 +621,8 @@ mod tests {
             let body = r#"{"__type":"ThrottlingException"}"#;
             read(400, &(body.to_owned() + &" ".repeat(bytes - body.len()))).code
         };
-        assert_eq!(sized(MAX_ERROR_BODY), "ThrottlingException");
-        assert_eq!(sized(MAX_ERROR_BODY + 1), "Http400", "too large");
+        assert_eq!(sized(65_536), "ThrottlingException");
+        assert_eq!(sized(65_537), "Http400", "too large");
     }
 
     #[test]
