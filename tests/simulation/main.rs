@@ -15,10 +15,15 @@
 )]
 
 mod checks;
+mod desk;
+mod ending;
+mod failures;
 mod keep;
 mod kinesis;
 mod plan;
+mod requests;
 mod scenarios;
+mod steps;
 mod threads;
 mod world;
 

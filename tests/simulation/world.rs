@@ -1141,7 +1141,7 @@ impl World {
 }
 
 impl Process {
-    fn new(plan: &Plan, config: &Config, number: u16) -> Process {
+    pub(crate) fn new(plan: &Plan, config: &Config, number: u16) -> Process {
         let ledger = Arc::new(Ledger::default());
         let sandbox = Arc::new(Sandbox::with_id(sandbox_id(plan, (number, 0))));
         let gauge = Gauge::new(plan.setup.bound);
@@ -1232,7 +1232,7 @@ pub(crate) struct Config {
     records: RecordSettings,
 }
 
-fn configuration(plan: &Plan) -> Config {
+pub(crate) fn configuration(plan: &Plan) -> Config {
     let setup = &plan.setup;
     Config {
         dispatch: dispatch::Settings {

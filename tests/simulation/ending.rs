@@ -1,0 +1,229 @@
+//! The end of the sandbox: as [`super::steps`].
+
+use kinesis_telemetry_extension::dispatch::core::{Oldest, Outcome, Step};
+use kinesis_telemetry_extension::dispatch::message::Signal;
+use kinesis_telemetry_extension::kinesis::error::Error;
+use kinesis_telemetry_extension::kinesis::response::RecordOutcome;
+use kinesis_telemetry_extension::log::Level;
+
+use crate::desk::{
+    Desk, desk, events, held_to_the_end, in_records, kind, next_without_disk,
+    probing_with_empty_memory, refused, written_in_the_last_moments,
+};
+
+/// The last report has come, and no POST does any more.
+fn closed(mut desk: Desk, reason: &str) -> Desk {
+    desk.stop(reason, 9, 2000);
+    desk.signal(Signal::InitReported);
+    assert!(matches!(desk.step(), Step::CloseIntake(_)));
+    desk
+}
+
+fn last_words(desk: &Desk) -> (Level, &'static str) {
+    let (level, topic, _) = desk.said.last().unwrap();
+    (*level, *topic)
+}
+
+#[test]
+fn at_the_end_the_last_report_is_waited_for_unless_a_request_is_full() {
+    let mut desk = held_to_the_end();
+    desk.post(1, 40);
+    desk.stop("spindown", 1, 2000);
+    assert_eq!(desk.wait_ms(), Some(300));
+    desk.pass(300);
+    assert!(matches!(desk.step(), Step::CloseIntake(_)));
+    desk.send();
+    let mut desk = held_to_the_end();
+    desk.post(1, 40);
+    desk.stop("spindown", 1, 2000);
+    desk.wait();
+    desk.signal(Signal::InitReported);
+    assert!(matches!(desk.step(), Step::CloseIntake(_)), "it has come");
+    let mut desk = held_to_the_end();
+    desk.post(30, 200);
+    desk.stop("spindown", 1, 2000);
+    desk.send();
+    let mut desk = held_to_the_end();
+    desk.on_disk(Oldest::Ready(7), Oldest::Empty);
+    desk.stop("spindown", 1, 2000);
+    assert!(matches!(desk.step(), Step::Read(7)));
+}
+
+#[test]
+fn the_end_waits_for_what_can_still_be_sent_and_for_nothing_else() {
+    let mut desk = closed(next_without_disk(), "spindown");
+    desk.send_ledger();
+    for (overflow, apart) in [(Oldest::Writing, Oldest::Empty), (Oldest::Empty, Oldest::Writing)] {
+        let mut desk = closed(held_to_the_end(), "spindown");
+        desk.on_disk(overflow, apart);
+        assert_eq!(desk.wait_ms(), Some(1890));
+        desk.pass(1889);
+        desk.wait();
+        desk.pass(1);
+        assert!(matches!(desk.step(), Step::Discard(_)), "no time is left");
+    }
+    // Nor for what the next process finds, once Kinesis is known to fail.
+    let mut desk = closed(held_to_the_end(), "failure");
+    desk.post(1, 40);
+    let (parcel, _) = desk.send();
+    desk.failed(parcel, "InternalFailure");
+    let Step::Spool(parcel) = desk.step() else { panic!("the disk comes first") };
+    desk.done(Outcome::Spooled(parcel, Some(1)));
+    desk.on_disk(Oldest::Empty, Oldest::Ready(1));
+    assert!(!matches!(desk.step(), Step::Wait(Some(until)) if until > desk.later(500)));
+    // What failed waits for its pause.
+    let mut desk = closed(held_to_the_end(), "spindown");
+    desk.post(1, 40);
+    let (parcel, _) = desk.send();
+    desk.failed(parcel, "ThrottlingException");
+    let (parcel, waited) = desk.send_soon();
+    assert!(events(&parcel) == [0] && waited <= 400, "{waited}");
+    desk.taken(parcel);
+    desk.step();
+    assert_eq!(desk.ledger().dropped(), 0);
+}
+
+#[test]
+fn before_a_reset_the_disk_comes_first_where_there_is_more_than_a_request_or_kinesis_is_known() {
+    for (bytes, spools) in [(4095, false), (4096, false), (4097, true)] {
+        let mut desk = held_to_the_end();
+        desk.post_of(bytes);
+        desk.stop("failure", 1, 2000);
+        assert_eq!(matches!(desk.step(), Step::Spool(_)), spools, "{bytes}");
+    }
+    let mut desk = probing_with_empty_memory(|_| ());
+    desk.post(1, 40);
+    desk.stop("failure", 2, 2000);
+    assert!(matches!(desk.step(), Step::Spool(_)), "Kinesis is only probed");
+    // A third of the time is left for the disk.
+    let mut desk = held_to_the_end();
+    desk.post(1, 40);
+    desk.stop("failure", 1, 2000);
+    let (_, deadline) = desk.send();
+    assert_eq!((deadline.at() - desk.now().mono).as_millis(), 1900 - 1900 / 3 - 1);
+}
+
+#[test]
+fn before_a_reset_the_last_40_ms_are_not_the_disks() {
+    for (left, spools) in [(41, true), (40, false), (39, false)] {
+        let mut desk = held_to_the_end();
+        desk.post(1, 40);
+        desk.stop("failure", 1, 2000);
+        desk.pass(2000 - left);
+        assert!(matches!(desk.step(), Step::CloseIntake(_)));
+        assert_eq!(matches!(desk.step(), Step::Spool(_)), spools, "{left}");
+        assert_eq!(desk.ledger().dropped_undelivered.get(), u64::from(!spools));
+    }
+}
+
+#[test]
+fn the_last_ledger_is_tried_five_times_with_pauses_and_what_became_of_it_is_said() {
+    let mut desk = closed(next_without_disk(), "spindown");
+    let mut pauses = 0;
+    for tries in 1..=5 {
+        let now = desk.now().mono;
+        let request = match desk.step() {
+            Step::SendLedger { request, .. } => request,
+            Step::Wait(Some(until)) => {
+                pauses += 1;
+                desk.pass(u64::try_from((until - now).as_millis()).unwrap() + 1);
+                desk.send_ledger().0
+            }
+            step => panic!("{}", kind(&step)),
+        };
+        let error = Error::new("InternalFailure", "simulated");
+        desk.done(Outcome::Ledger(request, Err((error, String::new()))));
+        assert!(desk.replies.is_empty(), "{tries}");
+    }
+    assert!(matches!(desk.step(), Step::Exit) && desk.replies == [9]);
+    assert!(pauses >= 3, "{pauses}");
+    assert_eq!(last_words(&desk), (Level::Warn, "ledger"));
+    assert!(desk.said.last().unwrap().2.contains("InternalFailure"), "{:?}", desk.said);
+}
+
+#[test]
+fn the_last_line_says_what_is_lost_or_that_all_is_well() {
+    let mut desk = closed(next_without_disk(), "spindown");
+    let (request, _) = desk.send_ledger();
+    let taken = vec![RecordOutcome::Taken; request.len()];
+    desk.done(Outcome::Ledger(request, Ok(taken)));
+    assert!(matches!(desk.step(), Step::Exit));
+    assert_eq!((desk.replies.len(), last_words(&desk)), (1, (Level::Info, "ledger")));
+
+    let desk = next_without_disk();
+    desk.ledger().dropped_queue.add(1);
+    let mut desk = closed(desk, "spindown");
+    let (request, _) = desk.send_ledger();
+    let taken = vec![RecordOutcome::Taken; request.len()];
+    desk.done(Outcome::Ledger(request, Ok(taken)));
+    assert!(matches!(desk.step(), Step::Exit));
+    assert_eq!(last_words(&desk), (Level::Error, "lost"));
+    assert!(desk.said.last().unwrap().2.starts_with("1 events are lost"));
+}
+
+#[test]
+fn the_ledger_is_sent_while_there_are_10_ms_for_it_and_40_for_the_last_line() {
+    for (left, sends) in [(50, true), (49, false)] {
+        let mut desk = closed(next_without_disk(), "spindown");
+        desk.pass(2000 - left);
+        assert_eq!(matches!(desk.step(), Step::SendLedger { .. }), sends, "{left}");
+        if !sends {
+            assert_eq!(last_words(&desk), (Level::Warn, "ledger"));
+            assert!(desk.said.last().unwrap().2.contains("no time was left"));
+        }
+    }
+}
+
+#[test]
+fn a_ledger_is_sent_again_at_once_where_that_may_help_and_not_at_all_where_nothing_does() {
+    // The error, and how often the ledger is sent without a pause.
+    for (code, stale, retry_now, at_once) in [
+        ("ConnectionReset", true, false, 3),
+        ("ConnectionReset", false, true, 3),
+        ("ConnectionReset", false, false, 1),
+        ("AccessDeniedException", false, true, 3),
+        ("AccessDeniedException", false, false, 1),
+    ] {
+        let mut desk = closed(next_without_disk(), "spindown");
+        let mut sent = 0;
+        let last = loop {
+            match desk.step() {
+                Step::SendLedger { request, .. } => {
+                    sent += 1;
+                    let error = Error { stale, retry_now, ..Error::new(code, "simulated") };
+                    desk.done(Outcome::Ledger(request, Err((error, String::new()))));
+                }
+                step => break step,
+            }
+        };
+        assert_eq!(sent, at_once, "{code} {stale} {retry_now}");
+        let hopeless = code == "AccessDeniedException";
+        assert_eq!(matches!(last, Step::Exit), hopeless, "{code}: {}", kind(&last));
+    }
+}
+
+#[test]
+fn what_the_sandbox_is_can_be_settled_without_the_rest_of_its_segment() {
+    let mut desk = desk(in_records);
+    desk.on_disk(Oldest::Ready(7), Oldest::Empty);
+    desk.passes("r1");
+    desk.started("r1");
+    assert!(matches!(desk.step(), Step::Read(7)));
+    desk.on_disk(Oldest::Empty, Oldest::Empty);
+    desk.read_segment(7, 2, true);
+    let (parcel, _) = desk.send();
+    let throttled = "ProvisionedThroughputExceededException";
+    let outcomes = ["InvalidArgumentException", throttled, throttled].map(refused);
+    assert_eq!(parcel.request.len(), 3);
+    desk.sent(parcel, Ok(outcomes.to_vec()));
+    loop {
+        let (parcel, _) = desk.send_soon();
+        if events(&parcel).is_empty() {
+            desk.taken(parcel);
+            break;
+        }
+        desk.refused(parcel, throttled);
+    }
+    assert!(written_in_the_last_moments(&mut desk).is_empty(), "its file holds the rest");
+    assert_eq!(desk.ledger().dropped(), 0);
+}
