@@ -227,3 +227,23 @@ fn what_the_sandbox_is_can_be_settled_without_the_rest_of_its_segment() {
     assert!(written_in_the_last_moments(&mut desk).is_empty(), "its file holds the rest");
     assert_eq!(desk.ledger().dropped(), 0);
 }
+
+#[test]
+fn before_a_reset_what_is_on_disk_as_it_is_is_not_written_once_more() {
+    let mut desk = held_to_the_end();
+    desk.on_disk(Oldest::Ready(7), Oldest::Empty);
+    desk.passes("r1");
+    desk.started("r1");
+    assert!(matches!(desk.step(), Step::Read(7)));
+    desk.on_disk(Oldest::Empty, Oldest::Empty);
+    desk.read(7, 3);
+    let (parcel, _) = desk.send();
+    desk.failed(parcel, "InternalFailure");
+    desk.stop("failure", 9, 2000);
+    let (parcel, _) = desk.send_soon();
+    desk.failed(parcel, "InternalFailure");
+    desk.wait();
+    desk.post(1, 40);
+    let Step::Spool(parcel) = desk.step() else { panic!("the disk comes first") };
+    assert_eq!((parcel.segment, parcel.request.events()), (None, 1));
+}
