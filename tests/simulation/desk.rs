@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use kinesis_telemetry_extension::deadline::{Deadline, Limit};
 use kinesis_telemetry_extension::dispatch::backlog::{Parcel, SegmentId};
+use kinesis_telemetry_extension::dispatch::charge::Charge;
 use kinesis_telemetry_extension::dispatch::core::{Core, Oldest, Outcome, Sent, Step, View};
 use kinesis_telemetry_extension::dispatch::message::{Load, Message, Now, Signal, Ticket};
 use kinesis_telemetry_extension::dispatch::policy::FlushMode;
@@ -61,6 +62,12 @@ impl Desk {
 
     pub(crate) fn ledger(&self) -> &Ledger {
         &self.process.ledger
+    }
+
+    /// All of the memory is taken while the charge lives.
+    pub(crate) fn fill(&self) -> Charge {
+        let gauge = &self.process.gauge;
+        gauge.charge(gauge.bound().saturating_sub(gauge.held()))
     }
 
     pub(crate) fn core(&mut self) -> &mut Core {
