@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use kinesis_telemetry_extension::config;
+use kinesis_telemetry_extension::dispatch::metrics::Metrics;
 use kinesis_telemetry_extension::ledger::Ledger;
 
 /// The manual's folder.
@@ -247,6 +248,23 @@ fn the_manual_explains_every_key_of_the_ledger() {
     for key in record.keys() {
         let explained = [format!("`{key}`"), format!("`{key}.")];
         assert!(explained.iter().any(|text| page.contains(text)), "records.md lacks {key}");
+    }
+}
+
+/// One was missing, so that nobody knew of it who makes alarms by the manual.
+#[test]
+fn the_manual_names_every_metric() {
+    let page = read(".github/docs/records.md");
+    let (_, section) = page.split_once("\n## Metrics\n").unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let line = Metrics::default().line(&Ledger::default(), "orders", 0);
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let directive = &line["_aws"]["CloudWatchMetrics"][0];
+    let names = directive["Metrics"].as_array().unwrap().iter().map(|metric| &metric["Name"]);
+    let dimension = &directive["Dimensions"][0][0];
+    for name in names.chain([&directive["Namespace"], dimension]) {
+        let name = name.as_str().unwrap();
+        assert!(section.contains(&format!("`{name}`")), "records.md lacks {name}");
     }
 }
 
