@@ -1,5 +1,5 @@
-//! The variables that the process was started with, read once: a look into the C library's own list, copied each time, for each of the many
-//! names that are asked for would be a quarter of what a start costs.
+//! The variables that the process was started with. They are read once: to ask the C library for
+//! each of the many names, with a copy each time, took a quarter of a start.
 
 use std::ffi::OsString;
 
@@ -8,13 +8,14 @@ use super::table::{PREFIX, SETTINGS};
 /// Names and values. Values may be secrets.
 #[derive(Default)]
 pub struct Environment {
-    /// Without [`PREFIX`].
+    /// Names without [`PREFIX`].
     settings: Vec<(String, String)>,
     others: Vec<(String, String)>,
 }
 
 impl<N: Into<OsString>, V: Into<OsString>> FromIterator<(N, V)> for Environment {
-    /// A value that is no text is as good as none. Of several with one name the first counts.
+    /// A variable whose name or value is not UTF-8 counts as unset. Of several with one name the
+    /// first counts.
     fn from_iter<I: IntoIterator<Item = (N, V)>>(variables: I) -> Environment {
         let mut environment = Environment::default();
         for (name, value) in variables {
@@ -32,17 +33,18 @@ impl<N: Into<OsString>, V: Into<OsString>> FromIterator<(N, V)> for Environment 
 }
 
 impl Environment {
-    /// The value of a variable that is no setting; one that is empty is as good as unset (AWS's emulator sets missing credentials to "").
+    /// The value of a variable that is no setting of ours, by its whole name. An empty one counts as
+    /// unset: AWS's emulator sets missing credentials to "".
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         find(&self.others, name)
     }
 
-    /// The value of a setting, by its name without [`PREFIX`].
+    /// The value of a setting, by its name without [`PREFIX`]. An empty one counts as unset.
     pub(super) fn setting(&self, name: &str) -> Option<&str> {
         find(&self.settings, name)
     }
 
-    /// Variables that begin with our prefix and are no setting, such as a misspelt one.
+    /// Variables that begin with [`PREFIX`] and are not in the table, such as a misspelt one.
     #[must_use]
     pub fn unknown(&self) -> Vec<String> {
         let names = self.settings.iter().map(|(name, _)| name);

@@ -1,4 +1,7 @@
-//! Variables -> values: one function for each room.
+//! Variables -> values: one function for each room, which fills all of that room's `Settings`.
+//!
+//! Settings are named as in the table, without the prefix; the table also has their defaults and what
+//! is allowed.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -31,16 +34,17 @@ pub enum OnError {
     Fail,
 }
 
-/// What is needed even when the settings are bad: how to speak, and what to do about it.
+/// What is needed even when the settings are bad: where Lambda is, how to log, and what a bad
+/// setting does.
 #[derive(Clone, Debug)]
 pub struct Basics {
     /// `AWS_LAMBDA_RUNTIME_API`: `host:port`, or a URL as some emulators have it.
     pub runtime_api: String,
     /// Whether `AWS_LAMBDA_INITIALIZATION_TYPE` says Managed Instances.
     pub managed_instances: bool,
-    /// Of the extension's own lines.
+    /// The lowest level of the extension's own lines.
     pub log_level: log::Level,
-    /// Of the extension's own lines; follows `AWS_LAMBDA_LOG_FORMAT`.
+    /// The form of the extension's own lines; follows `AWS_LAMBDA_LOG_FORMAT`.
     pub log_format: log::Format,
     /// What a bad setting does.
     pub on_error: OnError,
@@ -84,7 +88,8 @@ fn setting(name: &str) -> String {
     [PREFIX, name].concat()
 }
 
-/// Reads variables, and gathers what is wrong with them. Something comes back for each; it is good if there are no problems.
+/// Reads variables, and gathers what is wrong with them. A bad one also gets a value, which is used
+/// only if there are no problems: so all of them are found in one pass.
 pub(super) struct Reader<'a> {
     environment: &'a Environment,
     problems: Vec<Problem>,
@@ -100,7 +105,7 @@ impl<'a> Reader<'a> {
         self.problems
     }
 
-    /// The value of a variable that is no setting.
+    /// The value of a variable that is no setting of ours, by its whole name.
     fn text(&self, name: &str) -> Option<&'a str> {
         self.environment.get(name)
     }
@@ -110,18 +115,20 @@ impl<'a> Reader<'a> {
         self.text(name).map(str::to_owned)
     }
 
-    /// A setting's value, or its default. `name` is one of the table's.
+    /// A setting's value or default, and what the table allows. A name that is not in the table has
+    /// no value.
     fn value(&self, name: &str) -> (&'a str, Allowed) {
         let row = SETTINGS.iter().find(|s| s.name == name);
         let (default, allowed) = row.map_or(("", Allowed::Text("")), |s| (s.default, s.allowed));
         (self.environment.setting(name).unwrap_or(default), allowed)
     }
 
+    /// A variable, by its whole name, has a value that is not allowed.
     fn problem(&mut self, name: &str, value: &str, allowed: impl fmt::Display) {
         self.note(format!("{name}={value:?}: allowed is {allowed}"));
     }
 
-    /// A problem with a variable whose value may hold a secret.
+    /// The same of a variable whose value may hold a secret, and is not shown.
     fn secret_problem(&mut self, name: &str, allowed: impl fmt::Display) {
         self.note(format!("{name}: allowed is {allowed}"));
     }
@@ -130,21 +137,24 @@ impl<'a> Reader<'a> {
         self.add(Problem { what, fix: None });
     }
 
+    /// A problem with more to say than what is allowed: `fix` is a clause that begins with a verb.
     fn problem_to_fix(&mut self, what: String, fix: &str) {
         self.add(Problem { what, fix: Some(fix.to_owned()) });
     }
 
-    /// Kinesis and STS may share a variable, and its fault.
+    /// Each problem once: Kinesis and STS may share a variable, and so what is wrong with it.
     fn add(&mut self, problem: Problem) {
         if !self.problems.contains(&problem) {
             self.problems.push(problem);
         }
     }
 
+    /// A setting has a value that is not allowed.
     fn setting_problem(&mut self, name: &str, value: &str, allowed: impl fmt::Display) {
         self.problem(&setting(name), value, allowed);
     }
 
+    /// The value of a setting that the table allows numbers or a port.
     fn number<N: TryFrom<u64> + Default>(&mut self, name: &str) -> N {
         let (value, allowed) = self.value(name);
         let fits = |n: &u64| match allowed {
@@ -160,6 +170,8 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// What the word means that a setting has: `meanings` has all that the table allows. `fallback` is
+    /// for a bad one.
     fn one_of<T: Copy>(&mut self, name: &str, meanings: &[(&str, T)], fallback: T) -> T {
         let (value, allowed) = self.value(name);
         let found = meanings.iter().find(|(word, _)| value.trim().eq_ignore_ascii_case(word));
@@ -195,7 +207,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Of Lambda's room. Events may wait there for so long, and take a quarter of the queue's bytes.
+    /// What `lambda` gets. With `KEEP`, events wait there for `max_age` and take a quarter of
+    /// `queue_bytes`, both at most.
     pub(super) fn lambda(&mut self, max_age: Duration, queue_bytes: usize) -> lambda::Settings {
         let types = self.types();
         lambda::Settings {
@@ -223,10 +236,11 @@ impl<'a> Reader<'a> {
             self.setting_problem("KEEP", share, allowed);
             0
         });
-        let is_slow = !self.value("KEEP_SLOW_MS").0.is_empty();
+        // It has no default, and then none is slow.
+        let has_slow = !self.value("KEEP_SLOW_MS").0.is_empty();
         keep::Settings {
             threshold,
-            slow: is_slow.then(|| Duration::from_millis(self.number("KEEP_SLOW_MS"))),
+            slow: has_slow.then(|| Duration::from_millis(self.number("KEEP_SLOW_MS"))),
             level: self.one_of("KEEP_LEVEL", LEVELS, None),
             summary: self.one_of("SUMMARY", &[("none", false), ("invocation", true)], false),
             max_age,
@@ -234,7 +248,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Of the dispatcher's room.
+    /// What `dispatch` gets.
     pub(super) fn dispatch(&mut self, basics: &Basics) -> dispatch::Settings {
         const MODES: &[(&str, FlushMode)] = &[
             ("adaptive", FlushMode::Adaptive),
@@ -242,11 +256,12 @@ impl<'a> Reader<'a> {
             ("next", FlushMode::Next),
         ];
         let max_age = Duration::from_millis(self.number("MAX_AGE_MS"));
-        let sooner = basics.managed_instances && self.environment.setting("MAX_AGE_MS").is_none();
+        let is_managed_default =
+            basics.managed_instances && self.environment.setting("MAX_AGE_MS").is_none();
         let folder = self.text("TMPDIR").unwrap_or("/tmp");
         dispatch::Settings {
             flush: self.one_of("FLUSH", MODES, FlushMode::Adaptive),
-            max_age: if sooner { MANAGED_MAX_AGE } else { max_age },
+            max_age: if is_managed_default { MANAGED_MAX_AGE } else { max_age },
             flush_timeout: Duration::from_millis(self.number("FLUSH_TIMEOUT_MS")),
             queue_bytes: self.number("QUEUE_BYTES"),
             spool_bytes: self.number("SPOOL_BYTES"),
@@ -256,7 +271,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Of Kinesis's room.
+    /// What `kinesis` gets.
     pub(super) fn kinesis(&mut self, basics: &Basics) -> kinesis::Settings {
         let stream = self.stream();
         let endpoint = self
@@ -300,7 +315,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// `FALLBACK`. The printed lines would come back as `extension` telemetry, and be lost, and be printed.
+    /// `FALLBACK`. Not beside `extension` telemetry: the printed lines would come back as such, be
+    /// lost, and be printed again.
     fn print_lost(&mut self) -> bool {
         let print = self.one_of("FALLBACK", &[("none", false), ("log", true)], false);
         let types = self.value("TYPES").0;
@@ -346,7 +362,8 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// The order is that of AWS's SDKs: the service's own variable, the general one, then the region's rules.
+    /// The order is that of AWS's SDKs: the service's own variable, the general one, then the region's
+    /// rules.
     fn endpoint(&mut self, service: &str, variable: &str, region: &str) -> Option<Endpoint> {
         let flag = |name: &str| self.text(name).is_some_and(|v| v.eq_ignore_ascii_case("true"));
         let ignore = flag("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS");
@@ -363,12 +380,15 @@ impl<'a> Reader<'a> {
                 let found = Endpoint::custom(url, region);
                 if found.is_none() {
                     // The value may hold a password, and is not shown.
-                    self.secret_problem(name, "a URL such as https://kinesis.eu-west-1.amazonaws.com, without user and password");
+                    let allowed = "a URL such as https://kinesis.eu-west-1.amazonaws.com, \
+                                   without user and password";
+                    self.secret_problem(name, allowed);
                 }
                 found?
             }
         };
-        // Only a proxy that would be used can be wrong. The value may hold a password, and is not shown.
+        // Only a proxy that would be used can be wrong. The value may hold a password, and is not
+        // shown.
         if let Some((name, _)) =
             self.proxies().of(endpoint.url()).filter(|(_, proxy)| !proxy::is_proxy(proxy))
         {
@@ -404,7 +424,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// The role is asked for in the stream's region: that is the one that must be reached anyway.
+    /// The role is assumed in the stream's region, which must be reached anyway.
     fn role(&mut self, kinesis: Option<&Endpoint>) -> Option<Role> {
         let (arn, external_id) =
             (self.environment.setting("ROLE_ARN"), self.environment.setting("EXTERNAL_ID"));
@@ -474,7 +494,7 @@ impl<'a> Reader<'a> {
         filter.from_level(level)
     }
 
-    /// Of every room.
+    /// `TAGS`, in the order given.
     pub(super) fn tags(&mut self) -> Vec<(String, String)> {
         let (value, allowed) = self.value("TAGS");
         let mut tags: Vec<(String, String)> = Vec::new();

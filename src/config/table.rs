@@ -1,4 +1,8 @@
-//! The settings table: every name, default, range and meaning once. `--help` prints it, and a test holds the README's table to it.
+//! The settings table: every name, default, range and meaning once. `--help` prints it, and a test
+//! holds the README's table to it.
+//!
+//! A new setting is a row here, and a field in the `Settings` of the room that uses it: `reader`
+//! fills it by the name in this table.
 
 use std::fmt;
 
@@ -16,7 +20,7 @@ pub enum Allowed {
     OneOf(&'static [&'static str]),
     /// Some of these words, separated by commas.
     AnyOf(&'static [&'static str]),
-    /// Free text; the string says what it must look like.
+    /// Free text; the string says what it must look like, and the reader checks that it does.
     Text(&'static str),
 }
 
@@ -37,11 +41,11 @@ impl fmt::Display for Allowed {
 pub struct Setting {
     /// The name without [`PREFIX`].
     pub name: &'static str,
-    /// The value that an unset or empty variable has.
+    /// The value that counts where the variable is unset or empty; empty for none.
     pub default: &'static str,
     /// The values it may have.
     pub allowed: Allowed,
-    /// What it is for, in one line.
+    /// What it is for, in one clause.
     pub meaning: &'static str,
 }
 
@@ -60,7 +64,8 @@ pub const SETTINGS: &[Setting] = &[
         "STREAM",
         "",
         Allowed::Text("stream name or stream ARN; required"),
-        "the stream to write to; an ARN may be in another account, and its region wins over AWS_REGION",
+        "the stream to write to; an ARN may be in another account, and its region wins \
+         over AWS_REGION",
     ),
     setting(
         "TYPES",
@@ -72,13 +77,15 @@ pub const SETTINGS: &[Setting] = &[
         "FLUSH",
         "adaptive",
         Allowed::OneOf(&["adaptive", "end", "next"]),
-        "when to send: at an invocation's end, during the next one, or adaptive: end while invocations are rare",
+        "when to send: at an invocation's end, during the next one, or adaptive: end while \
+         invocations are rare",
     ),
     setting(
         "MAX_AGE_MS",
         "10000",
         Allowed::Number(100, 900_000),
-        "how old an event may get before it is sent, while invocations keep coming (Managed Instances: 1000)",
+        "how old an event may get before it is sent, while invocations keep coming \
+         (Managed Instances: 1000)",
     ),
     setting(
         "FLUSH_TIMEOUT_MS",
@@ -120,7 +127,8 @@ pub const SETTINGS: &[Setting] = &[
         "WIRE",
         "json",
         Allowed::OneOf(&["json", "cbor"]),
-        "form of requests to Kinesis; cbor: a quarter fewer bytes to hash and send, and JSON where the endpoint refuses it",
+        "form of requests to Kinesis; cbor: a quarter fewer bytes to hash and send, and JSON \
+         where the endpoint refuses it",
     ),
     setting(
         "ENVELOPE",
@@ -234,7 +242,8 @@ pub const SETTINGS: &[Setting] = &[
         "LOG_LEVEL",
         "warn",
         Allowed::OneOf(&["error", "warn", "info", "debug"]),
-        "lowest level of the extension's own lines on stderr; info adds its start and its end, debug each request",
+        "lowest level of the extension's own lines on stderr; info adds its start and its end, \
+         debug each request",
     ),
 ];
 

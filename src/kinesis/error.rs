@@ -1,9 +1,15 @@
-//! What can go wrong between here and Kinesis: every AWS error code, transport error and HTTP status is classified here, once, with the advice
-//! for a person beside it. Log lines and `--check` use the same advice; no other file matches a code.
+//! What can go wrong between here and Kinesis: every AWS error code, transport error and HTTP status
+//! is classified here, once, with the advice for a person beside it. Log lines and `--check` use the
+//! same advice; no other file matches a code.
 //!
-//! Owns no retry policy: it says what an error means, and the dispatcher decides when to send again. Pure.
+//! A new code is a row, or a word in a row, of `KINESIS` or `COMMON`. A code without a row is
+//! classified by its HTTP status.
 //!
-//! Whatever comes from an answer is cleaned before it can reach a log line, the ledger or a terminal: `error_body::clean`.
+//! Owns no retry policy: it says what an error means, and the dispatcher decides when to send again.
+//! Pure.
+//!
+//! Whatever comes from an answer is cleaned before it can reach a log line, the ledger or a terminal:
+//! `error_body::clean`.
 
 use std::fmt;
 
@@ -18,15 +24,16 @@ use super::place::{Called, Place};
 pub enum ErrorKind {
     /// A permission, the stream, a setting or a certificate is wrong: a person has to fix it.
     Configuration,
-    /// The credentials are refused as such; others may do.
+    /// These credentials are refused; renewed ones may be accepted.
     Credentials,
-    /// Kinesis refuses the request as it is. Inside a 200, of one record: a bounded number of retries makes sense.
+    /// Kinesis refuses the request as it is. Inside a 200, of one record: a bounded number of
+    /// retries makes sense.
     InvalidRequest,
     /// The signature's time is too far from AWS's clock.
     ClockSkew,
-    /// Too much for the stream or the account: again after a throttling pause.
+    /// Too much for the stream or the account: sent again after a throttling pause.
     Throttled,
-    /// It may pass by itself: again after a short pause.
+    /// It may pass by itself: sent again after a short pause.
     Transient,
     /// Another thread has ended the call.
     Interrupted,
@@ -37,22 +44,25 @@ pub enum ErrorKind {
 pub struct Error {
     /// What it means.
     pub kind: ErrorKind,
-    /// AWS's error code, or a short name for what happened before an answer came. Letters, digits and `._-`.
+    /// AWS's error code, or a short name for what happened before an answer came. Letters, digits
+    /// and `._-`.
     pub code: String,
     /// One clause, for a person. Never quotes an answer's body.
     pub message: String,
     /// Whether Kinesis may have stored the records all the same.
     pub ambiguous: bool,
-    /// Whether it can be a pooled connection that had died: a fresh one is worth a try at once, and it is no failure of Kinesis.
+    /// Whether it can be a pooled connection that had died: a fresh one is worth a try at once, and
+    /// it is no failure of Kinesis.
     pub stale: bool,
-    /// Whether the cause is removed (the clock is corrected, credentials are fetched anew, the signature was old): worth a try at once.
+    /// Whether the cause is removed (the clock is corrected, credentials are fetched anew, the
+    /// signature was old): worth a try at once.
     pub retry_now: bool,
     /// AWS's own words, for the person who runs `--check`. In no log line.
     pub detail: Option<String>,
 }
 
 impl Error {
-    /// An error of that code, which the table classifies.
+    /// An error of that code, classified by the tables; one that is in none is `Configuration`.
     #[must_use]
     pub fn new(code: &str, message: impl Into<String>) -> Error {
         let kind = find(code).map_or(ErrorKind::Configuration, |row| row.kind);
@@ -67,7 +77,8 @@ impl Error {
         }
     }
 
-    /// The same error, met while credentials were fetched: it is about no record, and none can have been stored.
+    /// The same error, met while credentials were fetched: it is about no record, and none can have
+    /// been stored.
     pub(super) fn while_fetching(self, step: &str) -> Error {
         let kind = match self.kind {
             ErrorKind::InvalidRequest => ErrorKind::Configuration,
@@ -82,7 +93,7 @@ impl Error {
         }
     }
 
-    /// Which step of fetching credentials it was met in, if any.
+    /// In which step of fetching credentials it was met, if in any.
     #[must_use]
     pub fn step(&self) -> Option<&'static str> {
         [ASSUME_ROLE, CONTAINER_CREDENTIALS]
@@ -90,7 +101,8 @@ impl Error {
             .find(|step| self.code.strip_prefix(step).is_some_and(|rest| rest.starts_with('.')))
     }
 
-    /// What a person can do about it: which IAM action, variable or route. A clause that begins with a verb.
+    /// What a person can do about it: which IAM action, variable or route. A clause that begins with
+    /// a verb.
     #[must_use]
     pub fn advice(&self, place: &Place<'_>) -> String {
         let row = match self.step() {
@@ -121,14 +133,20 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// The codes of errors met while a role is assumed begin with this and a point.
+/// Codes of errors that are met while a role is assumed begin with this and a point.
 pub const ASSUME_ROLE: &str = "AssumeRole";
-/// The codes of errors met while the container endpoint is asked for credentials begin with this and a point.
+/// Codes of errors that are met while the container endpoint is asked for credentials begin with this
+/// and a point.
 pub const CONTAINER_CREDENTIALS: &str = "ContainerCredentials";
 
+/// Codes with one meaning.
 struct Row {
+    /// As AWS writes them, or as this program names them. Each stands in one row of both tables.
     codes: &'static [&'static str],
+    /// What the extension does about it.
     kind: ErrorKind,
+    /// What a person can do about it: a clause that begins with a verb. [`Place::fill`] has a value for
+    /// each word in braces.
     advice: &'static str,
 }
 
@@ -148,7 +166,8 @@ const ACCESS_KEYS: &str = "replace AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and 
 const STREAM_KEY: &str =
     "allow {role} kms:GenerateDataKey on the stream's key, and see that the key is enabled";
 
-/// What only Kinesis says, or means so.
+/// Codes of Kinesis whose advice is about a stream. What STS or the container endpoint says has other
+/// advice, also where the code is the same.
 const KINESIS: &[Row] = {
     use ErrorKind::{Configuration, InvalidRequest, Throttled};
     &[
@@ -178,7 +197,7 @@ const KINESIS: &[Row] = {
             Throttled,
             THROTTLED,
         ),
-        // Not in the SDKs' lists, so they give up; it passes.
+        // Not in the SDKs' lists of throttling errors, so they give up; but it passes.
         row(
             &["KMSThrottlingException"],
             Throttled,
@@ -223,7 +242,8 @@ const KINESIS: &[Row] = {
     ]
 };
 
-/// What means the same wherever it is met: other codes of AWS first, then those of this program.
+/// Codes that mean the same wherever they are met: other codes of AWS first, then those of this
+/// program.
 const COMMON: &[Row] = {
     use ErrorKind::{
         ClockSkew, Configuration, Credentials, Interrupted, InvalidRequest, Transient,
@@ -348,13 +368,15 @@ fn find(code: &str) -> Option<&'static Row> {
     KINESIS.iter().chain(COMMON).find(|row| row.codes.contains(&code))
 }
 
-/// The row that has advice about an error met in `step`.
+/// The row that has advice about an error met in `step`: that of the code with the step, else that of
+/// the `bare` code, else that of the step.
 fn find_in_step(step: &str, code: &str, bare: &str) -> Option<&'static Row> {
     let common = |code: &str| COMMON.iter().find(|row| row.codes.contains(&code));
     common(code).or_else(|| common(bare)).or_else(|| common(step))
 }
 
-/// What the error code of one record means: throttled, transient, or anything else, which is worth a bounded number of retries.
+/// What the error code of one record means: throttled, transient, or anything else, which is worth a
+/// bounded number of retries.
 #[must_use]
 pub fn classify_record(code: &str) -> ErrorKind {
     match find(code).map(|row| row.kind) {
@@ -363,7 +385,8 @@ pub fn classify_record(code: &str) -> ErrorKind {
     }
 }
 
-/// By the code first, then by the status: Kinesis answers most errors with 400.
+/// By the code first, then by the status: Kinesis answers most errors with 400, so the status alone
+/// says little.
 fn classify(code: &str, status: u16) -> ErrorKind {
     let row = find(code).or_else(|| find(&format!("Http{status}")));
     row.map_or(if status >= 500 { ErrorKind::Transient } else { ErrorKind::Configuration }, |row| {
@@ -371,7 +394,8 @@ fn classify(code: &str, status: u16) -> ErrorKind {
     })
 }
 
-/// The error in an answer whose status is not 200. The body may be JSON of any kind, CBOR, XML, HTML, or empty.
+/// The error in an answer whose status is not 200. The body may be JSON of any kind, CBOR, XML, HTML,
+/// or empty.
 #[must_use]
 pub fn read_error(status: u16, headers: &HeaderMap, body: &[u8]) -> Error {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
@@ -393,7 +417,8 @@ pub fn read_error(status: u16, headers: &HeaderMap, body: &[u8]) -> Error {
         kind = ErrorKind::ClockSkew;
     }
     let shown = describe_answer(status, headers);
-    // A gateway's answer may hide a request that was stored; Kinesis's own 500 says that it was not, and a 503 that nobody has taken it.
+    // A gateway's answer may hide a request that was stored; Kinesis's own 500 says that it was not,
+    // and a 503 that nobody has taken it.
     let passed_on = matches!(status, 200..=299 | 500..) && status != 503;
     let ambiguous = (passed_on && !is_named)
         || matches!(status, 408 | 502 | 504)
@@ -401,7 +426,8 @@ pub fn read_error(status: u16, headers: &HeaderMap, body: &[u8]) -> Error {
     Error { kind, ambiguous, detail: message, ..Error::new(&code, shown) }
 }
 
-/// What of an answer is shown: no body, neither AWS's nor a proxy's. The request id is what AWS's support asks for.
+/// What of an answer is shown: no body, neither AWS's nor a proxy's. The request id is what AWS's
+/// support asks for.
 #[must_use]
 pub fn describe_answer(status: u16, headers: &HeaderMap) -> String {
     let id = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).map(clean);
@@ -416,10 +442,12 @@ pub(super) const SHOWN_HEADERS: [&str; 2] = [ERROR_TYPE, REQUEST_ID];
 const ERROR_TYPE: &str = "x-amzn-errortype";
 const REQUEST_ID: &str = "x-amzn-requestid";
 
-/// Whether the answer to a request in CBOR says that the endpoint takes none. `error` is what was read of it, if it is one.
+/// Whether the answer to a request in CBOR says that the endpoint takes none. `error` is what was read
+/// of it, if it is one.
 ///
-/// Some say so, some answer in another form, as if JSON had been sent, and some fail over it. What gateways and load balancers say of
-/// themselves, and what is known to be about something else, such as credentials, is no such answer, in whatever form it comes.
+/// Some endpoints say so, some answer in another form, as if JSON had been sent, and some fail over
+/// it. What gateways and load balancers say of themselves, and what is known to be about something
+/// else, such as credentials, is no such answer, in whatever form it comes.
 #[must_use]
 pub fn refuses_cbor(status: u16, body: &[u8], error: Option<&Error>) -> bool {
     const REFUSALS: &[&str] =

@@ -32,7 +32,8 @@ pub(super) enum Called {
 }
 
 impl Place<'_> {
-    /// Puts the names into an advice, which has a word in braces for each.
+    /// Puts the names into an advice, in place of its words in braces. `{route}`, `{elsewhere}`,
+    /// `{bundle}` and `{spread}` are clauses, which leave out what was done already.
     pub(super) fn fill(&self, advice: &str, called: Called) -> String {
         let arn = if self.stream.starts_with("arn:") {
             self.stream.to_owned()
@@ -58,7 +59,8 @@ impl Place<'_> {
             self.stream.to_owned()
         } else {
             format!(
-                "stream {} in region {} of this account; or set AWS_REGION, or give the stream's whole ARN",
+                "stream {} in region {} of this account; or set AWS_REGION, \
+                 or give the stream's whole ARN",
                 self.stream, self.region
             )
         };
