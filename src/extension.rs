@@ -28,28 +28,30 @@ use crate::panic;
 use crate::sandbox::Sandbox;
 use crate::wiring::Shared;
 
-/// Less than the 25 ms that Lambda holds the first batch back.
+/// How long the other threads wait at the start, so that `main` calls `/next` first. Lambda holds
+/// the first batch back for 25 ms.
 const HEAD_START: Duration = Duration::from_millis(2);
 /// How long SHUTDOWN waits for the last report.
 const LAST_REPORT: Duration = Duration::from_millis(300);
-/// The time that is taken for the end where nobody gives any.
+/// How long the end may take where no SHUTDOWN says it.
 const ABANDON_MS: EpochMs = 2000;
-/// How long an answer of the dispatcher may come after its own deadline before `main` goes on
-/// without it.
+/// `main` waits for an answer of the dispatcher for so long after the deadline that it gave, and
+/// then goes on without it.
 const GRACE: Duration = Duration::from_millis(50);
 
-/// Why telemetry will not come. One clause, for a person.
+/// Why the extension could not start. One clause, for a person.
 #[derive(Debug)]
 pub struct StartError {
     not_here: bool,
     why: String,
 }
 
-/// The kind of a start in a place without a Telemetry API, which is no fault.
+/// The kind of error where there is no Telemetry API, as in local emulators. No setting is wrong
+/// then.
 pub const NOT_HERE: &str = "Extension.NotHere";
 
 impl StartError {
-    /// As `init/error` wants it.
+    /// The error type for `init/error`.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         if self.not_here { NOT_HERE } else { "Extension.StartFailed" }
@@ -104,9 +106,10 @@ fn subscribe(
 pub struct Extension {
     messages: Sender<Message>,
     doorbell: Arc<Doorbell>,
-    /// One for life: each answer names its question.
+    /// From the dispatcher. There is one mailbox for all questions: each answer has its question's
+    /// ticket.
     replies: Arc<Mailbox<Reply>>,
-    /// For the listener's threads.
+    /// The invocation that `main` holds, for the listener's threads.
     awaited: Arc<Awaited>,
     /// The last question that the dispatcher has seen.
     seen: Arc<AtomicU64>,
@@ -148,14 +151,14 @@ impl Extension {
         subscribe(config, api, registered, &listener.uri())?;
         let closing = Arc::clone(&listener);
         let close_intake = Box::new(move |until| closing.close(until));
-        // It is large, and travels through some hands.
+        // In a box, because it is large, and is handed on several times.
         let mut dispatcher = Box::new(shared.dispatcher(config, continuous, inbox, close_intake));
         let interrupts = dispatcher.client.interrupt_handle();
         let thread = thread::Builder::new().name(panic::DISPATCHER.to_owned());
         let serving = Arc::clone(&listener);
         let work = move || {
-            // `main` is to be in `/next` before any other thread takes the CPU; connections wait in
-            // the kernel so long.
+            // `main` is to be in `/next` before any other thread takes the CPU. Meanwhile
+            // connections wait in the kernel.
             thread::sleep(HEAD_START);
             if let Err(error) = serving.start(socket) {
                 log::error!("listener", "the telemetry listener cannot start: {error}");
@@ -185,7 +188,7 @@ impl Extension {
         })
     }
 
-    /// An invocation has begun. Comes back when `/next` may be called.
+    /// An invocation has begun. Returns when `/next` may be called.
     pub fn invoked(&self, invoke: Invoke) {
         self.sandbox.invoked(&invoke.request_id, &invoke.invoked_function_arn);
         let now = Now { mono: Instant::now(), wall: epoch_ms(SystemTime::now()) };
@@ -218,7 +221,7 @@ impl Extension {
         }
     }
 
-    /// The sandbox ends. Comes back when all is sent, or at the deadline.
+    /// The sandbox ends. Returns when all is sent, or at the deadline.
     pub fn stop(&self, deadline_ms: EpochMs, reason: String) {
         let (now, wall) = (Instant::now(), epoch_ms(SystemTime::now()));
         let (deadline, plausible) = Deadline::of_shutdown(deadline_ms, now, wall);
@@ -256,9 +259,9 @@ impl Extension {
         self.stop(epoch_ms(SystemTime::now()) + ABANDON_MS, "failure".to_owned());
     }
 
-    /// Asks the dispatcher for something, and waits for its answer until `until`, or until it is
-    /// `hopeless`. Says whether it came. A request on its way that keeps the dispatcher from more
-    /// urgent things is interrupted.
+    /// Asks the dispatcher a question, and waits for its answer until `until`, or until it is
+    /// `hopeless`. Returns whether it came. A request on its way that keeps the dispatcher from
+    /// more urgent things is interrupted.
     fn ask(
         &self,
         question: Question,
@@ -266,7 +269,7 @@ impl Extension {
         hopeless: impl Fn() -> bool,
         message: impl FnOnce(Ticket) -> Message,
     ) -> bool {
-        // What was said of an earlier invocation.
+        // Answers to earlier questions.
         self.replies.clear();
         let ticket = self.ticket.get() + 1;
         self.ticket.set(ticket);
@@ -300,8 +303,8 @@ impl Extension {
     }
 }
 
-/// `platform` is always asked for: its events say when an invocation begins and ends. What is not
-/// to be shipped stays here.
+/// The types to subscribe to. `platform` is always one: its events say when an invocation begins
+/// and ends. Where `TYPES` does not name it, they are read and not sent.
 fn subscribed(types: Types) -> Vec<&'static str> {
     shipped(Types { platform: true, ..types })
 }
@@ -315,7 +318,7 @@ fn shipped(types: Types) -> Vec<&'static str> {
     words.into_iter().filter_map(|(is_shipped, word)| is_shipped.then_some(word)).collect()
 }
 
-/// What was recognised of the settings and of the place, for a person.
+/// What was recognised of the settings and of where this runs, for a person.
 fn recognised(config: &Config, continuous: bool) -> String {
     let place = config.kinesis.place();
     let credentials = match &config.kinesis.credentials {

@@ -1,9 +1,10 @@
 //! The extension's own lines on stderr: few, and never one per batch or per event.
 //!
-//! Lambda sends them to CloudWatch Logs, and back to us when `extension` telemetry is subscribed to, so a line per batch would feed
-//! itself. Each topic therefore speaks once a minute; what it kept back is counted in its next line. Only `debug`, which is for a person who
-//! looks for something, is not limited. Not the `log` crate: its consumers
-//! (ureq, rustls, tiny_http) would bring their own lines and their format code into the binary.
+//! Lambda sends them to CloudWatch Logs, and back to us when `extension` telemetry is subscribed
+//! to, so a line per batch would feed itself. Each topic therefore speaks once a minute; what it
+//! kept back is counted in its next line. Only `debug`, which is for a person who looks for
+//! something, is not limited. Not the `log` crate: its consumers (ureq, rustls, tiny_http) would
+//! bring their own lines and their format code into the binary.
 
 use std::fmt;
 use std::io::Write;
@@ -12,14 +13,15 @@ use std::time::{Duration, Instant};
 
 use crate::clock;
 
-/// How loud a line is. The order is that of `KINESIS_TELEMETRY_LOG_LEVEL`.
+/// How important a line is. The order is that of `KINESIS_TELEMETRY_LOG_LEVEL`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// Telemetry is lost, or the extension does not work.
     Error,
     /// Something that a person should know, once.
     Warn,
-    /// What it is about to do, at start; what became of everything, at stop.
+    /// What it is about to do, at the start; what Kinesis took only in part; the ledger, at the
+    /// end.
     Info,
     /// Each request to Kinesis.
     Debug,
@@ -109,7 +111,8 @@ pub fn say(level: Level, topic: &'static str, message: fmt::Arguments<'_>) {
     write(logger.format, level, &format!("{message}{more}"));
 }
 
-/// One write call, so that lines of several threads do not mix. A closed stderr is nobody's problem.
+/// One write call, so that lines of several threads do not mix. A closed stderr is nobody's
+/// problem.
 fn write(format: Format, level: Level, message: &str) {
     let line = render(format, level, message, clock::epoch_ms(std::time::SystemTime::now()));
     let _ = std::io::stderr().write_all(line.as_bytes());

@@ -1,4 +1,5 @@
-//! The story: arguments, settings, registration, the `/next` loop, exit code.
+//! The story: arguments, settings, registration, the `/next` loop, exit code. Whatever goes wrong,
+//! the function lives: an extension that cannot work is idle, and only calls `/next`.
 
 #![forbid(unsafe_code)]
 
@@ -11,11 +12,12 @@ use kinesis_telemetry_extension::extension::{Extension, NOT_HERE};
 use kinesis_telemetry_extension::lambda::api::{Api, ExtensionId, NextEvent, Registered, own_name};
 use kinesis_telemetry_extension::{check, log, panic};
 
-/// The same in every build, so that what is tested is what is shipped; `Cargo.toml` says why this one.
+/// The same in every build, so that what is tested is what is shipped; `Cargo.toml` says why this
+/// one.
 #[global_allocator]
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
-/// What the loop of an idle extension needs; a panic of the main thread continues from here.
+/// What [`idle`] needs, which the panic hook calls if the main thread panics.
 static IDLE_HANDLE: OnceLock<(Arc<Api>, ExtensionId)> = OnceLock::new();
 
 fn main() -> ExitCode {
@@ -31,7 +33,8 @@ fn main() -> ExitCode {
         _ => {
             log::error!(
                 "arguments",
-                "{}: no such arguments; allowed is one of --help, --version, --check, or none to run as an extension",
+                "{}: no such arguments; allowed is one of --help, --version, --check, \
+                 or none to run as an extension",
                 arguments.join(" ")
             );
             ExitCode::from(2)
@@ -42,13 +45,16 @@ fn main() -> ExitCode {
 /// Runs as an extension, until SHUTDOWN.
 fn run() -> ExitCode {
     let environment: Environment = std::env::vars_os().collect();
+    // `main` never goes on after a panic of its own: the hook is its loop from then on, and its
+    // end.
     panic::install_hook(|| std::process::exit(i32::from(idle() != ExitCode::SUCCESS)));
     let (basics, config) = config::read(&environment);
     log::start(basics.log_level, basics.log_format);
     if basics.runtime_api.is_empty() {
         log::error!(
             "no-lambda",
-            "AWS_LAMBDA_RUNTIME_API is not set: Lambda starts this program from a layer; to test settings use --check"
+            "AWS_LAMBDA_RUNTIME_API is not set: Lambda starts this program from a layer; \
+             to test settings use --check"
         );
         return ExitCode::FAILURE;
     }
@@ -76,6 +82,8 @@ fn run() -> ExitCode {
         Ok(extension) => serve(&api, &registered.id, Some(&extension)),
         Err((kind, line)) => {
             log::error!("start", "{line}");
+            // Where there is no Telemetry API, as in an emulator, nothing is wrong with the
+            // settings.
             if basics.on_error == OnError::Fail && kind != NOT_HERE {
                 api.init_error(&registered.id, kind);
                 return ExitCode::FAILURE;
@@ -113,7 +121,8 @@ fn start(config: &config::Config, api: &Api, registered: &Registered) -> Result<
         .map_err(|error| (error.kind(), format!("no telemetry is sent: {error}")))
 }
 
-/// The `/next` loop. Without an extension it holds nothing and does nothing, but the function lives.
+/// The `/next` loop, until SHUTDOWN. Without an extension it is an idle one, which holds no
+/// invocation.
 fn serve(api: &Api, id: &ExtensionId, extension: Option<&Extension>) -> ExitCode {
     loop {
         match (api.next(id), extension) {
@@ -134,10 +143,12 @@ fn serve(api: &Api, id: &ExtensionId, extension: Option<&Extension>) -> ExitCode
     }
 }
 
+/// The loop of an idle extension, if it could register.
 fn idle() -> ExitCode {
     IDLE_HANDLE.get().map_or(ExitCode::FAILURE, |(api, id)| serve(api, id, None))
 }
 
+/// `/next` has failed for good.
 fn gone(api: &Api, id: &ExtensionId, error: &dyn std::error::Error) -> ExitCode {
     log::error!("gone", "{error}; Lambda's API is gone, and so is the extension");
     api.exit_error(id, "Extension.NextFailed");

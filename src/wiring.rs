@@ -23,7 +23,8 @@ use crate::mailbox::Mailbox;
 use crate::random;
 use crate::sandbox::Sandbox;
 
-/// What the threads have in common, beside the channel.
+/// What the threads share, beside the channel. Each end of it says what it uses this for:
+/// [`Admission`] and [`Dispatcher`].
 pub(crate) struct Shared {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) sandbox: Arc<Sandbox>,
@@ -40,7 +41,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// For one process, beside that function.
+    /// For one process, which runs beside `function`.
     pub(crate) fn new(config: &Config, function: &Function) -> Shared {
         let ledger = Arc::new(Ledger::default());
         let sandbox = Arc::new(Sandbox::default());

@@ -1,11 +1,11 @@
 //! The core of the dispatcher: every decision, and no I/O. Messages and outcomes come in, steps go
 //! out; time is a value.
 //!
-//! Whoever drives it ([`super::dispatcher`], or the simulation) looks at the spool, hands in all
-//! messages, asks for a step with [`Core::poll`], carries it out, and hands its outcome in with
-//! [`Core::done`]. A step asks for one blocking request at the most, so that between two requests a
-//! crash, a SHUTDOWN or an INVOKE is acted on. When and what is sent is in [`super::sending`]; the
-//! end in [`super::stopping`].
+//! Its driver ([`super::dispatcher`], or the simulation) looks at the spool, hands in all messages
+//! ([`Core::on`]), asks for a step ([`Core::poll`]), carries it out, and hands in its outcome
+//! ([`Core::done`]). A step asks for one blocking request at the most, so that between two requests
+//! a crash, a SHUTDOWN or an INVOKE is acted on. When and what is sent is in [`super::sending`];
+//! the end in [`super::stopping`].
 //!
 //! Runs on the dispatcher's thread, or on none at all.
 
@@ -39,8 +39,8 @@ pub(super) const MIN_TIME_LEFT: Duration = Duration::from_millis(10);
 const FAILED_HOLD: Duration = Duration::from_millis(500);
 /// What one try may take while Kinesis does not answer.
 const PROBE: Duration = Duration::from_millis(500);
-/// While an invocation is held, nothing waits longer in memory: the function may crash without a
-/// word, and the sandbox with it.
+/// While an invocation is held, no event waits longer in memory: the function may crash, and the
+/// sandbox with it, before Lambda says so.
 pub(super) const HELD_AGE: Duration = Duration::from_secs(1);
 
 /// What the core must know of the settings.
@@ -48,7 +48,8 @@ pub(super) const HELD_AGE: Duration = Duration::from_secs(1);
 pub struct Settings {
     /// `FLUSH`
     pub mode: FlushMode,
-    /// Managed Instances: no INVOKE, no freeze; by age and size alone.
+    /// Managed Instances: there is no INVOKE and no freeze, so events are sent by age and size
+    /// alone.
     pub continuous: bool,
     /// `MAX_AGE_MS`
     pub max_age: Duration,
@@ -201,10 +202,11 @@ pub struct Core {
     pub(super) deliveries: u64,
     /// Tries without a pause since something was delivered.
     pub(super) tries_at_once: u32,
-    /// The last flush had something to send: the next one will have too. So will the first.
-    flushes: bool,
-    /// Something was delivered since the dispatcher was last at rest: what is set aside may go with
-    /// it.
+    /// The last flush had something to send, so the next one is expected to have too. So is the
+    /// first.
+    expects_flush: bool,
+    /// Something was delivered since the dispatcher was last at rest: what is set aside may be sent
+    /// along with it.
     pub(super) carries: bool,
     /// A segment could not be written: from this age on it is tried again.
     pub(super) spool_again: Option<Duration>,
@@ -249,7 +251,7 @@ impl Core {
             histories: Vec::new(),
             deliveries: 0,
             tries_at_once: 0,
-            flushes: true,
+            expects_flush: true,
             carries: false,
             spool_again: None,
             rotated: false,
@@ -469,7 +471,7 @@ impl Core {
         self.retry.probe_at().is_none_or(|at| tick.age >= at)
     }
 
-    /// Moves what is done for the held invocation on, and lets it go when that is over.
+    /// Decides what is done next for the held invocation, and lets it go when its flush is over.
     fn decide_hold(&mut self, tick: &Tick, view: View) {
         let Some(mut held) = self.held.take() else { return };
         let end = self.invocations.end_of(&held.request_id).cloned();
@@ -519,7 +521,7 @@ impl Core {
         if over { self.let_go(tick, &held) } else { self.held = Some(held) }
     }
 
-    /// Whatever is done for an invocation: the time counts from the function's end.
+    /// Whatever is done for an invocation, its time counts from the function's end.
     fn limited_by(&self, end: &End, phase: Phase) -> Phase {
         let (time, limit) = if end.failed {
             (FAILED_HOLD, Limit::FailedFunction)
@@ -540,7 +542,7 @@ impl Core {
     fn let_go(&mut self, tick: &Tick, held: &Held) {
         // What failed through a whole flush holds no later one.
         self.backlog.release();
-        self.flushes = held.tried;
+        self.expects_flush = held.tried;
         if held.tried && !held.delivered && !self.retry.is_open() {
             self.retry.open(tick.age);
         }
@@ -566,7 +568,7 @@ impl Core {
 
     /// The invocation that a connection is made ready for.
     fn preparing(&self, view: View) -> Option<&Held> {
-        let expected = self.flushes || self.has_due(view);
+        let expected = self.expects_flush || self.has_due(view);
         let held = self.held.as_ref().filter(|held| held.phase == Phase::AwaitEnd)?;
         (expected && self.retry.failures() == 0 && self.stopping.is_none()).then_some(held)
     }
@@ -574,7 +576,8 @@ impl Core {
     /// An end that never came must not cost a wait each time.
     fn stop_waiting_for_ends(&mut self) {
         if std::mem::replace(&mut self.mode, FlushMode::Next) != FlushMode::Next {
-            let line = "platform.runtimeDone did not come by the deadline; from now on telemetry is sent with the next invocation";
+            let line = "platform.runtimeDone did not come by the deadline; \
+                        from now on telemetry is sent with the next invocation";
             self.out.push_back(Step::Log(Level::Warn, "no-runtime-done", line.to_owned()));
         }
     }

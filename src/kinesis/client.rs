@@ -1,7 +1,8 @@
 //! One PutRecords call: signed, sent, and one outcome for each record.
 //!
-//! One call is one request to Kinesis. It repeats nothing by itself: an [`Error`] says whether its cause is removed, so that the caller, who
-//! counts requests and errors, sends again. Runs on the dispatcher's thread; only [`InterruptHandle`] is for others.
+//! One call is one request to Kinesis. It repeats nothing by itself: an [`Error`] says whether its
+//! cause is removed, so that the caller, who counts requests and errors, sends again. Runs on the
+//! dispatcher's thread; only [`InterruptHandle`] is for others.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -36,7 +37,8 @@ pub struct Client {
     interrupts: InterruptHandle,
 }
 
-/// Which causes were removed since Kinesis last took something: none is worth a second try at once, whatever answers say.
+/// Which causes of errors were removed since Kinesis last took something. If one comes again,
+/// nothing is sent at once for it, whatever the answer says.
 #[derive(Debug, Default)]
 struct RemovedCauses {
     refused_credentials: bool,
@@ -61,7 +63,8 @@ impl Client {
         }
     }
 
-    /// Sends `request` once and says what became of each of its records, in their order. It is over at `deadline`, whatever the network does.
+    /// Sends `request` once and returns what became of each of its records, in their order. It is
+    /// over at `deadline`, whatever the network does.
     ///
     /// # Errors
     /// An [`Error`] when the request failed as a whole or its answer cannot be trusted.
@@ -85,14 +88,16 @@ impl Client {
         }
     }
 
-    /// Whether [`Client::prepare`] would have nothing to do. Costs a look at the connection, and no more.
+    /// Whether [`Client::prepare`] would have nothing to do. Costs a look at the connection, and no
+    /// more.
     pub fn is_ready(&mut self) -> bool {
         self.notice_restore();
         self.provider.is_current(self.skew.now())
             && self.http.as_ref().is_some_and(HttpClient::is_ready)
     }
 
-    /// Opens a connection, unless there is one that is alive, and fetches credentials that are due. Nothing is requested of Kinesis.
+    /// Opens a connection, unless there is one that is alive, and fetches credentials that are due.
+    /// Nothing is requested of Kinesis.
     ///
     /// # Errors
     /// What the next call would fail with.
@@ -103,20 +108,20 @@ impl Client {
         self.http()?.prepare(&url, deadline)
     }
 
-    /// Lets go of the connection if it was idle for longer than that, by either clock: the next call opens a fresh one. For when there is no time
-    /// to find out that it has died.
+    /// Closes the connection if it was idle for longer than `idle`, by either clock: the next call
+    /// opens a new one. For when there is no time to find out that it has died.
     pub fn disconnect(&mut self, idle: Duration) {
         if let Some(http) = &self.http {
             http.disconnect(idle);
         }
     }
 
-    /// The sandbox ends: what was asked for in vain a moment ago may be asked for again.
+    /// The sandbox ends: credentials that could not be fetched a moment ago may be asked for again.
     pub fn try_anew(&mut self) {
         self.provider.try_anew();
     }
 
-    /// For another thread, which may not want to wait for a call.
+    /// With it another thread ends a call that it does not want to wait for.
     #[must_use]
     pub fn interrupt_handle(&self) -> InterruptHandle {
         self.interrupts.clone()
@@ -153,7 +158,8 @@ impl Client {
 
     fn notice_restore(&mut self) {
         if self.restores.happened() {
-            // Sockets are dead, TLS sessions are known to other sandboxes, and credentials may be old.
+            // Sockets are dead, TLS sessions are known to other sandboxes, and credentials may be
+            // old.
             self.http = None;
             self.provider.invalidate();
         }
@@ -199,7 +205,8 @@ impl Client {
         result
     }
 
-    /// From now on JSON. The same records are sent again at once, if they were not taken: it was not for what they are.
+    /// From now on JSON is sent. If the records were not taken, they are sent again at once: the
+    /// form was refused, not what they hold.
     fn fall_back(
         &self,
         status: u16,
@@ -209,7 +216,8 @@ impl Client {
         let why = result.as_ref().map_or_else(|error| error.code.as_str(), |_| "an answer in JSON");
         log::warn!(
             "wire",
-            "the endpoint does not take CBOR (HTTP {status}, {why}); this sandbox sends JSON from now on"
+            "the endpoint does not take CBOR (HTTP {status}, {why}); \
+             this sandbox sends JSON from now on"
         );
         result.map_err(|error| Error { kind: ErrorKind::Transient, retry_now: true, ..error })
     }
@@ -245,22 +253,24 @@ impl Client {
         Ok(self.http.insert(http))
     }
 
-    /// Removes what stood in the way, if it can be removed. Says whether a try at once is worth it: once for each cause, until Kinesis takes
-    /// something again.
+    /// Removes the cause of an error, if it can be removed. Returns whether a try at once is worth
+    /// it: once for each cause, until Kinesis takes something again.
     fn remove_cause(&mut self, error: &Error) -> bool {
         match error.kind {
             ErrorKind::Credentials => {
                 self.provider.refused(error)
                     && !std::mem::replace(&mut self.removed.refused_credentials, true)
             }
-            // The clock is corrected by now; or the clock is right, and the signature had grown old in a freeze. The next one is new.
+            // The clock is corrected by now; or it is right, and the signature had grown old in a
+            // freeze. The next one is new.
             ErrorKind::ClockSkew => !std::mem::replace(&mut self.removed.wrong_time, true),
             _ => false,
         }
     }
 }
 
-/// Whether the sandbox was restored from a snapshot since the last look: Lambda says so, or, under SnapStart, the wall clock has jumped.
+/// Whether the sandbox was restored from a snapshot since the last look: Lambda says so, or the
+/// wall clock has jumped. Only under SnapStart.
 #[derive(Debug)]
 struct Restores {
     snap_start: bool,
@@ -270,7 +280,7 @@ struct Restores {
 }
 
 impl Restores {
-    /// More than a clock that is being set right moves by.
+    /// A clock that is being set right moves by less.
     const JUMP: Duration = Duration::from_secs(5);
 
     fn new(snap_start: bool, sandbox: Arc<Sandbox>) -> Restores {
@@ -282,10 +292,10 @@ impl Restores {
             return false;
         }
         let now = (Instant::now(), SystemTime::now());
-        let (elapsed, told) =
+        let (elapsed, by_the_wall) =
             (now.0.saturating_duration_since(self.seen.0), now.1.duration_since(self.seen.1));
         self.seen = now;
-        let jumped = told.map_or(true, |told| told.abs_diff(elapsed) > Self::JUMP);
+        let jumped = by_the_wall.map_or(true, |time| time.abs_diff(elapsed) > Self::JUMP);
         let known = std::mem::replace(&mut self.known, self.sandbox.restores());
         jumped || known != self.known
     }

@@ -1,5 +1,5 @@
-//! One body -> numbered events and signals, in the light of the invocation in progress. Pure: no
-//! thread, socket, clock or log.
+//! One body -> numbered events and signals. Logs that name no request get that of the invocation in
+//! progress. Pure: no thread, socket, clock or log.
 //!
 //! `body_reader` finds the events, and `event_builder` makes them. This file keeps the state that
 //! lasts from one body to the next.
@@ -15,7 +15,7 @@ use super::windows::{Begins, Behind, Part, READS_PER_BYTE, Rest};
 use crate::clock::EpochMs;
 use crate::event::Event;
 
-/// Some programs write it before a text in UTF-8. It is no part of the JSON behind it.
+/// Some programs write it in front of a text in UTF-8. It is no part of the JSON behind it.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The stream of telemetry as this process has seen it so far: which invocation is in progress, and
@@ -23,7 +23,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 #[derive(Debug)]
 pub struct Intake {
     state: StreamState,
-    /// The pieces so far of a cut record that the next body is to continue, as they came.
+    /// The pieces of a cut record that the next body is to continue, as they came.
     held: Option<Vec<u8>>,
     min_cut_bytes: usize,
 }
@@ -43,7 +43,7 @@ impl Intake {
         Intake { state, held: None, min_cut_bytes: MIN_CUT_BYTES }
     }
 
-    /// Also notes for each body what the choice between invocations needs.
+    /// `observes`: also notes for each body what the choice between invocations needs.
     #[must_use]
     pub fn observing(self, observes: bool) -> Intake {
         Intake { state: StreamState { observes, ..self.state }, ..self }
@@ -79,10 +79,10 @@ impl Intake {
         self.read(bytes, Vec::new(), now, part, usize::MAX).0
     }
 
-    /// Reads a part of a body. The rest of it is for the next part to begin with: there is one only
-    /// if more bytes follow, or if this part has given enough.
+    /// Reads a part of a body. The next part begins with the rest of this one: there is a rest only
+    /// if more bytes follow, or if this part has given as many events as a part may.
     ///
-    /// The events go into a used buffer, whose pages need not be fetched again.
+    /// `events` is a used buffer, whose memory is resident already, and gets the events.
     pub fn take_part(
         &mut self,
         bytes: Vec<u8>,
@@ -137,7 +137,7 @@ impl Intake {
         };
         let parsed = builder.finish(body, end);
         if let Some(before) = before.filter(|_| is_stuck) {
-            // Lambda was told 200 for it, and the rest of this body may never come.
+            // What was held was answered 200, and the rest of this body may never come.
             let (held, body) = take_apart(rest.bytes, before);
             self.held = Some(held);
             (rest.bytes, rest.begins) = (body, Begins::Body);
@@ -388,8 +388,8 @@ mod tests {
         assert_eq!((&texts(&taken)[0], taken.unparsed), (&joined, 0));
     }
 
-    /// The first event was taken for a part of the damage that the mark was, and so was a piece that
-    /// waited for its body.
+    /// The first event was taken for a part of the damage that the mark was, and so was a piece
+    /// that waited for its body.
     #[test]
     fn a_byte_order_mark_costs_no_event() {
         let mut intake = intake();

@@ -33,17 +33,18 @@ use crate::log;
 use crate::random;
 use crate::sandbox::Sandbox;
 
-/// So much of a body that is not taken is read, so that the client gets to see its answer. Lambda
+/// At most so much is read of a body that is not taken, so that the client sees the answer. Lambda
 /// posts nothing that is larger.
 const MAX_UNREAD: usize = 64 * 1024 * 1024;
 /// Names the boot of the machine, which is the sandbox: the same for each of its processes.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-/// So many requests of one connection are refused before the listener hangs up: each costs more
+/// The listener closes a connection when it has refused so many of its requests: each costs more
 /// here than where it comes from, and Lambda makes none.
 const MAX_REFUSED: u32 = 16;
 /// The pause after a connection could not be accepted, or no thread could be started.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
-/// Threads that wait for the next connection: with so many none is started for each.
+/// So many threads may wait for the next connection, so that not each one starts a thread. Others
+/// end.
 const MAX_IDLE: usize = 3;
 
 /// What the listener's threads share.
@@ -136,8 +137,8 @@ impl Listener {
         self.handover.waited_in_vain();
     }
 
-    /// From now on no POST is answered 200; what was is in the channel when this comes back, or is
-    /// counted as lost.
+    /// From now on no POST is answered 200. When this returns, the events of those that were are in
+    /// the channel, or counted as lost.
     pub fn close(&self, until: Instant) {
         self.handover.close(until);
     }
@@ -149,22 +150,23 @@ impl Listener {
     pub fn start(self: &Arc<Self>, socket: TcpListener) -> IoResult<()> {
         if self.handover.has_ages() {
             let listener = Arc::clone(self);
-            named(move || listener.handover.watch_ages())?;
+            spawn(move || listener.handover.watch_ages())?;
         }
         let (threads, idle) = Default::default();
         self.start_thread(&Arc::new(Port { socket, threads, idle }))
     }
 
-    /// Another thread, if there may be one: else one of those that there are comes back soon.
+    /// Starts another thread, unless there are as many as there may be: then one of them is free
+    /// soon.
     fn start_thread(self: &Arc<Self>, port: &Arc<Port>) -> IoResult<()> {
         let more = |threads: usize| (threads < MAX_THREADS).then_some(threads + 1);
         if port.threads.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_err() {
             return Ok(());
         }
-        // It counts from now on: another that comes back meanwhile is to see it.
+        // It counts as idle from now on, for those that are free meanwhile.
         port.idle.fetch_add(1, Ordering::AcqRel);
         let (listener, serving) = (Arc::clone(self), Arc::clone(port));
-        let started = named(move || listener.serve(&serving));
+        let started = spawn(move || listener.serve(&serving));
         if started.is_err() {
             port.idle.fetch_sub(1, Ordering::AcqRel);
             port.threads.fetch_sub(1, Ordering::AcqRel);
@@ -187,7 +189,7 @@ impl Listener {
                     }
                     self.serve_connection(&connection);
                     self.connections.leave(&connection);
-                    // While others come in its place, to end would be to be started again.
+                    // A connection that was cut gave way to another one, which needs a thread.
                     is_needed = connection.is_cut();
                 }
                 Err(_) => {
@@ -208,10 +210,10 @@ impl Listener {
         }
     }
 
-    /// No thread can be started: that of another connection is to wait for the next one. If there
-    /// is none, this one is not served at all.
+    /// No thread can be started: another connection is cut, and its thread waits for the next one.
+    /// If there is no other, this one is not served at all.
     fn free_a_thread(&self, port: &Port, connection: &Arc<Connection>) {
-        // Perhaps one comes back by itself.
+        // Perhaps a thread is free by then.
         thread::sleep(ACCEPT_RETRY);
         if port.idle.load(Ordering::Acquire) == 0
             && !self.connections.cut_other(connection, || self.room.wake())
@@ -226,7 +228,7 @@ impl Listener {
         let mut refused = 0;
         while !connection.is_cut() {
             let goes_on = match reader.next() {
-                Ok(request) if self.is_lambdas(&request) => self.handle(connection, request),
+                Ok(request) if self.is_from_lambda(&request) => self.handle(connection, request),
                 Ok(request) => {
                     refused += 1;
                     discard(request, 0, 404, refused < MAX_REFUSED)
@@ -245,19 +247,19 @@ impl Listener {
     }
 
     /// Whether it is a POST to the right path. Others are counted.
-    fn is_lambdas(&self, request: &Request<'_, Stream<'_>>) -> bool {
-        let is_lambdas = request.is_post && self.destination.admits(&request.target);
-        if !is_lambdas {
+    fn is_from_lambda(&self, request: &Request<'_, Stream<'_>>) -> bool {
+        let is_from_lambda = request.is_post && self.destination.admits(&request.target);
+        if !is_from_lambda {
             self.ledger.refused_posts.add(1);
             log::warn!(
                 "refused",
                 "a request that is no POST to the path that Lambda was given is refused (HTTP 404)"
             );
         }
-        is_lambdas
+        is_from_lambda
     }
 
-    /// Says whether the connection can go on.
+    /// Takes a POST of Lambda's and answers it. Returns whether the connection can go on.
     fn handle(&self, connection: &Connection, mut request: Request<'_, Stream<'_>>) -> bool {
         self.connections.is_known(connection);
         // A length that no number holds is too large as well.
@@ -277,7 +279,7 @@ impl Listener {
                 answer(&mut request, 503, goes_on);
                 goes_on
             }
-            // Lambda was not told 200 and sends it again.
+            // Lambda got no 200 and sends it again.
             Err(NotTaken::CutOff) => {
                 answer(&mut request, 400, false);
                 false
@@ -285,8 +287,8 @@ impl Listener {
         }
     }
 
-    /// Lambda might post a batch that was refused again and again, and nothing behind it: it is
-    /// told 200, and the loss is counted.
+    /// Lambda might post a batch that was refused again and again, and nothing behind it: so it
+    /// gets 200, and the loss is counted.
     fn too_large(&self, request: Request<'_, Stream<'_>>, have_read: usize) -> bool {
         self.ledger.refused_posts.add(1);
         let from = if have_read > 0 { " from there on" } else { "" };
@@ -296,8 +298,8 @@ impl Listener {
     }
 }
 
-/// Answers a request whose body is not wanted, of which `have_read` bytes were read. Says whether
-/// the connection can go on, if it may.
+/// Answers a request whose body is not wanted, of which `have_read` bytes were read. Returns
+/// whether the connection can go on, if it may.
 fn discard(
     mut request: Request<'_, Stream<'_>>,
     have_read: usize,
@@ -325,7 +327,7 @@ fn answer(request: &mut Request<'_, Stream<'_>>, status: u16, goes_on: bool) {
     write_answer(request.stream(), status, goes_on);
 }
 
-/// In one piece. A client that hung up is nobody's problem here.
+/// Writes an answer in one piece. If the client has gone, there is nobody to tell.
 fn write_answer(mut stream: Stream<'_>, status: u16, goes_on: bool) {
     let mut response = Response::empty(status);
     if !goes_on && let Ok(header) = Header::from_bytes("Connection", "close") {
@@ -336,6 +338,7 @@ fn write_answer(mut stream: Stream<'_>, status: u16, goes_on: bool) {
     let _ = written.and_then(|()| stream.write_all(&bytes));
 }
 
-fn named(work: impl FnOnce() + Send + 'static) -> IoResult<()> {
+/// A thread of the listener.
+fn spawn(work: impl FnOnce() + Send + 'static) -> IoResult<()> {
     thread::Builder::new().name("listener".to_owned()).spawn(work).map(drop)
 }
