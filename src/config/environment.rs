@@ -33,8 +33,8 @@ impl<N: Into<OsString>, V: Into<OsString>> FromIterator<(N, V)> for Environment 
 }
 
 impl Environment {
-    /// The value of a variable that is no setting of ours, by its whole name. An empty one counts as
-    /// unset: AWS's emulator sets missing credentials to "".
+    /// The value of a variable that is no setting of ours, by its whole name. An empty one counts
+    /// as unset: AWS's emulator sets missing credentials to "".
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         find(&self.others, name)
     }

@@ -1,7 +1,9 @@
-//! The settings: one table of names, defaults, ranges and meanings, and what each room is given of them.
+//! The settings: one table of names, defaults, ranges and meanings, and what each room is given of
+//! them.
 //!
-//! The environment comes in as a value and is read nowhere else. All problems are found in one pass, so that a person fixes them once.
-//! Each room owns the type of its settings and takes only those; this module knows all rooms, and none of them knows it.
+//! The environment comes in as a value and is read nowhere else. All problems are found in one
+//! pass, so that a person fixes them once. Each room owns the type of its settings and takes only
+//! those; this module knows all rooms, and none of them knows it.
 
 mod environment;
 mod reader;
@@ -27,7 +29,8 @@ pub struct Config {
     pub tags: Vec<(String, String)>,
 }
 
-/// Reads the settings out of the environment. The basics always come back; the rest only if nothing is wrong with it.
+/// Reads the settings out of the environment. The basics always come back; the rest only if nothing
+/// is wrong with it.
 ///
 /// # Errors
 /// Every problem that was found.

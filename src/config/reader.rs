@@ -1,7 +1,7 @@
 //! Variables -> values: one function for each room, which fills all of that room's `Settings`.
 //!
-//! Settings are named as in the table, without the prefix; the table also has their defaults and what
-//! is allowed.
+//! Settings are named as in the table, without the prefix; the table also has their defaults and
+//! what is allowed.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -170,8 +170,8 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// What the word means that a setting has: `meanings` has all that the table allows. `fallback` is
-    /// for a bad one.
+    /// What the word means that a setting has: `meanings` has all that the table allows. `fallback`
+    /// is for a bad one.
     fn one_of<T: Copy>(&mut self, name: &str, meanings: &[(&str, T)], fallback: T) -> T {
         let (value, allowed) = self.value(name);
         let found = meanings.iter().find(|(word, _)| value.trim().eq_ignore_ascii_case(word));
@@ -362,8 +362,8 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// The order is that of AWS's SDKs: the service's own variable, the general one, then the region's
-    /// rules.
+    /// The order is that of AWS's SDKs: the service's own variable, the general one, then the
+    /// region's rules.
     fn endpoint(&mut self, service: &str, variable: &str, region: &str) -> Option<Endpoint> {
         let flag = |name: &str| self.text(name).is_some_and(|v| v.eq_ignore_ascii_case("true"));
         let ignore = flag("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS");

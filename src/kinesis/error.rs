@@ -1,15 +1,15 @@
-//! What can go wrong between here and Kinesis: every AWS error code, transport error and HTTP status
-//! is classified here, once, with the advice for a person beside it. Log lines and `--check` use the
-//! same advice; no other file matches a code.
+//! What can go wrong between here and Kinesis: every AWS error code, transport error and HTTP
+//! status is classified here, once, with the advice for a person beside it. Log lines and `--check`
+//! use the same advice; no other file matches a code.
 //!
 //! A new code is a row, or a word in a row, of `KINESIS` or `COMMON`. A code without a row is
 //! classified by its HTTP status.
 //!
-//! Owns no retry policy: it says what an error means, and the dispatcher decides when to send again.
-//! Pure.
+//! Owns no retry policy: it says what an error means, and the dispatcher decides when to send
+//! again. Pure.
 //!
-//! Whatever comes from an answer is cleaned before it can reach a log line, the ledger or a terminal:
-//! `error_body::clean`.
+//! Whatever comes from an answer is cleaned before it can reach a log line, the ledger or a
+//! terminal: `error_body::clean`.
 
 use std::fmt;
 
@@ -101,8 +101,8 @@ impl Error {
             .find(|step| self.code.strip_prefix(step).is_some_and(|rest| rest.starts_with('.')))
     }
 
-    /// What a person can do about it: which IAM action, variable or route. A clause that begins with
-    /// a verb.
+    /// What a person can do about it: which IAM action, variable or route. A clause that begins
+    /// with a verb.
     #[must_use]
     pub fn advice(&self, place: &Place<'_>) -> String {
         let row = match self.step() {
@@ -135,8 +135,8 @@ impl std::error::Error for Error {}
 
 /// Codes of errors that are met while a role is assumed begin with this and a point.
 pub const ASSUME_ROLE: &str = "AssumeRole";
-/// Codes of errors that are met while the container endpoint is asked for credentials begin with this
-/// and a point.
+/// Codes of errors that are met while the container endpoint is asked for credentials begin with
+/// this and a point.
 pub const CONTAINER_CREDENTIALS: &str = "ContainerCredentials";
 
 /// Codes with one meaning.
@@ -145,8 +145,8 @@ struct Row {
     codes: &'static [&'static str],
     /// What the extension does about it.
     kind: ErrorKind,
-    /// What a person can do about it: a clause that begins with a verb. [`Place::fill`] has a value for
-    /// each word in braces.
+    /// What a person can do about it: a clause that begins with a verb. [`Place::fill`] has a value
+    /// for each word in braces.
     advice: &'static str,
 }
 
@@ -166,8 +166,8 @@ const ACCESS_KEYS: &str = "replace AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and 
 const STREAM_KEY: &str =
     "allow {role} kms:GenerateDataKey on the stream's key, and see that the key is enabled";
 
-/// Codes of Kinesis whose advice is about a stream. What STS or the container endpoint says has other
-/// advice, also where the code is the same.
+/// Codes of Kinesis whose advice is about a stream. What STS or the container endpoint says has
+/// other advice, also where the code is the same.
 const KINESIS: &[Row] = {
     use ErrorKind::{Configuration, InvalidRequest, Throttled};
     &[
@@ -368,15 +368,15 @@ fn find(code: &str) -> Option<&'static Row> {
     KINESIS.iter().chain(COMMON).find(|row| row.codes.contains(&code))
 }
 
-/// The row that has advice about an error met in `step`: that of the code with the step, else that of
-/// the `bare` code, else that of the step.
+/// The row that has advice about an error met in `step`: that of the code with the step, else that
+/// of the `bare` code, else that of the step.
 fn find_in_step(step: &str, code: &str, bare: &str) -> Option<&'static Row> {
     let common = |code: &str| COMMON.iter().find(|row| row.codes.contains(&code));
     common(code).or_else(|| common(bare)).or_else(|| common(step))
 }
 
-/// What the error code of one record means: throttled, transient, or anything else, which is worth a
-/// bounded number of retries.
+/// What the error code of one record means: throttled, transient, or anything else, which is worth
+/// a bounded number of retries.
 #[must_use]
 pub fn classify_record(code: &str) -> ErrorKind {
     match find(code).map(|row| row.kind) {
@@ -394,8 +394,8 @@ fn classify(code: &str, status: u16) -> ErrorKind {
     })
 }
 
-/// The error in an answer whose status is not 200. The body may be JSON of any kind, CBOR, XML, HTML,
-/// or empty.
+/// The error in an answer whose status is not 200. The body may be JSON of any kind, CBOR, XML,
+/// HTML, or empty.
 #[must_use]
 pub fn read_error(status: u16, headers: &HeaderMap, body: &[u8]) -> Error {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
@@ -417,8 +417,8 @@ pub fn read_error(status: u16, headers: &HeaderMap, body: &[u8]) -> Error {
         kind = ErrorKind::ClockSkew;
     }
     let shown = describe_answer(status, headers);
-    // A gateway's answer may hide a request that was stored; Kinesis's own 500 says that it was not,
-    // and a 503 that nobody has taken it.
+    // A gateway's answer may hide a request that was stored; Kinesis's own 500 says that it was
+    // not, and a 503 that nobody has taken it.
     let passed_on = matches!(status, 200..=299 | 500..) && status != 503;
     let ambiguous = (passed_on && !is_named)
         || matches!(status, 408 | 502 | 504)
@@ -442,8 +442,8 @@ pub(super) const SHOWN_HEADERS: [&str; 2] = [ERROR_TYPE, REQUEST_ID];
 const ERROR_TYPE: &str = "x-amzn-errortype";
 const REQUEST_ID: &str = "x-amzn-requestid";
 
-/// Whether the answer to a request in CBOR says that the endpoint takes none. `error` is what was read
-/// of it, if it is one.
+/// Whether the answer to a request in CBOR says that the endpoint takes none. `error` is what was
+/// read of it, if it is one.
 ///
 /// Some endpoints say so, some answer in another form, as if JSON had been sent, and some fail over
 /// it. What gateways and load balancers say of themselves, and what is known to be about something
@@ -584,7 +584,8 @@ mod tests {
         }
     }
 
-    /// Kinesis's own answer says what became of the records; a gateway's, or one about time, does not.
+    /// Kinesis's own answer says what became of the records; a gateway's, or one about time, does
+    /// not.
     #[test]
     fn only_a_gateway_and_a_time_out_leave_it_open_whether_records_were_stored() {
         for (status, body, ambiguous) in [
@@ -600,7 +601,8 @@ mod tests {
         }
     }
 
-    /// A throttling answer with both spellings of `message` was taken for something that only a person can fix.
+    /// A throttling answer with both spellings of `message` was taken for something that only a
+    /// person can fix.
     #[test]
     fn an_odd_error_body_never_loses_its_code() {
         for (body, detail) in [
