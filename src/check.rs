@@ -1,7 +1,9 @@
-//! `--check`, for people: are the settings right, are there credentials, does Kinesis take a record? Each with what to fix.
+//! `--check`, for people: are the settings right, are there credentials, does Kinesis take a
+//! record? Each with what to fix.
 //!
-//! One record is sent to the stream: an event of type `kinesis-telemetry.check`. What is printed is no log line, so AWS's own words may be in it;
-//! but no control character, whatever an answer or a variable holds. Asks and prints; owns no advice: that stands in `kinesis::error`.
+//! One record is sent to the stream: an event of type `kinesis-telemetry.check`. What is printed is
+//! no log line, so AWS's own words may be in it; but no control character, whatever an answer or a
+//! variable holds. Asks and prints; owns no advice: that stands in `kinesis::error`.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -65,7 +67,8 @@ fn is_control(c: char) -> bool {
         || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// Looks at the settings, finds credentials, and calls Kinesis. `unknown`: variables with our prefix that are no setting.
+/// Looks at the settings, finds credentials, and calls Kinesis. `unknown`: variables with our
+/// prefix that are no setting.
 #[must_use]
 pub fn run(config: Result<Config, Vec<Problem>>, unknown: &[String]) -> Report {
     let mut report = Report { good: true, ..Report::default() };
@@ -212,7 +215,8 @@ mod tests {
         assert_eq!(report.text, "FAIL  settings: a[31mok    Kinesis: forged\n      fix: bc\n");
     }
 
-    /// Well-formed or not, no variable that can hold a secret is ever shown, in a report, a problem or a `Debug` output.
+    /// Well-formed or not, no variable that can hold a secret is ever shown, in a report, a problem
+    /// or a `Debug` output.
     #[test]
     fn no_variable_that_can_hold_a_secret_is_shown() {
         let closed = "127.0.0.1:9";
@@ -292,7 +296,8 @@ mod tests {
 
     fn assert_not_shown(name: &str, value: &str, variables: &[(&str, &str)]) {
         let config = config::read(&variables.iter().copied().collect()).1;
-        // A legal URL's path is used as it is set; `Debug` of the settings shows it, and is printed nowhere.
+        // A legal URL's path is used as it is set; `Debug` of the settings shows it, and is printed
+        // nowhere.
         let only_a_path = name.starts_with("AWS_ENDPOINT_URL") && config.is_ok();
         let shown = format!("{config:?}");
         assert!(only_a_path || !shown.contains("CANARY"), "{name}={value:?}: {shown}");

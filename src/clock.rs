@@ -22,8 +22,8 @@ pub fn iso8601(ms: EpochMs) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
 }
 
-/// Reads the `time` of a telemetry event (`2026-11-23T09:15:45.012Z`; fraction optional, up to nanoseconds).
-/// `None` for anything else.
+/// Reads the `time` of a telemetry event (`2026-11-23T09:15:45.012Z`; fraction optional, up to
+/// nanoseconds). `None` for anything else.
 #[must_use]
 pub fn parse_iso8601(text: &str) -> Option<EpochMs> {
     let number = |range: std::ops::Range<usize>| text.get(range)?.parse::<u64>().ok();
@@ -50,7 +50,8 @@ pub fn parse_iso8601(text: &str) -> Option<EpochMs> {
     Some((days_from_civil(year, month, day) * 86_400 + seconds) * 1000 + milli)
 }
 
-/// Days since 1970-01-01 to (year, month, day), proleptic Gregorian. Howard Hinnant's `civil_from_days`, for dates from 1970 on.
+/// Days since 1970-01-01 to (year, month, day), proleptic Gregorian. Howard Hinnant's
+/// `civil_from_days`, for dates from 1970 on.
 fn civil_from_days(days: u64) -> (u64, u64, u64) {
     let z = days + 719_468;
     let (era, doe) = (z / 146_097, z % 146_097);

@@ -10,19 +10,23 @@ pub const INVOCATION_MARGIN: Duration = Duration::from_millis(200);
 /// How much before the end of the SHUTDOWN window everything is over.
 pub const SHUTDOWN_MARGIN: Duration = Duration::from_millis(250);
 
-/// A `deadlineMs` below this is no date (it would be one in 1973) but the time left, as in a sample of AWS's documentation.
+/// A `deadlineMs` below this is no date (it would be one in 1973) but the time left, as in a sample
+/// of AWS's documentation.
 const RELATIVE_BELOW: EpochMs = 100_000_000_000;
 /// The longest time-out that a function can have, and some.
 const MAX_TIMEOUT: Duration = Duration::from_secs(15 * 60 + 10);
-/// A function's time-out unless somebody sets it. Assumed where `deadlineMs` cannot be right, because the clock of the sandbox is wrong.
+/// A function's time-out unless somebody sets it. Assumed where `deadlineMs` cannot be right,
+/// because the clock of the sandbox is wrong.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3);
 /// The SHUTDOWN window of a sandbox with an extension.
 const SHUTDOWN_WINDOW: Duration = Duration::from_millis(2000);
 /// By so much Lambda's figure may be rounded.
 const ROUNDING: Duration = Duration::from_millis(50);
-/// What is left of the window when the runtime has used its share, 30 %. Assumed where `deadlineMs` cannot be right.
+/// What is left of the window when the runtime has used its share, 30 %. Assumed where `deadlineMs`
+/// cannot be right.
 const SHUTDOWN_SHARE: Duration = Duration::from_millis(1400);
-/// With less than this nothing can be sent: either the clock is wrong, or there is nothing to lose by trying.
+/// With less than this nothing can be sent: either the clock is wrong, or there is nothing to lose
+/// by trying.
 const MIN_SHUTDOWN: Duration = Duration::from_millis(300);
 
 /// The limit behind a [`Deadline`], named in the error of whatever ran into it.
@@ -36,7 +40,8 @@ pub enum Limit {
     Shutdown,
     /// What a function that failed may be held for.
     FailedFunction,
-    /// One try after a Kinesis that did not answer, so that a dead endpoint is not waited for again and again.
+    /// One try after a Kinesis that did not answer, so that a dead endpoint is not waited for again
+    /// and again.
     Probe,
     /// What one call for credentials may take.
     Credentials,
@@ -74,8 +79,8 @@ impl Deadline {
         Deadline { at, limit }
     }
 
-    /// From an INVOKE's `deadlineMs`, less [`INVOCATION_MARGIN`]; and whether that could be believed. The wall clock is read once, for this;
-    /// from then on the monotonic one counts.
+    /// From an INVOKE's `deadlineMs`, less [`INVOCATION_MARGIN`]; and whether that could be
+    /// believed. The wall clock is read once, for this; from then on the monotonic one counts.
     #[must_use]
     pub fn of_invocation(deadline_ms: EpochMs, now: Instant, wall_now: EpochMs) -> (Self, bool) {
         let left = time_left(deadline_ms, wall_now);
@@ -84,7 +89,8 @@ impl Deadline {
         (Deadline::after(now, left.saturating_sub(INVOCATION_MARGIN), Limit::Invocation), plausible)
     }
 
-    /// From a SHUTDOWN's `deadlineMs`, less [`SHUTDOWN_MARGIN`]; and whether that could be believed.
+    /// From a SHUTDOWN's `deadlineMs`, less [`SHUTDOWN_MARGIN`]; and whether that could be
+    /// believed.
     #[must_use]
     pub fn of_shutdown(deadline_ms: EpochMs, now: Instant, wall_now: EpochMs) -> (Self, bool) {
         let left = time_left(deadline_ms, wall_now);

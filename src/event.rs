@@ -1,7 +1,8 @@
 //! What all rooms pass on: telemetry events as they wait to be sent.
 //!
-//! A [`Batch`] keeps the bytes of one POST and a small [`Event`] for each event in it: ranges into those bytes, no copy. The bytes of an
-//! event are its JSON object without the closing brace, on one line, so that whoever sends it appends what the extension adds.
+//! A [`Batch`] keeps the bytes of one POST and a small [`Event`] for each event in it: ranges into
+//! those bytes, no copy. The bytes of an event are its JSON object without the closing brace, on
+//! one line, so that whoever sends it appends what the extension adds.
 
 use std::ops::Range;
 
@@ -51,8 +52,8 @@ pub struct Event {
     pub text: Span,
     /// The record's value within the batch's bytes.
     pub record: Span,
-    /// The invocation it belongs to, as in JSON between the quotes, so that it needs no escaping: the record's own, or for a log the one in
-    /// progress. Empty where it is not known.
+    /// The invocation it belongs to, as in JSON between the quotes, so that it needs no escaping:
+    /// the record's own, or for a log the one in progress. Empty where it is not known.
     pub request_id: Span,
     /// The root of the record's own trace context, or empty.
     pub trace_id: Span,
@@ -64,7 +65,8 @@ pub struct Event {
     pub number: u64,
     /// Of the init or the first invocation.
     pub cold_start: bool,
-    /// How often the sandbox had been restored from its snapshot when it came: each time numbers begin anew, under a new id.
+    /// How often the sandbox had been restored from its snapshot when it came: each time numbers
+    /// begin anew, under a new id.
     pub restores: u16,
 }
 
@@ -136,7 +138,8 @@ impl Batch {
         (self.bytes, self.events)
     }
 
-    /// What it costs in memory, in bytes: the body and the bookkeeping, whether or not some events have been taken.
+    /// What it costs in memory, in bytes: the body and the bookkeeping, whether or not some events
+    /// have been taken.
     #[must_use]
     pub fn cost(&self) -> usize {
         self.bytes.capacity() + self.events.capacity() * size_of::<Event>()

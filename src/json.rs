@@ -1,5 +1,5 @@
-//! JSON that comes as bytes. All of it goes through one of `serde_json`'s two readers, the one for text: the other one would be in the
-//! program a second time, with all that is read with it.
+//! JSON that comes as bytes. All of it goes through one of `serde_json`'s two readers, the one for
+//! text: the other one would be in the program a second time, with all that is read with it.
 
 use serde::Deserialize;
 

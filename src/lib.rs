@@ -1,6 +1,7 @@
 //! An AWS Lambda extension that puts a function's telemetry on an Amazon Kinesis data stream.
 //!
-//! One static binary in a layer, beside a function in any language. Data walks through three rooms, in this order:
+//! One static binary in a layer, beside a function in any language. Data walks through three rooms,
+//! in this order:
 //!
 //! ```text
 //! Lambda --POST--> lambda::listener --> dispatch::admission --> dispatch::dispatcher --PutRecords--> Kinesis
@@ -12,7 +13,8 @@
 //! - [`dispatch`]: in the middle, what is kept, and when it is sent.
 //! - [`kinesis`]: downstream, what Kinesis takes: records, requests, signatures, answers.
 //! - [`check`]: the three rooms' settings, tried by a person.
-//! - [`event`], [`ledger`], [`sandbox`], [`deadline`], [`log`], [`clock`], [`random`]: small things that every room uses.
+//! - [`event`], [`ledger`], [`sandbox`], [`deadline`], [`log`], [`clock`], [`random`]: small things
+//!   that every room uses.
 //!
 //! Everything is synchronous: threads and blocking sockets, no async runtime.
 

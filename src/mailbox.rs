@@ -1,5 +1,6 @@
-//! What one thread puts for another one that may wait for it: a few small things, in their order. For everything that reaches the dispatcher
-//! there is its channel; a second kind of channel of the standard library would cost more of the program's size than this.
+//! What one thread puts for another one that may wait for it: a few small things, in their order.
+//! For everything that reaches the dispatcher there is its channel; a second kind of channel of the
+//! standard library would cost more of the program's size than this.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -7,7 +8,8 @@ use std::time::Instant;
 #[derive(Debug)]
 struct State<T> {
     items: Vec<T>,
-    /// Whether somebody waits: else there is nobody to wake, which the kernel would have to be asked.
+    /// Whether somebody waits: else there is nobody to wake, which the kernel would have to be
+    /// asked.
     awaited: bool,
 }
 

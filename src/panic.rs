@@ -1,8 +1,10 @@
 //! A panic must not take the function down. Runs on whichever thread panics.
 //!
-//! The release profile aborts on panic, which saves the unwinding tables; but the hook runs before that, and this one does not come back:
-//! it says one line and parks the thread for good. The process lives, `main` keeps calling `/next`, and whoever would have waited for the
-//! parked thread sees [`happened`] and stops waiting. A panic of the main thread itself runs the idle loop from inside the hook.
+//! The release profile aborts on panic, which saves the unwinding tables; but the hook runs before
+//! that, and this one does not come back: it says one line and parks the thread for good. The
+//! process lives, `main` keeps calling `/next`, and whoever would have waited for the parked thread
+//! sees [`happened`] and stops waiting. A panic of the main thread itself runs the idle loop from
+//! inside the hook.
 //!
 //! Threads without a name are the libraries' own: their panics are nobody's loss.
 
@@ -35,7 +37,8 @@ pub fn on_panic(wake: impl Fn() + Send + Sync + 'static) {
     let _ = WAKE.set(Box::new(wake));
 }
 
-/// Installs the hook. `idle` is what the main thread does after a panic of its own: call `/next` until SHUTDOWN, then exit; it never returns.
+/// Installs the hook. `idle` is what the main thread does after a panic of its own: call `/next`
+/// until SHUTDOWN, then exit; it never returns.
 pub fn install_hook(idle: impl Fn() + Send + Sync + 'static) {
     std::panic::set_hook(Box::new(move |info| {
         let thread = std::thread::current();

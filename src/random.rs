@@ -1,7 +1,9 @@
-//! Randomness from the operating system, for ids and jitter, and for the listener's secret path where there is no boot id.
+//! Randomness from the operating system, for ids and jitter, and for the listener's secret path
+//! where there is no boot id.
 
 /// 64 random bits. Each call asks the kernel, so two sandboxes restored from one snapshot differ.
-/// Without the kernel's randomness (never seen on Linux) the clock and the process id stand in: ids stay apart, nothing secret hangs on it.
+/// Without the kernel's randomness (never seen on Linux) the clock and the process id stand in: ids
+/// stay apart, nothing secret hangs on it.
 #[must_use]
 pub fn bits() -> u64 {
     let mut bytes = [0u8; 8];

@@ -1,4 +1,5 @@
-//! What is known of this sandbox: what the envelope says of every event. Shared by all threads; each fact is learnt once or rarely.
+//! What is known of this sandbox: what the envelope says of every event. Shared by all threads;
+//! each fact is learnt once or rarely.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
@@ -44,7 +45,8 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// The ARN that `request_id` was invoked by; for events outside any invocation, that of the earliest invocation known.
+    /// The ARN that `request_id` was invoked by; for events outside any invocation, that of the
+    /// earliest invocation known.
     #[must_use]
     pub fn arn_of(&self, request_id: Option<&str>) -> Option<&str> {
         let found = match request_id {
@@ -56,7 +58,8 @@ impl Facts {
 }
 
 impl Facts {
-    /// The id that the sandbox had after so many restores from its snapshot; `None` for the one that it began with.
+    /// The id that the sandbox had after so many restores from its snapshot; `None` for the one
+    /// that it began with.
     #[must_use]
     pub fn id_after(&self, restores: u16) -> Option<&str> {
         let last = self.restored.len().min(usize::from(restores));
@@ -89,7 +92,8 @@ impl Sandbox {
         Sandbox { id, ..Sandbox::default() }
     }
 
-    /// The first half of every event id until the sandbox is restored from a snapshot: 16 hex digits, new for each process.
+    /// The first half of every event id until the sandbox is restored from a snapshot: 16 hex
+    /// digits, new for each process.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
@@ -106,7 +110,8 @@ impl Sandbox {
         self.refuses_cbor.load(Ordering::Acquire)
     }
 
-    /// It was restored from a snapshot, from which others may come too: from now on its id is another one.
+    /// It was restored from a snapshot, from which others may come too: from now on its id is
+    /// another one.
     pub fn restored(&self) {
         self.restored_as(random::hex16());
     }
@@ -151,7 +156,8 @@ impl Sandbox {
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Notes an invocation and the ARN it was invoked by; also fills the account id where registration did not give it.
+    /// Notes an invocation and the ARN it was invoked by; also fills the account id where
+    /// registration did not give it.
     pub fn invoked(&self, request_id: &str, arn: &str) {
         if self.lock().arn_of(Some(request_id)).is_some() {
             return;

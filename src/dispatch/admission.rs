@@ -240,8 +240,8 @@ impl Admission {
     /// Makes it room for so many bytes that a POST needs while it is read. Says whether there is
     /// room for them; else it stays as it is.
     ///
-    /// It asks no spare buffers to go: what the allocator has of them does not serve for one that is
-    /// longer, so that both would be resident.
+    /// It asks no spare buffers to go: what the allocator has of them does not serve for one that
+    /// is longer, so that both would be resident.
     #[must_use]
     pub fn grow(&self, room: &mut Reservation, bytes: usize) -> bool {
         if let Some(charge) = room {

@@ -36,8 +36,8 @@ pub struct Passes {
 /// before it sends, or when that is over.
 const WAKES_SOON: Duration = Duration::from_millis(5);
 
-/// So many messages and signals wait unseen while the dispatcher sleeps: far fewer than there is room
-/// for, so that none is lost before it looks.
+/// So many messages and signals wait unseen while the dispatcher sleeps: far fewer than there is
+/// room for, so that none is lost before it looks.
 const MAX_UNSEEN: usize = 256;
 
 /// What a message brings.

@@ -57,8 +57,8 @@ impl Core {
         self.out.pop_front()
     }
 
-    /// Whether nothing may make room: there is no disk, and Kinesis refused none of it while it took
-    /// others.
+    /// Whether nothing may make room: there is no disk, and Kinesis refused none of it while it
+    /// took others.
     pub(super) fn is_stuck(&self, tick: &Tick) -> bool {
         let any = |wanted: &dyn Fn(&Parcel) -> bool| self.backlog.aside().iter().any(wanted);
         self.is_crowded() && any(&was_tried) && !any(&gives_way(self.spool_works(tick)))
@@ -89,8 +89,8 @@ impl Core {
     }
 
     /// Where all that is set aside may fail for what it holds, and leaves no room for what is still
-    /// on disk: after each request one makes way for that, so that none is kept out for good. Not in
-    /// a flush, which reads nothing of it.
+    /// on disk: after each request one makes way for that, so that none is kept out for good. Not
+    /// in a flush, which reads nothing of it.
     pub(super) fn rotate(&mut self, tick: &Tick, view: View) -> Option<Step> {
         let waits = view.apart != Oldest::Empty && self.is_crowded() && self.spool_works(tick);
         if self.rotated

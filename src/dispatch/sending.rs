@@ -479,8 +479,8 @@ impl Core {
         }
     }
 
-    /// Whether a request is sent again without a pause. The client itself sees to it that it removes
-    /// each cause only once.
+    /// Whether a request is sent again without a pause. The client itself sees to it that it
+    /// removes each cause only once.
     pub(super) fn goes_at_once(&mut self, error: &Error) -> bool {
         self.tries_at_once += u32::from(error.stale);
         error.retry_now || (error.stale && self.tries_at_once <= TRIES_AT_ONCE)
@@ -580,8 +580,8 @@ impl Core {
     }
 
     /// Before it is sent again: in two parts, if it was refused while others were taken, or twice;
-    /// `None` if it stood alone and is given up. `is_stuck`: no others can be sent to see whether it
-    /// is for what it holds.
+    /// `None` if it stood alone and is given up. `is_stuck`: no others can be sent to see whether
+    /// it is for what it holds.
     fn divided(&mut self, tick: &Tick, mut parcel: Parcel, is_stuck: bool) -> Option<Parcel> {
         let others_taken = self.deliveries > parcel.refused_at;
         let by_content = parcel.refusal == Refusal::Content;

@@ -37,7 +37,8 @@ impl Spares {
     }
 
     /// Buffers for a POST of so many bytes and its events, used or new. What is in them does not
-    /// matter any more. Used ones have pages, and stay charged for as long as it takes to fill them.
+    /// matter any more. Used ones have pages, and stay charged for as long as it takes to fill
+    /// them.
     #[must_use]
     pub fn batch(&self, bytes: usize) -> (Vec<u8>, Vec<Event>, Option<Charge>) {
         let kept = &mut self.lock().batches;

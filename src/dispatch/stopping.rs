@@ -288,8 +288,8 @@ impl Core {
         self.enter(Phase::Exit);
     }
 
-    /// Records failed. Otherwise than before a reset there is no disk for them, and Kinesis may take
-    /// others.
+    /// Records failed. Otherwise than before a reset there is no disk for them, and Kinesis may
+    /// take others.
     pub(super) fn note_records_failure(&mut self) {
         if self.stopping.as_ref().is_some_and(Stopping::is_reset) {
             self.note_stop_failure();

@@ -1,5 +1,5 @@
-//! As much of CBOR (RFC 8949) as Kinesis speaks: texts of a request, and an answer, which is rewritten as the JSON that says the same, so that
-//! what is read of it is read in one place. Pure.
+//! As much of CBOR (RFC 8949) as Kinesis speaks: texts of a request, and an answer, which is
+//! rewritten as the JSON that says the same, so that what is read of it is read in one place. Pure.
 
 use std::borrow::Cow;
 
@@ -29,7 +29,8 @@ pub(super) fn text(text: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(text.as_bytes());
 }
 
-/// A length in the four bytes that it is written in; no text or record here is anywhere near as long as that.
+/// A length in the four bytes that it is written in; no text or record here is anywhere near as
+/// long as that.
 pub(super) fn number_of(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }
@@ -41,13 +42,14 @@ pub(super) fn only_text(bytes: &[u8]) -> Option<&[u8]> {
     reader.take(length).filter(|_| reader.rest.is_empty())
 }
 
-/// Whether this is CBOR and not JSON, XML or HTML: it begins with the head of a map, which no text does.
+/// Whether this is CBOR and not JSON, XML or HTML: it begins with the head of a map, which no text
+/// does.
 pub(super) fn is_map(body: &[u8]) -> bool {
     matches!(body.first(), Some(0xa0..=0xbb | 0xbf))
 }
 
-/// One CBOR item as JSON; `None` if it is none, nested too deeply, or would become much larger. Numbers become 0 and byte strings null: no
-/// answer has any that is read.
+/// One CBOR item as JSON; `None` if it is none, nested too deeply, or would become much larger.
+/// Numbers become 0 and byte strings null: no answer has any that is read.
 pub(super) fn to_json(bytes: &[u8]) -> Option<Vec<u8>> {
     let out = Vec::with_capacity(bytes.len());
     let mut reader = Reader { rest: bytes, out, most: 2 * bytes.len() + 64 };

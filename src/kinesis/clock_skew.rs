@@ -1,14 +1,16 @@
-//! The difference between AWS's clock and the local one, learnt from an answer that says the signature's time is wrong.
+//! The difference between AWS's clock and the local one, learnt from an answer that says the
+//! signature's time is wrong.
 
 //!
-//! A `Date` is only believed within reason: whatever answers could otherwise move signatures to a time that cannot be written down, or past the
-//! end of credentials that are good.
+//! A `Date` is only believed within reason: whatever answers could otherwise move signatures to a
+//! time that cannot be written down, or past the end of credentials that are good.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::HeaderMap;
 
-/// The signature is good for five minutes; from four on, the local clock is taken to be wrong. As the AWS SDK for Rust does.
+/// The signature is good for five minutes; from four on, the local clock is taken to be wrong. As
+/// the AWS SDK for Rust does.
 const MAX_SKEW: Duration = Duration::from_secs(4 * 60);
 /// No clock is corrected by more.
 const MAX_CORRECTION: Duration = Duration::from_secs(24 * 3600);
@@ -33,14 +35,16 @@ impl ClockSkew {
         time.checked_add(self.ahead).and_then(|t| t.checked_sub(self.behind)).unwrap_or(time)
     }
 
-    /// Seconds that AWS's clock is ahead of the local one (negative: behind it); 0 while nothing was learnt.
+    /// Seconds that AWS's clock is ahead of the local one (negative: behind it); 0 while nothing
+    /// was learnt.
     #[must_use]
     pub fn seconds(&self) -> i64 {
         let whole = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
         whole(self.ahead).saturating_sub(whole(self.behind))
     }
 
-    /// Keeps the difference to the `Date` header for the signatures to come, if it is large and can be true. Says whether it was.
+    /// Keeps the difference to the `Date` header for the signatures to come, if it is large and can
+    /// be true. Says whether it was.
     pub(super) fn learn(&mut self, headers: &HeaderMap) -> bool {
         self.learn_at(headers, SystemTime::now())
     }

@@ -1,4 +1,5 @@
-//! AWS credentials: how long they are good, and that they never show. Where they come from is `provider.rs`'s business.
+//! AWS credentials: how long they are good, and that they never show. Where they come from is
+//! `provider.rs`'s business.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -7,7 +8,8 @@ use crate::clock::parse_iso8601;
 
 /// New credentials are asked for from this long before the old ones expire. As botocore does.
 pub(super) const REFRESH_BEFORE: Duration = Duration::from_secs(15 * 60);
-/// After a failed try to renew credentials that are still good: while there is time, and when they expire soon.
+/// After a failed try to renew credentials that are still good: while there is time, and when they
+/// expire soon.
 pub(super) const REFRESH_RETRY: (Duration, Duration) =
     (Duration::from_secs(60), Duration::from_secs(10));
 /// Where an answer does not say when its credentials expire.
@@ -18,10 +20,12 @@ pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) const MAX_ANSWER: usize = 64 * 1024;
 /// As much as a header may have.
 pub(super) const MAX_HEADER: usize = 16 * 1024;
-/// From here on a failure to renew them is reported. The old ones are used as long as they are good all the same: nothing is won by not sending.
+/// From here on a failure to renew them is reported. The old ones are used as long as they are good
+/// all the same: nothing is won by not sending.
 const WARN_BEFORE: Duration = Duration::from_secs(10 * 60);
 
-/// An access key, its secret, and the session token that Lambda's roles have. Its `Debug` shows nothing.
+/// An access key, its secret, and the session token that Lambda's roles have. Its `Debug` shows
+/// nothing.
 #[derive(Clone)]
 pub struct Credentials {
     access_key_id: String,
@@ -86,8 +90,9 @@ pub(super) struct ExpiringCredentials {
 }
 
 impl ExpiringCredentials {
-    /// `expiration` as AWS writes it. Credentials that are given out although they have expired: either their end or a clock is wrong, and
-    /// Kinesis will say. They are not to be asked for again with every send.
+    /// `expiration` as AWS writes it. Credentials that are given out although they have expired:
+    /// either their end or a clock is wrong, and Kinesis will say. They are not to be asked for
+    /// again with every send.
     pub(super) fn new(
         credentials: Credentials,
         expiration: Option<&str>,
@@ -98,7 +103,8 @@ impl ExpiringCredentials {
             .map(|ms| UNIX_EPOCH + Duration::from_millis(ms))
             .filter(|expires| *expires > now)
             .unwrap_or(now + DEFAULT_LIFETIME);
-        // Credentials that come with little time left are what there is: not to be asked for again with every send.
+        // Credentials that come with little time left are what there is: not to be asked for again
+        // with every send.
         let early = expires.checked_sub(REFRESH_BEFORE).unwrap_or(now);
         ExpiringCredentials { credentials, expires, refresh_at: early.max(now + REFRESH_RETRY.0) }
     }

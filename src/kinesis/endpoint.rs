@@ -1,7 +1,8 @@
 //! Where Kinesis is: a stream's name or ARN, a region's partition, FIPS and dual-stack. Pure.
 //!
-//! The regional host is used for ARNs too. SDKs go to `ACCOUNT.data-kinesis.REGION` there; home-made DNS zones for VPC endpoints and egress
-//! allow-lists often lack that name, and the regional host serves the same calls.
+//! The regional host is used for ARNs too. SDKs go to `ACCOUNT.data-kinesis.REGION` there;
+//! home-made DNS zones for VPC endpoints and egress allow-lists often lack that name, and the
+//! regional host serves the same calls.
 
 use super::proxy;
 
@@ -15,7 +16,8 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// A stream name (1 to 128 of `[a-zA-Z0-9_.-]`) or ARN (`arn:aws:kinesis:REGION:ACCOUNT:stream/NAME`).
+    /// A stream name (1 to 128 of `[a-zA-Z0-9_.-]`) or ARN
+    /// (`arn:aws:kinesis:REGION:ACCOUNT:stream/NAME`).
     ///
     /// # Errors
     /// Which part of anything else is wrong, as a clause.
@@ -162,8 +164,9 @@ impl Endpoint {
         }
     }
 
-    /// A configured endpoint URL (VPC endpoint, emulator), used as it is: FIPS and dual-stack are its owner's business, and no region is guessed
-    /// from it (`vpce` stands where one is expected). `None` if it is no http(s) URL with a host.
+    /// A configured endpoint URL (VPC endpoint, emulator), used as it is: FIPS and dual-stack are
+    /// its owner's business, and no region is guessed from it (`vpce` stands where one is
+    /// expected). `None` if it is no http(s) URL with a host.
     #[must_use]
     pub fn custom(url: &str, region: &str) -> Option<Endpoint> {
         let uri: http::Uri = url.trim().parse().ok()?;

@@ -1,5 +1,6 @@
-//! What stands in the body of a refusal, whichever of its forms it has: a code, and words for a person. Matches no code: that is done in
-//! `error.rs`. Whatever of it is shown or kept is cleaned before: see [`clean`]. Pure.
+//! What stands in the body of a refusal, whichever of its forms it has: a code, and words for a
+//! person. Matches no code: that is done in `error.rs`. Whatever of it is shown or kept is cleaned
+//! before: see [`clean`]. Pure.
 
 use std::fmt;
 
@@ -9,7 +10,8 @@ use serde_json::value::RawValue;
 
 use super::cbor;
 
-/// A longer one is nobody's answer, in bytes. Taken apart it would cost more memory than there is to give.
+/// A longer one is nobody's answer, in bytes. Taken apart it would cost more memory than there is
+/// to give.
 pub(super) const MAX_ERROR_BODY: usize = 64 * 1024;
 
 /// What is read of JSON of any kind, CBOR, XML, HTML, or nothing.
@@ -20,7 +22,8 @@ pub(super) fn code_and_message(body: &[u8]) -> (Option<String>, Option<String>) 
     if body.trim_ascii_start().starts_with(b"<") { xml_error(body) } else { json_error(body) }
 }
 
-/// Code and message of `{"__type": …, "message": …}`. Each key is read for itself, so that an odd one takes no other with it.
+/// Code and message of `{"__type": …, "message": …}`. Each key is read for itself, so that an odd
+/// one takes no other with it.
 fn json_error(body: &[u8]) -> (Option<String>, Option<String>) {
     let Members(members) = crate::json::read(body).unwrap_or_default();
     let text = |name: &str| {
@@ -33,7 +36,8 @@ fn json_error(body: &[u8]) -> (Option<String>, Option<String>) {
     )
 }
 
-/// An object's members as they come; of two with one name the last one counts. A hash map would bring its code into the program for this alone.
+/// An object's members as they come; of two with one name the last one counts. A hash map would
+/// bring its code into the program for this alone.
 #[derive(Default)]
 struct Members<'a>(Vec<(String, &'a RawValue)>);
 
@@ -75,7 +79,8 @@ pub(super) fn tag(xml: &str, name: &str) -> Option<String> {
     )
 }
 
-/// What of a text from an answer may be shown and kept: letters, digits and `._-`, at most 64 of them.
+/// What of a text from an answer may be shown and kept: letters, digits and `._-`, at most 64 of
+/// them.
 #[must_use]
 pub(super) fn clean(text: &str) -> String {
     text.chars().filter(|c| c.is_ascii_alphanumeric() || "._-".contains(*c)).take(64).collect()

@@ -1,7 +1,7 @@
 //! `COMPRESSION=gzip`: one gzip member of what a record or an event holds. Pure.
 //!
-//! `miniz_oxide` deflates and `crc32fast` checks; the ten bytes before and the eight behind are made
-//! here.
+//! `miniz_oxide` deflates and `crc32fast` checks; the ten bytes before and the eight behind are
+//! made here.
 
 use std::fmt;
 
@@ -78,8 +78,8 @@ impl Gzip {
     }
 }
 
-/// The most bytes by which a member is longer than what it holds: its ends, and the head of each block that is stored as it is (a block has
-/// at least 31 KiB).
+/// The most bytes by which a member is longer than what it holds: its ends, and the head of each
+/// block that is stored as it is (a block has at least 31 KiB).
 #[must_use]
 pub fn overhead(length: usize) -> usize {
     HEAD.len() + TAIL + 16 + (length / (31 * 1024) + 1) * 6

@@ -1,6 +1,8 @@
-//! One HTTP request to an AWS endpoint and its response: TLS roots, proxy, and what an error before the response means.
+//! One HTTP request to an AWS endpoint and its response: TLS roots, proxy, and what an error before
+//! the response means.
 //!
-//! Runs on the dispatcher's thread. The client, and with it TLS, is made with the first call: nothing of it is needed before `/next`.
+//! Runs on the dispatcher's thread. The client, and with it TLS, is made with the first call:
+//! nothing of it is needed before `/next`.
 
 use std::fmt;
 use std::io::{self, ErrorKind as Io, Read};
@@ -48,7 +50,8 @@ pub(super) struct Response {
 }
 
 impl Response {
-    /// Hides what it repeats of the request's secrets, wherever it can be shown: in an error, or in the name of one.
+    /// Hides what it repeats of the request's secrets, wherever it can be shown: in an error, or in
+    /// the name of one.
     fn mask(&mut self, secrets: &[Vec<u8>]) {
         if self.status != 200 || memmem::find(&self.body, b"ErrorCode").is_some() {
             reflection::mask(&mut self.body, secrets);
@@ -109,11 +112,13 @@ impl HttpSettings {
             .max_redirects_will_error(false)
             .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
             .accept("")
-            // One connection is all that a single dispatcher uses. A dead one is never tried twice, as it leaves the pool when used.
+            // One connection is all that a single dispatcher uses. A dead one is never tried twice,
+            // as it leaves the pool when used.
             .max_idle_connections(1)
             .max_idle_connections_per_host(1)
-            // Filled with zeros for each connection, and resident from then on. Answers are short. The other one stays at ureq's 128 KiB:
-            // the large requests of a flood are written in pieces of it, and smaller pieces cost more CPU.
+            // Filled with zeros for each connection, and resident from then on. Answers are short.
+            // The other one stays at ureq's 128 KiB: the large requests of a flood are written in
+            // pieces of it, and smaller pieces cost more CPU.
             .input_buffer_size(16 * 1024)
             // The connection itself knows when it is too old, by both clocks.
             .max_idle_age(Duration::from_secs(3600))
@@ -140,8 +145,9 @@ impl HttpSettings {
 impl HttpClient {
     /// Sends `request` with `body`, or without one if it is a GET, and reads the whole answer.
     ///
-    /// A connection that was there before gets a third of the time, so that there is time for a fresh one if it has died without a word; or twice
-    /// what the last answer took, so that a slow Kinesis is not asked everything twice; but never the last third.
+    /// A connection that was there before gets a third of the time, so that there is time for a
+    /// fresh one if it has died without a word; or twice what the last answer took, so that a slow
+    /// Kinesis is not asked everything twice; but never the last third.
     pub(super) fn send(
         &mut self,
         request: Request<()>,
@@ -225,7 +231,8 @@ impl HttpClient {
             .map_err(|error| classify_transport_error(&error, deadline))
     }
 
-    /// Lets go of the connection if it was idle for longer than that: the next exchange opens one. What TLS needs for a short handshake is kept.
+    /// Lets go of the connection if it was idle for longer than that: the next exchange opens one.
+    /// What TLS needs for a short handshake is kept.
     pub(super) fn disconnect(&self, idle: Duration) {
         self.connections.close_idle(idle);
     }
@@ -253,8 +260,8 @@ impl Read for Upload<'_> {
     }
 }
 
-/// The code of an error before an answer was complete; the table says what it means. The words are ours or the system's: a certificate's names
-/// or a proxy's text are not quoted.
+/// The code of an error before an answer was complete; the table says what it means. The words are
+/// ours or the system's: a certificate's names or a proxy's text are not quoted.
 fn classify_transport_error(error: &ureq::Error, deadline: &Deadline) -> Error {
     use ureq::Error as Ureq;
     let in_time = |what: &str| format!("{what} within {}", deadline.limit());
@@ -300,7 +307,8 @@ fn classify_transport_error(error: &ureq::Error, deadline: &Deadline) -> Error {
     }
 }
 
-/// A proxy that did not open the tunnel. Its 408, 429 and 5xx may pass, and so may a connection that it closed; its 403 and 407 do not.
+/// A proxy that did not open the tunnel. Its 408, 429 and 5xx may pass, and so may a connection
+/// that it closed; its 403 and 407 do not.
 fn proxy_error(why: &str) -> Error {
     let status =
         why.split_once("responded ").and_then(|(_, rest)| rest.get(..3)?.parse::<u16>().ok());

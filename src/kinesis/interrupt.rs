@@ -1,10 +1,11 @@
-//! How another thread ends the call in progress. The dispatcher's thread makes the calls; whoever has a handle may end one. Pure: a call
-//! looks at its handle by itself, between two waits.
+//! How another thread ends the call in progress. The dispatcher's thread makes the calls; whoever
+//! has a handle may end one. Pure: a call looks at its handle by itself, between two waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Ends a call that another thread does not want to wait for. Each call has a generation, so that an interrupt that comes late ends no later one.
+/// Ends a call that another thread does not want to wait for. Each call has a generation, so that
+/// an interrupt that comes late ends no later one.
 #[derive(Clone, Debug, Default)]
 pub struct InterruptHandle(Arc<Generations>);
 

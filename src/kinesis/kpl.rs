@@ -1,8 +1,11 @@
-//! The KPL aggregated format: many events in one Kinesis record, as Amazon's producer library packs them. Pure.
+//! The KPL aggregated format: many events in one Kinesis record, as Amazon's producer library packs
+//! them. Pure.
 //!
-//! `F3 89 9A C2`, a protobuf message of a key table and records, and the MD5 of that message. Nothing in it needs a length that is not known
-//! yet, so it grows event by event. One partition key stands inside and outside, and no explicit hash keys: consumers throw a whole
-//! aggregate away if one inner key belongs to another shard than the one it went to (`AggregatorUtil.deaggregate` of Amazon's client library).
+//! `F3 89 9A C2`, a protobuf message of a key table and records, and the MD5 of that message.
+//! Nothing in it needs a length that is not known yet, so it grows event by event. One partition
+//! key stands inside and outside, and no explicit hash keys: consumers throw a whole aggregate away
+//! if one inner key belongs to another shard than the one it went to (`AggregatorUtil.deaggregate`
+//! of Amazon's client library).
 
 use md5::{Digest, Md5};
 
@@ -17,7 +20,8 @@ const RECORD: u8 = 0x1a;
 const INDEX: [u8; 2] = [0x08, 0x00];
 /// Field 3 of a record: its data.
 const DATA: u8 = 0x1a;
-/// The most that stands before a record's data: two tags, two lengths of at most five bytes, and the index.
+/// The most that stands before a record's data: two tags, two lengths of at most five bytes, and
+/// the index.
 pub const MOST_FRAME: usize = 14;
 
 /// An aggregate being filled: the hash of its message so far.
@@ -55,7 +59,8 @@ pub fn overhead(key_length: usize) -> usize {
     MAGIC.len() + 1 + varint_length(key_length) + key_length + HASH
 }
 
-/// Puts before the data that stands in `out` from `start` on what makes it a record of an aggregate.
+/// Puts before the data that stands in `out` from `start` on what makes it a record of an
+/// aggregate.
 pub fn frame(out: &mut Vec<u8>, start: usize) {
     let length = out.len().saturating_sub(start);
     let mut head = Vec::with_capacity(MOST_FRAME);
@@ -128,7 +133,8 @@ mod tests {
         out
     }
 
-    /// Byte for byte what `aws-kinesis-agg` 1.2.3 makes of one key "k" and the records "hi" and "yo".
+    /// Byte for byte what `aws-kinesis-agg` 1.2.3 makes of one key "k" and the records "hi" and
+    /// "yo".
     #[test]
     fn the_bytes_are_those_of_the_format() {
         let message = b"\x0a\x01k\x1a\x06\x08\x00\x1a\x02hi\x1a\x06\x08\x00\x1a\x02yo";

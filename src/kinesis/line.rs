@@ -62,7 +62,8 @@ pub struct LineWriter {
     identity: Vec<u8>,
     /// `,"tags":{…}`
     tags: Vec<u8>,
-    /// What ends an event that has no ids of its own, from the quote behind its number on: an ordinary one, and one of a cold start.
+    /// What ends an event that has no ids of its own, from the quote behind its number on: an
+    /// ordinary one, and one of a cold start.
     tails: [Vec<u8>; 2],
 }
 
@@ -118,8 +119,9 @@ impl LineWriter {
         self.finish(event, bytes, None, out);
     }
 
-    /// As [`LineWriter::line`], cut so that the line has at most `limit` bytes: the record becomes a JSON string of the first bytes that fit. Keys
-    /// that are not known stay if they take less than half of the room. An event whose time and type alone are too long becomes a string as a
+    /// As [`LineWriter::line`], cut so that the line has at most `limit` bytes: the record becomes
+    /// a JSON string of the first bytes that fit. Keys that are not known stay if they take less
+    /// than half of the room. An event whose time and type alone are too long becomes a string as a
     /// whole, of type `unparsed`.
     pub fn cut_line(&mut self, event: &Event, bytes: &[u8], limit: usize, out: &mut Vec<u8>) {
         let start = out.len();
@@ -196,7 +198,8 @@ impl LineWriter {
         self.facts.id_after(restores).unwrap_or(self.sandbox.id())
     }
 
-    /// One of the extension's own events, as one line. It takes no number: its event id is `<sandbox>-<name>`.
+    /// One of the extension's own events, as one line. It takes no number: its event id is
+    /// `<sandbox>-<name>`.
     pub fn own_line(
         &mut self,
         kind: &str,
@@ -289,7 +292,8 @@ impl LineWriter {
         out.extend_from_slice(&self.tags);
     }
 
-    /// Makes `head` and `identity` fit the invocation and the restore: two invocations may have come by two ARNs.
+    /// Makes `head` and `identity` fit the invocation and the restore: two invocations may have
+    /// come by two ARNs.
     fn fit(&mut self, request_id: &[u8], restores: u16) {
         if self.fitted.as_ref().is_some_and(|(id, after)| id == request_id && *after == restores) {
             return;
@@ -376,15 +380,16 @@ fn tags(tags: &[(String, String)]) -> Vec<u8> {
     }
 }
 
-/// Whether `text` can be a partition key and stand between quotes as it is. AWS allows 256 characters; whether it counts UTF-8 bytes or UTF-16
-/// units is not written, so only ASCII goes.
+/// Whether `text` can be a partition key and stand between quotes as it is. AWS allows 256
+/// characters; whether it counts UTF-8 bytes or UTF-16 units is not written, so only ASCII goes.
 fn is_plain_key(text: &str) -> bool {
     (1..=256).contains(&text.len())
         && text.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\')
 }
 
-/// Appends the first bytes of a record, which may come in parts, as a JSON string of at most `limit` bytes between its quotes. Comes back with
-/// how many of the record's bytes it holds. Of a record that is a string, its text; of any other, its JSON.
+/// Appends the first bytes of a record, which may come in parts, as a JSON string of at most
+/// `limit` bytes between its quotes. Comes back with how many of the record's bytes it holds. Of a
+/// record that is a string, its text; of any other, its JSON.
 fn push_cut(record: &[&[u8]], limit: usize, out: &mut Vec<u8>) -> usize {
     let quoted = match record {
         [one] => {
@@ -424,7 +429,8 @@ fn push_cut(record: &[&[u8]], limit: usize, out: &mut Vec<u8>) -> usize {
     taken
 }
 
-/// The longest prefix of a JSON string's inside, at most `limit` bytes, that ends neither in a character nor in an escape nor in a surrogate pair.
+/// The longest prefix of a JSON string's inside, at most `limit` bytes, that ends neither in a
+/// character nor in an escape nor in a surrogate pair.
 fn boundary(inner: &str, limit: usize) -> usize {
     let mut end = 0;
     let mut rest = inner;

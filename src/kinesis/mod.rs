@@ -1,4 +1,5 @@
-//! Downstream: what Kinesis takes. Records, PutRecords requests, signatures, answers. Knows neither Lambda nor the queue.
+//! Downstream: what Kinesis takes. Records, PutRecords requests, signatures, answers. Knows neither
+//! Lambda nor the queue.
 
 mod cbor;
 pub mod client;
@@ -88,7 +89,8 @@ impl Settings {
         }
     }
 
-    /// The endpoints that are called over plain http off this machine, so that others can read what is sent there.
+    /// The endpoints that are called over plain http off this machine, so that others can read what
+    /// is sent there.
     pub fn readable_by_others(&self) -> impl Iterator<Item = &str> {
         let sts = self.role.as_ref().map(|role| &role.endpoint);
         [Some(&self.endpoint), sts]

@@ -1,7 +1,8 @@
 //! Where credentials come from, and how long they are good.
 //!
-//! The environment's win; without them (SnapStart) the container endpoint is asked; with `ROLE_ARN` either are exchanged for a role's.
-//! Nothing is fetched before the first invocation, so that nothing of it can be part of a snapshot. Runs on the dispatcher's thread.
+//! The environment's win; without them (SnapStart) the container endpoint is asked; with `ROLE_ARN`
+//! either are exchanged for a role's. Nothing is fetched before the first invocation, so that
+//! nothing of it can be part of a snapshot. Runs on the dispatcher's thread.
 
 use std::fmt;
 use std::io;
@@ -57,7 +58,8 @@ enum Token {
 }
 
 impl CredentialsSource {
-    /// Reads the standard variables through `variable`. `lambda_host` is Lambda's own API, which may be trusted as loopback is.
+    /// Reads the standard variables through `variable`. `lambda_host` is Lambda's own API, which
+    /// may be trusted as loopback is.
     ///
     /// # Errors
     /// The variable whose value cannot be used, and what is allowed.
@@ -107,7 +109,8 @@ impl CredentialsSource {
     }
 }
 
-/// The error of a sandbox that has no credentials. `unset`: the half of a key pair that is not set, where the other one is.
+/// The error of a sandbox that has no credentials. `unset`: the half of a key pair that is not set,
+/// where the other one is.
 #[must_use]
 pub fn missing(unset: Option<&str>) -> Error {
     match unset {
@@ -188,8 +191,9 @@ pub(super) struct CredentialsProvider {
     attempts: Attempts,
 }
 
-/// Fetches for want of good credentials. Each of them can be three requests, and a peer that keeps refusing must not get one with every try
-/// to send. Nor are they given up: the first one may fail over a connection that had died.
+/// Fetches for want of good credentials. Each of them can be three requests, and a peer that keeps
+/// refusing must not get one with every try to send. Nor are they given up: the first one may fail
+/// over a connection that had died.
 #[derive(Debug, Default)]
 struct Attempts {
     /// When the last ones began, by both clocks: after a freeze one of them may have stood still.
@@ -253,7 +257,8 @@ impl CredentialsProvider {
         fetched
     }
 
-    /// Lets the next try fetch at once, whatever failed before: there may be no time for a later one.
+    /// Lets the next try fetch at once, whatever failed before: there may be no time for a later
+    /// one.
     pub(super) fn try_anew(&mut self) {
         self.attempts = Attempts::default();
     }
@@ -525,7 +530,8 @@ mod tests {
                 .access_key_id(),
             "first"
         );
-        // Not asked before it is time; then asked, kept on a failure, and not asked with every send.
+        // Not asked before it is time; then asked, kept on a failure, and not asked with every
+        // send.
         assert_eq!(
             current(&mut held, after(44), &within, |_| panic!("too early"))
                 .unwrap()

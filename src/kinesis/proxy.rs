@@ -1,7 +1,7 @@
 //! Which way out: straight, or through a proxy. Pure; the environment comes in as a function.
 //!
-//! The rules are those of AWS's SDKs. The HTTP client's own reading of the environment is not used: it takes `HTTP_PROXY` for https targets
-//! too, and sends even loopback calls through a proxy.
+//! The rules are those of AWS's SDKs. The HTTP client's own reading of the environment is not used:
+//! it takes `HTTP_PROXY` for https targets too, and sends even loopback calls through a proxy.
 
 use core::net::IpAddr;
 use std::borrow::Cow;
@@ -38,7 +38,8 @@ impl Proxies {
         }
     }
 
-    /// The proxy that a call to `url` goes through: the name of the variable and its value. `None`: straight.
+    /// The proxy that a call to `url` goes through: the name of the variable and its value. `None`:
+    /// straight.
     #[must_use]
     pub fn of(&self, url: &str) -> Option<(&'static str, &str)> {
         let uri: Uri = url.parse().ok()?;
@@ -52,7 +53,8 @@ impl Proxies {
     }
 }
 
-/// Loopback, and the link-local addresses under which AWS serves metadata and credentials: no proxy can reach those.
+/// Loopback, and the link-local addresses under which AWS serves metadata and credentials: no proxy
+/// can reach those.
 pub(super) fn is_local(host: &str) -> bool {
     match host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
         Ok(IpAddr::V4(address)) => address.is_loopback() || address.is_link_local(),
@@ -61,7 +63,8 @@ pub(super) fn is_local(host: &str) -> bool {
     }
 }
 
-/// One entry of `NO_PROXY`: `*`, an address, or a domain with all below it; each with a port or without.
+/// One entry of `NO_PROXY`: `*`, an address, or a domain with all below it; each with a port or
+/// without.
 fn covers(exception: &str, host: &str, port: u16) -> bool {
     let exception = exception.trim().to_ascii_lowercase();
     if exception == "*" {
@@ -85,7 +88,8 @@ pub(super) fn with_scheme(text: &str) -> Cow<'_, str> {
     if text.contains("://") { text.into() } else { format!("http://{text}").into() }
 }
 
-/// Whether `text` is a proxy that can be used: `http://host:port`, `https://host:port`, or `host:port`, each with `user:password@` or without.
+/// Whether `text` is a proxy that can be used: `http://host:port`, `https://host:port`, or
+/// `host:port`, each with `user:password@` or without.
 #[must_use]
 pub fn is_proxy(text: &str) -> bool {
     with_scheme(text).parse::<Uri>().is_ok_and(|uri| {

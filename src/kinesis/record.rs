@@ -30,10 +30,12 @@ pub enum Compression {
     Gzip,
 }
 
-/// The sizes to keep to, and the form. All sizes count decoded data and key, in bytes, as Kinesis counts them.
+/// The sizes to keep to, and the form. All sizes count decoded data and key, in bytes, as Kinesis
+/// counts them.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Of a record: `RECORD_BYTES`. What is compressed is bounded by it before: a consumer never unpacks more than that.
+    /// Of a record: `RECORD_BYTES`. What is compressed is bounded by it before: a consumer never
+    /// unpacks more than that.
     pub record_bytes: usize,
     /// Of a request, unless one record needs more.
     pub request_bytes: usize,
@@ -59,14 +61,16 @@ impl Limits {
         self.wire.encoded(bytes) + bytes / 8 + 1024
     }
 
-    /// How many bytes any request's body may have, in either form: one record of the largest size, or a full request of compressed ones.
+    /// How many bytes any request's body may have, in either form: one record of the largest size,
+    /// or a full request of compressed ones.
     #[must_use]
     pub fn largest_body(&self) -> usize {
         let most = (self.request_bytes + self.request_bytes / 2).max(self.record_bytes + 1024);
         Wire::Json.encoded(most) + MAX_RECORDS * 512
     }
 
-    /// Whether a whole record is compressed while it is filled, so that its size shows only when it is closed.
+    /// Whether a whole record is compressed while it is filled, so that its size shows only when it
+    /// is closed.
     pub(super) fn compresses_records(&self) -> bool {
         self.compression == Compression::Gzip && self.record == RecordFormat::Lines
     }
@@ -97,14 +101,15 @@ pub(super) struct Record {
     pub(super) bytes: usize,
 }
 
-/// The lines of a record as it stands in a body, however they were packed; `most` bytes of what was compressed.
+/// The lines of a record as it stands in a body, however they were packed; `most` bytes of what was
+/// compressed.
 pub(super) fn lines(wire: Wire, record: &[u8], most: usize) -> Option<Vec<u8>> {
     let (data, _) = wire.data_and_key(record)?;
     Some(unpacked(&wire.decode(data)?, most))
 }
 
-/// Whether a line is the ledger or the sandbox event, which count as no event. Lambda's types never begin so; what a function logs may hold
-/// the same words.
+/// Whether a line is the ledger or the sandbox event, which count as no event. Lambda's types never
+/// begin so; what a function logs may hold the same words.
 pub(super) fn is_internal(line: &[u8]) -> bool {
     const TYPES: [&[u8]; 2] =
         [b",\"type\":\"kinesis-telemetry.ledger\"", b",\"type\":\"kinesis-telemetry.sandbox\""];

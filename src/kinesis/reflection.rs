@@ -1,5 +1,6 @@
-//! Secrets that a request carries and that its answer repeats. Something on the way that shows requests to people, or that means harm, must
-//! not bring them into a log line, the ledger or `--check`. Pure.
+//! Secrets that a request carries and that its answer repeats. Something on the way that shows
+//! requests to people, or that means harm, must not bring them into a log line, the ledger or
+//! `--check`. Pure.
 
 use memchr::memmem;
 

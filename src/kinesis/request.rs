@@ -1,7 +1,9 @@
-//! The body of one PutRecords request: lines go into records, records into the body, within the limits. Pure.
+//! The body of one PutRecords request: lines go into records, records into the body, within the
+//! limits. Pure.
 //!
-//! Each line goes straight into the body, in JSON as base64, and such a body is hashed while it grows: one pass over the data. A record's
-//! place in the body is remembered, so that those that failed are sent again without being packed again.
+//! Each line goes straight into the body, in JSON as base64, and such a body is hashed while it
+//! grows: one pass over the data. A record's place in the body is remembered, so that those that
+//! failed are sent again without being packed again.
 
 mod parts;
 
@@ -14,7 +16,8 @@ use super::record::{Compression, Limits, MAX_RECORDS, Record, RecordFormat};
 use super::wire::Wire;
 use crate::random;
 
-/// Lines are gathered before they are encoded, and what was encoded is hashed while it is in the CPU's first cache.
+/// Lines are gathered before they are encoded, and what was encoded is hashed while it is in the
+/// CPU's first cache.
 const ENCODE_STEP: usize = 6 * 1024;
 /// A text of so many bytes is not gathered first.
 const LONG_TEXT: usize = 64 * 1024;
@@ -71,7 +74,8 @@ impl Request {
         Request::with_buffer(limits, Vec::new())
     }
 
-    /// An empty request whose body is written into a buffer that may have been used, so that its pages need not be fetched again.
+    /// An empty request whose body is written into a buffer that may have been used, so that its
+    /// pages need not be fetched again.
     #[must_use]
     pub fn with_buffer(limits: Limits, mut buffer: Vec<u8>) -> Request {
         buffer.clear();
@@ -90,7 +94,8 @@ impl Request {
         }
     }
 
-    /// Adds the line that `write` appends to the buffer it is given; `key` is its partition key, or `None` for a fresh one each record.
+    /// Adds the line that `write` appends to the buffer it is given; `key` is its partition key, or
+    /// `None` for a fresh one each record.
     pub fn add(
         &mut self,
         key: Option<&str>,
@@ -139,7 +144,8 @@ impl Request {
         }
     }
 
-    /// As [`Request::add`], for the line that is `text` and what `rest` appends. A long text goes straight into the body: memory holds it once.
+    /// As [`Request::add`], for the line that is `text` and what `rest` appends. A long text goes
+    /// straight into the body: memory holds it once.
     pub fn add_text(
         &mut self,
         key: Option<&str>,
@@ -190,13 +196,15 @@ impl Request {
         Added::Yes
     }
 
-    /// Finds a record for the line that stands in the tail behind `carried` bytes of the open record. Without room it takes the line away.
+    /// Finds a record for the line that stands in the tail behind `carried` bytes of the open
+    /// record. Without room it takes the line away.
     fn place(&mut self, key: Option<&str>, carried: usize) -> bool {
         let length = self.tail.len() - carried;
         if self.fits(key, length) {
             return true;
         }
-        // The line, which may have megabytes, is moved and not copied; what it is put behind has some bytes.
+        // The line, which may have megabytes, is moved and not copied; what it is put behind has
+        // some bytes.
         let open_tail: Vec<u8> = self.tail.drain(..carried).collect();
         let mut line = std::mem::replace(&mut self.tail, open_tail);
         if !self.next_record(key, length) {
@@ -238,7 +246,8 @@ impl Request {
     fn takes_another_record(&mut self, mut bytes: usize) -> bool {
         let most = self.limits.request_bytes;
         if self.limits.compresses_records() {
-            // Only now its size shows. Another one is worth beginning while it can grow by the half of a request.
+            // Only now its size shows. Another one is worth beginning while it can grow by the half
+            // of a request.
             self.close();
             if self.payload > most / 2 && self.events() > 0 {
                 return false;
@@ -250,8 +259,9 @@ impl Request {
             || (records < MAX_RECORDS && (self.payload + bytes <= most || self.introduces(bytes)))
     }
 
-    /// Whether there is room for so many bytes behind the extension's own events, while there is nothing else: what they speak of goes with
-    /// them wherever it can, so that they cannot get lost alone.
+    /// Whether there is room for so many bytes behind the extension's own events, while there is
+    /// nothing else: what they speak of goes with them wherever it can, so that they cannot get
+    /// lost alone.
     fn introduces(&self, bytes: usize) -> bool {
         self.events() == 0 && self.payload + bytes <= INTRODUCED_BYTES
     }
@@ -291,7 +301,8 @@ impl Request {
         self.hash_open();
     }
 
-    /// Hashes what is new while a record is open. In CBOR that waits for the end: the length of the record's data is still to come.
+    /// Hashes what is new while a record is open. In CBOR that waits for the end: the length of the
+    /// record's data is still to come.
     fn hash_open(&mut self) {
         if self.limits.wire == Wire::Json {
             self.hash();
@@ -326,7 +337,8 @@ impl Request {
         });
     }
 
-    /// Ends the body and gives its SHA-256 in hex. No line can be added after that; [`Request::keep`] opens it again for another end.
+    /// Ends the body and gives its SHA-256 in hex. No line can be added after that;
+    /// [`Request::keep`] opens it again for another end.
     pub fn finish(&mut self, stream: &Stream) -> String {
         if let Some(hash) = &self.finished {
             return hash.clone();
@@ -346,7 +358,8 @@ impl Request {
         self.limits.wire
     }
 
-    /// Closes the open record and lets the buffers go that filling it took: for a request that waits.
+    /// Closes the open record and lets the buffers go that filling it took: for a request that
+    /// waits.
     pub fn seal(&mut self) {
         self.close();
         self.gzip = None;
@@ -439,7 +452,8 @@ mod tests {
         Stream::Name("telemetry".to_owned())
     }
 
-    /// Partition key and data of each record of a finished body, parsed and decoded by other means than the ones that made it.
+    /// Partition key and data of each record of a finished body, parsed and decoded by other means
+    /// than the ones that made it.
     fn records(request: &Request) -> Vec<(String, Vec<u8>)> {
         if request.wire() == Wire::Cbor {
             return records_of_cbor(request.body());
@@ -566,7 +580,8 @@ mod tests {
         assert_eq!(keys.len(), 7);
     }
 
-    /// Every form, with lines of every size around every limit: sizes as counted, limits held, lines as they went in.
+    /// Every form, with lines of every size around every limit: sizes as counted, limits held,
+    /// lines as they went in.
     #[test]
     fn every_form_keeps_to_its_limits_and_comes_back() {
         use {Compression::Gzip, RecordFormat::Event, RecordFormat::Kpl, RecordFormat::Lines};

@@ -39,7 +39,8 @@ struct Response {
     records: Entries,
 }
 
-/// No more of them are kept than a request can have, however many come: an answer of 1 MiB would become some 20 MiB.
+/// No more of them are kept than a request can have, however many come: an answer of 1 MiB would
+/// become some 20 MiB.
 #[derive(Default)]
 struct Entries {
     kept: Vec<Entry>,
@@ -83,10 +84,12 @@ struct Entry {
 
 /// One outcome for each of the `sent` records, in their order.
 ///
-/// `FailedRecordCount` is not read: emulators are known to send it wrong. A record is taken if it has a sequence number and no error code.
+/// `FailedRecordCount` is not read: emulators are known to send it wrong. A record is taken if it
+/// has a sequence number and no error code.
 ///
 /// # Errors
-/// If the body is no such answer, or is about another number of records: then nothing is known about any of them.
+/// If the body is no such answer, or is about another number of records: then nothing is known
+/// about any of them.
 pub fn read_outcomes(body: &[u8], sent: usize) -> Result<Vec<RecordOutcome>, Error> {
     let unreadable =
         |message: String| Error { ambiguous: true, ..Error::new("UnreadableResponse", message) };

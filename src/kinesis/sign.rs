@@ -1,6 +1,7 @@
 //! Signatures: the only file that names `aws_sigv4`.
 //!
-//! Each attempt is signed anew: a signature is good for five minutes, and a freeze can fall between signing and sending.
+//! Each attempt is signed anew: a signature is good for five minutes, and a freeze can fall between
+//! signing and sending.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -28,8 +29,8 @@ pub struct Scope<'a> {
     pub time: SystemTime,
 }
 
-/// The headers to add to a POST of `headers` and a body with this SHA-256 (hex): `authorization`, `x-amz-date`, and the session token.
-/// Values are marked sensitive where they are.
+/// The headers to add to a POST of `headers` and a body with this SHA-256 (hex): `authorization`,
+/// `x-amz-date`, and the session token. Values are marked sensitive where they are.
 ///
 /// # Errors
 /// Says what of the time, the request or the credentials cannot be signed, without quoting it.
@@ -143,7 +144,8 @@ mod tests {
         assert!(!error.contains("secret") && !error.contains("to\nken"), "{error}");
     }
 
-    /// One answer with a `Date` of the year 9999 was learnt as clock skew, and a second later the signer panicked.
+    /// One answer with a `Date` of the year 9999 was learnt as clock skew, and a second later the
+    /// signer panicked.
     #[test]
     fn no_time_makes_the_signer_panic() {
         let credentials = Credentials::new("AKIDEXAMPLE".to_owned(), "secret".to_owned(), None);

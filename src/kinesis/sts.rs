@@ -1,4 +1,5 @@
-//! AssumeRole: one call to the regional STS, which exchanges the function's keys for those of another role.
+//! AssumeRole: one call to the regional STS, which exchanges the function's keys for those of
+//! another role.
 
 use std::fmt;
 use std::fmt::Write as _;
@@ -40,7 +41,8 @@ impl fmt::Debug for Role {
     }
 }
 
-/// Whether `text` is the ARN of a role in the partition of `region`: no other can be assumed from there.
+/// Whether `text` is the ARN of a role in the partition of `region`: no other can be assumed from
+/// there.
 ///
 /// # Errors
 /// Which part of it is wrong, as a clause.
@@ -77,7 +79,8 @@ pub fn session_name(text: &str) -> String {
     if name.len() < 2 { env!("CARGO_PKG_NAME").to_owned() } else { name }
 }
 
-/// Calls STS once, or twice if the signature's time was wrong: then the clock is corrected, or the signature had grown old in a freeze.
+/// Calls STS once, or twice if the signature's time was wrong: then the clock is corrected, or the
+/// signature had grown old in a freeze.
 pub(super) fn assume(
     role: &Role,
     credentials: &Credentials,
@@ -153,7 +156,8 @@ fn form(role: &Role) -> Vec<u8> {
     body.into_bytes()
 }
 
-/// Emulators answer XML whatever they are asked for, and so does STS unless told otherwise: four elements are cut out of it.
+/// Emulators answer XML whatever they are asked for, and so does STS unless told otherwise: four
+/// elements are cut out of it.
 fn read_answer(body: &[u8], skew: &ClockSkew) -> Option<ExpiringCredentials> {
     if body.len() > MAX_ANSWER {
         return None;

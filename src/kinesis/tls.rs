@@ -1,8 +1,10 @@
-//! TLS over a connection: which roots are trusted, what is offered, the handshake, and the encrypted transport.
+//! TLS over a connection: which roots are trusted, what is offered, the handshake, and the
+//! encrypted transport.
 //!
-//! Owns the TLS settings and, with them, the sessions that make a later handshake short; one for each client. Knows nothing of sockets,
-//! deadlines and interrupts: those end the transport below it. ureq's own TLS is not used, because it also links client certificates, the
-//! signing keys that go with them, and QUIC. Runs on the dispatcher's thread.
+//! Owns the TLS settings and, with them, the sessions that make a later handshake short; one for
+//! each client. Knows nothing of sockets, deadlines and interrupts: those end the transport below
+//! it. ureq's own TLS is not used, because it also links client certificates, the signing keys that
+//! go with them, and QUIC. Runs on the dispatcher's thread.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -39,7 +41,8 @@ impl Tls {
         Tls { bundle, config: OnceLock::new() }
     }
 
-    /// Does the whole handshake over `transport`, so that no byte of a request is sent before the other side has proved who it is.
+    /// Does the whole handshake over `transport`, so that no byte of a request is sent before the
+    /// other side has proved who it is.
     pub(super) fn connect(
         &self,
         details: &ConnectionDetails<'_>,
@@ -87,9 +90,10 @@ fn as_io(error: rustls::Error) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, error)
 }
 
-/// What ring offers, without the code that no client without a certificate of its own needs, and without ChaCha20: every machine that Lambda
-/// runs on has instructions for AES, and every server that AWS's endpoints or TLS 1.3 allow has AES-GCM. Ring's own list is not named, or
-/// all of that would be in the program just the same.
+/// What ring offers, without the code that no client without a certificate of its own needs, and
+/// without ChaCha20: every machine that Lambda runs on has instructions for AES, and every server
+/// that AWS's endpoints or TLS 1.3 allow has AES-GCM. Ring's own list is not named, or all of that
+/// would be in the program just the same.
 fn provider() -> CryptoProvider {
     CryptoProvider {
         cipher_suites: vec![
@@ -168,7 +172,8 @@ const fn without_quic(suite: &SupportedCipherSuite) -> Tls13CipherSuite {
     }
 }
 
-/// There is no client certificate, and so no private key. Without ring's own provider the program has no code that signs with one.
+/// There is no client certificate, and so no private key. Without ring's own provider the program
+/// has no code that signs with one.
 #[derive(Debug)]
 struct NoKeys;
 
@@ -219,8 +224,9 @@ impl Transport for TlsTransport {
 }
 
 impl TlsTransport {
-    /// Whether nothing of an answer is left in any buffer on its way: what came twice would be taken for the answer to the next request.
-    /// A server's session tickets are read here, and are no answer.
+    /// Whether nothing of an answer is left in any buffer on its way: what came twice would be
+    /// taken for the answer to the next request. A server's session tickets are read here, and are
+    /// no answer.
     fn is_read_to_the_end(&mut self) -> bool {
         loop {
             match self.stream.conn.process_new_packets() {

@@ -1,12 +1,16 @@
-//! One connection to one host: opened, read and written with an absolute deadline, and given up at once when another thread interrupts.
+//! One connection to one host: opened, read and written with an absolute deadline, and given up at
+//! once when another thread interrupts.
 //!
-//! ureq's own time-outs do not hold what a deadline promises: the one for connecting starts anew with each read of a proxy's answer to CONNECT,
-//! so a proxy that sends a byte now and then holds a call for ever; and the host's name is looked up for each request, pooled connection or not.
-//! So ureq's are off, and every wait of this file ends after [`SLICE`] to look at the clock and at the interrupt.
+//! ureq's own time-outs do not hold what a deadline promises: the one for connecting starts anew
+//! with each read of a proxy's answer to CONNECT, so a proxy that sends a byte now and then holds a
+//! call for ever; and the host's name is looked up for each request, pooled connection or not. So
+//! ureq's are off, and every wait of this file ends after [`SLICE`] to look at the clock and at the
+//! interrupt.
 //!
-//! Owns sockets and tunnels, and puts TLS over them; knows nothing of requests, and pools nothing but one connection that was made ready ahead of its use. Runs on
-//! the dispatcher's thread; only looking up a name and connecting, which no time-out of the system covers as a whole, run on a thread of their
-//! own, which ends by itself when nobody waits for it any more.
+//! Owns sockets and tunnels, and puts TLS over them; knows nothing of requests, and pools nothing
+//! but one connection that was made ready ahead of its use. Runs on the dispatcher's thread; only
+//! looking up a name and connecting, which no time-out of the system covers as a whole, run on a
+//! thread of their own, which ends by itself when nobody waits for it any more.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -29,8 +33,9 @@ use crate::mailbox::Mailbox;
 
 /// No wait is longer without a look at the clock and at the interrupt.
 const SLICE: Duration = Duration::from_millis(50);
-/// A connection that was not used for so long is closed rather than used: a load balancer or a NAT may have forgotten it without a word.
-/// Counted by the clock that counts more, since a frozen sandbox may have only one that runs on.
+/// A connection that was not used for so long is closed rather than used: a load balancer or a NAT
+/// may have forgotten it without a word. Counted by the clock that counts more, since a frozen
+/// sandbox may have only one that runs on.
 const MAX_IDLE: Duration = Duration::from_secs(20);
 /// A name's lookup needs little more than the packets' size.
 const OPENING_STACK: usize = 256 * 1024;
@@ -62,7 +67,8 @@ impl From<Cut> for ureq::Error {
     }
 }
 
-/// Makes connections to one host, directly or through a proxy. A clone is a second handle to the same.
+/// Makes connections to one host, directly or through a proxy. A clone is a second handle to the
+/// same.
 #[derive(Clone, Debug)]
 pub(super) struct Connections(Arc<Shared>);
 
@@ -96,7 +102,8 @@ struct State {
     socket: Weak<TcpStream>,
     /// A connection that was made ready ahead of its use.
     ready: Option<Box<dyn Transport>>,
-    /// What has come over a connection is kept for TLS, instead of being taken for a sign that something is wrong.
+    /// What has come over a connection is kept for TLS, instead of being taken for a sign that
+    /// something is wrong.
     keeps_input: bool,
 }
 
@@ -126,7 +133,8 @@ impl Connections {
         }))
     }
 
-    /// An exchange begins, which is over at `deadline`; a connection from before it is given up at `reused_until`.
+    /// An exchange begins, which is over at `deadline`; a connection from before it is given up at
+    /// `reused_until`.
     pub(super) fn begin(&self, deadline: Instant, reused_until: Instant) {
         let mut state = self.state();
         state.exchange += 1;
@@ -141,13 +149,15 @@ impl Connections {
         self.state().last_use = (Instant::now(), SystemTime::now());
     }
 
-    /// Whether the exchange has used a connection that was there before, and no byte of an answer has come over it.
+    /// Whether the exchange has used a connection that was there before, and no byte of an answer
+    /// has come over it.
     pub(super) fn reused_in_vain(&self) -> bool {
         let state = self.state();
         state.opened < state.exchange && !state.answered
     }
 
-    /// Whether the other side hung up before it had the whole request: it can have stored nothing of it.
+    /// Whether the other side hung up before it had the whole request: it can have stored nothing
+    /// of it.
     pub(super) fn is_cut_short(&self) -> bool {
         self.state().cut_short
     }
@@ -323,7 +333,8 @@ fn connect(
     Err(last)
 }
 
-/// Whether the other side has neither closed the connection nor sent anything that nobody asked for.
+/// Whether the other side has neither closed the connection nor sent anything that nobody asked
+/// for.
 fn is_alive(stream: &TcpStream) -> bool {
     let looked = stream.set_nonblocking(true).and_then(|()| stream.peek(&mut [0]));
     let quiet = matches!(&looked, Err(error) if error.kind() == ErrorKind::WouldBlock);
@@ -338,7 +349,8 @@ impl Connector for Connections {
         details: &ConnectionDetails<'_>,
         _: Option<()>,
     ) -> Result<Option<Box<dyn Transport>>, ureq::Error> {
-        // Opening a tunnel comes back here for the proxy itself, with a configuration that has no proxy.
+        // Opening a tunnel comes back here for the proxy itself, with a configuration that has no
+        // proxy.
         let is_target = !self.0.proxied || details.config.proxy().is_some();
         if is_target && let Some(ready) = self.take_ready() {
             return Ok(Some(ready));
@@ -381,7 +393,8 @@ struct Socket {
     /// The exchange for which it was opened.
     opened: u64,
     buffers: LazyBuffers,
-    /// Those of reading and of writing that the socket has now, so that they are only set when they change.
+    /// Those of reading and of writing that the socket has now, so that they are only set when they
+    /// change.
     time_outs: [Duration; 2],
     /// What writing has failed with, once the other side hung up.
     hung_up: Option<io::Error>,
@@ -410,7 +423,8 @@ impl Transport for Socket {
 
     fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), ureq::Error> {
         let mut written = 0;
-        // Who refuses a request may say so and hang up before all of it has come. The rest of it is not sent then, and the answer is read.
+        // Who refuses a request may say so and hang up before all of it has come. The rest of it is
+        // not sent then, and the answer is read.
         while written < amount && self.hung_up.is_none() {
             let slice = self.connections.slice(self.opened, Cut::Deadline)?;
             let [_, time_out] = &mut self.time_outs;

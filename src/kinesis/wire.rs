@@ -1,7 +1,9 @@
-//! The two forms of a PutRecords request: JSON, with the data in base64, or CBOR, with the data as it is. Pure.
+//! The two forms of a PutRecords request: JSON, with the data in base64, or CBOR, with the data as
+//! it is. Pure.
 //!
-//! CBOR is what AWS's SDK for Java speaks to Kinesis (`application/x-amz-cbor-1.1`): the same members under the same names. A record's data
-//! is one byte string. Its length stands before it and is filled in when the record is closed, so it always takes four bytes.
+//! CBOR is what AWS's SDK for Java speaks to Kinesis (`application/x-amz-cbor-1.1`): the same
+//! members under the same names. A record's data is one byte string. Its length stands before it
+//! and is filled in when the record is closed, so it always takes four bytes.
 
 use std::borrow::Cow;
 
@@ -62,7 +64,8 @@ impl Wire {
         }
     }
 
-    /// What a record begins with: this, its data, and what [`Wire::close`] appends. In CBOR without the data's length.
+    /// What a record begins with: this, its data, and what [`Wire::close`] appends. In CBOR without
+    /// the data's length.
     fn record(self) -> &'static [u8] {
         match self {
             Wire::Json => b"{\"Data\":\"",
@@ -106,7 +109,8 @@ impl Wire {
     pub(super) fn append(self, bytes: &[u8], body: &mut Vec<u8>) {
         match self {
             Wire::Json => {
-                // `encode_append` by itself grows the body by just what it adds: a copy of the whole each time.
+                // `encode_append` by itself grows the body by just what it adds: a copy of the
+                // whole each time.
                 body.reserve(bytes.len().div_ceil(3) * 4);
                 STANDARD.encode_append(bytes, body);
             }
@@ -114,7 +118,8 @@ impl Wire {
         }
     }
 
-    /// How many bytes of data the record holds that begins at `start` and is open; whole groups of them.
+    /// How many bytes of data the record holds that begins at `start` and is open; whole groups of
+    /// them.
     pub(super) fn data_length(self, start: usize, body: &[u8]) -> usize {
         let written = body.len().saturating_sub(start + self.record().len());
         match self {
@@ -157,7 +162,8 @@ impl Wire {
         }
     }
 
-    /// The data, as it stands there, and the partition key of a record in a body; `None` if it is none that was made here.
+    /// The data, as it stands there, and the partition key of a record in a body; `None` if it is
+    /// none that was made here.
     pub(super) fn data_and_key(self, record: &[u8]) -> Option<(&[u8], &str)> {
         let rest = record.strip_prefix(self.record())?;
         let (data, rest) = match self {

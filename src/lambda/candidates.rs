@@ -1,4 +1,5 @@
-//! The invocations between which `KEEP` chooses: what is known of each, until it is forgotten. Pure.
+//! The invocations between which `KEEP` chooses: what is known of each, until it is forgotten.
+//! Pure.
 //!
 //! Those whose events wait share a verdict with them. So nobody looks for the events when an
 //! invocation ends or is forgotten.
@@ -20,8 +21,8 @@ const MAX_OVER: usize = 64;
 const MAX_OVER_OVERLAPPING: usize = 512;
 /// All that are remembered.
 const MAX_INVOCATIONS: usize = 1024;
-/// Of those, the ids that only logs have named. They may be of something else, and must not push out
-/// invocations that run.
+/// Of those, the ids that only logs have named. They may be of something else, and must not push
+/// out invocations that run.
 const MAX_NAMED: usize = MAX_INVOCATIONS / 2;
 
 /// Whether the events of an invocation are shipped, once that is decided.
@@ -275,8 +276,8 @@ impl Candidate {
         }
     }
 
-    /// Its runtime has reported an exception. The last one counts, because others may be of calls that
-    /// the function has made. One report may be several records, of which one names the type.
+    /// Its runtime has reported an exception. The last one counts, because others may be of calls
+    /// that the function has made. One report may be several records, of which one names the type.
     pub(super) fn threw(&mut self, name: Box<str>) {
         if self.exception.is_none() || !name.is_empty() {
             self.exception = Some(name);

@@ -1,8 +1,9 @@
 //! The events that wait until `KEEP` has chosen. Pure: no thread, clock or log.
 //!
-//! The events of an invocation wait here until it ends. Then `keep` says whether they are shipped or thinned out. Batches leave in the order
-//! in which they came, so one waits until all its events are decided. What is shipped gets its number when it leaves: what was thinned out
-//! leaves no gap. What is known of the invocations is in `candidates`.
+//! The events of an invocation wait here until it ends. Then `keep` says whether they are shipped
+//! or thinned out. Batches leave in the order in which they came, so one waits until all its events
+//! are decided. What is shipped gets its number when it leaves: what was thinned out leaves no gap.
+//! What is known of the invocations is in `candidates`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -293,7 +294,8 @@ impl<C: Default> Chooser<C> {
         self.hold_summary(summary);
     }
 
-    /// Keeps the invocations for which the oldest batches wait, until what is behind those has room.
+    /// Keeps the invocations for which the oldest batches wait, until what is behind those has
+    /// room.
     fn make_room(&mut self) {
         let mut bytes = self.held_bytes;
         for held in &self.held {
@@ -466,8 +468,8 @@ mod tests {
         assert_eq!(reasons, ["first", "failed", "share"]);
     }
 
-    /// The platform says `success`. Java's, Ruby's and Go's invocations that failed were thinned out,
-    /// and summed up as a success.
+    /// The platform says `success`. Java's, Ruby's and Go's invocations that failed were thinned
+    /// out, and summed up as a success.
     #[test]
     fn an_exception_that_nobody_caught_is_a_failure_though_the_runtime_ended_well() {
         let java = "no such order: com.example.NoOrder\ncom.example.NoOrder: no such order\n\tat \

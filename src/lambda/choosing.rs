@@ -1,5 +1,5 @@
-//! The choice of invocations at work: what waits for it takes room in memory, and is admitted when it
-//! is decided. Runs on the listener's threads, behind the intake's lock.
+//! The choice of invocations at work: what waits for it takes room in memory, and is admitted when
+//! it is decided. Runs on the listener's threads, behind the intake's lock.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

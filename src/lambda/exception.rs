@@ -1,9 +1,9 @@
 //! What a runtime prints of an exception that nobody caught. Pure; reads a JSON string, between its
 //! quotes.
 //!
-//! To the platform such an invocation is a success: the runtime has told the caller of the exception
-//! in good order. So only what a function does not print by itself counts here. .NET's report, and
-//! Node.js's in the JSON format, look as any error that is logged.
+//! To the platform such an invocation is a success: the runtime has told the caller of the
+//! exception in good order. So only what a function does not print by itself counts here. .NET's
+//! report, and Node.js's in the JSON format, look as any error that is logged.
 //!
 //! Sources: the runtimes' own clients. `UserFault.reportableError` of Java's, `run_user_code` of
 //! Ruby's, `reportFailure` of Go's, `log_error` of Python's, `logError` of Node.js's.
@@ -61,16 +61,16 @@ fn nodes(text: &[u8]) -> Option<&str> {
     Some(named_in(object).unwrap_or_default())
 }
 
-/// `Error raised from handler method`, and then, in a record of its own, an object as Go's in several
-/// lines.
+/// `Error raised from handler method`, and then, in a record of its own, an object as Go's in
+/// several lines.
 fn rubys(text: &[u8]) -> Option<&str> {
     let is_report = text.starts_with(b"Error raised from handler method")
         || text.starts_with(b"Critical exception from handler");
     is_report.then_some("")
 }
 
-/// `2026/05/11 08:30:00 {"errorMessage":"no such order","errorType":"errorString"}`, behind what the
-/// logger writes in front of all lines; and Ruby's, in several lines.
+/// `2026/05/11 08:30:00 {"errorMessage":"no such order","errorType":"errorString"}`, behind what
+/// the logger writes in front of all lines; and Ruby's, in several lines.
 fn gos(text: &[u8]) -> Option<&str> {
     let head = text.get(..HEAD_BYTES).unwrap_or(text);
     let (before, object) = text.split_at(memchr(b'{', head)?);

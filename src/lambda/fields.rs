@@ -65,8 +65,8 @@ impl<'a> RecordFields<'a> {
         level.or_else(|| is_error().then_some(Level::Error))
     }
 
-    /// The type of the exception, if a log that is an object, with the level `ERROR` or none, is the
-    /// runtime's report of one that nobody caught.
+    /// The type of the exception, if a log that is an object, with the level `ERROR` or none, is
+    /// the runtime's report of one that nobody caught.
     pub(super) fn exception(&self) -> Option<&'a str> {
         let Some(message) = self.message else {
             // Python's has an id and a level; Ruby's has neither, nor has Go's.

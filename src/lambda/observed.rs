@@ -37,8 +37,8 @@ pub enum Step {
     Run(Run),
     /// Something begins or ends. Its own event is behind it.
     Milestone(Box<Milestone>),
-    /// The runtime has reported an exception that nobody caught. Strings are as in JSON, between the
-    /// quotes.
+    /// The runtime has reported an exception that nobody caught. Strings are as in JSON, between
+    /// the quotes.
     Exception {
         /// Of which invocation.
         request_id: Box<str>,
@@ -207,8 +207,8 @@ impl PlatformResult {
         self.status.as_deref().is_some_and(|status| status != "success")
     }
 
-    /// The runtime has reported an exception. To the platform that is a success; of any other end it
-    /// knows better.
+    /// The runtime has reported an exception. To the platform that is a success; of any other end
+    /// it knows better.
     pub(super) fn add_exception(&mut self, name: Box<str>) {
         if !self.failed() {
             self.status = Some("error".into());

@@ -13,12 +13,12 @@ use super::connections::Connection;
 /// A body up to this size is read whole, and so is the longest event that needs no room in the
 /// queue meanwhile: more than a record of Kinesis has where nobody asked for larger ones.
 pub(super) const MAX_WHOLE: usize = 1024 * 1024 + 64 * 1024;
-/// Room that a longer event takes while it is read, in its bytes: it may have to be written anew, and
-/// its buffer is there half as large once more while it grows.
+/// Room that a longer event takes while it is read, in its bytes: it may have to be written anew,
+/// and its buffer is there half as large once more while it grows.
 pub(super) const COST_OF_LONG: usize = 3;
 /// Of larger bodies one is read at a time, and beside it some that are not so large. With another
-/// one of the largest, what each leaves behind in the heap took several megabytes more. A client that
-/// stalls keeps the others waiting no longer than the following says.
+/// one of the largest, what each leaves behind in the heap took several megabytes more. A client
+/// that stalls keeps the others waiting no longer than the following says.
 const READ_AT_ONCE: usize = MAX_WHOLE + 256 * 1024;
 /// How long a larger body may stall, and for how long in all it may be waited for, when another one
 /// has waited for it: Lambda sends from next door.

@@ -375,9 +375,9 @@ impl<'r, 'b> Reading<'r, 'b> {
         Err(Failed::Anywhere)
     }
 
-    /// The event has ended, whatever stands behind it. The JSON of one in pieces may also have ended
-    /// by chance, in the middle of what is another event: an event in Lambda's spelling must follow
-    /// it, or none.
+    /// The event has ended, whatever stands behind it. The JSON of one in pieces may also have
+    /// ended by chance, in the middle of what is another event: an event in Lambda's spelling must
+    /// follow it, or none.
     fn whole(&mut self) -> Option<Element> {
         if self.pieces.is_empty() {
             return Some(Element::Whole(self.start..self.at));

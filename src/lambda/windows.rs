@@ -4,8 +4,8 @@
 //! A window begins with the bytes that the one before has left. It grows if a single event is
 //! longer: first up to a size that any body may have, and then as long as the queue has room.
 
-/// Bytes that are read anew behind damage, for each byte of a body: see [`Part::reads`]. A record that
-/// Lambda cut needs two or three.
+/// Bytes that are read anew behind damage, for each byte of a body: see [`Part::reads`]. A record
+/// that Lambda cut needs two or three.
 pub const READS_PER_BYTE: usize = 8;
 
 /// How a part of a body begins.

@@ -1,5 +1,6 @@
-//! What becomes of a request after it was packed: the records that failed are kept, or it is divided, put into another form, or made again of
-//! what a spool has of it. No record is packed anew, unless its lines are taken apart or put together. Pure.
+//! What becomes of a request after it was packed: the records that failed are kept, or it is
+//! divided, put into another form, or made again of what a spool has of it. No record is packed
+//! anew, unless its lines are taken apart or put together. Pure.
 
 use std::borrow::Cow;
 
@@ -43,7 +44,8 @@ impl Request {
         self.finished = None;
     }
 
-    /// What is in each record, for keeping it elsewhere: its key, how many events, and the data as Kinesis decodes it. Of a sealed request.
+    /// What is in each record, for keeping it elsewhere: its key, how many events, and the data as
+    /// Kinesis decodes it. Of a sealed request.
     pub fn contents(&self) -> impl Iterator<Item = (&str, u64, Cow<'_, [u8]>)> + '_ {
         self.records.iter().filter_map(|record| {
             let (data, key) = self.data_and_key(record)?;
@@ -51,8 +53,9 @@ impl Request {
         })
     }
 
-    /// Adds a record that was packed before and kept elsewhere, as it is, or to the one before where both may be one. Says whether it can
-    /// have been made here. It may be one more than the limit of bytes allows: whoever keeps records has an eye on that.
+    /// Adds a record that was packed before and kept elsewhere, as it is, or to the one before
+    /// where both may be one. Says whether it can have been made here. It may be one more than the
+    /// limit of bytes allows: whoever keeps records has an eye on that.
     #[must_use]
     pub fn add_packed(&mut self, key: &str, events: u64, data: &[u8]) -> bool {
         // An event is a line of its own, unless what was compressed holds more.
@@ -97,7 +100,8 @@ impl Request {
             return;
         }
         self.close();
-        // What was packed here or restored is always readable; if it were not, it would rather stay as it is than be lost.
+        // What was packed here or restored is always readable; if it were not, it would rather stay
+        // as it is than be lost.
         if let Some(converted) = self.converted(wire) {
             *self = converted;
         }
@@ -119,7 +123,8 @@ impl Request {
         Some(other)
     }
 
-    /// Takes the records that are not `wanted` out, into a request of their own; both are to be finished again.
+    /// Takes the records that are not `wanted` out, into a request of their own; both are to be
+    /// finished again.
     #[must_use]
     pub fn divide(&mut self, wanted: impl Fn(usize) -> bool) -> Request {
         self.close();
@@ -143,7 +148,8 @@ impl Request {
         others
     }
 
-    /// Splits a request in two: by its records, or where it has only one, by the lines of that. Both are to be finished again.
+    /// Splits a request in two: by its records, or where it has only one, by the lines of that.
+    /// Both are to be finished again.
     ///
     /// # Errors
     /// Gives a request of one line back as it is.
@@ -281,8 +287,9 @@ mod tests {
         }
     }
 
-    /// A function logs what it reads of the stream: its log was taken for the extension's own event, so that a record that was refused could
-    /// not be taken apart, and all of its events were given up with one.
+    /// A function logs what it reads of the stream: its log was taken for the extension's own
+    /// event, so that a record that was refused could not be taken apart, and all of its events
+    /// were given up with one.
     #[test]
     fn a_log_that_speaks_of_the_ledger_is_an_event() {
         let line = |record: &str| {
