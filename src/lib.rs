@@ -12,9 +12,11 @@
 //! - [`lambda`]: upstream, what Lambda says: Extensions API, Telemetry API, bodies.
 //! - [`dispatch`]: in the middle, what is kept, and when it is sent.
 //! - [`kinesis`]: downstream, what Kinesis takes: records, requests, signatures, answers.
+//! - [`config`]: the settings: from variables to what each room gets.
+//! - [`extension`]: the three rooms put together, and what `main` asks of them.
 //! - [`check`]: the three rooms' settings, tried by a person.
-//! - [`event`], [`ledger`], [`sandbox`], [`deadline`], [`log`], [`clock`], [`random`]: small things
-//!   that every room uses.
+//! - [`event`], [`ledger`], [`sandbox`], [`deadline`], [`log`], [`clock`], [`random`], [`json`],
+//!   [`mailbox`], `panic`: small things that every room uses.
 //!
 //! Everything is synchronous: threads and blocking sockets, no async runtime.
 
