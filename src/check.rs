@@ -103,7 +103,11 @@ fn check(config: &Config, report: &mut Report) {
         &format!("stream {}, region {}, {}", place.stream, place.region, place.endpoint),
     );
     for endpoint in settings.readable_by_others() {
-        report.note("settings", &format!("{endpoint} is called over plain http: others on the network can read telemetry and the session token"));
+        let text = format!(
+            "{endpoint} is called over plain http: others on the network can read telemetry \
+             and the session token"
+        );
+        report.note("settings", &text);
     }
     if let Some((name, _)) = settings.http.proxies.of(settings.endpoint.url()) {
         report.ok("proxy", &format!("Kinesis is called through the one in {name}"));
@@ -127,7 +131,8 @@ fn check(config: &Config, report: &mut Report) {
             if client.skew_seconds() > 0 { "behind" } else { "ahead of" },
         );
         let text = format!(
-            "this machine's is {seconds} seconds {side} AWS's; the extension corrects for that by itself, but set the clock right"
+            "this machine's is {seconds} seconds {side} AWS's; the extension corrects for that by \
+             itself, but set the clock right"
         );
         report.note("clock", &text);
     }

@@ -324,7 +324,8 @@ impl Admission {
                 self.print(packer.take_oversized());
                 log::error!(
                     "envelope",
-                    "KINESIS_TELEMETRY_RECORD_BYTES is too small for what the extension adds to an event; such events are dropped"
+                    "KINESIS_TELEMETRY_RECORD_BYTES is too small for what the extension adds to an \
+                     event; such events are dropped"
                 );
             }
             if !request.is_empty() {
@@ -353,7 +354,8 @@ impl Admission {
                 Err(error) => {
                     log::error!(
                         "spool",
-                        "events cannot be kept under /tmp ({error}); what memory cannot hold is lost"
+                        "events cannot be kept under /tmp ({error}); what memory cannot hold is \
+                         lost"
                     );
                     self.ledger.dropped_queue.add(request.events());
                     if packer.prints_lost() {

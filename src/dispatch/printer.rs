@@ -29,7 +29,8 @@ impl Printer {
             self.waiting.fetch_sub(lines.len(), Ordering::AcqRel);
             return log::warn!(
                 "stdout",
-                "nobody reads stdout; lines that KINESIS_TELEMETRY_FALLBACK or METRICS asks for are left out"
+                "nobody reads stdout; lines that KINESIS_TELEMETRY_FALLBACK or METRICS asks for \
+                 are left out"
             );
         }
         let mailbox = self.lines.get_or_init(|| {

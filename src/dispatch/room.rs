@@ -51,7 +51,8 @@ impl Core {
         self.print_lost(&parcel);
         self.acknowledge(parcel);
         let line = format!(
-            "Kinesis refuses records for long, and there is no room for more of them; {events} events are dropped"
+            "Kinesis refuses records for long, and there is no room for more of them; {events} \
+             events are dropped"
         );
         self.out.push_back(Step::Log(Level::Error, "no-room", line));
         self.out.pop_front()

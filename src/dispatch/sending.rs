@@ -36,7 +36,8 @@ pub(super) const TRIES_ALONE: u32 = 4;
 const REFUSALS: u32 = 3;
 
 /// Said of an event of the extension's own, once.
-pub(super) const TOO_SMALL: &str = "KINESIS_TELEMETRY_RECORD_BYTES is too small for one of the extension's own events; it is not sent";
+pub(super) const TOO_SMALL: &str = "KINESIS_TELEMETRY_RECORD_BYTES is too small for one of the \
+    extension's own events; it is not sent";
 
 /// What may be sent now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -355,7 +356,8 @@ impl Core {
         if events > 0 {
             self.ledger.dropped_rejected.add(events);
             let line = format!(
-                "KINESIS_TELEMETRY_RECORD_BYTES is too small for what the extension adds to an event; {events} events are dropped"
+                "KINESIS_TELEMETRY_RECORD_BYTES is too small for what the extension adds to an \
+                 event; {events} events are dropped"
             );
             self.out.push_back(Step::Log(Level::Error, "envelope", line));
             let lines = self.packer.take_oversized();
@@ -618,10 +620,13 @@ impl Core {
                 self.acknowledge(parcel);
                 let line = if events > 0 {
                     format!(
-                        "Kinesis refuses a record again and again while it takes others; {events} events are dropped"
+                        "Kinesis refuses a record again and again while it takes others; {events} \
+                         events are dropped"
                     )
                 } else {
-                    "Kinesis refuses one of the extension's own events again and again while it takes others; it is not sent".to_owned()
+                    "Kinesis refuses one of the extension's own events again and again while it \
+                     takes others; it is not sent"
+                        .to_owned()
                 };
                 self.out.push_back(Step::Log(Level::Error, "rejected", line));
                 None

@@ -381,7 +381,8 @@ impl Spool {
             self.ledger.spool_skipped.add(unread);
             log::error!(
                 "spool-unread",
-                "no time is left to read {unread} spool files of an earlier process; their events are lost"
+                "no time is left to read {unread} spool files of an earlier process; their events \
+                 are lost"
             );
         }
     }

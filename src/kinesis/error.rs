@@ -162,7 +162,9 @@ const RESOLVE: &str =
     "see that {endpoint} can be resolved from here: DNS, AWS_REGION, or a VPC endpoint";
 const AWS_FAULT: &str =
     "wait, it is retried: AWS has a fault; or see that {endpoint} can be reached from here";
-const ACCESS_KEYS: &str = "replace AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, all of them: AWS does not know these credentials (temporary ones need the token that came with them)";
+const ACCESS_KEYS: &str = "replace AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and \
+    AWS_SESSION_TOKEN, all of them: AWS does not know these credentials (temporary ones need the \
+    token that came with them)";
 const STREAM_KEY: &str =
     "allow {role} kms:GenerateDataKey on the stream's key, and see that the key is enabled";
 
@@ -211,12 +213,14 @@ const KINESIS: &[Row] = {
                 "Http413",
             ],
             InvalidRequest,
-            "see that KINESIS_TELEMETRY_RECORD_BYTES is not above the stream's own limit, and that {endpoint} is a Kinesis of this stream",
+            "see that KINESIS_TELEMETRY_RECORD_BYTES is not above the stream's own limit, and that \
+             {endpoint} is a Kinesis of this stream",
         ),
         row(
             &["AccessDeniedException", "AccessDenied"],
             Configuration,
-            "allow {role} the action kinesis:PutRecords on {arn} (and kms:GenerateDataKey on its key, if the stream is encrypted with one of your own)",
+            "allow {role} the action kinesis:PutRecords on {arn} (and kms:GenerateDataKey on its \
+             key, if the stream is encrypted with one of your own)",
         ),
         row(
             &[
@@ -237,7 +241,8 @@ const KINESIS: &[Row] = {
         row(
             &["UnknownOperationException", "Http404"],
             Configuration,
-            "correct or unset AWS_ENDPOINT_URL_KINESIS or AWS_ENDPOINT_URL: {endpoint} is no Kinesis",
+            "correct or unset AWS_ENDPOINT_URL_KINESIS or AWS_ENDPOINT_URL: {endpoint} is no \
+             Kinesis",
         ),
     ]
 };
@@ -264,8 +269,9 @@ const COMMON: &[Row] = {
         row(
             &["ExpiredTokenException", "ExpiredToken"],
             Credentials,
-            "get fresh credentials: these have expired (those that came in the environment cannot be renewed while this sandbox lives; events wait in \
-             memory and under /tmp until Kinesis accepts them again, or the sandbox ends)",
+            "get fresh credentials: these have expired (those that came in the environment cannot \
+             be renewed while this sandbox lives; events wait in memory and under /tmp until \
+             Kinesis accepts them again, or the sandbox ends)",
         ),
         row(&["UnrecognizedClientException", "InvalidClientTokenId"], Credentials, ACCESS_KEYS),
         row(
@@ -280,14 +286,15 @@ const COMMON: &[Row] = {
         row(
             &["InvalidSignatureException", "SignatureDoesNotMatch"],
             Configuration,
-            "correct AWS_SECRET_ACCESS_KEY: it does not belong to AWS_ACCESS_KEY_ID; or something between here and AWS changes requests",
+            "correct AWS_SECRET_ACCESS_KEY: it does not belong to AWS_ACCESS_KEY_ID; or something \
+             between here and AWS changes requests",
         ),
         row(&["RequestTimeTooSkewed", "RequestExpired"], ClockSkew, SET_CLOCK),
         row(
             &["AssumeRole.AccessDenied", "AssumeRole.AccessDeniedException"],
             Configuration,
-            "allow the function's role sts:AssumeRole on {role}, and name it in that role's trust policy, with the same KINESIS_TELEMETRY_EXTERNAL_ID, \
-             if any",
+            "allow the function's role sts:AssumeRole on {role}, and name it in that role's trust \
+             policy, with the same KINESIS_TELEMETRY_EXTERNAL_ID, if any",
         ),
         row(
             &["AssumeRole.RegionDisabledException"],
@@ -297,34 +304,40 @@ const COMMON: &[Row] = {
         row(
             &[ASSUME_ROLE],
             Configuration,
-            "see KINESIS_TELEMETRY_ROLE_ARN, the credentials, and that {endpoint} can be reached from here",
+            "see KINESIS_TELEMETRY_ROLE_ARN, the credentials, and that {endpoint} can be reached \
+             from here",
         ),
         row(
             &[CONTAINER_CREDENTIALS],
             Configuration,
-            "see AWS_CONTAINER_CREDENTIALS_FULL_URI and AWS_CONTAINER_AUTHORIZATION_TOKEN: that endpoint gives no credentials",
+            "see AWS_CONTAINER_CREDENTIALS_FULL_URI and AWS_CONTAINER_AUTHORIZATION_TOKEN: that \
+             endpoint gives no credentials",
         ),
         // From here on what this program itself reports.
         row(
             &["NoCredentials"],
             Configuration,
-            "give the function a role; elsewhere set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for temporary ones, AWS_SESSION_TOKEN (`aws \
-             configure export-credentials --format env` prints them)",
+            "give the function a role; elsewhere set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, \
+             for temporary ones, AWS_SESSION_TOKEN (`aws configure export-credentials --format \
+             env` prints them)",
         ),
         row(
             &["HalfCredentials"],
             Configuration,
-            "set the other half too, or unset both: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are a pair",
+            "set the other half too, or unset both: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY \
+             are a pair",
         ),
         row(
             &["BadCredentials"],
             Configuration,
-            "correct AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN: one of them has a character that no header can hold",
+            "correct AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN: one of them \
+             has a character that no header can hold",
         ),
         row(
             &["BadToken"],
             Configuration,
-            "see AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE and AWS_CONTAINER_AUTHORIZATION_TOKEN: a line of text that a header can hold is expected",
+            "see AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE and AWS_CONTAINER_AUTHORIZATION_TOKEN: a \
+             line of text that a header can hold is expected",
         ),
         row(&["BadClock"], Configuration, SET_CLOCK),
         row(&["BadRequest"], Configuration, "report a bug: the request cannot be built"),
@@ -354,7 +367,8 @@ const COMMON: &[Row] = {
         row(
             &["NoSequenceNumber"],
             InvalidRequest,
-            "see that {endpoint} is a Kinesis: a record has neither a sequence number nor an error code",
+            "see that {endpoint} is a Kinesis: a record has neither a sequence number nor an error \
+             code",
         ),
         row(
             &["Interrupted"],

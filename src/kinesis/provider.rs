@@ -120,7 +120,8 @@ pub fn missing(unset: Option<&str>) -> Error {
         ),
         None => Error::new(
             "NoCredentials",
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set, nor is AWS_CONTAINER_CREDENTIALS_FULL_URI",
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set, nor is \
+             AWS_CONTAINER_CREDENTIALS_FULL_URI",
         ),
     }
 }
