@@ -162,8 +162,10 @@ impl Invocations {
                 }
             }
             Signal::Reported(request_id) => {
-                if matches!(&self.unreported, Unreported::Invocation(awaited) if awaited == request_id)
-                {
+                if matches!(
+                    &self.unreported,
+                    Unreported::Invocation(awaited) if awaited == request_id
+                ) {
                     self.unreported = Unreported::Nothing;
                 }
             }

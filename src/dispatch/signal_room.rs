@@ -49,7 +49,12 @@ impl SignalRoom {
         if let Some(charge) = self.signals.try_charge(size_of::<Message>() + weight(&signals)) {
             return Some((signals, charge));
         }
-        let is_end = |signal: &Signal| matches!(signal, Signal::Done { request_id, .. } if is_awaited(request_id));
+        let is_end = |signal: &Signal| {
+            matches!(
+                signal,
+                Signal::Done { request_id, .. } if is_awaited(request_id)
+            )
+        };
         let end = signals.iter().position(is_end).map(|at| signals.swap_remove(at));
         let end = end.and_then(|end| Some((vec![Signal::Gap, end], self.end.try_charge(1)?)));
         end.or_else(|| Some((vec![Signal::Gap], self.gap.try_charge(1)?)))

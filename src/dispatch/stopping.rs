@@ -239,8 +239,15 @@ impl Core {
     }
 
     pub(super) fn ledger_sent(&mut self, tick: &Tick, request: Box<Request>, sent: Sent) {
-        let delivered = matches!(&sent, Ok(outcomes) if outcomes.iter().all(|outcome| *outcome == RecordOutcome::Taken));
-        let hopeless = matches!(&sent, Err((error, _)) if matches!(error.kind, ErrorKind::Configuration | ErrorKind::Credentials));
+        let delivered = matches!(
+            &sent,
+            Ok(outcomes) if outcomes.iter().all(|outcome| *outcome == RecordOutcome::Taken)
+        );
+        let hopeless = matches!(
+            &sent,
+            Err((error, _))
+                if matches!(error.kind, ErrorKind::Configuration | ErrorKind::Credentials)
+        );
         let at_once = matches!(&sent, Err((error, _)) if self.goes_at_once(error));
         if delivered {
             self.retry.delivered();
