@@ -88,9 +88,9 @@ pub fn place(now: &Circumstances) -> Place {
     }
 }
 
-/// The request id of the invocation that `main` waits for, if it does, and when that began: it is
-/// to hear of that function's end, and of no other one. Nobody reads what else it is sent, and on
-/// Managed Instances it never waits.
+/// The request id of the invocation that `main` waits for, if it does, and when that began. `main`
+/// gets a reply at that function's end, and at no other: nobody would read it. On Managed Instances
+/// it never waits.
 #[derive(Debug, Default)]
 pub struct Awaited(Mutex<Option<(Arc<str>, Instant)>>);
 

@@ -5,7 +5,7 @@
 //! ([`Core::on`]), asks for a step ([`Core::poll`]), carries it out, and hands in its outcome
 //! ([`Core::done`]). A step asks for one blocking request at the most, so that between two requests
 //! a crash, a SHUTDOWN or an INVOKE is acted on. When and what is sent is in [`super::sending`];
-//! the end in [`super::stopping`].
+//! the end is in [`super::stopping`], and what makes room in memory in [`super::room`].
 //!
 //! Runs on the dispatcher's thread, or on none at all.
 
@@ -596,7 +596,7 @@ impl Core {
             None if may_run => 0,
             _ => pending.request.saturating_sub(pending.bytes),
         };
-        // A full request that cannot go now goes at a time that is known.
+        // A full request that cannot be sent now is sent at a time that is known.
         let full = pending.bytes >= pending.request;
         Attention {
             all: flushing || self.stopping.is_some(),

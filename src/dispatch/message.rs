@@ -22,7 +22,7 @@ pub struct Now {
 /// A time in telemetry that is said to be longer ago is taken for now: the wall clock has jumped.
 const PLAUSIBLE: Duration = Duration::from_secs(60);
 
-/// INVOKE may be heard so long after the function has begun: this process gets little CPU then.
+/// INVOKE may be read so long after the function has begun: this process gets little CPU then.
 const INVOKE_LATE: Duration = Duration::from_millis(500);
 
 /// A wall clock that runs ahead of the monotonic one by more has seen a freeze.

@@ -3,8 +3,8 @@
 //!
 //! A dead connection is found at once, which costs next to nothing. Opening a new one costs CPU
 //! that the function may want, so that waits until nothing else runs in the sandbox. A function
-//! mostly waits for others, and its end is heard 25 ms after it at the earliest, since Lambda holds
-//! telemetry back so long: there is a moment in nearly every invocation.
+//! mostly waits for others, and this process learns of its end 25 ms later at the earliest, since
+//! Lambda holds telemetry back so long: there is a moment in nearly every invocation.
 
 use std::time::{Duration, Instant};
 

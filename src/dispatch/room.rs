@@ -9,7 +9,7 @@ use super::invocations::Phase;
 use super::sending::{Destination, TRIES_ALONE};
 use crate::log::Level;
 
-/// While an invocation is held and Kinesis takes nothing, what is older goes to disk.
+/// While an invocation is held and Kinesis takes nothing, what is older is written to disk.
 const RELIEF_AGE: Duration = Duration::from_secs(1);
 /// After a segment that could not be written, none is for so long: the function may have filled the
 /// disk for a while.
@@ -27,9 +27,9 @@ fn gives_way(spool_works: bool) -> impl Fn(&Parcel) -> bool {
 }
 
 impl Core {
-    /// What is set aside has a quarter of the memory. Beyond that the one that failed most goes to
-    /// disk, apart from what waits in order: it must not keep others out. Where there is no disk,
-    /// one is dropped that Kinesis refused while it took others.
+    /// What is set aside has a quarter of the memory. Beyond that the one that failed most is
+    /// written to disk, apart from what waits in order: it must not keep others out. Where there is
+    /// no disk, one is dropped that Kinesis refused while it took others.
     pub(super) fn make_room_aside(&mut self, tick: &Tick) -> Option<Step> {
         if !self.is_crowded() {
             return None;
@@ -117,8 +117,8 @@ impl Core {
         self.gauge.held() > self.gauge.bound()
     }
 
-    /// While an invocation is held and Kinesis takes nothing, what has waited for long goes to
-    /// disk: the function may have crashed without a word, and then the sandbox ends without one.
+    /// While an invocation is held and Kinesis takes nothing, what has waited for long is written
+    /// to disk: the function may have crashed, and then the sandbox ends, before Lambda says so.
     pub(super) fn relief(&mut self, tick: &Tick) -> Option<Step> {
         if self.relief_at()? > tick.age {
             return None;

@@ -1,6 +1,6 @@
 //! The core's second part: what is sent next, and what becomes of it. Pure, like [`super::core`].
 //!
-//! - What was never sent goes in order: memory first, then what memory could not hold and is on
+//! - What was never sent is sent in order: memory first, then what memory could not hold and is on
 //!   disk.
 //! - What failed is set aside until it is due again, and nothing waits behind it. Kinesis may
 //!   refuse a request or a record for what it holds: once it took others meanwhile, that request is
@@ -25,7 +25,7 @@ use crate::log::Level;
 
 /// What one request may take inside an invocation.
 const IN_BETWEEN: Duration = Duration::from_secs(1);
-/// A ledger event goes with a flush this often.
+/// So often a ledger event is sent with a flush.
 const LEDGER_EVERY: Duration = Duration::from_secs(300);
 /// Tries without a pause for a dead connection.
 const TRIES_AT_ONCE: u32 = 2;

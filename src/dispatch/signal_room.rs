@@ -2,7 +2,7 @@
 //! the same. Where too many wait for a dispatcher that is busy, all that come then are one gap, but
 //! for the end that is waited for.
 //!
-//! Used by the listener's threads. A charge goes with each message, and comes back when the
+//! Used by the listener's threads. Each message has a charge, which is given back when the
 //! dispatcher has read it.
 
 use std::sync::Arc;

@@ -3,8 +3,8 @@
 //! In this order: wait for the last report, close the intake and look once more, send everything,
 //! keep on disk what a reset would lose, count what nobody will send, send the last ledger, end.
 //! Before a reset the disk comes first: as soon as one try has failed, Kinesis is known to be down,
-//! or more waits than one request takes, everything goes there, and is then sent from there with
-//! the time that remains.
+//! or more waits than one request takes, everything is written there, and is then sent from there
+//! with the time that remains.
 
 use std::time::{Duration, Instant};
 
@@ -108,7 +108,7 @@ impl Core {
         self.next_step(tick, view, until, Scope::All)
     }
 
-    /// Whether what is unsent goes to disk, and there is time for that.
+    /// Whether what is unsent is written to disk, and there is time for that.
     fn keeps(&self, tick: &Tick) -> bool {
         self.spool_works(tick)
             && self.stopping.as_ref().is_some_and(|stopping| {
@@ -136,8 +136,8 @@ impl Core {
         next.map_or(until, |at| at.min(until))
     }
 
-    /// The sandbox is reset: what could not be sent goes to disk, for the process that starts next
-    /// in this sandbox.
+    /// The sandbox is reset: what could not be sent is written to disk, for the process that starts
+    /// next in this sandbox.
     fn keep_unsent(&mut self, tick: &Tick) -> Option<Step> {
         if self.keeps(tick) {
             // Those are on disk already, and marked as in doubt.

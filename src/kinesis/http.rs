@@ -145,9 +145,9 @@ impl HttpSettings {
 impl HttpClient {
     /// Sends `request` with `body`, or without one if it is a GET, and reads the whole answer.
     ///
-    /// A connection that was there before gets a third of the time, so that there is time for a
-    /// fresh one if it has died without a word; or twice what the last answer took, so that a slow
-    /// Kinesis is not asked everything twice; but never the last third.
+    /// A connection that was there before gets a third of the time, so that there is time for a new
+    /// one if it has died unnoticed; or twice what the last answer took, so that a slow Kinesis is
+    /// not asked everything twice; but never the last third.
     pub(super) fn send(
         &mut self,
         request: Request<()>,

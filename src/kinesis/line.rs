@@ -161,7 +161,7 @@ impl LineWriter {
         self.finish(event, bytes, Some(missing + before.unwrap_or(0)), out);
     }
 
-    /// The partition key that `event` goes by, or `None` for a fresh one each record.
+    /// The partition key of `event`, or `None` for a new one for each record.
     #[must_use]
     pub fn partition_key<'a>(
         &'a self,
@@ -381,7 +381,8 @@ fn tags(tags: &[(String, String)]) -> Vec<u8> {
 }
 
 /// Whether `text` can be a partition key and stand between quotes as it is. AWS allows 256
-/// characters; whether it counts UTF-8 bytes or UTF-16 units is not written, so only ASCII goes.
+/// characters; whether it counts UTF-8 bytes or UTF-16 units is not written, so only ASCII is
+/// taken.
 fn is_plain_key(text: &str) -> bool {
     (1..=256).contains(&text.len())
         && text.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\')

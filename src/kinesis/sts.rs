@@ -156,8 +156,8 @@ fn form(role: &Role) -> Vec<u8> {
     body.into_bytes()
 }
 
-/// Emulators answer XML whatever they are asked for, and so does STS unless told otherwise: four
-/// elements are cut out of it.
+/// Emulators answer XML whatever they are asked for, and so does STS unless it is asked for JSON:
+/// four elements are cut out of it.
 fn read_answer(body: &[u8], skew: &ClockSkew) -> Option<ExpiringCredentials> {
     if body.len() > MAX_ANSWER {
         return None;

@@ -34,7 +34,7 @@ use crate::mailbox::Mailbox;
 /// No wait is longer without a look at the clock and at the interrupt.
 const SLICE: Duration = Duration::from_millis(50);
 /// A connection that was not used for so long is closed rather than used: a load balancer or a NAT
-/// may have forgotten it without a word. Counted by the clock that counts more, since a frozen
+/// may have forgotten it unnoticed. Counted by the clock that counts more, since a frozen
 /// sandbox may have only one that runs on.
 const MAX_IDLE: Duration = Duration::from_secs(20);
 /// A name's lookup needs little more than the packets' size.

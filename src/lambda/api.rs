@@ -43,7 +43,7 @@ impl fmt::Debug for ExtensionId {
     }
 }
 
-/// What registration tells.
+/// What registration gives.
 #[derive(Debug)]
 pub struct Registered {
     /// For all other calls.
@@ -225,7 +225,7 @@ impl Api {
     /// takes.
     ///
     /// # Errors
-    /// If it goes on failing for about a minute: then the sandbox's API is gone for good.
+    /// If it keeps failing for about a minute: then the sandbox's API is gone.
     pub fn next(&self, id: &ExtensionId) -> Result<NextEvent, ApiError> {
         let mut tries = 0;
         loop {
@@ -329,7 +329,8 @@ fn milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<EpochMs, D
     Ok(whole.parse().unwrap_or_default())
 }
 
-/// Bodies are not always JSON (AWS's emulator does not escape), so only what parses is told.
+/// Lambda's own words of why it refused a call. Bodies are not always JSON (AWS's emulator does not
+/// escape), so only what parses is shown.
 fn refused(call: &'static str, answer: &Answer) -> ApiError {
     #[derive(Deserialize, Default)]
     #[serde(rename_all = "camelCase", default)]

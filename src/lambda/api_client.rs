@@ -4,9 +4,9 @@
 //! leaves the sandbox. ureq could do all this, but its three calls were a third of what a start
 //! cost, and each invocation makes one more.
 //!
-//! Lambda may close the connection between two calls without a word (idle, or a reset). If nothing
-//! of an answer has come over a connection that was used before, the call is made once more over a
-//! new one. If an answer has begun it is not: what to do then is the caller's business.
+//! Lambda may close the connection between two calls (idle, or a reset). If nothing of an answer
+//! has come over a connection that was used before, the call is made once more over a new one. If
+//! an answer has begun it is not: what to do then is the caller's business.
 
 use std::fmt;
 use std::io::{Error, ErrorKind, Result as IoResult, Write};

@@ -68,7 +68,7 @@ impl Choosing {
     ) {
         let events = batch.remaining().len() as u64;
         if !self.unsettled.wait(events) {
-            // The sandbox has ended, and Lambda is not told 200.
+            // The sandbox has ended, and Lambda gets no 200.
             return;
         }
         let clocks = Clocks { wall: now.wall, awake: self.count(now.mono) };

@@ -1,8 +1,8 @@
 //! From a body to the queue: parses it, lets its events wait for the choice between invocations
 //! where there is one, and hands them on. One POST after the other, under the intake's lock.
 //!
-//! Runs on the listener's threads. The dispatcher closes it at SHUTDOWN and waits for the lock no
-//! longer than it is told; `main` never waits for it.
+//! Runs on the listener's threads. The dispatcher closes it at SHUTDOWN and waits for the lock only
+//! until a given time; `main` never waits for it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
@@ -115,9 +115,9 @@ impl Handover {
     }
 
     /// Puts a part's events into the queue before its answer: the next POST, which comes after the
-    /// answer, cannot overtake them. Comes back with what is left of it for the next part; `None`
-    /// if nobody will look at them, so that Lambda is not to be told 200. `charge` is that of used
-    /// buffers, or of an event that is longer than a window.
+    /// answer, cannot overtake them. Returns what is left of it for the next part; `None` if nobody
+    /// will look at them, so that Lambda must get no 200. `charge` is that of used buffers, or of
+    /// an event that is longer than a window.
     pub(super) fn take(
         &self,
         body: Vec<u8>,

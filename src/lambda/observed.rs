@@ -142,7 +142,7 @@ pub struct Milestone {
     pub request_id: Arc<str>,
     /// When, by the platform's clock, where it says so.
     pub time: Option<EpochMs>,
-    /// This process was told of the invocation's beginning: the invocation is not that of a process
+    /// This process knows of the invocation's beginning: the invocation is not that of a process
     /// before.
     pub is_ours: bool,
     /// The root of its trace, where it has one.
