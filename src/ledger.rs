@@ -45,9 +45,10 @@ pub struct Ledger {
     pub excluded: Counter,
     /// Of invocations that `KEEP` leaves out; beside the balance, as those.
     pub thinned: Counter,
-    /// Lost because the queue had no room.
+    /// Lost because the queue and the spool had no room, or the disk could not be written.
     pub dropped_queue: Counter,
-    /// Lost because Kinesis refuses them for what they are.
+    /// Lost because Kinesis refuses them for what they hold, `RECORD_BYTES` has no room for what is
+    /// added to them, or somebody changed their file in the spool.
     pub dropped_rejected: Counter,
     /// Lost because the sandbox ended before they could be sent.
     pub dropped_undelivered: Counter,
@@ -63,7 +64,7 @@ pub struct Ledger {
     pub requests: Counter,
     /// Bytes of data and keys that Kinesis took.
     pub sent_bytes: Counter,
-    /// Put under `/tmp` for want of room or time.
+    /// Written to the spool because there was no room or no time.
     pub spooled: Counter,
     /// Taken over from the process before, out of its spool. They count as received too.
     pub adopted: Counter,
