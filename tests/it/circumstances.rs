@@ -25,7 +25,7 @@
 //! | 21 | a hold whose end comes during the flush | `every_held_millisecond_is_in_the_ledger` |
 //! | 22 | the periodic ledger in a busy sandbox | `a_busy_sandbox_sends_its_periodic_ledger` |
 //! | 23 | a clock set back; signals after a panic; an API that is gone | `a_clock_that_is_set_back_*`, `an_api_that_is_gone_*`, `dispatch::admission` |
-//! | 24 | what large logs weigh | `large_logs_keep_to_the_bound_of_memory`; not for events of 8 MB |
+//! | 24 | what large logs weigh | `large_logs_keep_to_the_bound_of_memory`; of 8 MB: `bodies.rs`: `a_long_event_*` |
 //! | 25 | a stdout that nobody drains | `a_stdout_that_nobody_drains_holds_nothing` |
 
 use std::path::{Path, PathBuf};
