@@ -251,8 +251,13 @@ impl Core {
 
     /// Whether one more segment may be read: within the quarter of the memory for what is set
     /// aside, and one beside a single one in any case. At the end that memory is needed for nothing
-    /// else.
+    /// else. With memory full, what is read beyond that would have to make room again; and at the
+    /// end what waits in memory is older.
     fn has_room_aside(&self) -> bool {
+        if self.is_over() {
+            let aside = self.backlog.aside().len();
+            return aside == 0 || (aside == 1 && self.stopping.is_none());
+        }
         self.backlog.aside().len() < 2
             || self.backlog.aside_bytes() <= self.gauge.bound() / 4
             || (self.stopping.is_some()

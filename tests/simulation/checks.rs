@@ -21,6 +21,8 @@ use crate::world::{
 
 /// What the scheduler may add to a promise.
 const SLACK: Us = 70 * MS;
+/// No more segments than this are read in vain between two requests.
+const PUT_BACK: u32 = 20;
 
 impl World {
     /// After every wake-up.
@@ -329,6 +331,16 @@ impl World {
                 "no storm",
                 "more than 10 requests within a second delivered nothing".to_owned(),
             );
+        }
+    }
+
+    /// A segment was read in vain. Files that are read and put back in turn, with no request between
+    /// them, keep the dispatcher busy for as long as a function runs.
+    pub(crate) fn check_put_back(&mut self) {
+        self.process.put_back += 1;
+        if self.process.put_back > PUT_BACK {
+            let detail = format!("{PUT_BACK} segments were read and put back without a request");
+            self.fail("no busy loop", detail);
         }
     }
 

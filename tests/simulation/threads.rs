@@ -187,6 +187,7 @@ impl World {
             Step::PutBack(segment) => {
                 self.say(|_| format!("core: puts segment {segment} back"));
                 self.process.index.put_back(segment);
+                self.check_put_back();
                 return Some(Outcome::Done);
             }
             Step::Discard(_) => {
@@ -280,6 +281,7 @@ impl World {
         }
         let verdict = self.kinesis(&mut parcel.request, left, false);
         self.sends += 1;
+        self.process.put_back = 0;
         self.check_send(&parcel, &verdict);
         self.say(|_| {
             let (tries, records, segment) = (parcel.tries, verdict.events.len(), parcel.segment);

@@ -289,6 +289,8 @@ pub(crate) struct Process {
     pub(crate) fruitful: u32,
     /// Memory was within its bound when the last step was asked for.
     pub(crate) had_room: bool,
+    /// Segments that were read and put back since the last request.
+    pub(crate) put_back: u32,
     pub(crate) ledgers: u32,
     pub(crate) last_sent: Option<u32>,
     pub(crate) damaged: u64,
@@ -1206,6 +1208,7 @@ impl Process {
             fruitless: Vec::new(),
             fruitful: 0,
             had_room: true,
+            put_back: 0,
             ledgers: 0,
             last_sent: None,
             damaged: 0,
