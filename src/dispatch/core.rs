@@ -68,7 +68,8 @@ pub struct Settings {
 pub enum Step {
     /// Wait for a message, until then at the most.
     Wait(Option<Instant>),
-    /// Send it once. If it came from a segment, that is marked as in doubt before.
+    /// Send it once. If it came from a segment, that is marked as in doubt before, and no more where
+    /// nothing was stored.
     Send {
         /// What to send.
         parcel: Box<Parcel>,
@@ -119,6 +120,15 @@ pub enum Step {
 /// What a request came to: one outcome for each record, or an error of the whole, with advice for a
 /// person.
 pub type Sent = Result<Vec<RecordOutcome>, (Error, String)>;
+
+/// Whether it is known that Kinesis has stored none of its records.
+#[must_use]
+pub fn stored_nothing(sent: &Sent) -> bool {
+    match sent {
+        Ok(outcomes) => !outcomes.contains(&RecordOutcome::Taken),
+        Err((error, _)) => !error.ambiguous,
+    }
+}
 
 /// Why a segment was not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::attention::Attention;
 use super::charge::Gauge;
-use super::core::{Core, Outcome, Sent, Step, View};
+use super::core::{Core, Outcome, Sent, Step, View, stored_nothing};
 use super::doorbell::Doorbell;
 use super::message::{Message, Now, Reply};
 use super::preparing::Effort;
@@ -118,11 +118,12 @@ impl Dispatcher {
     fn carry_out(&mut self, step: Step) -> Outcome {
         match step {
             Step::Send { mut parcel, deadline } => {
-                if let Some(segment) = parcel.segment {
-                    self.spool.mark(segment);
-                }
+                let marked = parcel.segment.filter(|segment| self.spool.mark(*segment));
                 panic::inject("dispatcher");
                 let sent = self.put(&mut parcel.request, &deadline);
+                if let Some(segment) = marked.filter(|_| stored_nothing(&sent)) {
+                    self.spool.unmark(segment);
+                }
                 return Outcome::Sent(parcel, sent);
             }
             Step::SendLedger { mut request, deadline } => {

@@ -2,9 +2,10 @@
 //!
 //! One file is one segment ([`super::spool_file`]), and is read as one request. What memory has no
 //! room for is appended to the newest file; what is kept apart has files of its own. Before a
-//! segment is sent its file gets a name that says so: a process that finds it then counts its
-//! events as possible duplicates. `/tmp` outlives a reset: the process that starts next in this
-//! sandbox finds the files and sends them, but for a batch that was never written to its end.
+//! segment is sent its file gets a name that says so, and the old one again if nothing of it was
+//! stored: a process that finds it then counts its events as possible duplicates. `/tmp` outlives a
+//! reset: the process that starts next in this sandbox finds the files and sends them, but for a
+//! batch that was never written to its end.
 //!
 //! Other processes of the sandbox have the same rights and can put anything there. No link is
 //! followed, nothing is opened that can block, no size or count of a file is believed before it was
@@ -334,13 +335,31 @@ impl Spool {
         self.ledger.adopted.add(events);
     }
 
-    /// A segment is about to be sent: from now on its events may be stored.
-    pub fn mark(&self, id: SegmentId) {
-        let Some(entry) = self.lock().entry(id) else { return };
-        let path = self.path_of(&entry);
-        if !is_in_doubt(&path) && fs::rename(&path, path.with_extension(DOUBT_SUFFIX)).is_ok() {
-            self.lock().mark(id);
+    /// A segment is about to be sent: from now on its events may be stored. Says whether they could
+    /// not be before.
+    pub fn mark(&self, id: SegmentId) -> bool {
+        self.rename(id, true)
+    }
+
+    /// The mark was set for a request that has stored nothing: it would be counted by the process
+    /// that takes the file over.
+    pub fn unmark(&self, id: SegmentId) {
+        self.rename(id, false);
+    }
+
+    fn rename(&self, id: SegmentId, in_doubt: bool) -> bool {
+        let Some(mut entry) = self.lock().entry(id) else { return false };
+        let before = self.path_of(&entry);
+        entry.in_doubt = in_doubt;
+        let after = self.path_of(&entry);
+        // One that an earlier process has marked has no other name.
+        let renamed = before != after
+            && is_in_doubt(&before) != in_doubt
+            && fs::rename(&before, &after).is_ok();
+        if renamed {
+            self.lock().mark(id, in_doubt);
         }
+        renamed
     }
 
     /// All of a segment is settled.
@@ -527,6 +546,30 @@ mod tests {
             successor.remove(1);
             assert_eq!((successor.ledger.received.get(), path.exists()), (3, false));
         }
+    }
+
+    /// What was sent from a file in an outage was counted as a possible duplicate by the next process.
+    #[test]
+    fn the_mark_of_a_request_that_stored_nothing_is_taken_back() {
+        let folder = TempDir::new().unwrap();
+        let read_by = |owner: &str| {
+            let spool = spool(folder.path(), owner);
+            spool.recover();
+            let segment = spool.read(1, Vec::with_capacity).unwrap();
+            (spool, segment.ambiguous)
+        };
+        let writer = spool(folder.path(), "a");
+        let id = writer.write(&mut request(3), false).unwrap();
+        writer.read(id, Vec::with_capacity).unwrap();
+        assert_eq!((writer.mark(id), writer.mark(id)), (true, false));
+        writer.unmark(id);
+        let (sender, ambiguous) = read_by("b");
+        assert!(!ambiguous && sender.mark(1));
+        // An earlier process has set this one.
+        let (successor, ambiguous) = read_by("c");
+        assert!(ambiguous && !successor.mark(1));
+        successor.remove(1);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -260,10 +260,10 @@ impl Index {
         self.open = None;
     }
 
-    /// Its file has the name of one that may have been sent.
-    pub fn mark(&mut self, id: SegmentId) {
+    /// Its file has the name of one that may have been sent, or has it no more.
+    pub fn mark(&mut self, id: SegmentId, in_doubt: bool) {
         if let Some(entry) = self.taken.iter_mut().find(|entry| entry.id == id) {
-            entry.in_doubt = true;
+            entry.in_doubt = in_doubt;
         }
     }
 
@@ -543,7 +543,7 @@ mod tests {
         assert!(!left.counted);
         index.count(2, 7, HASHED);
         index.take(first).unwrap();
-        index.mark(first);
+        index.mark(first, true);
         index.put_back(first);
         index.put_back(2);
         index.put_back(9);

@@ -140,7 +140,7 @@ impl Core {
     /// next in this sandbox.
     fn keep_unsent(&mut self, tick: &Tick) -> Option<Step> {
         if self.keeps(tick) {
-            // Those are on disk already, and marked as in doubt.
+            // Those are on disk already, and marked where they are in doubt.
             let whole = self.whole_segments();
             let is_there = |parcel: &Parcel| parcel.segment.is_some_and(|id| whole.contains(&id));
             while self.backlog.take_aside(is_there).is_some() {}

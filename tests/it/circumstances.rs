@@ -462,6 +462,27 @@ fn a_reset_with_a_full_disk_forgets_no_part_of_what_is_in_memory() {
     assert_eq!(ledger["waiting"], 0, "{ledger}");
 }
 
+/// The second process sent them from their file in vain, and the third counted them as repeats.
+#[test]
+fn what_a_process_takes_over_is_no_repeat_where_nothing_of_it_was_stored() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).timeout(ms(20_000)).start();
+    lambda.init().unwrap();
+    kinesis.fault(Fault::error(400, "ProvisionedThroughputExceededException"));
+    let tries = || kinesis.puts().iter().filter(|put| put.lines >= 100).count();
+    let reset = lambda.invoke(lines("refused", 100).crashes()).unwrap().reset.unwrap();
+    assert!(reset.is_clean(), "{reset:?}");
+    let before = tries();
+    let reset = lambda.invoke(lines("few", 5).work(ms(500)).crashes()).unwrap().reset.unwrap();
+    assert!(reset.is_clean() && tries() > before, "{reset:?}");
+    kinesis.clear_faults();
+    invoke(&lambda, lines("after", 5).work(ms(500)));
+    end(&lambda);
+    assert_eq!(kinesis.account().containing("refused").len(), 100);
+    assert_eq!(ledger(&kinesis)["possibleDuplicates"], 0);
+    assert!(files(&spool_folder(&lambda)).is_empty());
+}
+
 #[test]
 fn a_kill_with_a_segment_on_its_way_counts_the_repeats() {
     let kinesis = Kinesis::start();

@@ -193,6 +193,13 @@ impl World {
             );
         }
         self.check_introductions(verdict);
+        let counted = verdict.events.iter().flatten().filter(|_| parcel.ambiguous);
+        let sure: Vec<&u32> =
+            counted.filter(|event| !self.events[**event as usize].in_doubt).collect();
+        if !sure.is_empty() {
+            let detail = format!("{sure:?} were in no request that may have been stored");
+            return self.fail("only what may be a repeat is counted as one", detail);
+        }
         for event in verdict.events.iter().flatten() {
             let fate = &mut self.events[*event as usize];
             fate.tried_at.get_or_insert(self.process.fruitful);
@@ -313,6 +320,15 @@ impl World {
                     "event {event} is on the stream {stored} times, and was counted {counted} times"
                 ),
             );
+        }
+    }
+
+    /// They were in a request that may have stored some of them. So may what is beside them in a file
+    /// be: that has one mark.
+    pub(crate) fn note_doubt(&mut self, segment: Option<SegmentId>, events: &[Vec<u32>]) {
+        let beside = self.file_of(segment).map(|file| file.events.clone()).unwrap_or_default();
+        for event in events.iter().flatten().chain(&beside) {
+            self.events[*event as usize].in_doubt = true;
         }
     }
 
@@ -674,19 +690,17 @@ impl World {
     pub(crate) fn abrupt_end(&mut self) {
         self.audit(false);
         self.tear();
-        // The request in progress may arrive.
-        if let Busy::Send { verdict, .. } = std::mem::replace(&mut self.process.busy, Busy::Nothing)
-            && self.rng.bool()
+        if let Busy::Send { parcel, verdict, .. } =
+            std::mem::replace(&mut self.process.busy, Busy::Nothing)
         {
-            let stored: Vec<u32> = verdict
-                .events
-                .iter()
-                .zip(&verdict.stored)
-                .filter(|(_, stored)| **stored)
-                .flat_map(|(events, _)| events.clone())
-                .collect();
-            stored.into_iter().for_each(|event| self.store(event));
-            self.store_introductions(&verdict);
+            self.note_doubt(parcel.segment, &verdict.events);
+            // The request in progress may arrive.
+            if self.rng.bool() {
+                let records = verdict.events.iter().zip(&verdict.stored);
+                let stored = records.filter(|(_, stored)| **stored);
+                stored.flat_map(|(events, _)| events).for_each(|event| self.store(*event));
+                self.store_introductions(&verdict);
+            }
         }
         self.keep_introductions(false);
         let number = self.process.number;

@@ -10,7 +10,7 @@ use kinesis_telemetry_extension::dispatch::admission::{Circumstances, Place, pla
 use kinesis_telemetry_extension::dispatch::attention::{Announced, News};
 use kinesis_telemetry_extension::dispatch::backlog::{Parcel, SegmentId};
 use kinesis_telemetry_extension::dispatch::charge::Charge;
-use kinesis_telemetry_extension::dispatch::core::{Oldest, Outcome, Step, Unread};
+use kinesis_telemetry_extension::dispatch::core::{Oldest, Outcome, Step, Unread, stored_nothing};
 use kinesis_telemetry_extension::dispatch::message::{Load, Message, Signal};
 use kinesis_telemetry_extension::dispatch::preparing::Effort;
 use kinesis_telemetry_extension::dispatch::spool_file::{self, Content, MAGIC, batch, new_file};
@@ -272,13 +272,13 @@ impl World {
         Some(takes)
     }
 
+    pub(crate) fn file_of(&mut self, segment: Option<SegmentId>) -> Option<&mut SpoolFile> {
+        self.files.get_mut(self.process.files.get(&segment?)?)
+    }
+
     fn begin_send(&mut self, mut parcel: Box<Parcel>, left: Us) -> Us {
-        if let Some(segment) = parcel.segment
-            && let Some(file) =
-                self.process.files.get(&segment).and_then(|file| self.files.get_mut(file))
-        {
-            file.doubt = true;
-        }
+        let file = self.file_of(parcel.segment);
+        self.process.marked = file.is_some_and(|file| !std::mem::replace(&mut file.doubt, true));
         let verdict = self.kinesis(&mut parcel.request, left, false);
         self.sends += 1;
         self.process.put_back = 0;
@@ -317,6 +317,14 @@ impl World {
             Busy::Nothing => return,
             Busy::Send { parcel, verdict, began } => {
                 self.settle(&verdict, began, parcel.request.events());
+                if !stored_nothing(&verdict.sent) {
+                    self.note_doubt(parcel.segment, &verdict.events);
+                } else if self.process.marked
+                    && let Some(file) = self.file_of(parcel.segment)
+                {
+                    // As the dispatcher does.
+                    file.doubt = false;
+                }
                 Outcome::Sent(parcel, verdict.sent)
             }
             Busy::Ledger { request, verdict, began } => {

@@ -52,6 +52,8 @@ pub(crate) struct Fate {
     pub(crate) stored: u16,
     /// How often it was sent and counted as a possible duplicate.
     pub(crate) counted_twice: u16,
+    /// It was in a request, or in a file of which a part was in one, that may have been stored.
+    pub(crate) in_doubt: bool,
     /// The core was told that it is taken.
     pub(crate) acknowledged: bool,
     /// It was sent before, or left its place in the order.
@@ -291,6 +293,8 @@ pub(crate) struct Process {
     pub(crate) had_room: bool,
     /// Segments that were read and put back since the last request.
     pub(crate) put_back: u32,
+    /// The request in progress has marked its segment as one that may have been sent.
+    pub(crate) marked: bool,
     pub(crate) ledgers: u32,
     pub(crate) last_sent: Option<u32>,
     pub(crate) damaged: u64,
@@ -1209,6 +1213,7 @@ impl Process {
             fruitful: 0,
             had_room: true,
             put_back: 0,
+            marked: false,
             ledgers: 0,
             last_sent: None,
             damaged: 0,
