@@ -37,8 +37,8 @@ pub enum Step {
     Run(Run),
     /// Something begins or ends. Its own event is behind it.
     Milestone(Box<Milestone>),
-    /// The runtime has reported an exception that nobody caught. Strings are as in JSON, between
-    /// the quotes.
+    /// The runtime has reported an exception that nobody caught, between the milestone before and
+    /// the one behind. Strings are as in JSON, between the quotes.
     Exception {
         /// Of which invocation.
         request_id: Box<str>,
@@ -96,11 +96,18 @@ impl Observed {
         self.steps.push(Step::Milestone(Box::new(milestone)));
     }
 
-    /// The runtime reports an exception in the next event.
+    /// The runtime reports an exception in the next event. Many in a row are one step, and end no
+    /// run: their number is a function's own choice.
     pub(super) fn exception(&mut self, request_id: &str, name: &str) {
-        self.close();
-        let (request_id, name) = (request_id.into(), name.into());
-        self.steps.push(Step::Exception { request_id, name });
+        let (request_id, name): (Box<str>, Box<str>) = (request_id.into(), name.into());
+        match self.steps.last_mut() {
+            Some(Step::Exception { request_id: known, name: last }) if *known == request_id => {
+                if !name.is_empty() {
+                    *last = name;
+                }
+            }
+            _ => self.steps.push(Step::Exception { request_id, name }),
+        }
     }
 
     /// Telemetry was lost before the next event.
