@@ -101,17 +101,31 @@ pub(super) fn printed<'a>(object: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
 pub(super) fn javas(text: &[u8]) -> Option<&str> {
     let mut rest = text;
     while let Some((line, behind)) = first_line(rest) {
+        let start = text.len() - rest.len();
         // The last word, behind a colon.
-        let at = line.iter().rposition(|byte| *byte == b' ').map_or(0, |at| at + 1);
-        let (before, class) = line.split_at(at);
-        let is_named = before.ends_with(b": ") && memchr(b'.', class).is_some();
-        let end = behind.strip_prefix(class).filter(|_| is_named).unwrap_or_default();
-        if end.starts_with(b":") || end.starts_with(br"\n") {
+        let class = start + line.iter().rposition(|byte| *byte == b' ').map_or(0, |at| at + 1);
+        let (before, class) = text.get(..start + line.len())?.split_at(class);
+        if let Some(message) = before.strip_suffix(b": ")
+            && memchr(b'.', class).is_some()
+            && let Some(said) = behind.strip_prefix(class)
+            && is_javas(message, class, said)
+        {
             return Some(type_of(class));
         }
         rest = behind;
     }
     None
+}
+
+/// Whether the stack says what stands before it. Behind a message of its own a function often logs
+/// the class of an exception that it has caught, and then its stack. `said`: behind the class.
+fn is_javas(message: &[u8], class: &[u8], said: &[u8]) -> bool {
+    match said.strip_prefix(b": ") {
+        // The words are the runtime's, where it does not find the handler.
+        Some(said) => said.starts_with(message) || message.starts_with(b"Class not found: "),
+        // There is no message, and the class takes its place.
+        None => said.starts_with(br"\n") && (message == class || message == b"null"),
+    }
 }
 
 /// What stands before and behind the first line end.
@@ -184,6 +198,16 @@ mod tests {
                 r"2026-05-11 08:30:00 ID ERROR Handler:24 - failed: a.B\na.B\n\tat a.B.c(B.java:1)",
                 None,
             ),
+            (
+                r"Class not found: a.B: java.lang.ClassNotFoundException\njava.lang.ClassNotFoundException: a.B. Current classpath: /var/task/",
+                Some("java.lang.ClassNotFoundException"),
+            ),
+            (r"null: a.B\na.B\n\n", Some("a.B")),
+            (
+                r"[main] ERROR a.Handler - failed: a.B\na.B: no such order\n\tat a.B.c(B.java:1)",
+                None,
+            ),
+            (r"failed: a.B\na.B\n\tat a.B.c(B.java:1)", None),
             (r"written to a.txt\na.txt: no\n", None),
             (r"see a.txt: \n\nno\n", None),
             // Ruby

@@ -37,6 +37,10 @@ pub(super) struct RecordFields<'a> {
     has_exception: bool,
     /// The same: what loggers write beside all else.
     message: Option<&'a RawValue>,
+    /// The same: the level as Python's runtime names it, and no logger.
+    has_log_level: bool,
+    /// The same: it says more than a runtime does of an exception.
+    has_more: bool,
     pub(super) arn: Option<String>,
     pub(super) log_stream: Option<String>,
     /// `success`, or how it failed.
@@ -70,7 +74,8 @@ impl<'a> RecordFields<'a> {
     pub(super) fn exception(&self) -> Option<&'a str> {
         let Some(message) = self.message else {
             // Python's has an id and a level; Ruby's has neither, nor has Go's.
-            let is_runtimes = self.level.is_some() == self.request_id.is_some();
+            let has_level = self.has_log_level || self.level.is_some();
+            let is_runtimes = has_level == self.request_id.is_some() && !self.has_more;
             return self.error_type.filter(|_| self.has_exception && is_runtimes);
         };
         let text = message.get().strip_prefix('"')?;
@@ -131,7 +136,16 @@ impl<'de> Visitor<'de> for &mut Keys<'de> {
                 // Java's runtime names it so.
                 ("AWSRequestId", true) => self.java_request_id = id(map.next_value()?),
                 ("message", true) => fields.message = Some(map.next_value()?),
-                ("level", true) => fields.level = in_quotes(map.next_value()?, MAX_ID_BYTES),
+                ("level", true) => {
+                    fields.level = in_quotes(map.next_value()?, MAX_ID_BYTES);
+                    // In other loggers it is a number.
+                    fields.has_more |= fields.level.is_none();
+                }
+                ("log_level", true) => {
+                    fields.has_log_level = map.next_value::<&RawValue>()?.get() == r#""ERROR""#;
+                    fields.has_more |= !fields.has_log_level;
+                }
+                ("timestamp" | "stackTrace", true) => drop(map.next_value::<IgnoredAny>()?),
                 ("executionArn", true) => {
                     fields.execution_arn = in_quotes(map.next_value()?, MAX_ARN_BYTES)
                 }
@@ -151,7 +165,10 @@ impl<'de> Visitor<'de> for &mut Keys<'de> {
                 ("metrics", false) => fields.metrics = Some(map.next_value()?),
                 ("droppedRecords", false) => fields.dropped_records = whole(map.next_value()?),
                 ("droppedBytes", false) => fields.dropped_bytes = whole(map.next_value()?),
-                _ => drop(map.next_value::<IgnoredAny>()?),
+                _ => {
+                    fields.has_more = true;
+                    map.next_value::<IgnoredAny>()?;
+                }
             }
         }
         Ok(())
@@ -367,8 +384,18 @@ mod tests {
                 format!(r#"{{"timestamp":"t","level":"ERROR",{BOTH},"requestId":"r"}}"#),
                 Some("ValueError"),
             ),
+            (
+                format!(
+                    r#"{{"timestamp":"t","log_level":"ERROR",{BOTH},"requestId":"r","stackTrace":[]}}"#
+                ),
+                Some("ValueError"),
+            ),
             (format!(r#"{{{BOTH},"stackTrace":[]}}"#), Some("ValueError")),
             // Of a logger, of another function, and at another level.
+            (format!(r#"{{"level":"ERROR","msg":"x",{BOTH},"requestId":"r"}}"#), None),
+            (format!(r#"{{"log_level":"ERROR","event":"x",{BOTH},"requestId":"r"}}"#), None),
+            (format!(r#"{{"log_level":"INFO",{BOTH},"requestId":"r"}}"#), None),
+            (format!(r#"{{"level":50,{BOTH}}}"#), None),
             (format!(r#"{{"level":"ERROR","message":"x",{BOTH},"requestId":"r"}}"#), None),
             (format!(r#"{{"level":"ERROR","message":{{{BOTH}}},"requestId":"r"}}"#), None),
             (format!(r#"{{{BOTH},"requestId":"r","stackTrace":[]}}"#), None),

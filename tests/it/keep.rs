@@ -148,7 +148,8 @@ fn an_exception_that_the_runtime_reported_is_a_failure() {
     let python =
         "[ERROR] ValueError: no\nTraceback (most recent call last):\n\u{a0}\u{a0}File \"a.py\"";
     let pythons = serde_json::json!({
-        "level": "ERROR", "errorMessage": "no", "errorType": "KeyError", "requestId": "?", "stackTrace": []
+        "timestamp": "2026-05-11T08:30:00Z", "log_level": "ERROR", "errorMessage": "no",
+        "errorType": "KeyError", "requestId": "?", "stackTrace": []
     });
     let node = "2026-05-11T08:30:00.002Z\t5b0c7e52-91f4-4c3e-9d27-0a6f1e8b4c01\tERROR\tInvoke Error \t\
                 {\"errorType\":\"TypeError\",\"errorMessage\":\"no\",\"stack\":[]}\n";
@@ -170,9 +171,21 @@ fn an_exception_that_the_runtime_reported_is_a_failure() {
         (Invocation::new().json(&ruby), Some("Function<IOError>")),
     ];
     let reports = reports.map(|(one, name)| (lambda.invoke(one).unwrap(), name));
-    lambda.invoke(Invocation::new().text("[ERROR] an error that was caught")).unwrap();
+    let caught = [
+        Invocation::new().text("[ERROR] an error that was caught"),
+        Invocation::new()
+            .text("it was caught: java.io.IOException\njava.io.IOException: no\n\tat a.B"),
+        Invocation::new().json(&serde_json::json!({
+            "level": "ERROR", "msg": "it was caught", "errorMessage": "no", "errorType": "X",
+            "requestId": "?"
+        })),
+    ];
+    let caught = caught.map(|one| lambda.invoke(one).unwrap());
     assert!(lambda.shutdown("spindown").is_clean());
     let account = kinesis.account();
+    for report in &caught {
+        assert_eq!(summary(&account, report)["status"], "success");
+    }
     for (report, name) in &reports {
         let summary = summary(&account, report);
         let said = (&summary["status"], &summary["kept"], &summary["reason"]);
