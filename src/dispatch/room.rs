@@ -34,13 +34,17 @@ impl Core {
         if !self.is_crowded() {
             return None;
         }
-        let parcel = self.backlog.take_most_tried(gives_way(self.spool_works(tick)))?;
+        let mut parcel = self.backlog.take_most_tried(gives_way(self.spool_works(tick)))?;
         // Its file may still be all that there is of it, where nothing can be written.
         let is_whole = |segment| self.whole_segments().contains(&segment);
         if let Some(segment) = parcel.segment
             && (parcel.intact || (!self.spool_works(tick) && is_whole(segment)))
         {
-            while self.backlog.take_aside(|other| other.segment == Some(segment)).is_some() {}
+            let of_it = |other: &Parcel| other.segment == Some(segment);
+            while let Some(other) = self.backlog.take_aside(of_it) {
+                // The file is sent as a whole.
+                parcel.ambiguous |= other.ambiguous;
+            }
             return Some(self.put_back(segment, parcel));
         }
         if self.spool_works(tick) {

@@ -5,8 +5,8 @@ use kinesis_telemetry_extension::kinesis::error::Error;
 use kinesis_telemetry_extension::kinesis::response::RecordOutcome;
 
 use crate::desk::{
-    Desk, desk, events, first, held_to_the_end, in_records, managed, probing_with_empty_memory,
-    refused, written_in_the_last_moments,
+    Desk, desk, events, finish, first, held_to_the_end, in_records, kind, managed,
+    probing_with_empty_memory, refused, written_in_the_last_moments,
 };
 use crate::world::numbers;
 
@@ -338,4 +338,79 @@ fn what_was_divided_and_kept_on_disk_counts_as_sent_again() {
     desk.read(50, u32::try_from(count).unwrap());
     desk.send();
     assert_eq!(desk.ledger().retried.get() - before, count as u64);
+}
+
+/// It is sent as a whole, and of event 0 it was forgotten that Kinesis may have stored it.
+#[test]
+fn what_is_put_back_is_in_doubt_if_any_part_of_it_is() {
+    let throttled = "ProvisionedThroughputExceededException";
+    let error =
+        |code: &str| Error { ambiguous: code == "Timeout", ..Error::new(code, "simulated") };
+    let mut desk = managed(|plan| {
+        in_records(plan);
+        plan.setup.spool_bytes = 256 * 1024;
+    });
+    desk.on_disk(Oldest::Ready(7), Oldest::Empty);
+    assert!(matches!(desk.step(), Step::Read(7)));
+    desk.on_disk(Oldest::Empty, Oldest::Empty);
+    desk.read(7, 2);
+    let (parcel, _) = desk.send();
+    desk.sent(parcel, Ok(["InvalidArgumentException", throttled].map(refused).to_vec()));
+    // Event 0 is sent once more. Event 1 is throttled, in the end while others are taken.
+    let (mut is_unknown, mut others_taken, mut left_behind) = (false, false, false);
+    while !left_behind {
+        desk.pass(50);
+        let (parcel, _) = desk.send_soon();
+        match events(&parcel)[..] {
+            [0] if is_unknown => desk.sent(parcel, Err((error("Interrupted"), String::new()))),
+            [0] => {
+                desk.sent(parcel, Err((error("Timeout"), String::new())));
+                desk.post(30, 200);
+                is_unknown = true;
+            }
+            [1] => {
+                desk.refused(parcel, throttled);
+                left_behind = others_taken;
+            }
+            _ => {
+                desk.taken(parcel);
+                others_taken = true;
+            }
+        }
+    }
+    // Memory is full, and so is the disk.
+    let full = desk.fill();
+    desk.post(30, 200);
+    loop {
+        match desk.step() {
+            Step::Send { mut parcel, .. } => {
+                finish(&mut parcel.request);
+                assert_eq!(events(&parcel), [1]);
+                desk.refused(parcel, throttled);
+            }
+            Step::Spool(parcel) => desk.done(Outcome::Spooled(parcel, None)),
+            Step::PutBack(7) => break,
+            Step::Wait(Some(_)) => desk.pass(50),
+            step => panic!("{}", kind(&step)),
+        }
+    }
+    desk.done(Outcome::Done);
+    drop(full);
+    desk.on_disk(Oldest::Empty, Oldest::Ready(7));
+    let parcel = loop {
+        match desk.step() {
+            Step::Read(7) => {
+                desk.on_disk(Oldest::Empty, Oldest::Empty);
+                desk.read(7, 2);
+            }
+            Step::Send { parcel, .. } if parcel.segment == Some(7) => break parcel,
+            Step::Send { mut parcel, .. } => {
+                finish(&mut parcel.request);
+                desk.taken(parcel);
+            }
+            Step::Wait(Some(_)) => desk.pass(50),
+            step => panic!("{}", kind(&step)),
+        }
+    };
+    assert!(parcel.ambiguous);
 }
