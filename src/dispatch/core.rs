@@ -68,7 +68,7 @@ pub struct Settings {
 pub enum Step {
     /// Wait for a message, until then at the most.
     Wait(Option<Instant>),
-    /// Send it once. If it came from a segment, that is marked as in doubt before, and no more where
+    /// Send it once. If it came from a segment, that is marked as in doubt before, and no more if
     /// nothing was stored.
     Send {
         /// What to send.

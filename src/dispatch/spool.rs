@@ -548,7 +548,8 @@ mod tests {
         }
     }
 
-    /// What was sent from a file in an outage was counted as a possible duplicate by the next process.
+    /// What was sent from a file in an outage was counted as a possible duplicate by the next
+    /// process.
     #[test]
     fn the_mark_of_a_request_that_stored_nothing_is_taken_back() {
         let folder = TempDir::new().unwrap();

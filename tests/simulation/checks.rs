@@ -323,8 +323,8 @@ impl World {
         }
     }
 
-    /// They were in a request that may have stored some of them. So may what is beside them in a file
-    /// be: that has one mark.
+    /// They were in a request that may have stored some of them. What is beside them in a file is
+    /// in doubt as well: that has one mark.
     pub(crate) fn note_doubt(&mut self, segment: Option<SegmentId>, events: &[Vec<u32>]) {
         let beside = self.file_of(segment).map(|file| file.events.clone()).unwrap_or_default();
         for event in events.iter().flatten().chain(&beside) {
@@ -350,8 +350,8 @@ impl World {
         }
     }
 
-    /// A segment was read in vain. Files that are read and put back in turn, with no request between
-    /// them, keep the dispatcher busy for as long as a function runs.
+    /// A segment was read in vain. Files that are read and put back in turn, with no request
+    /// between them, keep the dispatcher busy for as long as a function runs.
     pub(crate) fn check_put_back(&mut self) {
         self.process.put_back += 1;
         if self.process.put_back > PUT_BACK {
