@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::connections::{Connection, Stream};
 use super::handover::Handover;
 use super::http::Request;
-use super::reading_room::{COST_OF_LONG, InTime, MAX_WHOLE, Room};
+use super::reading_room::{COST_OF_LONG, InTime, MAX_WHOLE, Patience, Room};
 use super::windows::{Behind, Sizes, Windows};
 
 /// Lambda's bodies have 2 x `maxBytes` and some; one larger than this is not taken.
@@ -25,8 +25,8 @@ const SIZES: Sizes = Sizes { window: 256 * 1024, small: SMALL, whole: MAX_WHOLE,
 const SIDE_ROOM: usize = 256;
 /// How long a body waits for room before it does with small windows, and how long an event that is
 /// longer than those waits before its body is given up.
-const BODY_PATIENCE: Duration = Duration::from_millis(50);
-const EVENT_PATIENCE: Duration = Duration::from_secs(30);
+const BODY_PATIENCE: Patience = Patience::Optional(Duration::from_millis(50));
+const EVENT_PATIENCE: Patience = Patience::Needed(Duration::from_secs(30));
 
 /// Why a body, or the rest of one, was not taken.
 pub(super) enum NotTaken {

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Result as IoResult};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,10 +20,31 @@ pub(super) const COST_OF_LONG: usize = 3;
 /// one of the largest, what each leaves behind in the heap took several megabytes more. A client
 /// that stalls keeps the others waiting no longer than the following says.
 const READ_AT_ONCE: usize = MAX_WHOLE + 256 * 1024;
-/// How long a larger body may stall, and for how long in all it may be waited for, when another one
-/// has waited for it: Lambda sends from next door.
-const MAX_STALL: Duration = Duration::from_millis(250);
-const MAX_READING: Duration = Duration::from_secs(1);
+/// How often a read looks whether somebody waits.
+const STALL: Duration = Duration::from_millis(250);
+/// For a larger body that somebody waits for who cannot do without: Lambda sends from next door.
+const URGENT: Limits = Limits { stalls: 1, reading: Duration::from_secs(1) };
+/// For one that others had to do without, and could: Lambda's own may be sent on a busy machine, and
+/// would be cut for nobody.
+const LENIENT: Limits = Limits { stalls: 8, reading: Duration::from_secs(10) };
+
+/// How long the client of a larger body may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Limits {
+    /// So many times [`STALL`] without a byte.
+    stalls: u32,
+    /// In all.
+    reading: Duration,
+}
+
+/// How long somebody waits for room.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Patience {
+    /// And does without it then.
+    Optional(Duration),
+    /// And cannot do without it: who has the room has less time.
+    Needed(Duration),
+}
 
 /// Reads what others may wait for: it fails when nothing comes then, or it takes too long.
 pub(super) struct InTime<'r, 't> {
@@ -35,15 +56,24 @@ impl Read for InTime<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> IoResult<usize> {
         let Some(taken) = self.taken else { return self.reader.read(buffer) };
         loop {
-            if taken.is_waited_for() && taken.reading.get() > MAX_READING {
+            if taken.limits().is_some_and(|limits| taken.reading.get() > limits.reading) {
                 return Err(ErrorKind::TimedOut.into());
             }
             let begun = Instant::now();
             let read = self.reader.read(buffer);
             taken.reading.set(taken.reading.get() + begun.elapsed());
             match read {
-                Err(error) if error.kind() == ErrorKind::WouldBlock && !taken.is_waited_for() => {}
-                read => return read,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    let stalls = taken.stalls.get().saturating_add(1);
+                    taken.stalls.set(stalls);
+                    if taken.limits().is_some_and(|limits| stalls >= limits.stalls) {
+                        return Err(error);
+                    }
+                }
+                read => {
+                    taken.stalls.set(0);
+                    return read;
+                }
             }
         }
     }
@@ -58,6 +88,8 @@ pub(super) struct Room {
     changed: Condvar,
     /// Whoever had to wait, ever.
     waits: AtomicU64,
+    /// Those that wait now and cannot do without.
+    needed: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -74,6 +106,8 @@ pub(super) struct Taken<'r> {
     connection: &'r Connection,
     /// The time that reading has taken so far.
     reading: Cell<Duration>,
+    /// Reads since the last byte that have waited for [`STALL`].
+    stalls: Cell<u32>,
     /// How many had to wait before it was taken; `None` where somebody waited then.
     waits: Option<u64>,
 }
@@ -85,17 +119,23 @@ impl Room {
         &'r self,
         bytes: usize,
         connection: &'r Connection,
-        patience: Duration,
+        patience: Patience,
     ) -> Option<Taken<'r>> {
         let mut state = self.lock();
         if !state.line.is_empty() || !state.fits(bytes) {
-            let until = Instant::now() + patience;
+            let (longest, needed) = match patience {
+                Patience::Optional(longest) => (longest, 0),
+                Patience::Needed(longest) => (longest, 1),
+            };
+            let until = Instant::now() + longest;
             let number = self.waits.fetch_add(1, Ordering::AcqRel) + 1;
+            self.needed.fetch_add(needed, Ordering::AcqRel);
             state.line.push_back(number);
             while state.line.front() != Some(&number) || !state.fits(bytes) {
                 let left = until.saturating_duration_since(Instant::now());
                 if connection.is_cut() || left.is_zero() {
                     state.line.retain(|other| *other != number);
+                    self.needed.fetch_sub(needed, Ordering::AcqRel);
                     drop(state);
                     self.wake();
                     return None;
@@ -107,6 +147,7 @@ impl Room {
                     .0;
             }
             state.line.pop_front();
+            self.needed.fetch_sub(needed, Ordering::AcqRel);
         }
         state.taken += bytes;
         let mut waits = Some(self.waits.load(Ordering::Acquire));
@@ -115,8 +156,9 @@ impl Room {
             drop(state);
             self.wake();
         }
-        connection.limit_stalls(Some(MAX_STALL));
-        Some(Taken { room: self, bytes, connection, reading: Cell::default(), waits })
+        connection.limit_stalls(Some(STALL));
+        let (reading, stalls) = Default::default();
+        Some(Taken { room: self, bytes, connection, reading, stalls, waits })
     }
 
     /// Lets everybody in the line look again.
@@ -138,9 +180,14 @@ impl State {
 }
 
 impl Taken<'_> {
-    /// Somebody has had to wait since it was taken.
-    fn is_waited_for(&self) -> bool {
-        self.waits != Some(self.room.waits.load(Ordering::Acquire))
+    /// For the client, for the sake of others; `None` where nobody has had to wait since it was
+    /// taken.
+    fn limits(&self) -> Option<Limits> {
+        if self.room.needed.load(Ordering::Acquire) > 0 {
+            return Some(URGENT);
+        }
+        let is_waited_for = self.waits != Some(self.room.waits.load(Ordering::Acquire));
+        is_waited_for.then_some(LENIENT)
     }
 }
 
@@ -166,6 +213,7 @@ mod tests {
     use super::*;
 
     const LONG: Duration = Duration::from_secs(60);
+    const NEEDED: Patience = Patience::Needed(LONG);
 
     #[test]
     fn who_waits_gets_room_in_turn_and_leaves_when_cut() {
@@ -174,21 +222,26 @@ mod tests {
         let (connections, room) = (Connections::default(), Room::default());
         let served: Vec<_> = (0..4).map(|_| connections.enter(connect(), || {})).collect();
         let take = |one: usize, patience| room.take(MAX_WHOLE, &served[one], patience);
-        let first = take(0, LONG).unwrap();
-        let second = room.take(READ_AT_ONCE - MAX_WHOLE, &served[1], LONG).unwrap();
-        assert!(!first.is_waited_for() && !second.is_waited_for());
-        assert!(take(2, Duration::ZERO).is_none(), "there is no room, and no patience");
-        assert!(first.is_waited_for() && second.is_waited_for(), "somebody had to wait");
+        let first = take(0, NEEDED).unwrap();
+        let second = room.take(READ_AT_ONCE - MAX_WHOLE, &served[1], NEEDED).unwrap();
+        let limits = |both: [&Taken<'_>; 2]| both.map(Taken::limits);
+        assert_eq!(limits([&first, &second]), [None; 2]);
+        for patience in [Patience::Optional, Patience::Needed] {
+            assert!(take(2, patience(Duration::ZERO)).is_none(), "no room, and no patience");
+            assert_eq!(limits([&first, &second]), [Some(LENIENT); 2]);
+        }
         let waiting = |count: usize| {
             while room.lock().line.len() != count {
                 thread::yield_now();
             }
         };
         thread::scope(|scope| {
-            let third = scope.spawn(|| take(2, LONG).is_some());
+            let third = scope.spawn(|| take(2, Patience::Optional(LONG)).is_some());
             waiting(1);
-            let fourth = scope.spawn(|| take(3, LONG).is_some());
+            assert_eq!(limits([&first, &second]), [Some(LENIENT); 2]);
+            let fourth = scope.spawn(|| take(3, NEEDED).is_some());
             waiting(2);
+            assert_eq!(limits([&first, &second]), [Some(URGENT); 2]);
             // The one in front leaves, and is in nobody's way.
             served[2].cut();
             room.wake();
@@ -196,6 +249,7 @@ mod tests {
             drop(first);
             assert!(fourth.join().unwrap());
         });
+        assert_eq!(second.limits(), Some(LENIENT), "nobody waits any more");
         drop(second);
         let state = room.lock();
         assert_eq!((state.taken, state.line.len()), (0, 0));

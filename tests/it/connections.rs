@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use sandbox::{Fault, Invocation, Kinesis, Lambda, ms, wait_until};
 
-use crate::neighbour::{MEMORY_KIB, connect, of_tests, post_head, status};
+use crate::neighbour::{Client, MEMORY_KIB, connect, of_tests, post_head, status, with_length};
 use crate::{end, extension};
 
 /// What a process has: 40 threads at connections, those that wait for the next one, and its own.
@@ -264,6 +264,34 @@ fn who_holds_the_room_for_large_bodies_keeps_no_body_waiting() {
     let account = kinesis.account();
     assert_eq!(account.of_type("function").len(), LOGS + 1);
     assert_eq!(account.containing("long yyy").len(), 1);
+    assert_eq!(ledger["unparsed"], 0);
+}
+
+/// It was cut for one that had to wait, had long done without, and was answered: one of two bodies
+/// that Lambda posted at the same time was refused where its sender had no CPU for 250 ms.
+#[test]
+fn a_large_body_that_pauses_is_not_cut_for_one_that_did_without_its_room() {
+    const LOGS: usize = 800;
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).without_freeze().timeout(ms(20_000)).start();
+    lambda.init().unwrap();
+    let [slow, quick] = ["slow", "quick"].map(|name| {
+        let text = format!("{name} {}", "x".repeat(1000));
+        let log = format!(r#"{{"time":"t","type":"function","record":"{text}"}}"#);
+        format!("[{}]", vec![log; LOGS].join(","))
+    });
+    let (begun, rest) = slow.as_bytes().split_at(400_000);
+    let mut client = Client::begin(&lambda, slow.len(), begun);
+    std::thread::sleep(ms(100));
+    assert_eq!(Client::post(&lambda, &with_length(&quick)), 200);
+    std::thread::sleep(ms(300));
+    client.0.write_all(rest).unwrap();
+    assert_eq!(client.status(), 200);
+    lambda.invoke(Invocation::new()).unwrap();
+    let ledger = end(&kinesis, &lambda);
+    let account = kinesis.account();
+    let count = |text| account.containing(text).len();
+    assert_eq!((count("slow x"), count("quick x")), (LOGS, LOGS));
     assert_eq!(ledger["unparsed"], 0);
 }
 
