@@ -242,9 +242,10 @@ fn join(body: &mut [u8], pieces: &[Range<usize>]) -> Range<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::event_builder::{MAX_EVENTS, MAX_SIGNALS, MAX_TEXT_BYTES};
-    use super::super::intake::{ParsedBody, Signal};
-    use super::super::samples::{body, event, intake, parts, texts};
+    use super::super::event_builder::{MAX_EVENTS, MAX_SIGNALS, MAX_STEPS, MAX_TEXT_BYTES};
+    use super::super::filter::Filter;
+    use super::super::intake::{Intake, ParsedBody, Signal};
+    use super::super::samples::{ALL, body, event, intake, parts, texts};
     use super::*;
 
     #[test]
@@ -560,6 +561,28 @@ mod tests {
         let (first, rest) = intake().take_part(body(&starts), Vec::new(), 0, part);
         assert_eq!((first.signals.len(), rest.is_stuck), (MAX_SIGNALS, false));
         assert!(!rest.bytes.is_empty());
+    }
+
+    /// What is not shipped is no event, and each of these lines was two steps: those of one part took
+    /// ten megabytes.
+    #[test]
+    fn a_part_gives_a_bounded_number_of_steps_though_it_ships_nothing() {
+        let filter = Filter::from(ALL).excluding("function").unwrap();
+        let mut intake = Intake::new(filter, false).observing(true);
+        intake.take(body(&[event("platform.start", r#"{"requestId":"r1"}"#)]), 0);
+        let line = event("function", r#""Error raised from handler method""#);
+        let mut bytes = body(&vec![line; MAX_STEPS]);
+        let (mut begins, mut excluded, mut steps) = (Begins::Body, 0, Vec::new());
+        while !bytes.is_empty() {
+            let part = Part::alone(begins, Behind::NextBody, bytes.len());
+            let (taken, rest) = intake.take_part(bytes, Vec::new(), 0, part);
+            excluded += taken.excluded;
+            steps.push(taken.observed.steps.len());
+            (bytes, begins) = (rest.bytes, rest.begins);
+        }
+        assert_eq!(excluded, MAX_STEPS as u64);
+        assert!(steps.iter().all(|steps| *steps < MAX_STEPS + 4), "{steps:?}");
+        assert!(steps.iter().sum::<usize>() >= 2 * MAX_STEPS, "{steps:?}");
     }
 
     /// What two parts of a body give, the first of which has no room to grow.

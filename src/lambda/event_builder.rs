@@ -24,6 +24,9 @@ pub(super) const MAX_TEXT_BYTES: usize = 512 * 1024;
 /// events at the most, and an event that is written anew is in memory twice.
 pub(super) const MAX_EVENTS: usize = 10 * 1024;
 pub(super) const MAX_SIGNALS: usize = 2 * 1024;
+/// What is observed takes room even of lines that are not shipped. A body of Lambda's has no more
+/// than one of these for each event and each end, and should be looked at as a whole.
+pub(super) const MAX_STEPS: usize = 12 * 1024;
 const MAX_APPENDIX: usize = 256 * 1024;
 /// Room for further events, in bytes, that stays with a batch, so that its buffers serve again.
 const MAX_UNUSED: usize = 64 * 1024;
@@ -118,6 +121,7 @@ impl<'s> EventBuilder<'s> {
         let is_bounded = self.max_events < usize::MAX;
         self.events.len() >= self.max_events
             || (is_bounded && self.signals.len() >= MAX_SIGNALS)
+            || (is_bounded && self.observed.steps.len() >= MAX_STEPS)
             || (is_bounded && self.appendix.len() >= MAX_APPENDIX)
     }
 

@@ -80,6 +80,37 @@ fn a_body_of_many_windows_arrives_whole() {
     assert_eq!(ledger["unparsed"], 0);
 }
 
+/// Lines that are not sent are read for what they say of their invocation. Each that reports an
+/// exception was remembered by itself, without a bound: one body took six megabytes more.
+#[test]
+fn lines_that_are_not_sent_take_no_memory_whatever_they_report() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis)
+        .without_freeze()
+        .setting("SUMMARY", "invocation")
+        .setting("EXCLUDE", "function")
+        .start();
+    lambda.init().unwrap();
+    let peak_with = |request_id: &str, text: &str| {
+        let start =
+            format!(r#"{{"type":"platform.start","record":{{"requestId":"{request_id}"}}}}"#);
+        let line = format!(r#"{{"type":"function","record":"{text}"}}"#);
+        let lines = vec![line.as_str(); 1_000_000 / (line.len() + 1)];
+        let body = format!("[{start},{}]", lines.join(","));
+        assert_eq!(lambda.post_raw(body.as_bytes()).unwrap(), 200);
+        lambda.stats().peak_kib
+    };
+    let before = peak_with("good", r"x: a.b\nx.b:");
+    let peak = peak_with("bad", r"a: a.b\na.b:");
+    assert!(peak < before + 3 * 1024, "{before} KiB, and then {peak} KiB");
+    end(&kinesis, &lambda);
+    let account = kinesis.account();
+    let summaries = account.of_type("kinesis-telemetry.invocation");
+    let failed: Vec<bool> =
+        summaries.iter().map(|event| event.text().contains(r#""errorType":"a.b""#)).collect();
+    assert_eq!(failed, [false, true]);
+}
+
 /// In a queue that has just the room that an event of 8 MB needs. One of keys that no event has
 /// took 148 MiB.
 #[test]
