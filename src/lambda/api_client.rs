@@ -25,8 +25,8 @@ const MAX_BODY: usize = 1024 * 1024;
 /// Of `100 Continue` and its like before the answer.
 const MAX_INTERIM: usize = 16;
 
-/// What is called.
-#[derive(Clone, Copy, Debug)]
+/// What is called. Its headers hold the identifier: no `Debug`.
+#[derive(Clone, Copy)]
 pub(super) struct Call<'a> {
     pub(super) method: &'a str,
     pub(super) path: &'a str,
@@ -36,10 +36,9 @@ pub(super) struct Call<'a> {
 }
 
 /// What was answered.
-#[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: u16,
-    /// The header `Lambda-Extension-Identifier`. A secret.
+    /// The header `Lambda-Extension-Identifier`. A secret: no `Debug`.
     pub(super) identifier: Option<String>,
     pub(super) body: Vec<u8>,
 }
