@@ -457,7 +457,7 @@ fn a_large_body_that_stalls_keeps_no_other_waiting() {
         client.0.write_all(format!("{head}{body}").as_bytes()).unwrap();
         assert_eq!(client.status(), 200);
     }
-    // If one of them had waited for it, it would have been given up.
+    // If one of them had needed its room, it would have been given up.
     slow.0.write_all(behind.as_bytes()).unwrap();
     assert_eq!(slow.status(), 200);
     lambda.invoke(Invocation::new()).unwrap();
