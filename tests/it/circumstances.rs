@@ -470,7 +470,7 @@ fn what_a_process_takes_over_is_no_repeat_where_nothing_of_it_was_stored() {
     lambda.init().unwrap();
     kinesis.fault(Fault::error(400, "ProvisionedThroughputExceededException"));
     let tries = || kinesis.puts().iter().filter(|put| put.lines >= 100).count();
-    let reset = lambda.invoke(lines("refused", 100).crashes()).unwrap().reset.unwrap();
+    let reset = lambda.invoke(lines("throttled", 100).crashes()).unwrap().reset.unwrap();
     assert!(reset.is_clean(), "{reset:?}");
     let before = tries();
     let reset = lambda.invoke(lines("few", 5).work(ms(500)).crashes()).unwrap().reset.unwrap();
@@ -478,7 +478,7 @@ fn what_a_process_takes_over_is_no_repeat_where_nothing_of_it_was_stored() {
     kinesis.clear_faults();
     invoke(&lambda, lines("after", 5).work(ms(500)));
     end(&lambda);
-    assert_eq!(kinesis.account().containing("refused").len(), 100);
+    assert_eq!(kinesis.account().containing("throttled ").len(), 100);
     assert_eq!(ledger(&kinesis)["possibleDuplicates"], 0);
     assert!(files(&spool_folder(&lambda)).is_empty());
 }
