@@ -11,7 +11,7 @@ use super::filter::{Filter, Level};
 use super::invocations::Invocations;
 use super::observed::{Milestone, MilestoneKind, Observed, PlatformResult};
 use super::parsed_body::{ParsedBody, Signal};
-use super::text_level::{text_exception, text_level};
+use super::text_level::{plain_text_level, text_exception, text_level};
 use super::text_log::TextLog;
 use crate::clock::{self, EpochMs};
 use crate::event::{Batch, Event, Span};
@@ -167,8 +167,9 @@ impl<'s> EventBuilder<'s> {
         // A log of an extension is none of the function's.
         let is_functions = log.kind == "function";
         let level = if self.state.observes && is_functions {
-            let line = bytes.get(log.record.start + 1..log.record.end - 1);
-            self.text_level(line.unwrap_or_default())
+            let line = bytes.get(log.record.start + 1..log.record.end - 1).unwrap_or_default();
+            let level = if log.is_escaped { text_level(line) } else { plain_text_level(line) };
+            self.note_text(line, level)
         } else {
             None
         };
@@ -275,7 +276,8 @@ impl<'s> EventBuilder<'s> {
         }
         let record = envelope.record?.get();
         if let Some(text) = record.strip_prefix('"') {
-            return self.text_level(text.strip_suffix('"')?.as_bytes());
+            let text = text.strip_suffix('"')?.as_bytes();
+            return self.note_text(text, text_level(text));
         }
         let level = fields.log_level();
         if level == Some(Level::Error) {
@@ -284,9 +286,8 @@ impl<'s> EventBuilder<'s> {
         level
     }
 
-    /// The same of a text.
-    fn text_level(&mut self, text: &[u8]) -> Option<Level> {
-        let level = text_level(text);
+    /// The level of a text, behind what is to be noted of it.
+    fn note_text(&mut self, text: &[u8], level: Option<Level>) -> Option<Level> {
         if level == Some(Level::Error) {
             self.note_exception(None, text_exception(text));
         }

@@ -41,6 +41,11 @@ pub(super) fn is_in_bare_line(text: &[u8]) -> bool {
     is_at_beginning || has_lines && is_javas()
 }
 
+/// The same of a line without escapes.
+pub(super) fn is_in_plain_line(text: &[u8]) -> bool {
+    matches!(text, [b'E' | b'C', ..]) && rubys(text).is_some()
+}
+
 /// `[ERROR] ValueError: no such order\nTraceback (most recent call last):\n  File …`: the lines of
 /// the stack begin with no-break spaces, as no logger's do.
 fn pythons(text: &[u8]) -> Option<&str> {

@@ -27,6 +27,11 @@ pub(super) fn text_level(text: &[u8]) -> Option<Level> {
     formatted(text).or_else(|| exception::is_in_bare_line(text).then_some(Level::Error))
 }
 
+/// The same of one without escapes, which most are: nearly all reports have lines or quotes in them.
+pub(super) fn plain_text_level(text: &[u8]) -> Option<Level> {
+    formatted(text).or_else(|| exception::is_in_plain_line(text).then_some(Level::Error))
+}
+
 /// The exception that nobody caught, where a line with the level `ERROR` is the runtime's report of
 /// one: its type, empty where that is not named.
 #[inline(never)]
@@ -250,6 +255,9 @@ mod tests {
         ] {
             let line = line.replace("ID", ID);
             assert_eq!(text_level(line.as_bytes()), level, "{line}");
+            if !line.contains('\\') {
+                assert_eq!(plain_text_level(line.as_bytes()), level, "{line}");
+            }
         }
     }
 }

@@ -17,6 +17,8 @@ pub(super) struct TextLog {
     pub(super) record: Range<usize>,
     /// `function` or `extension`.
     pub(super) kind: &'static str,
+    /// There is an escape in the record.
+    pub(super) is_escaped: bool,
 }
 
 /// Whether there is a control character: line ends and tabs between tokens, or something that no
@@ -45,9 +47,9 @@ pub(super) fn text_log(bytes: &[u8], start: usize) -> Option<TextLog> {
         let after = kind + expect(bytes, kind, name.as_bytes())?;
         Some((name, after + expect(bytes, after, b"\",\"record\":")?))
     })?;
-    let record_end = string_end(bytes, record + expect(bytes, record, b"\"")?)?;
+    let (record_end, is_escaped) = string_end(bytes, record + expect(bytes, record, b"\"")?)?;
     let end = record_end + expect(bytes, record_end, b"}")?;
-    Some(TextLog { object: start..end, record: record..record_end, kind })
+    Some(TextLog { object: start..end, record: record..record_end, kind, is_escaped })
 }
 
 /// The length of `word`, if it stands at `at`.
@@ -55,14 +57,16 @@ fn expect(bytes: &[u8], at: usize, word: &[u8]) -> Option<usize> {
     bytes.get(at..)?.starts_with(word).then_some(word.len())
 }
 
-/// The index behind the closing quote of a string whose inside begins at `at`; `None` for one that
-/// is not whole or has an escape that JSON does not know.
-fn string_end(bytes: &[u8], mut at: usize) -> Option<usize> {
+/// The index behind the closing quote of a string whose inside begins at `at`, and whether there
+/// are escapes in it; `None` for one that is not whole or has an escape that JSON does not know.
+fn string_end(bytes: &[u8], mut at: usize) -> Option<(usize, bool)> {
+    let mut is_escaped = false;
     loop {
         at += memchr2(b'"', b'\\', bytes.get(at..)?)?;
         if bytes.get(at) == Some(&b'"') {
-            return Some(at + 1);
+            return Some((at + 1, is_escaped));
         }
+        is_escaped = true;
         at += match bytes.get(at + 1)? {
             b'n' | b'"' | b'\\' | b'/' | b't' | b'r' | b'b' | b'f' => 2,
             b'u' => bytes.get(at + 2..at + 6)?.iter().all(u8::is_ascii_hexdigit).then_some(6)?,
@@ -93,6 +97,8 @@ mod tests {
                     r#"{{"time":"2026-11-23T09:15:45.012Z","type":"{kind}","record":{record}}}"#
                 );
                 assert_eq!(read(&format!("[{log},")), Some((log.as_str(), record, kind)));
+                let found = text_log(log.as_bytes(), 0).unwrap();
+                assert_eq!(found.is_escaped, record.contains('\\'), "{record}");
             }
         }
     }
