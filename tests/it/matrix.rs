@@ -11,6 +11,7 @@ use sandbox::{
     Cut, CutForm, Delivery, Fault, Invocation, Kinesis, Lambda, LambdaBuilder, Which, ms,
     wait_until,
 };
+use serde_json::Value;
 
 use crate::{docs, extension};
 
@@ -109,21 +110,17 @@ static ROWS: [Row; 27] = [
     Row {
         name: "no answer, for good",
         promise: Promise::Counted,
-        run: || {
-            hopeless(|kinesis, builder| {
-                kinesis.fault(Fault::hang());
-                builder
-            })
-        },
+        run: || lasting(|kinesis| kinesis.fault(Fault::hang()), plain),
     },
     Row { name: "connection refused for a while", promise: Promise::Once, run: refused },
     Row {
         name: "the host name does not resolve",
         promise: Promise::Counted,
         run: || {
-            hopeless(|_, builder| {
-                builder.env("AWS_ENDPOINT_URL_KINESIS", "http://kinesis.invalid:1")
-            })
+            lasting(
+                |_| {},
+                |builder| builder.env("AWS_ENDPOINT_URL_KINESIS", "http://kinesis.invalid:1"),
+            )
         },
     },
     Row {
@@ -131,7 +128,11 @@ static ROWS: [Row; 27] = [
         promise: Promise::Once,
         run: || faulty(Fault::error(400, "ExpiredTokenException").lasting(ms(2000)), plain),
     },
-    Row { name: "clock an hour off", promise: Promise::Once, run: skewed },
+    Row {
+        name: "clock an hour off",
+        promise: Promise::Once,
+        run: || lasting(|kinesis| kinesis.move_clock(-3600), plain),
+    },
     Row {
         name: "clock set back by an hour while Kinesis fails",
         promise: Promise::Once,
@@ -178,43 +179,95 @@ fn invocation(n: usize) -> Invocation {
         .timeout(ms(20_000))
 }
 
-fn observe(lambda: &Lambda, seen: &mut Seen, n: usize) {
-    observe_one(lambda, seen, invocation(n));
+/// A sandbox after its init, its stream, and what was seen of both.
+struct Life {
+    kinesis: Kinesis,
+    lambda: Lambda,
+    seen: Seen,
 }
 
-fn observe_one(lambda: &Lambda, seen: &mut Seen, invocation: Invocation) {
-    let report = lambda.invoke(invocation).unwrap();
-    assert!(!report.deadline_exceeded);
-    assert_eq!(report.in_flight_at_next, 0);
-    seen.held = seen.held.max(report.held);
-    seen.peak_kib = seen.peak_kib.max(report.stats.peak_kib);
+impl Life {
+    fn begin(kinesis: Kinesis, change: impl FnOnce(LambdaBuilder) -> LambdaBuilder) -> Self {
+        let lambda = change(extension(&kinesis)).start();
+        lambda.init().unwrap();
+        Self { kinesis, lambda, seen: Seen::default() }
+    }
+
+    fn plain() -> Self {
+        Self::begin(Kinesis::start(), plain)
+    }
+
+    /// Invokes the function as [`invocation`] does.
+    fn observe(&mut self, n: usize) {
+        self.observe_one(invocation(n));
+    }
+
+    fn observe_all(&mut self, numbers: std::ops::Range<usize>) {
+        numbers.for_each(|n| self.observe(n));
+    }
+
+    fn observe_one(&mut self, invocation: Invocation) {
+        let report = self.lambda.invoke(invocation).unwrap();
+        assert!(!report.deadline_exceeded);
+        assert_eq!(report.in_flight_at_next, 0);
+        self.seen.held = self.seen.held.max(report.held);
+        self.seen.peak_kib = self.seen.peak_kib.max(report.stats.peak_kib);
+    }
+
+    /// All that Lambda handed over is on the stream.
+    fn is_all_there(&self) -> bool {
+        self.kinesis.account().compare(&self.lambda.sent()).lost.is_empty()
+    }
+
+    /// Invokes the function until so many lines of a flood are delivered.
+    fn wait_for_lines(&mut self, lines: usize) {
+        wait_until(ms(60_000), "all to be delivered", || {
+            self.observe(1);
+            self.kinesis.account().flooded() == lines
+        });
+    }
+
+    /// Invokes the function until all is delivered.
+    fn wait_for_all(&mut self, n: usize) {
+        wait_until(ms(60_000), "all to be delivered", || {
+            self.observe(n);
+            self.is_all_there()
+        });
+    }
+
+    /// Shuts down and draws up the account.
+    fn settle(self) -> Seen {
+        let Self { kinesis, lambda, mut seen } = self;
+        let report = lambda.shutdown("spindown");
+        assert!(report.is_clean(), "{report:?} {:?}", lambda.stderr());
+        seen.peak_kib = seen.peak_kib.max(report.stats.peak_kib);
+        let account = kinesis.account();
+        let comparison = account.compare(&lambda.sent());
+        assert!(
+            comparison.changed.is_empty()
+                && comparison.wrong_request_id.is_empty()
+                && comparison.broken.is_empty(),
+            "{comparison}"
+        );
+        seen.lost = comparison.lost.len();
+        seen.repeated = comparison.repeated.len();
+        seen.counted = counted(&account.ledgers(), &lambda.stderr(), comparison.repeated.len());
+        seen
+    }
 }
 
-/// Shuts down and draws up the account.
-fn settle(kinesis: &Kinesis, lambda: &Lambda, mut seen: Seen) -> Seen {
-    let report = lambda.shutdown("spindown");
-    assert!(report.is_clean(), "{report:?} {:?}", lambda.stderr());
-    seen.peak_kib = seen.peak_kib.max(report.stats.peak_kib);
-    let account = kinesis.account();
-    let comparison = account.compare(&lambda.sent());
-    assert!(
-        comparison.changed.is_empty()
-            && comparison.wrong_request_id.is_empty()
-            && comparison.broken.is_empty(),
-        "{comparison}"
-    );
-    seen.lost = comparison.lost.len();
-    seen.repeated = comparison.repeated.len();
-    let said = lambda
-        .stderr()
-        .into_iter()
+/// What all processes count as dropped. What one has lost is in its last ledger, and is printed as
+/// well: it counts once.
+fn counted(sent: &[Value], stderr: &[String], repeated: usize) -> u64 {
+    let said = stderr
+        .iter()
         .filter_map(|line| serde_json::from_str(&line[line.find("{\"received")?..]).ok());
-    let sent = account.ledgers();
-    // What a process has lost is in its last ledger, and is printed as well: it counts once.
-    let same = |a: &serde_json::Value, b: &serde_json::Value| {
+    let same = |a: &Value, b: &Value| {
         ["received", "delivered", "dropped", "shutdownReason"].iter().all(|key| a[key] == b[key])
     };
-    let only_said: Vec<_> = said.filter(|said| !sent.iter().any(|sent| same(sent, said))).collect();
+    let only_said: Vec<Value> =
+        said.filter(|said| !sent.iter().any(|sent| same(sent, said))).collect();
+    let mut counted = 0;
     for ledger in sent.iter().chain(&only_said) {
         let number = |key: &str| ledger[key].as_u64().unwrap();
         let dropped: u64 = ["queue", "rejected", "undelivered"]
@@ -226,90 +279,65 @@ fn settle(kinesis: &Kinesis, lambda: &Lambda, mut seen: Seen) -> Seen {
             number("delivered") + dropped + number("waiting"),
             "{ledger}"
         );
-        seen.counted += dropped;
-        assert!(number("possibleDuplicates") >= comparison.repeated.len() as u64, "{ledger}");
+        assert!(number("possibleDuplicates") >= repeated as u64, "{ledger}");
+        counted += dropped;
     }
-    seen
+    counted
 }
 
 /// A healthy start, then the fault, then invocations until it has passed and all is delivered.
 fn faulty(fault: Fault, change: fn(LambdaBuilder) -> LambdaBuilder) -> Seen {
-    let kinesis = Kinesis::start();
-    let lambda = change(extension(&kinesis)).start();
-    lambda.init().unwrap();
-    let mut seen = Seen::default();
-    observe(&lambda, &mut seen, 0);
-    kinesis.fault(fault);
+    let mut life = Life::begin(Kinesis::start(), change);
+    life.observe(0);
+    life.kinesis.fault(fault);
     let mut n = 0;
     wait_until(ms(60_000), "all to be delivered", || {
         n += 1;
-        observe(&lambda, &mut seen, n);
-        n >= 10 && kinesis.account().compare(&lambda.sent()).lost.is_empty()
+        life.observe(n);
+        n >= 10 && life.is_all_there()
     });
-    settle(&kinesis, &lambda, seen)
+    life.settle()
 }
 
 fn outage_without_a_disk() -> Seen {
-    let kinesis = Kinesis::start();
-    let lambda = extension(&kinesis).setting("SPOOL_BYTES", "0").start();
-    lambda.init().unwrap();
-    let mut seen = Seen::default();
-    kinesis.fault(Fault::error(500, "InternalFailure").lasting(ms(9000)));
+    let mut life = Life::begin(Kinesis::start(), |builder| builder.setting("SPOOL_BYTES", "0"));
+    life.kinesis.fault(Fault::error(500, "InternalFailure").lasting(ms(9000)));
     let queued = invocation(0)
         .run(|lambda| assert_eq!(lambda.flood(50, 100, 700).unwrap().refused, 0))
         .pause(ms(9000));
-    lambda.invoke(queued).unwrap();
+    life.lambda.invoke(queued).unwrap();
     wait_until(ms(60_000), "all to be delivered", || {
         // Until the next try, hundreds of invocations without a pause log more than the memory holds.
-        observe_one(&lambda, &mut seen, invocation(1).pause(ms(100)));
-        kinesis.account().flooded() == 5000
+        life.observe_one(invocation(1).pause(ms(100)));
+        life.kinesis.account().flooded() == 5000
     });
-    settle(&kinesis, &lambda, seen)
+    life.settle()
 }
 
-fn hopeless(make: fn(&Kinesis, LambdaBuilder) -> LambdaBuilder) -> Seen {
+/// A fault from the start on, which does not pass.
+fn lasting(fault: fn(&Kinesis), change: fn(LambdaBuilder) -> LambdaBuilder) -> Seen {
     let kinesis = Kinesis::start();
-    let lambda = make(&kinesis, extension(&kinesis)).start();
-    lambda.init().unwrap();
-    let mut seen = Seen::default();
-    (0..10).for_each(|n| observe(&lambda, &mut seen, n));
-    settle(&kinesis, &lambda, seen)
+    fault(&kinesis);
+    let mut life = Life::begin(kinesis, change);
+    life.observe_all(0..10);
+    life.settle()
 }
 
 fn refused() -> Seen {
-    let kinesis = Kinesis::start();
-    let lambda = extension(&kinesis).start();
-    lambda.init().unwrap();
-    let mut seen = Seen::default();
-    observe(&lambda, &mut seen, 0);
-    kinesis.refuse_connections();
-    (1..6).for_each(|n| observe(&lambda, &mut seen, n));
-    kinesis.accept_connections();
-    wait_until(ms(60_000), "all to be delivered", || {
-        observe(&lambda, &mut seen, 7);
-        kinesis.account().compare(&lambda.sent()).lost.is_empty()
-    });
-    settle(&kinesis, &lambda, seen)
-}
-
-fn skewed() -> Seen {
-    let kinesis = Kinesis::start();
-    kinesis.move_clock(-3600);
-    let lambda = extension(&kinesis).start();
-    lambda.init().unwrap();
-    let mut seen = Seen::default();
-    (0..10).for_each(|n| observe(&lambda, &mut seen, n));
-    settle(&kinesis, &lambda, seen)
+    let mut life = Life::plain();
+    life.observe(0);
+    life.kinesis.refuse_connections();
+    life.observe_all(1..6);
+    life.kinesis.accept_connections();
+    life.wait_for_all(7);
+    life.settle()
 }
 
 fn frozen_in_a_request() -> Seen {
-    let kinesis = Kinesis::start();
-    let lambda = extension(&kinesis).setting("MAX_AGE_MS", "100").start();
-    lambda.init().unwrap();
-    let mut seen = Seen::default();
-    observe(&lambda, &mut seen, 0);
+    let mut life = Life::begin(Kinesis::start(), |builder| builder.setting("MAX_AGE_MS", "100"));
+    life.observe(0);
     // The answer comes into a frozen process, which thaws when its own time-out is over.
-    kinesis.fault(Fault::delay(ms(500)).times(1));
+    life.kinesis.fault(Fault::delay(ms(500)).times(1));
     let signal = |pid: i32, name: &str| {
         assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success())
     };
@@ -319,106 +347,84 @@ fn frozen_in_a_request() -> Seen {
         std::thread::sleep(ms(4000));
         signal(pid, "-CONT");
     });
-    let report = lambda.invoke(freezing).unwrap();
+    let report = life.lambda.invoke(freezing).unwrap();
     assert!(!report.deadline_exceeded);
-    (2..6).for_each(|n| observe(&lambda, &mut seen, n));
-    settle(&kinesis, &lambda, seen)
+    life.observe_all(2..6);
+    life.settle()
 }
 
 fn dead_connections() -> Seen {
-    let kinesis = Kinesis::start();
-    let lambda = extension(&kinesis).start();
-    lambda.init().unwrap();
-    let mut seen = Seen::default();
+    let mut life = Life::plain();
     for n in 0..10 {
-        observe(&lambda, &mut seen, n);
-        kinesis.reset_idle_connections();
+        life.observe(n);
+        life.kinesis.reset_idle_connections();
     }
-    settle(&kinesis, &lambda, seen)
+    life.settle()
 }
 
 fn reset() -> Seen {
-    let kinesis = Kinesis::start();
-    let lambda = extension(&kinesis).start();
-    lambda.init().unwrap();
-    let mut seen = Seen::default();
-    observe(&lambda, &mut seen, 0);
-    kinesis.fault(Fault::error(500, "InternalFailure"));
-    lambda.invoke(invocation(1).times_out().timeout(ms(1000))).unwrap();
-    kinesis.clear_faults();
-    (2..6).for_each(|n| observe(&lambda, &mut seen, n));
-    settle(&kinesis, &lambda, seen)
+    let mut life = Life::plain();
+    life.observe(0);
+    life.kinesis.fault(Fault::error(500, "InternalFailure"));
+    life.lambda.invoke(invocation(1).times_out().timeout(ms(1000))).unwrap();
+    life.kinesis.clear_faults();
+    life.observe_all(2..6);
+    life.settle()
 }
 
 fn hot_shard() -> Seen {
-    let kinesis = Kinesis::builder().shards(4).start();
-    let lambda =
-        extension(&kinesis).setting("RECORD", "event").setting("PARTITION_KEY", "request").start();
-    lambda.init().unwrap();
-    let mut seen = Seen::default();
-    observe(&lambda, &mut seen, 0);
+    let mut life = Life::begin(Kinesis::builder().shards(4).start(), |builder| {
+        builder.setting("RECORD", "event").setting("PARTITION_KEY", "request")
+    });
+    life.observe(0);
     // One invocation's events all go to one shard.
-    kinesis.fault(Fault::throttle(Which::Containing(b"invocation 1 ".to_vec())).lasting(ms(5000)));
+    let one = Which::Containing(b"invocation 1 ".to_vec());
+    life.kinesis.fault(Fault::throttle(one).lasting(ms(5000)));
     let mut n = 0;
     wait_until(ms(60_000), "all to be delivered", || {
         n += 1;
-        observe(&lambda, &mut seen, n);
-        let account = kinesis.account();
+        life.observe(n);
+        let lines = life.kinesis.account().containing(&format!("invocation {n} ")).len();
         // The others do not wait for it.
-        assert!(
-            n < 3 || account.containing(&format!("invocation {n} ")).len() == 20,
-            "invocation {n}"
-        );
-        n >= 10 && account.compare(&lambda.sent()).lost.is_empty()
+        assert!(n < 3 || lines == 20, "invocation {n}: {lines} lines");
+        n >= 10 && life.is_all_there()
     });
-    settle(&kinesis, &lambda, seen)
+    life.settle()
 }
 
-fn poisoned(record: &str) -> Seen {
-    let kinesis = Kinesis::start();
-    let lambda = extension(&kinesis).setting("RECORD", record).start();
-    lambda.init().unwrap();
-    let mut seen = Seen::default();
-    observe(&lambda, &mut seen, 0);
-    kinesis.fault(Fault::poison("poison"));
-    lambda.invoke(invocation(1).text("poison")).unwrap();
-    (2..12).for_each(|n| observe(&lambda, &mut seen, n));
-    let seen = settle(&kinesis, &lambda, seen);
+fn poisoned(record: &'static str) -> Seen {
+    let mut life = Life::begin(Kinesis::start(), |builder| builder.setting("RECORD", record));
+    life.observe(0);
+    life.kinesis.fault(Fault::poison("poison"));
+    life.lambda.invoke(invocation(1).text("poison")).unwrap();
+    life.observe_all(2..12);
+    let seen = life.settle();
     assert_eq!(seen.lost, 1, "the poison alone");
     seen
 }
 
 /// The simulator's clock is what moves; the extension sees its own fall back.
 fn set_back() -> Seen {
-    let kinesis = Kinesis::start();
-    let lambda = extension(&kinesis).start();
-    lambda.init().unwrap();
-    let mut seen = Seen::default();
-    observe(&lambda, &mut seen, 0);
-    kinesis.fault(Fault::error(500, "InternalFailure"));
-    observe(&lambda, &mut seen, 1);
-    kinesis.move_clock(3600);
-    observe(&lambda, &mut seen, 2);
-    kinesis.clear_faults();
-    wait_until(ms(60_000), "all to be delivered", || {
-        observe(&lambda, &mut seen, 3);
-        kinesis.account().compare(&lambda.sent()).lost.is_empty()
-    });
-    settle(&kinesis, &lambda, seen)
+    let mut life = Life::plain();
+    life.observe(0);
+    life.kinesis.fault(Fault::error(500, "InternalFailure"));
+    life.observe(1);
+    life.kinesis.move_clock(3600);
+    life.observe(2);
+    life.kinesis.clear_faults();
+    life.wait_for_all(3);
+    life.settle()
 }
 
 fn crash_while_hanging() -> Seen {
-    let kinesis = Kinesis::start();
-    let lambda = extension(&kinesis).start();
-    lambda.init().unwrap();
-    let mut seen = Seen::default();
-    observe(&lambda, &mut seen, 0);
-    kinesis.fault(Fault::hang());
-    let report = lambda.invoke(invocation(1).crashes()).unwrap();
+    let mut life = Life::plain();
+    life.observe(0);
+    life.kinesis.fault(Fault::hang());
+    let report = life.lambda.invoke(invocation(1).crashes()).unwrap();
     assert!(report.reset.unwrap().is_clean());
-    kinesis.clear_faults();
-    (2..8).for_each(|n| observe(&lambda, &mut seen, n));
-    settle(&kinesis, &lambda, seen)
+    life.kinesis.clear_faults();
+    life.observe_all(2..8);
+    life.settle()
 }
 
 /// What a reset leaves time for is packed and written within the 2 s of Lambda's SHUTDOWN window. An
@@ -428,93 +434,70 @@ fn lines_queued() -> usize {
 }
 
 fn reset_with_a_large_queue() -> Seen {
-    let kinesis = Kinesis::start();
-    let lambda = extension(&kinesis).setting("QUEUE_BYTES", "33554432").start();
-    lambda.init().unwrap();
-    let mut seen = Seen::default();
-    kinesis.fault(Fault::hang());
+    let mut life =
+        Life::begin(Kinesis::start(), |builder| builder.setting("QUEUE_BYTES", "33554432"));
+    life.kinesis.fault(Fault::hang());
     let crashing = invocation(0)
         .run(|lambda| {
             assert_eq!(lambda.flood(lines_queued() / 1000, 1000, 300).unwrap().refused, 0);
         })
         .crashes();
-    assert!(lambda.invoke(crashing).unwrap().reset.unwrap().is_clean());
-    kinesis.clear_faults();
-    wait_until(ms(60_000), "all to be delivered", || {
-        observe(&lambda, &mut seen, 1);
-        kinesis.account().flooded() == lines_queued()
-    });
-    settle(&kinesis, &lambda, seen)
+    assert!(life.lambda.invoke(crashing).unwrap().reset.unwrap().is_clean());
+    life.kinesis.clear_faults();
+    life.wait_for_lines(lines_queued());
+    life.settle()
 }
 
 fn reset_with_a_full_disk() -> Seen {
-    let kinesis = Kinesis::start();
     // No file may grow. A program of another architecture still has its emulator in front.
     let emulator = std::env::var("KTE_RUNNER").unwrap_or_default();
     let limited = ["sh", "-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\""]
         .into_iter()
         .chain(emulator.split_whitespace());
-    let lambda = extension(&kinesis).runner(&limited.collect::<Vec<_>>()).start();
-    lambda.init().unwrap();
-    let mut seen = Seen::default();
-    observe(&lambda, &mut seen, 0);
-    kinesis.fault(Fault::error(500, "InternalFailure"));
-    assert!(lambda.invoke(invocation(1).crashes()).unwrap().reset.unwrap().is_clean());
-    kinesis.clear_faults();
-    (2..6).for_each(|n| observe(&lambda, &mut seen, n));
-    settle(&kinesis, &lambda, seen)
+    let mut life =
+        Life::begin(Kinesis::start(), |builder| builder.runner(&limited.collect::<Vec<_>>()));
+    life.observe(0);
+    life.kinesis.fault(Fault::error(500, "InternalFailure"));
+    assert!(life.lambda.invoke(invocation(1).crashes()).unwrap().reset.unwrap().is_clean());
+    life.kinesis.clear_faults();
+    life.observe_all(2..6);
+    life.settle()
 }
 
 fn killed() -> Seen {
-    let kinesis = Kinesis::start();
-    let lambda = extension(&kinesis).start();
-    lambda.init().unwrap();
-    let mut seen = Seen::default();
-    (0..5).for_each(|n| observe(&lambda, &mut seen, n));
-    lambda.kill();
+    let mut life = Life::plain();
+    life.observe_all(0..5);
+    life.lambda.kill();
     // Lambda notices with the next invocation, which it cannot save; the one after that has a new process.
-    assert!(lambda.invoke(invocation(5)).is_err());
-    (6..12).for_each(|n| observe(&lambda, &mut seen, n));
-    settle(&kinesis, &lambda, seen)
+    assert!(life.lambda.invoke(invocation(5)).is_err());
+    life.observe_all(6..12);
+    life.settle()
 }
 
 fn flood() -> Seen {
-    let kinesis = Kinesis::start();
-    let lambda = extension(&kinesis).start();
-    lambda.init().unwrap();
-    let mut seen = Seen::default();
-    let report = lambda
-        .invoke(
-            invocation(0).run(|lambda| assert_eq!(lambda.flood(40, 1000, 300).unwrap().refused, 0)),
-        )
-        .unwrap();
-    seen.held = report.held;
-    wait_until(ms(60_000), "all to be delivered", || {
-        observe(&lambda, &mut seen, 1);
-        kinesis.account().flooded() == 40_000
-    });
-    let repeats: usize =
-        kinesis.account().by_process().values().map(|process| process.repeats.len()).sum();
-    let seen = settle(&kinesis, &lambda, seen);
+    let mut life = Life::plain();
+    let flooding =
+        invocation(0).run(|lambda| assert_eq!(lambda.flood(40, 1000, 300).unwrap().refused, 0));
+    life.seen.held = life.lambda.invoke(flooding).unwrap().held;
+    life.wait_for_lines(40_000);
+    let processes = life.kinesis.account().by_process();
+    let repeats: usize = processes.values().map(|process| process.repeats.len()).sum();
+    let seen = life.settle();
     Seen { repeated: seen.repeated + repeats, ..seen }
 }
 
 fn cut() -> Seen {
-    let kinesis = Kinesis::start();
     let cut = |form| Delivery { cut: Some(Cut { over: 262_144, form }), ..Delivery::default() };
-    let lambda = extension(&kinesis).delivery(cut(CutForm::Within)).start();
-    lambda.init().unwrap();
-    let mut seen = Seen::default();
+    let mut life = Life::begin(Kinesis::start(), |builder| builder.delivery(cut(CutForm::Within)));
+    let log = serde_json::json!({"message": "é\"日".repeat(100_000)});
     for n in 0..4 {
         if n == 2 {
-            lambda.deliver(|way| *way = cut(CutForm::Across));
+            life.lambda.deliver(|way| *way = cut(CutForm::Across));
         }
-        lambda
-            .invoke(invocation(n).json(&serde_json::json!({"message": "é\"日".repeat(100_000)})))
-            .unwrap();
+        life.lambda.invoke(invocation(n).json(&log)).unwrap();
     }
-    observe(&lambda, &mut seen, 5);
-    settle(&kinesis, &lambda, seen)
+    life.observe(5);
+    life.settle()
 }
 
 impl Row {
