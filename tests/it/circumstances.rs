@@ -302,9 +302,7 @@ fn a_reset_with_a_large_queue_loses_nothing_uncounted() {
         .start();
     lambda.init().unwrap();
     kinesis.fault(Fault::hang());
-    let crashing = Invocation::new()
-        .run(|lambda| assert_eq!(lambda.flood(20, 1000, 300).unwrap().refused, 0))
-        .crashes();
+    let crashing = Invocation::new().floods(20, 1000, 300).crashes();
     let reset = lambda.invoke(crashing).unwrap().reset.unwrap();
     assert!(reset.is_clean(), "{reset:?} {:?}", lambda.stderr());
     let left = files(&spool_folder(&lambda));
@@ -445,10 +443,7 @@ fn a_reset_with_a_full_disk_forgets_no_part_of_what_is_in_memory() {
     std::fs::write(lambda.directory().join("full"), "").unwrap();
     lambda.init().unwrap();
     kinesis.fault(Fault::error(400, "InvalidArgumentException"));
-    let crashing = Invocation::new()
-        .run(|lambda| assert_eq!(lambda.flood(10, 1000, 300).unwrap().refused, 0))
-        .work(ms(1000))
-        .crashes();
+    let crashing = Invocation::new().floods(10, 1000, 300).work(ms(1000)).crashes();
     let reset = lambda.invoke(crashing).unwrap().reset.unwrap();
     assert!(reset.is_clean(), "{reset:?}");
     let ledgers = printed_ledgers(&lambda);
@@ -522,8 +517,7 @@ fn taking_over_a_large_spool_holds_no_invocation() {
         .start();
     lambda.init().unwrap();
     kinesis.fault(Fault::hang());
-    let filling =
-        Invocation::new().run(|lambda| assert_eq!(lambda.flood(90, 1000, 300).unwrap().refused, 0));
+    let filling = Invocation::new().floods(90, 1000, 300);
     invoke(&lambda, filling);
     lambda.kill();
     assert!(lambda.invoke(Invocation::new()).is_err());
@@ -558,11 +552,7 @@ fn a_loud_invocation_is_sent_for_as_long_as_it_lasts() {
         lambda.init().unwrap();
         kinesis.fault(Fault::delay(ms(200)));
         // Ends at its limit, with full requests still queued.
-        invoke(
-            &lambda,
-            Invocation::new()
-                .run(|lambda| assert_eq!(lambda.flood(15, 1000, 300).unwrap().refused, 0)),
-        );
+        invoke(&lambda, Invocation::new().floods(15, 1000, 300));
         let kinesis = Arc::new(kinesis);
         let seen = Arc::clone(&kinesis);
         let loud = Invocation::new().run(move |lambda| {
@@ -1012,11 +1002,7 @@ fn a_stdout_that_nobody_drains_holds_nothing() {
     lambda.init().unwrap();
     kinesis.fault(Fault::error(400, "AccessDeniedException"));
     for _ in 0..3 {
-        let report = invoke(
-            &lambda,
-            Invocation::new()
-                .run(|lambda| assert_eq!(lambda.flood(10, 1000, 300).unwrap().refused, 0)),
-        );
+        let report = invoke(&lambda, Invocation::new().floods(10, 1000, 300));
         assert!(report.held < ms(5000), "{:?}", report.held);
     }
     let report = lambda.shutdown("spindown");

@@ -514,12 +514,7 @@ fn a_shard_that_is_full_delays_and_loses_nothing() {
     let lambda =
         extension(&kinesis).timeout(ms(60_000)).setting("FLUSH_TIMEOUT_MS", "20000").start();
     lambda.init().unwrap();
-    lambda
-        .invoke(
-            Invocation::new()
-                .run(|lambda| assert_eq!(lambda.flood(10, 1000, 300).unwrap().refused, 0)),
-        )
-        .unwrap();
+    lambda.invoke(Invocation::new().floods(10, 1000, 300)).unwrap();
     sandbox::wait_until(ms(60_000), "all of the flood", || {
         lambda.invoke(Invocation::new()).unwrap();
         kinesis.account().flooded() == 10_000

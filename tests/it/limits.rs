@@ -55,12 +55,7 @@ fn a_flood_is_delivered_whole_when_kinesis_keeps_up() {
     let kinesis = Kinesis::start();
     let lambda = extension(&kinesis).timeout(ms(60_000)).setting("QUEUE_BYTES", "67108864").start();
     lambda.init().unwrap();
-    lambda
-        .invoke(
-            Invocation::new()
-                .run(|lambda| assert_eq!(lambda.flood(20, 1000, 300).unwrap().refused, 0)),
-        )
-        .unwrap();
+    lambda.invoke(Invocation::new().floods(20, 1000, 300)).unwrap();
     lambda.invoke(Invocation::new()).unwrap();
     assert!(lambda.shutdown("spindown").is_clean());
     assert_eq!(kinesis.account().flooded(), 20_000);
@@ -73,12 +68,7 @@ fn what_memory_cannot_hold_is_delivered_from_the_spool() {
     let lambda = overflowing(&kinesis).start();
     lambda.init().unwrap();
     kinesis.fault(Fault::hang());
-    lambda
-        .invoke(
-            Invocation::new()
-                .run(|lambda| assert_eq!(lambda.flood(30, 1000, 300).unwrap().refused, 0)),
-        )
-        .unwrap();
+    lambda.invoke(Invocation::new().floods(30, 1000, 300)).unwrap();
     kinesis.clear_faults();
     wait_until(ms(60_000), "the spool to be empty", || {
         lambda.invoke(Invocation::new()).unwrap();
@@ -103,13 +93,7 @@ fn without_a_disk_an_outage_loses_nothing_that_memory_holds() {
         let lambda = extension(&kinesis).setting("SPOOL_BYTES", "0").timeout(ms(120_000)).start();
         lambda.init().unwrap();
         kinesis.fault(fault.lasting(ms(9000)));
-        lambda
-            .invoke(
-                Invocation::new()
-                    .run(|lambda| assert_eq!(lambda.flood(50, 100, 700).unwrap().refused, 0))
-                    .pause(ms(9000)),
-            )
-            .unwrap();
+        lambda.invoke(Invocation::new().floods(50, 100, 700).pause(ms(9000))).unwrap();
         wait_until(ms(60_000), "all to be delivered", || {
             lambda.invoke(Invocation::new().work(ms(100))).unwrap();
             kinesis.account().flooded() == 5000
@@ -137,8 +121,7 @@ fn requests_that_fail_take_no_room_beside_a_full_memory() {
             .start();
         lambda.init().unwrap();
         kinesis.fault(Fault::error(500, "InternalFailure"));
-        let flood = Invocation::new()
-            .run(|lambda| assert_eq!(lambda.flood(400, 1000, 60).unwrap().refused, 0));
+        let flood = Invocation::new().floods(400, 1000, 60);
         // Time for as many requests as a quarter of the memory holds.
         lambda.invoke(if stops_early { flood } else { flood.pause(ms(15_000)) }).unwrap();
         assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
@@ -185,12 +168,7 @@ fn full_requests_of_single_events_come_back_from_the_spool() {
             .start();
         kinesis.fault(Fault::hang());
         lambda.init().unwrap();
-        lambda
-            .invoke(
-                Invocation::new()
-                    .run(|lambda| assert_eq!(lambda.flood(20, 1000, 60).unwrap().refused, 0)),
-            )
-            .unwrap();
+        lambda.invoke(Invocation::new().floods(20, 1000, 60)).unwrap();
         kinesis.clear_faults();
         wait_until(ms(60_000), "the spool to be empty", || {
             lambda.invoke(Invocation::new()).unwrap();
@@ -213,12 +191,7 @@ fn a_disk_that_is_full_in_the_middle_of_a_batch_costs_that_batch() {
         .start();
     lambda.init().unwrap();
     kinesis.fault(Fault::hang());
-    lambda
-        .invoke(
-            Invocation::new()
-                .run(|lambda| assert_eq!(lambda.flood(4000, 2, 300).unwrap().refused, 0)),
-        )
-        .unwrap();
+    lambda.invoke(Invocation::new().floods(4000, 2, 300)).unwrap();
     kinesis.clear_faults();
     wait_until(ms(60_000), "the spool to be empty", || {
         lambda.invoke(Invocation::new()).unwrap();
@@ -340,8 +313,7 @@ fn a_torn_tail_of_a_spool_file_costs_one_batch() {
     let lambda = overflowing(&kinesis).timeout(ms(120_000)).start();
     lambda.init().unwrap();
     kinesis.fault(Fault::hang());
-    let flood =
-        Invocation::new().run(|lambda| assert_eq!(lambda.flood(3000, 1, 300).unwrap().refused, 0));
+    let flood = Invocation::new().floods(3000, 1, 300);
     lambda.invoke(flood).unwrap();
     lambda.kill();
     assert!(lambda.invoke(Invocation::new()).is_err());
@@ -377,12 +349,7 @@ fn what_is_lost_is_printed_only_if_that_is_asked_for() {
         std::fs::write(lambda.tmp().join("kinesis-telemetry-extension"), "in the way").unwrap();
         lambda.init().unwrap();
         kinesis.fault(Fault::hang());
-        lambda
-            .invoke(
-                Invocation::new()
-                    .run(|lambda| assert_eq!(lambda.flood(20, 200, 300).unwrap().refused, 0)),
-            )
-            .unwrap();
+        lambda.invoke(Invocation::new().floods(20, 200, 300)).unwrap();
         kinesis.clear_faults();
         assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
         let lost = ledger(&kinesis)["dropped"]["queue"].as_u64().unwrap();
@@ -398,12 +365,7 @@ fn a_spool_file_that_somebody_changed_is_counted_and_stops_nothing() {
     let lambda = overflowing(&kinesis).start();
     lambda.init().unwrap();
     kinesis.fault(Fault::hang());
-    lambda
-        .invoke(
-            Invocation::new()
-                .run(|lambda| assert_eq!(lambda.flood(20, 1000, 300).unwrap().refused, 0)),
-        )
-        .unwrap();
+    lambda.invoke(Invocation::new().floods(20, 1000, 300)).unwrap();
     let mut files: Vec<_> = std::fs::read_dir(lambda.tmp().join("kinesis-telemetry-extension"))
         .unwrap()
         .map(|file| file.unwrap().path())

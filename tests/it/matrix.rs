@@ -302,9 +302,7 @@ fn faulty(fault: Fault, change: fn(LambdaBuilder) -> LambdaBuilder) -> Seen {
 fn outage_without_a_disk() -> Seen {
     let mut life = Life::begin(Kinesis::start(), |builder| builder.setting("SPOOL_BYTES", "0"));
     life.kinesis.fault(Fault::error(500, "InternalFailure").lasting(ms(9000)));
-    let queued = invocation(0)
-        .run(|lambda| assert_eq!(lambda.flood(50, 100, 700).unwrap().refused, 0))
-        .pause(ms(9000));
+    let queued = invocation(0).floods(50, 100, 700).pause(ms(9000));
     life.lambda.invoke(queued).unwrap();
     wait_until(ms(60_000), "all to be delivered", || {
         // Until the next try, hundreds of invocations without a pause log more than the memory holds.
@@ -437,11 +435,7 @@ fn reset_with_a_large_queue() -> Seen {
     let mut life =
         Life::begin(Kinesis::start(), |builder| builder.setting("QUEUE_BYTES", "33554432"));
     life.kinesis.fault(Fault::hang());
-    let crashing = invocation(0)
-        .run(|lambda| {
-            assert_eq!(lambda.flood(lines_queued() / 1000, 1000, 300).unwrap().refused, 0);
-        })
-        .crashes();
+    let crashing = invocation(0).floods(lines_queued() / 1000, 1000, 300).crashes();
     assert!(life.lambda.invoke(crashing).unwrap().reset.unwrap().is_clean());
     life.kinesis.clear_faults();
     life.wait_for_lines(lines_queued());
@@ -476,8 +470,7 @@ fn killed() -> Seen {
 
 fn flood() -> Seen {
     let mut life = Life::plain();
-    let flooding =
-        invocation(0).run(|lambda| assert_eq!(lambda.flood(40, 1000, 300).unwrap().refused, 0));
+    let flooding = invocation(0).floods(40, 1000, 300);
     life.seen.held = life.lambda.invoke(flooding).unwrap().held;
     life.wait_for_lines(40_000);
     let processes = life.kinesis.account().by_process();

@@ -340,9 +340,11 @@ class Tail(unittest.TestCase):
             event("sandbox", OTHER, type="kinesis-telemetry.sandbox", functionName="billing", record={}),
             json.dumps({**slim, "eventId": f"{OTHER}-1", "requestId": "cccc"}).encode() + b"\n",
             event(3, functionName="orders", type="platform.report", requestId="bbbb-1", record={"status": "timeout", "metrics": {"durationMs": 3000}}),
+            # The end of this invocation did not come.
+            event(4, functionName="orders", type="kinesis-telemetry.invocation", requestId="dddd", record={"events": 3}),
         ]
         expected = {
-            ("--function", "billing"): 2, ("--function", "orders"): 3, ("--request", "bbbb"): 2, ("--level", "warn"): 3, ("--level", "FATAL"): 0,
+            ("--function", "billing"): 2, ("--function", "orders"): 4, ("--request", "bbbb"): 2, ("--level", "warn"): 4, ("--level", "FATAL"): 0,
             ("--level", "error", "--function", "orders", "--request", "aaaa-1"): 1,
         }
         for arguments, count in expected.items():

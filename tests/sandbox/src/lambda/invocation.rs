@@ -118,6 +118,15 @@ impl Invocation {
         self.step(Step::Run(Box::new(action)))
     }
 
+    /// The function logs a flood, as [`Lambda::flood`] does. None of the bodies may be refused.
+    #[must_use]
+    pub fn floods(self, batches: usize, events: usize, event_bytes: usize) -> Self {
+        self.run(move |lambda| {
+            let flood = lambda.flood(batches, events, event_bytes).expect("a listener");
+            assert_eq!(flood.refused, 0, "refused of {batches} POSTs");
+        })
+    }
+
     /// The function works for that long.
     #[must_use]
     pub fn pause(self, duration: Duration) -> Self {
