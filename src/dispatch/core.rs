@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::attention::{Attention, Passes};
+use super::attention::{Attention, Passes, WAKES_SOON};
 use super::backlog::{Backlog, History, Item, OpenSegment, Parcel, SegmentId};
 use super::charge::{Charge, Gauge};
 use super::end::Stopping;
@@ -450,7 +450,7 @@ impl Core {
         let nothing_waits =
             pending.oldest.is_none() && !pending.on_disk && self.backlog.aside().is_empty();
         let phase = match plan {
-            _ if self.retry.is_open() && (nothing_waits || !self.may_probe(tick)) => None,
+            _ if self.retry.is_open() && (nothing_waits || !self.probes_soon(tick)) => None,
             _ if self.retry.is_open() => {
                 let until = after(PROBE.min(self.settings.flush_timeout), Limit::Probe).at();
                 Some(Phase::Probe { until, then_await_end: plan == OnInvoke::AtEnd })
@@ -479,6 +479,10 @@ impl Core {
 
     pub(super) fn may_probe(&self, tick: &Tick) -> bool {
         self.retry.probe_at().is_none_or(|at| tick.age >= at)
+    }
+
+    fn probes_soon(&self, tick: &Tick) -> bool {
+        self.retry.probe_at().is_none_or(|at| tick.age + WAKES_SOON >= at)
     }
 
     /// Decides what is done next for the held invocation, and lets it go when its flush is over.

@@ -11,7 +11,9 @@ use kinesis_telemetry_extension::dispatch::policy::FlushMode;
 use kinesis_telemetry_extension::dispatch::preparing::Effort;
 use kinesis_telemetry_extension::log::Level;
 
-use crate::desk::{Desk, desk, events, held_to_the_end, next, probing, probing_with_empty_memory};
+use crate::desk::{
+    Desk, desk, events, held_to_the_end, kind, next, probing, probing_with_empty_memory,
+};
 
 // --- invocations ---------------------------------------------------------------------------------
 
@@ -279,6 +281,24 @@ fn after_a_probe_that_delivered_next_sends_what_waits_and_lets_go() {
     desk.invoke("r2", 2, 30_000);
     let requests = desk.taken_all().len();
     assert!(requests > 1 && desk.replies == [1, 2], "{requests}: {:?}", desk.replies);
+}
+
+/// `/next` and the probe were on their way at the same time.
+#[test]
+fn an_invocation_is_not_let_go_just_before_a_probe() {
+    for (early, is_held) in [(4, true), (6, false)] {
+        let mut desk = probing_with_empty_memory(|plan| plan.setup.mode = FlushMode::End);
+        desk.passes("r2");
+        desk.started("r2");
+        desk.post(30, 200);
+        let until_probe = u64::try_from(desk.wait_ms().unwrap()).unwrap() + 1;
+        desk.ended("r2", false);
+        desk.pass(until_probe - early);
+        desk.invoke("r3", 3, 30_000);
+        let step = desk.step();
+        assert_eq!(matches!(step, Step::Send { .. }), is_held, "{}", kind(&step));
+        assert_eq!(desk.replies.contains(&3), !is_held, "{early} ms before");
+    }
 }
 
 #[test]
