@@ -18,7 +18,7 @@ const NAMES: f64 = 140.0;
 const DOTS: (f64, f64) = (154.0, 310.0);
 
 pub(crate) fn draw(report: &Report<'_>) -> String {
-    let rows = report.plan.contestants.len() as f64;
+    let rows = report.compared().count() as f64;
     let height = HEAD + rows * ROW + AIR;
     let footer = footer(report);
     let total = 2.0 * height + 12.0 + 16.0 * footer.len() as f64;
@@ -79,9 +79,7 @@ fn panel(svg: &mut String, report: &Report<'_>, measure: &Measure, x: f64, y: f6
         escape(&measure.whole_title())
     );
     let values: Vec<(&Contestant, f64)> = report
-        .plan
-        .contestants
-        .iter()
+        .compared()
         .filter_map(|contestant| {
             Some((contestant, report.results.of(measure.id, contestant.id)?.median()))
         })
@@ -91,7 +89,7 @@ fn panel(svg: &mut String, report: &Report<'_>, measure: &Measure, x: f64, y: f6
     let span = (most / least).ln().max(0.7);
     let place =
         |value: f64| DOTS.0 + (DOTS.1 - DOTS.0) * ((value / least).ln() / span).clamp(0.0, 1.0);
-    for (row, contestant) in report.plan.contestants.iter().enumerate() {
+    for (row, contestant) in report.compared().enumerate() {
         let middle = HEAD + ROW * row as f64 + ROW / 2.0;
         let _ = writeln!(
             svg,
@@ -119,7 +117,7 @@ fn panel(svg: &mut String, report: &Report<'_>, measure: &Measure, x: f64, y: f6
         let class = match contestant.kind {
             Kind::Floor => "floor",
             Kind::Extension => "extension",
-            Kind::Peer => "peer",
+            Kind::Peer | Kind::Product => "peer",
         };
         let _ = writeln!(
             svg,

@@ -8,7 +8,10 @@ use sandbox::{Kinesis, Lambda, LambdaBuilder, ms};
 pub(crate) enum Kind {
     Floor,
     Extension,
+    /// Does the same task, written for this comparison.
     Peer,
+    /// An extension in production use, for another destination: how it starts, and what it holds.
+    Product,
 }
 
 #[derive(Clone, Debug)]
@@ -23,13 +26,15 @@ pub(crate) struct Contestant {
     pub(crate) file: PathBuf,
 }
 
-const ALL: [(&str, &str, Kind, &str); 6] = [
+const ALL: [(&str, &str, Kind, &str); 8] = [
     ("floor-static", "floor, static", Kind::Floor, "floor-static"),
     ("extension-static", "extension, static", Kind::Extension, "floor-static"),
     ("floor-glibc", "floor, glibc", Kind::Floor, "floor-glibc"),
     ("extension-glibc", "extension, glibc", Kind::Extension, "floor-glibc"),
     ("peer-sdk", "Rust, AWS SDK", Kind::Peer, "floor-glibc"),
     ("peer-node", "Node.js, AWS SDK", Kind::Peer, "floor-glibc"),
+    ("product-otel", "OpenTelemetry, Rust", Kind::Product, "floor-glibc"),
+    ("product-sentry", "Sentry, Node.js", Kind::Product, "floor-glibc"),
 ];
 
 /// Another build of the extension, static.
@@ -74,7 +79,16 @@ impl Contestant {
 
     /// A program of machine code, so that its instructions can be counted.
     pub(crate) fn is_native(&self) -> bool {
-        self.kind != Kind::Peer
+        matches!(self.kind, Kind::Floor | Kind::Extension)
+    }
+
+    /// What Node.js runs.
+    pub(crate) fn is_script(&self) -> bool {
+        matches!(self.id, "peer-node" | "product-sentry")
+    }
+
+    pub(crate) fn takes_part_in(&self, scenario: &str) -> bool {
+        self.kind != Kind::Product || matches!(scenario, "start" | "cold")
     }
 
     /// A sandbox with it, in which nothing but its own work takes time.

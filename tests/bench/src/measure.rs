@@ -79,6 +79,7 @@ impl Measure {
         let title = self.title.trim();
         match self.id {
             "growth-peak" => "10 times the flood: peak memory (slim)".to_owned(),
+            "start-cpu" => "CPU of the start".to_owned(),
             "start-cold" => "process start to first /next, cold page cache".to_owned(),
             "form-lines-gzip" => "flood with gzip: CPU per event (full)".to_owned(),
             "ready-dead" => {
@@ -348,7 +349,7 @@ impl Results {
 
     /// Of machine code; a script's own size says nothing.
     pub(crate) fn note_size(&mut self, contestant: &Contestant) -> Result<()> {
-        if contestant.id != "peer-node" {
+        if !contestant.is_script() {
             self.add(
                 "size",
                 contestant,

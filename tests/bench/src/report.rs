@@ -27,6 +27,11 @@ impl Report<'_> {
         })
     }
 
+    /// Those that do the same task.
+    pub(crate) fn compared(&self) -> impl Iterator<Item = &Contestant> {
+        self.plan.contestants.iter().filter(|contestant| contestant.kind != Kind::Product)
+    }
+
     pub(crate) fn where_and_what(&self) -> Vec<String> {
         let mut lines = vec![
             machine::describe(),
@@ -88,14 +93,14 @@ impl Report<'_> {
         }
     }
 
-    /// One line for each static build: what became of it from step to step.
-    fn steps(&self) -> String {
+    /// One line for each contestant of a kind, with the measures that are asked for.
+    fn by_contestant(&self, first: &str, ids: &[&str], chosen: fn(&Contestant) -> bool) -> String {
         let measures: Vec<&Measure> =
-            self.rows().filter(|measure| STEPS.contains(&measure.id)).collect();
+            self.rows().filter(|measure| ids.contains(&measure.id)).collect();
         let titles: String =
             measures.iter().map(|measure| format!(" {} |", measure.whole_title())).collect();
-        let mut text = format!("| build |{titles}\n|{}\n", "---|".repeat(measures.len() + 1));
-        for contestant in &self.plan.contestants {
+        let mut text = format!("| {first} |{titles}\n|{}\n", "---|".repeat(measures.len() + 1));
+        for contestant in self.plan.contestants.iter().filter(|contestant| chosen(contestant)) {
             let _ = write!(text, "| {} |", contestant.title);
             for measure in &measures {
                 let value = self
@@ -112,17 +117,18 @@ impl Report<'_> {
 
     /// The rows that the manual shows, one for each measure that a user or a bound asks for.
     pub(crate) fn markdown(&self) -> String {
-        let contestants = &self.plan.contestants;
-        if contestants.iter().any(Contestant::is_another_build) {
-            return self.steps();
+        if self.plan.contestants.iter().any(Contestant::is_another_build) {
+            // What became of the static build from step to step.
+            return self.by_contestant("build", &STEPS, |_| true);
         }
+        let contestants: Vec<&Contestant> = self.compared().collect();
         let titles: String =
             contestants.iter().map(|contestant| format!(" {} |", contestant.title)).collect();
         let mut text =
             format!("| median |{titles} bound |\n|{}\n", "---|".repeat(contestants.len() + 2));
         for measure in self.rows().filter(|measure| MANUAL.contains(&measure.id)) {
             let _ = write!(text, "| {} |", measure.whole_title());
-            for contestant in contestants {
+            for &contestant in &contestants {
                 let value = self
                     .results
                     .of(measure.id, contestant.id)
@@ -147,6 +153,15 @@ impl Report<'_> {
         text.push('\n');
         let lines = self.where_and_what().into_iter().filter(|line| !line.starts_with("load"));
         let _ = writeln!(text, "{}.", lines.collect::<Vec<_>>().join("; "));
+        if contestants.len() < self.plan.contestants.len() {
+            text.push_str(
+                "\nBeside extensions in production use, for other destinations, as they start:\n\n",
+            );
+            let chosen = |contestant: &Contestant| {
+                matches!(contestant.kind, Kind::Extension | Kind::Product)
+            };
+            text.push_str(&self.by_contestant("extension", &PRODUCTS, chosen));
+        }
         text
     }
 
@@ -264,6 +279,8 @@ const MANUAL: &[&str] = &[
     "slow-live",
     "slow-dead",
 ];
+
+const PRODUCTS: [&str; 5] = ["start", "start-cpu", "start-cold", "idle", "size"];
 
 const STEPS: [&str; 6] =
     ["start", "size", "flood-cpu", "flood-cpu-full", "flood-rate", "flood-peak"];

@@ -49,7 +49,8 @@ const SILENCE: Duration = Duration::from_secs(5);
 pub(crate) fn run(scenario: &Scenario, plan: &Plan, results: &mut Results) -> Result<()> {
     let rounds = if plan.quick { scenario.rounds.1 } else { scenario.rounds.0 };
     for round in 1..=rounds {
-        for contestant in &plan.contestants {
+        let contestants = plan.contestants.iter();
+        for contestant in contestants.filter(|contestant| contestant.takes_part_in(scenario.name)) {
             progress(&format!(
                 "{}: round {round} of {rounds}, {}",
                 scenario.name, contestant.title
