@@ -274,9 +274,10 @@ impl Backlog {
         Some(self.aside.remove(index))
     }
 
-    /// What is set aside and was sent holds no flush from now on. A segment that was only read so
-    /// far keeps its place in the order.
+    /// What is set aside because Kinesis refused it holds no flush from now on. All else keeps its
+    /// place in the order, before what is new: a segment that was only read so far, and a request
+    /// that was interrupted or met a dead connection, and weighs as much as a full one.
     pub fn release(&mut self) {
-        self.aside.iter_mut().for_each(|parcel| parcel.holds &= !parcel.sent_before);
+        self.aside.iter_mut().for_each(|parcel| parcel.holds &= parcel.refusal == Refusal::None);
     }
 }

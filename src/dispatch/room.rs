@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::backlog::{Parcel, SegmentId};
+use super::backlog::{Parcel, Refusal, SegmentId};
 use super::core::{Core, Oldest, Step, Tick, View};
 use super::invocations::Phase;
 use super::sending::{Destination, TRIES_ALONE};
@@ -17,13 +17,15 @@ const SPOOL_RETRY: Duration = Duration::from_secs(10);
 /// Segments of which it is remembered how often they failed.
 const HISTORIES: usize = 256;
 
-fn was_tried(parcel: &Parcel) -> bool {
-    parcel.tries > 0 && parcel.request.events() > 0
+/// Kinesis has refused it, or a request that it is a part of. What was only interrupted, or met a
+/// dead connection, is sent before anything new.
+fn was_refused(parcel: &Parcel) -> bool {
+    parcel.refusal != Refusal::None && parcel.request.events() > 0
 }
 
 /// What may make room for others: on disk, or because Kinesis refused it while it took others.
 fn gives_way(spool_works: bool) -> impl Fn(&Parcel) -> bool {
-    move |parcel| was_tried(parcel) && (spool_works || parcel.left_behind || parcel.intact)
+    move |parcel| was_refused(parcel) && (spool_works || parcel.left_behind || parcel.intact)
 }
 
 impl Core {
@@ -66,13 +68,14 @@ impl Core {
     /// took others.
     pub(super) fn is_stuck(&self, tick: &Tick) -> bool {
         let any = |wanted: &dyn Fn(&Parcel) -> bool| self.backlog.aside().iter().any(wanted);
-        self.is_crowded() && any(&was_tried) && !any(&gives_way(self.spool_works(tick)))
+        self.is_crowded() && any(&was_refused) && !any(&gives_way(self.spool_works(tick)))
     }
 
     /// In an outage nothing is given up: once much of the memory is set aside, Kinesis is only
     /// probed.
     pub(super) fn probe_when_stuck(&mut self, tick: &Tick) {
-        let overtaken = |parcel: &Parcel| was_tried(parcel) && self.deliveries > parcel.refused_at;
+        let overtaken =
+            |parcel: &Parcel| was_refused(parcel) && self.deliveries > parcel.refused_at;
         if !self.retry.is_open()
             && self.is_stuck(tick)
             && !self.backlog.aside().iter().any(overtaken)

@@ -31,6 +31,35 @@ fn flushes_of_300_ms(plan: &mut Plan) {
     in_records(plan);
 }
 
+/// Kinesis has said nothing of it. It was left out of later flushes like what is refused, and kept
+/// the buffer of a full request, which nothing could take from it.
+#[test]
+fn a_request_that_was_cut_is_sent_in_the_next_flush_before_anything_new() {
+    let stale = Error { stale: true, ..Error::new("ConnectionReset", "simulated") };
+    for error in [Error::new("Interrupted", "simulated"), stale] {
+        let mut desk = desk(|plan| plan.setup.flush_timeout = 300);
+        desk.invoke("r1", 1, 30_000);
+        desk.post(30, 200);
+        desk.ended("r1", false);
+        let (parcel, _) = desk.send();
+        desk.taken(parcel);
+        let (parcel, _) = desk.send();
+        let cut = events(&parcel);
+        desk.pass(295);
+        desk.sent(parcel, Err((error, String::new())));
+        desk.wait();
+        assert_eq!(desk.replies, [1], "its time is over");
+        desk.invoke("r2", 2, 30_000);
+        desk.post(1, 40);
+        desk.ended("r2", false);
+        let (parcel, _) = desk.send();
+        assert_eq!(events(&parcel), cut);
+        desk.taken(parcel);
+        let others: Vec<u32> = (cut.last().unwrap() + 1..=30).collect();
+        assert_eq!((desk.taken_all().concat(), &desk.replies[..]), (others, &[1, 2][..]));
+    }
+}
+
 #[test]
 fn what_is_set_aside_goes_along_with_others_and_else_waits_for_its_age() {
     for along in ["nothing", "new events", "what stands apart"] {
