@@ -124,6 +124,15 @@ impl Core {
         self.gauge.held() > self.gauge.bound()
     }
 
+    /// Whether there is room for what is packed and fails. At the end nothing makes room: beyond a
+    /// full memory no more is set aside than a request takes, as in life, where a single one may
+    /// be. So what little Kinesis refuses keeps nothing else waiting.
+    pub(super) fn has_room_to_fail(&self) -> bool {
+        self.stopping.is_none()
+            || !self.is_over()
+            || self.backlog.aside_bytes() <= self.packer.limits().body_bytes()
+    }
+
     /// While an invocation is held and Kinesis takes nothing, what has waited for long is written
     /// to disk: the function may have crashed, and then the sandbox ends, before Lambda says so.
     pub(super) fn relief(&mut self, tick: &Tick) -> Option<Step> {

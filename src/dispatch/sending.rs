@@ -148,10 +148,8 @@ impl Core {
         if let Some(step) = self.rotate(tick, view) {
             return Some(step);
         }
-        // At the end there is no other room for what is packed and fails.
-        let has_room =
-            self.stopping.is_none() || self.backlog.aside().is_empty() || !self.is_over();
-        let fresh_goes = scope != Scope::Aside && !self.backlog.is_fresh_empty() && has_room;
+        let fresh_goes =
+            scope != Scope::Aside && !self.backlog.is_fresh_empty() && self.has_room_to_fail();
         let segment = self.next_segment(view);
         let mut parcel = self.take_due(tick, scope, fresh_goes || segment.is_some());
         let mut is_stuck = false;

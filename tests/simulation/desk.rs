@@ -70,6 +70,11 @@ impl Desk {
         gauge.charge(gauge.bound().saturating_sub(gauge.held()))
     }
 
+    /// Bytes of the largest body of a request.
+    pub(crate) fn largest_request(&self) -> usize {
+        self.process.packer.limits().body_bytes()
+    }
+
     pub(crate) fn core(&mut self) -> &mut Core {
         &mut self.process.core
     }

@@ -2,6 +2,7 @@
 
 use kinesis_telemetry_extension::dispatch::core::{Oldest, Outcome, Step};
 use kinesis_telemetry_extension::dispatch::message::Signal;
+use kinesis_telemetry_extension::dispatch::policy::FlushMode;
 use kinesis_telemetry_extension::kinesis::error::Error;
 use kinesis_telemetry_extension::kinesis::response::RecordOutcome;
 use kinesis_telemetry_extension::log::Level;
@@ -47,6 +48,34 @@ fn at_the_end_the_last_report_is_waited_for_unless_a_request_is_full() {
     desk.on_disk(Oldest::Ready(7), Oldest::Empty);
     desk.stop("spindown", 1, 2000);
     assert!(matches!(desk.step(), Step::Read(7)));
+}
+
+/// With memory full, each waited for the pause of a single refused record.
+#[test]
+fn at_the_end_no_event_waits_for_what_little_is_refused_however_full_memory_is() {
+    // How many requests are refused but for a record, and whether others are sent beside that.
+    for (requests, sends) in [(1, true), (4, true), (30, false)] {
+        let mut desk = desk(|plan| {
+            in_records(plan);
+            plan.setup.mode = FlushMode::Next;
+            plan.setup.spool_bytes = 0;
+        });
+        desk = closed(desk, "spindown");
+        for _ in 0..requests {
+            desk.post(12, 200);
+            let (parcel, _) = desk.send();
+            let throttled = refused("ProvisionedThroughputExceededException");
+            let mut outcomes = vec![throttled; parcel.request.len()];
+            outcomes[0] = RecordOutcome::Taken;
+            desk.sent(parcel, Ok(outcomes));
+        }
+        let (bytes, request) = (desk.core().backlog().aside_bytes(), desk.largest_request());
+        assert_eq!(bytes <= request, sends, "{requests}: {bytes} of {request}");
+        let _all = desk.fill();
+        desk.post(1, 40);
+        let step = desk.step();
+        assert_eq!(matches!(step, Step::Send { .. }), sends, "{requests}: {}", kind(&step));
+    }
 }
 
 #[test]

@@ -469,6 +469,7 @@ fn seeds_that_once_went_wrong() {
         (880_001_164, "with memory full, files were read and put back, and nothing was sent"),
         (880_010_852, "at the end files were sent before what waited in memory for room"),
         (90_082_933, "a full request that met a dead connection was left out of later flushes"),
+        (90_431_052, "at the end a full memory waited for the pause of a refused record"),
     ] {
         let life = World::new(&Plan::random(seed), false).live();
         assert!(life.violation.is_none(), "{seed}: {cause}: {:?}", life.violation);
