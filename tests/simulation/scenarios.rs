@@ -470,6 +470,9 @@ fn seeds_that_once_went_wrong() {
         (880_010_852, "at the end files were sent before what waited in memory for room"),
         (90_082_933, "a full request that met a dead connection was left out of later flushes"),
         (90_431_052, "at the end a full memory waited for the pause of a refused record"),
+        (90_140_433, "the model: a part of a segment that had to give way waited in its file"),
+        (90_340_565, "the model: a refused event that waited for its choice was not foreseen"),
+        (90_718_931, "the same"),
     ] {
         let life = World::new(&Plan::random(seed), false).live();
         assert!(life.violation.is_none(), "{seed}: {cause}: {:?}", life.violation);

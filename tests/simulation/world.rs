@@ -337,6 +337,10 @@ pub(crate) struct Healed {
     /// What waits, in requests, and the events of the largest.
     pub(crate) requests_waiting: u64,
     pub(crate) largest: u64,
+    /// Rounds since in which all requests failed.
+    pub(crate) barren: u64,
+    /// When the last round began: the requests of the process that had delivered something, and all.
+    pub(crate) at_round: Option<(u32, u64)>,
 }
 
 pub(crate) struct World {
@@ -715,6 +719,7 @@ impl World {
     /// A quiet invocation or some traffic, if there still is something to deliver.
     fn another_round(&mut self, rounds: u32) {
         const QUIET: Post = Post { after: 1, events: 1, text: 20, weight: 300 };
+        self.note_round(rounds);
         if rounds >= 3 && self.deliverable().is_empty() {
             return self.after(0, Wake::NextAct);
         }
