@@ -16,7 +16,7 @@ use kinesis_telemetry_extension::lambda::observed::{
 
 use crate::plan::Plan;
 use crate::threads::batch_numbers;
-use crate::world::{Body, MS, Taking, Wake, World};
+use crate::world::{Body, Fate, MS, Taking, Us, Wake, World, numbers};
 
 /// The listener's part that chooses.
 #[derive(Debug)]
@@ -229,6 +229,42 @@ impl World {
             self.hand_over(Vec::new());
         }
         waits
+    }
+
+    /// As `Handover::close`, where who has the intake's lock lets nobody else in by the deadline: what
+    /// waits for a choice is counted as lost, also of the POST that is being taken, which Lambda
+    /// keeps. Its lines are out of reach.
+    pub(crate) fn give_up_choices(&mut self) {
+        if self.process.keeping.take().is_none() {
+            return;
+        }
+        let number = self.process.number;
+        let waits = |fate: &&mut Fate| fate.choice == Choice::Waits && fate.process == number;
+        let mut lost = 0;
+        for fate in self.events.iter_mut().filter(waits) {
+            (fate.received, fate.choice) = (true, Choice::Kept);
+            lost += 1;
+        }
+        // What is decided is being written for a POST that came later. Where the order to stop leaves
+        // less than the ledger's 100 ms, nobody can wait for that: it is counted as waiting, and may
+        // be torn on disk.
+        let asked = self.process.stop_asked.unwrap_or(self.now);
+        let leaves = |until: Us| until < asked + 100 * MS;
+        let is_late = self.process.asking.as_ref().is_some_and(|asking| leaves(asking.deadline));
+        if let Taking::Writing { events, rest, .. } = &self.process.taking
+            && is_late
+        {
+            let rest = rest
+                .iter()
+                .flat_map(|request| numbers(&request.data().flatten().collect::<Vec<u8>>()));
+            for event in events.iter().copied().chain(rest) {
+                self.events[event as usize].answered = false;
+            }
+        }
+        self.say(|_| format!("listener: {lost} events that wait for a choice are out of reach"));
+        self.process.ledger.received.add(lost);
+        self.process.ledger.dropped_undelivered.add(lost);
+        self.process.unprintable += lost;
     }
 
     /// Invocations are whole or thinned out whole; what is thinned out is on no stream and counted; nothing waits at the end.

@@ -473,6 +473,7 @@ fn seeds_that_once_went_wrong() {
         (90_140_433, "the model: a part of a segment that had to give way waited in its file"),
         (90_340_565, "the model: a refused event that waited for its choice was not foreseen"),
         (90_718_931, "the same"),
+        (91_129_281, "the model: at the end nobody counted what waited for its choice"),
     ] {
         let life = World::new(&Plan::random(seed), false).live();
         assert!(life.violation.is_none(), "{seed}: {cause}: {:?}", life.violation);

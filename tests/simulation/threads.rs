@@ -343,6 +343,8 @@ impl World {
                 self.process.closed = true;
                 if matches!(self.process.taking, Taking::Nothing) {
                     self.take_next();
+                } else {
+                    self.give_up_choices();
                 }
                 Outcome::Done
             }
