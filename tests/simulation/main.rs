@@ -25,6 +25,7 @@ mod requests;
 mod scenarios;
 mod steps;
 mod threads;
+mod waiting;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
