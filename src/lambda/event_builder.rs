@@ -11,7 +11,7 @@ use super::filter::{Filter, Level};
 use super::invocations::Invocations;
 use super::observed::{Milestone, MilestoneKind, Observed, PlatformResult};
 use super::parsed_body::{ParsedBody, Signal};
-use super::text_level::{plain_text_level, text_exception, text_level};
+use super::text_level::{may_report, plain_text_level, text_exception, text_level};
 use super::text_log::TextLog;
 use crate::clock::{self, EpochMs};
 use crate::event::{Batch, Event, Span};
@@ -279,17 +279,14 @@ impl<'s> EventBuilder<'s> {
             let text = text.strip_suffix('"')?.as_bytes();
             return self.note_text(text, text_level(text));
         }
-        let level = fields.log_level();
-        if level == Some(Level::Error) {
-            self.note_exception(fields.request_id, fields.exception());
-        }
-        level
+        self.note_exception(fields.request_id, fields.exception());
+        fields.log_level()
     }
 
     /// The level of a text, behind what is to be noted of it.
     fn note_text(&mut self, text: &[u8], level: Option<Level>) -> Option<Level> {
-        if level == Some(Level::Error) {
-            self.note_exception(None, text_exception(text));
+        if may_report(text, level) {
+            self.note_exception(None, text_exception(text, level));
         }
         level
     }

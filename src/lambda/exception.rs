@@ -2,13 +2,14 @@
 //! quotes.
 //!
 //! To the platform such an invocation is a success: the runtime has told the caller of the
-//! exception in good order. So only what a function does not print by itself counts here. .NET's
-//! report, and Node.js's in the JSON format, look as any error that is logged.
+//! exception in good order. So only what a function does not print by itself counts here. Node.js's
+//! report in the JSON format looks as any error that is logged.
 //!
 //! Sources: the runtimes' own clients. `UserFault.reportableError` of Java's, `run_user_code` of
-//! Ruby's, `reportFailure` of Go's, `log_error` of Python's, `logError` of Node.js's.
+//! Ruby's, `reportFailure` of Go's, `log_error` of Python's, `logError` of Node.js's,
+//! `WriteUnhandledExceptionToLog` of .NET's.
 
-use memchr::{memchr, memchr2};
+use memchr::{memchr, memchr2, memmem};
 
 use super::header::find;
 
@@ -19,7 +20,7 @@ const MAX_TYPE_BYTES: usize = 256;
 
 /// The type of the exception that a line with the level `ERROR` reports; empty where it names none.
 pub(super) fn in_error_line(text: &[u8]) -> Option<&str> {
-    pythons(text).or_else(|| nodes(text))
+    pythons(text).or_else(|| nodes(text)).or_else(|| dotnets(text))
 }
 
 /// The same of a line that says no level.
@@ -27,18 +28,19 @@ pub(super) fn in_bare_line(text: &[u8]) -> Option<&str> {
     rubys(text).or_else(|| gos(text)).or_else(|| javas(text))
 }
 
+/// The same of what stands in an object beside a level, whatever level that is: in the JSON format
+/// Lambda puts there what it does not know.
+pub(super) fn in_message(text: &[u8]) -> Option<&str> {
+    rubys(text).or_else(|| gos(text))
+}
+
 /// Whether a line that says no level is such a report, or has the stack that Java's loggers print.
 pub(super) fn is_in_bare_line(text: &[u8]) -> bool {
     // Most have one line, and are not looked at further.
     let has_lines = first_line(text).is_some_and(|(_, behind)| !behind.is_empty());
     let is_javas = || javas(text).is_some() || find(text, 0, br"\n\tat ").is_some();
-    // By their first byte most are told apart.
-    let is_at_beginning = match text {
-        [b'E' | b'C', ..] => rubys(text).is_some(),
-        [b'{' | b'0'..=b'9', ..] => gos(text).is_some(),
-        _ => false,
-    };
-    is_at_beginning || has_lines && is_javas()
+    // By their ends most are told apart.
+    is_in_plain_line(text) || gos(text).is_some() || has_lines && is_javas()
 }
 
 /// The same of a line without escapes.
@@ -51,11 +53,27 @@ pub(super) fn is_in_plain_line(text: &[u8]) -> bool {
 fn pythons(text: &[u8]) -> Option<&str> {
     const TRACE: &[u8] = b"Traceback (most recent call last):";
     let rest = text.strip_prefix(b"[ERROR] ")?;
-    let behind = rest.get(find(rest, 0, TRACE)? + TRACE.len()..)?;
-    // The line ends are of two kinds.
-    let line = behind.get(2..).unwrap_or_default();
+    // The line ends are of two kinds. A message often is a traceback, too.
+    let is_runtimes = |at: usize| {
+        let line = rest.get(at + TRACE.len() + 2..).unwrap_or_default();
+        line.is_empty() || line.starts_with("\u{a0}".as_bytes())
+    };
     let name = rest.get(..memchr2(b':', b'\\', rest)?)?;
-    (line.is_empty() || line.starts_with("\u{a0}".as_bytes())).then(|| type_of(name))
+    memmem::find_iter(rest, TRACE).any(is_runtimes).then(|| type_of(name))
+}
+
+/// `2026-…Z\t6d68ca91-…\tfail\tSystem.Exception: no such order\n   at …`
+fn dotnets(text: &[u8]) -> Option<&str> {
+    const LEVEL: &[u8] = br"\tfail\t";
+    let head = text.get(..HEAD_BYTES).unwrap_or(text);
+    let exception = text.get(find(head, 0, LEVEL)? + LEVEL.len()..)?;
+    let name = exception.get(..memchr2(b':', b'\\', exception)?)?;
+    (memchr(b' ', name).is_none() && is_dotnets(exception)).then(|| type_of(name))
+}
+
+/// Whether it was .NET's runtime that caught an exception: its stack ends where that was.
+pub(super) fn is_dotnets(stack: &[u8]) -> bool {
+    memmem::find(stack, b"at Amazon.Lambda.RuntimeSupport.LambdaBootstrap.").is_some()
 }
 
 /// `2026-…Z\t6d68ca91-…\tERROR\tInvoke Error \t{"errorType":"Error","errorMessage":…`
@@ -63,7 +81,7 @@ fn nodes(text: &[u8]) -> Option<&str> {
     const WORDS: &[u8] = br"\tERROR\tInvoke Error \t{";
     let head = text.get(..HEAD_BYTES).unwrap_or(text);
     let object = text.get(find(head, 0, WORDS)? + WORDS.len() - 1..)?;
-    Some(named_in(object).unwrap_or_default())
+    Some(printed(object, TYPE).map(type_of).unwrap_or_default())
 }
 
 /// `Error raised from handler method`, and then, in a record of its own, an object as Go's in
@@ -77,28 +95,67 @@ fn rubys(text: &[u8]) -> Option<&str> {
 /// `2026/05/11 08:30:00 {"errorMessage":"no such order","errorType":"errorString"}`, behind what
 /// the logger writes in front of all lines; and Ruby's, in several lines.
 fn gos(text: &[u8]) -> Option<&str> {
+    if !(text.ends_with(b"}") || text.ends_with(br"}\n")) {
+        return None;
+    }
     let head = text.get(..HEAD_BYTES).unwrap_or(text);
     let (before, object) = text.split_at(memchr(b'{', head)?);
-    // Nothing, a time, one with microseconds, or a place in the source.
-    let is_loggers =
-        matches!(before.len(), 0 | 20 | 27) || find(before, 0, b"invoke_loop.go:").is_some();
     // With a blank behind the colon it is what Python's runtime has returned to this function.
     let is_report = object.starts_with(br#"{\"errorMessage\":\""#)
         || object.starts_with(br#"{\n  \"errorMessage\": \""#);
-    (is_loggers && is_report).then(|| named_in(object))?
+    (is_report && is_loggers(before)).then(|| printed(object, TYPE).map(type_of))?
 }
 
-fn named_in(object: &[u8]) -> Option<&str> {
-    printed(object, br#"\"errorType\":"#).map(type_of)
+/// Nothing, a date or a time behind words of one's own, or a place in the source.
+fn is_loggers(before: &[u8]) -> bool {
+    let Some(line) = before.strip_suffix(b" ") else { return before.is_empty() };
+    let word = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+    let is_time = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'/' | b':' | b'.');
+    word.len() >= "08:30:00".len() && word.iter().all(is_time)
+        || find(line, 0, b"invoke_loop.go:").is_some()
 }
 
-/// A string in an object that is printed as text: behind its key, without escapes. Quotes in other
-/// strings are escaped twice.
-pub(super) fn printed<'a>(object: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
-    let value = object.get(find(object, 0, key)? + key.len()..)?.trim_ascii_start();
-    let string = value.strip_prefix(br#"\""#)?;
-    let (string, end) = string.split_at(memchr(b'\\', string)?);
-    end.starts_with(br#"\""#).then_some(string)
+/// Whether a line may be of `log/slog`.
+#[inline]
+pub(super) fn may_be_slogs(text: &[u8]) -> bool {
+    matches!(text, [b't', b'i', b'm', b'e', b'=', ..] | [b'{', b'\\', b'"', b't', ..])
+}
+
+/// The same of a line in which `log/slog` writes what Go's logger is given, as text or as an object.
+/// It gives it a level of its own.
+pub(super) fn in_slog(text: &[u8]) -> Option<&str> {
+    const OBJECT: &[u8] = br#"\"{\\\"errorMessage\\\":\\\""#;
+    let head = text.get(..HEAD_BYTES).unwrap_or(text);
+    let (before, object) = text.split_at(find(head, 0, OBJECT)?);
+    let is_message = before.ends_with(b" msg=") || before.ends_with(br#",\"msg\":"#);
+    let key = br#",\\\"errorType\\\":\\\""#;
+    let name = object.get(find(object, 0, key).filter(|_| is_message)? + key.len()..)?;
+    let (name, end) = name.split_at(memchr(b'\\', name)?);
+    Some(if end.starts_with(br#"\\\""#) { type_of(name) } else { "" })
+}
+
+/// The key of an exception's type in an object that is printed as text.
+const TYPE: &[u8] = br#"\"errorType\":"#;
+
+/// A string in an object that is printed as text: behind its key. Quotes in other strings are
+/// escaped twice.
+fn printed<'a>(object: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
+    printed_string(object.get(find(object, 0, key)? + key.len()..)?)
+}
+
+/// The string that such an object has next, if it has no escapes of its own.
+pub(super) fn printed_string(value: &[u8]) -> Option<&[u8]> {
+    let string = value.trim_ascii_start().strip_prefix(br#"\""#)?;
+    let mut end = 0;
+    loop {
+        end += memchr(b'\\', string.get(end..)?)?;
+        match string.get(end + 1)? {
+            b'"' => return string.get(..end),
+            // So Lambda may write `<`.
+            b'u' => end += 2,
+            _ => return None,
+        }
+    }
 }
 
 /// `no such order: com.example.NoOrder\ncom.example.NoOrder: no such order\n\tat …`: the message
@@ -111,7 +168,6 @@ pub(super) fn javas(text: &[u8]) -> Option<&str> {
         let class = start + line.iter().rposition(|byte| *byte == b' ').map_or(0, |at| at + 1);
         let (before, class) = text.get(..start + line.len())?.split_at(class);
         if let Some(message) = before.strip_suffix(b": ")
-            && memchr(b'.', class).is_some()
             && let Some(said) = behind.strip_prefix(class)
             && is_javas(message, class, said)
         {
@@ -125,11 +181,23 @@ pub(super) fn javas(text: &[u8]) -> Option<&str> {
 /// Whether the stack says what stands before it. Behind a message of its own a function often logs
 /// the class of an exception that it has caught, and then its stack. `said`: behind the class.
 fn is_javas(message: &[u8], class: &[u8], said: &[u8]) -> bool {
+    // Most classes have a package. Another word is one if a stack is behind it.
+    let is_class = |behind: &[u8]| {
+        memchr(b'.', class).is_some() || !class.is_empty() && behind.starts_with(br"\n\tat ")
+    };
     match said.strip_prefix(b": ") {
-        // The words are the runtime's, where it does not find the handler.
-        Some(said) => said.starts_with(message) || message.starts_with(b"Class not found: "),
+        Some(said) => match said.strip_prefix(message) {
+            Some(behind) => is_class(behind),
+            // The words are the runtime's, where it does not find the handler.
+            None => message.starts_with(b"Class not found: "),
+        },
+        // That of a document's exception has the place in between.
+        None if said.starts_with(b"; ") => first_line(said)
+            .is_some_and(|(line, _)| line.ends_with(message) && memchr(b'.', class).is_some()),
         // There is no message, and the class takes its place.
-        None => said.starts_with(br"\n") && (message == class || message == b"null"),
+        None => {
+            said.starts_with(br"\n") && (message == class || message == b"null") && is_class(said)
+        }
     }
 }
 
@@ -153,14 +221,11 @@ fn type_of(name: &[u8]) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::filter::Level;
     use super::super::text_level::{text_exception, text_level};
 
     fn exception(line: &str) -> Option<&str> {
-        let exception = text_exception(line.as_bytes());
         let level = text_level(line.as_bytes());
-        assert!(exception.is_none() || level == Some(Level::Error), "{line}");
-        exception
+        text_exception(line.as_bytes(), level)
     }
 
     #[test]
@@ -174,6 +239,10 @@ mod tests {
             (r"[ERROR] KeyError\rTraceback (most recent call last):\r", Some("KeyError")),
             (r"[ERROR] Runtime.Bad: x\nTraceback (most recent call last):", Some("Runtime.Bad")),
             (r"[ERROR] no such order\nTraceback (most recent call last):\n  File", None),
+            (
+                "[ERROR] Exception: Traceback (most recent call last):\\n  File\\nKeyError: 'x'\\n\\nTraceback (most recent call last):\\n\u{a0}\u{a0}File",
+                Some("Exception"),
+            ),
             (r"[ERROR]\t2026-05-11T08:30:00.001Z\tID\tx\nTraceback (most recent call last):", None),
             (r"[ERROR] ValueError: no such order", None),
             // Node.js
@@ -213,6 +282,11 @@ mod tests {
                 None,
             ),
             (r"failed: a.B\na.B\n\tat a.B.c(B.java:1)", None),
+            (r"no: B\nB: no\n\tat B.c(B.java:1)\n\n", Some("B")),
+            (r"key: value\nvalue: key\n", None),
+            (r"at 3: \n: at 3\n\tat B.c(B.java:1)", None),
+            (r"no: a.B\na.B; lineNumber: 1; no\n\tat a.B.c(B.java:1)\n\n", Some("a.B")),
+            (r"no: a.B\na.B; and no more\n\tat a.B.c(B.java:1)\n\n", None),
             (r"written to a.txt\na.txt: no\n", None),
             (r"see a.txt: \n\nno\n", None),
             // Ruby
@@ -236,6 +310,14 @@ mod tests {
                 Some("x"),
             ),
             (r#"{\"errorMessage\":\"no\",\"errorType\":\"x\"}"#, Some("x")),
+            (r#"{\"errorMessage\":\"no\",\"errorType\":\"x\"} and more"#, None),
+            (r#"08:30:00.123456 {\"errorMessage\":\"no\",\"errorType\":\"x\"}\n"#, Some("x")),
+            (r#"orders: 2026/05/11 {\"errorMessage\":\"no\",\"errorType\":\"x\"}"#, Some("x")),
+            (r#"17 {\"errorMessage\":\"no\",\"errorType\":\"x\"}"#, None),
+            (
+                r#"{\"errorMessage\":\"no\",\"errorType\":\"Function\u003cIOError\u003e\"}"#,
+                Some(r"Function\u003cIOError\u003e"),
+            ),
             (
                 r#"2026/05/11 08:30:00 told that: {\"errorMessage\":\"no\",\"errorType\":\"x\"}"#,
                 None,
@@ -246,9 +328,29 @@ mod tests {
             ),
             (r#"{\"errorMessage\":\"no\"}"#, None),
             (r#"{\"level\":\"ERROR\",\"errorMessage\":\"no\",\"errorType\":\"x\"}"#, None),
+            (
+                r#"{\"time\":\"2026-05-11T08:30:00.1Z\",\"level\":\"INFO\",\"msg\":\"{\\\"errorMessage\\\":\\\"no\\\",\\\"errorType\\\":\\\"x\\\"}\"}"#,
+                Some("x"),
+            ),
+            (
+                r#"time=2026-05-11T08:30:00.1Z level=INFO msg=\"{\\\"errorMessage\\\":\\\"no\\\",\\\"errorType\\\":\\\"x\\\"}\"\n"#,
+                Some("x"),
+            ),
+            (
+                r#"time=2026-05-11T08:30:00.1Z level=INFO msg=no error=\"{\\\"errorMessage\\\":\\\"no\\\",\\\"errorType\\\":\\\"x\\\"}\"\n"#,
+                None,
+            ),
             // .NET
             (
                 r"2026-05-11T08:30:00.001Z\tID\tfail\tSystem.Exception: no\n   at Orders.Function",
+                None,
+            ),
+            (
+                r"2026-05-11T08:30:00.001Z\tID\tfail\tSystem.Exception: no\n   at Amazon.Lambda.RuntimeSupport.LambdaBootstrap.InvokeOnceAsync()",
+                Some("System.Exception"),
+            ),
+            (
+                r"2026-05-11T08:30:00.001Z\tID\tfail\twe are here:\n   at Amazon.Lambda.RuntimeSupport.LambdaBootstrap.InvokeOnceAsync()",
                 None,
             ),
             ("", None),

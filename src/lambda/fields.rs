@@ -37,6 +37,8 @@ pub(super) struct RecordFields<'a> {
     has_exception: bool,
     /// The same: what loggers write beside all else.
     message: Option<&'a RawValue>,
+    /// The same: where the exception came from.
+    stack: Option<&'a RawValue>,
     /// The same: the level as Python's runtime names it, and no logger.
     has_log_level: bool,
     /// The same: it says more than a runtime does of an exception.
@@ -69,17 +71,28 @@ impl<'a> RecordFields<'a> {
         level.or_else(|| is_error().then_some(Level::Error))
     }
 
-    /// The type of the exception, if a log that is an object, with the level `ERROR` or none, is
-    /// the runtime's report of one that nobody caught.
+    /// The type of the exception, if a log that is an object is the runtime's report of one that
+    /// nobody caught.
     pub(super) fn exception(&self) -> Option<&'a str> {
+        let level = self.level.and_then(Level::of_line);
+        let is_error = matches!(level, None | Some(Level::Error));
+        let described = self.error_type.filter(|_| self.has_exception && is_error);
+        if described.is_some()
+            && self.stack.is_some_and(|stack| exception::is_dotnets(stack.get().as_bytes()))
+        {
+            return described;
+        }
         let Some(message) = self.message else {
             // Python's has an id and a level; Ruby's has neither, nor has Go's.
             let has_level = self.has_log_level || self.level.is_some();
             let is_runtimes = has_level == self.request_id.is_some() && !self.has_more;
-            return self.error_type.filter(|_| self.has_exception && is_runtimes);
+            return described.filter(|_| is_runtimes);
         };
-        let text = message.get().strip_prefix('"')?;
-        exception::javas(text.strip_suffix('"')?.as_bytes())
+        let text = message.get().strip_prefix('"')?.strip_suffix('"')?.as_bytes();
+        let javas = || exception::javas(text).filter(|_| is_error);
+        // The loggers of other runtimes say an id: what those write is a function's own.
+        let others = exception::in_message(text).filter(|_| self.request_id.is_none());
+        others.or_else(javas)
     }
 
     /// The result that the platform reports at an invocation's end.
@@ -135,7 +148,7 @@ impl<'de> Visitor<'de> for &mut Keys<'de> {
                 ("tracing", _) => fields.trace_id = tracing_root(map.next_value()?),
                 // Java's runtime names it so.
                 ("AWSRequestId", true) => self.java_request_id = id(map.next_value()?),
-                ("message", true) => fields.message = Some(map.next_value()?),
+                ("message" | "msg", true) => fields.message = Some(map.next_value()?),
                 ("level", true) => {
                     fields.level = in_quotes(map.next_value()?, MAX_ID_BYTES);
                     // In other loggers it is a number.
@@ -145,7 +158,8 @@ impl<'de> Visitor<'de> for &mut Keys<'de> {
                     fields.has_log_level = map.next_value::<&RawValue>()?.get() == r#""ERROR""#;
                     fields.has_more |= !fields.has_log_level;
                 }
-                ("timestamp" | "stackTrace", true) => drop(map.next_value::<IgnoredAny>()?),
+                ("timestamp", true) => drop(map.next_value::<IgnoredAny>()?),
+                ("stackTrace", true) => fields.stack = Some(map.next_value()?),
                 ("executionArn", true) => {
                     fields.execution_arn = in_quotes(map.next_value()?, MAX_ARN_BYTES)
                 }
@@ -378,6 +392,8 @@ mod tests {
         let java = r"no: a.B\na.B: no\n\tat a.B.c(B.java:1)\n";
         let java =
             |level| format!(r#"{{"message":"{java}","level":"{level}","AWSRequestId":"r"}}"#);
+        let go = r#""{\"errorMessage\":\"no\",\"errorType\":\"x\"}""#;
+        let dotnet = r#""stackTrace":["at Amazon.Lambda.RuntimeSupport.LambdaBootstrap.X()"]"#;
         const BOTH: &str = r#""errorMessage":"no","errorType":"ValueError""#;
         for (record, name) in [
             (
@@ -400,13 +416,25 @@ mod tests {
             (format!(r#"{{"level":"ERROR","message":{{{BOTH}}},"requestId":"r"}}"#), None),
             (format!(r#"{{{BOTH},"requestId":"r","stackTrace":[]}}"#), None),
             (format!(r#"{{"level":"INFO",{BOTH},"requestId":"r"}}"#), None),
+            (format!(r#"{{"level":"INFO","message":{go}}}"#), Some("x")),
+            (format!(r#"{{"time":"t","level":"INFO","msg":{go}}}"#), Some("x")),
+            (format!(r#"{{"level":"INFO","message":{go},"requestId":"r"}}"#), None),
+            (format!(r#"{{"level":"INFO","message":{go},"AWSRequestId":"r"}}"#), None),
+            (
+                format!(r#"{{"level":"Error","requestId":"r","message":"",{BOTH},{dotnet}}}"#),
+                Some("ValueError"),
+            ),
+            (format!(r#"{{"level":"Error","requestId":"r","message":"",{BOTH}}}"#), None),
+            (
+                format!(r#"{{"level":"Warning","requestId":"r","message":"",{BOTH},{dotnet}}}"#),
+                None,
+            ),
             (java("ERROR"), Some("a.B")),
             (java("UNDEFINED"), Some("a.B")),
             (java("INFO"), None),
         ] {
             let fields = fields("function", &record);
-            let is_error = fields.log_level() == Some(Level::Error);
-            assert_eq!(fields.exception().filter(|_| is_error), name, "{record}");
+            assert_eq!(fields.exception(), name, "{record}");
         }
     }
 

@@ -11,8 +11,8 @@ use super::header::find;
 
 /// No format has its level further behind.
 const HEAD_BYTES: usize = 160;
-/// Where the level of a line of JSON shows.
-const JSON_BYTES: usize = 512;
+/// So much of a line of JSON is looked at. Many loggers write the message first.
+const JSON_BYTES: usize = 16 * 1024;
 /// The longest name of a level.
 const NAME_BYTES: usize = 11;
 /// The length of a request id.
@@ -32,13 +32,20 @@ pub(super) fn plain_text_level(text: &[u8]) -> Option<Level> {
     formatted(text).or_else(|| exception::is_in_plain_line(text).then_some(Level::Error))
 }
 
-/// The exception that nobody caught, where a line with the level `ERROR` is the runtime's report of
-/// one: its type, empty where that is not named.
+/// Whether it is worth a look for an exception: of most lines it is not.
+#[inline]
+pub(super) fn may_report(text: &[u8], level: Option<Level>) -> bool {
+    level == Some(Level::Error) || exception::may_be_slogs(text)
+}
+
+/// The exception that nobody caught, where a line of that level is the runtime's report of one: its
+/// type, empty where that is not named.
 #[inline(never)]
-pub(super) fn text_exception(text: &[u8]) -> Option<&str> {
-    match formatted(text) {
-        None => exception::in_bare_line(text),
-        Some(_) => exception::in_error_line(text),
+pub(super) fn text_exception(text: &[u8], level: Option<Level>) -> Option<&str> {
+    match level {
+        Some(Level::Error) if formatted(text).is_none() => exception::in_bare_line(text),
+        Some(Level::Error) => exception::in_error_line(text),
+        _ => exception::in_slog(text),
     }
 }
 
@@ -50,6 +57,7 @@ fn formatted(text: &[u8]) -> Option<Level> {
         [b'{', ..] => printed_json(text),
         [b'A'..=b'Z', b',', b' ', b'[', rest @ ..] => ruby(rest),
         [b'p', b'a', b'n', b'i', b'c', b':', b' ', ..] => Some(Level::Error),
+        [b' ' | b'D' | b'E' | b'T', ..] => rusts(text),
         _ => None,
     }
 }
@@ -99,13 +107,19 @@ fn dated(text: &[u8]) -> Option<Level> {
     let head = text.get(..HEAD_BYTES).unwrap_or(text);
     let mut words = Words(head);
     // A date, and a time where it is a word of its own.
-    let time = words.next().filter(|word| memchr(b'T', word).is_some()).or_else(|| words.next());
+    let date = words.next().filter(|word| is_date(word))?;
+    let time = Some(date).filter(|word| memchr(b'T', word).is_some()).or_else(|| words.next());
     let word = time.and_then(|_| words.next());
     // .NET's init has no request id.
     let is_id = |word: &[u8]| word.len() == ID_BYTES || word == NO_ID;
     let level = word.and_then(|word| named(if is_id(word) { words.next()? } else { word }));
     let timed_out = || find(head, 0, b" Task timed out after ").map(|_| Level::Error);
     level.or_else(timed_out)
+}
+
+/// Whether it begins as `2026-11-23`, `2026/11/23` or `09:15:45`.
+fn is_date(word: &[u8]) -> bool {
+    matches!(word, [_, _, _, _, b'-' | b'/', _, _, _, ..] | [_, _, b':', _, _, b':', _, _, ..])
 }
 
 /// `E, [2026-11-23T09:15:45.001234 #8] ERROR 6d68ca91-… -- : …`. `rest` is what stands behind the
@@ -115,10 +129,47 @@ fn ruby(rest: &[u8]) -> Option<Level> {
     Words(head.get(memchr(b']', head)? + 1..)?).next().and_then(named)
 }
 
-/// `{"level":"ERROR",…}` of a logger that prints JSON where the function's log format is text.
+/// ` INFO Lambda runtime invoke{requestId="6d68ca91-…"}: …`
+fn rusts(text: &[u8]) -> Option<Level> {
+    let (level, rest) = text.split_at_checked(5)?;
+    rest.starts_with(b" Lambda runtime invoke{").then(|| named(level.trim_ascii_start()))?
+}
+
+/// `{"level":"ERROR",…}` of a logger that prints JSON where the function's log format is text. A
+/// level further inside is of something else.
 fn printed_json(text: &[u8]) -> Option<Level> {
+    const KEY: &[u8] = br#"level\":"#;
     let head = text.get(..JSON_BYTES).unwrap_or(text);
-    named(exception::printed(head, br#"\"level\":"#)?)
+    let (mut at, mut depth) = (0, 0_usize);
+    loop {
+        match (head.get(at)?, head.get(at + 1)) {
+            (b'{' | b'[', _) => depth += 1,
+            (b'}' | b']', _) => depth = depth.checked_sub(1).filter(|depth| *depth > 0)?,
+            (b'\\', Some(b'"')) => {
+                let string = head.get(at + 2..)?;
+                if depth == 1 && string.starts_with(KEY) {
+                    return named(exception::printed_string(string.get(KEY.len()..)?)?);
+                }
+                at += 1 + length_of_string(string)?;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+}
+
+/// Of a string in such an object, with its closing quote.
+fn length_of_string(string: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        at += memchr(b'\\', string.get(at..)?)?;
+        at += match (string.get(at + 1)?, string.get(at + 2)) {
+            (b'"', _) => return Some(at + 2),
+            // An escape of its own: each of its two characters may have one.
+            (b'\\', Some(b'\\')) => 4,
+            _ => 2,
+        };
+    }
 }
 
 /// The runtimes' own spellings first: .NET's has four letters.
@@ -225,12 +276,32 @@ mod tests {
             (r#"{\"level\":\"ERROR\",\"message\":\"no such order\"}\n"#, Some(Level::Error)),
             (r#"{\"time\": 1, \"level\": \"Information\", \"x\": 1}"#, Some(Level::Info)),
             (r#"{\"level\":30,\"msg\":\"ERROR\"}\n"#, None),
+            (r#"{\"level\":30,\"level\":\"ERROR\"}\n"#, None),
+            (
+                r#"{\"user\":{\"level\":\"INFO\"},\"x\":[{}],\"level\":\"ERROR\"}"#,
+                Some(Level::Error),
+            ),
+            (r#"{\"user\":{\"level\":\"ERROR\"}}"#, None),
+            (r#"{\"a\":\"level\",\"b\":[\"level\"],\n\"level\": \"WARN\"}"#, Some(Level::Warn)),
+            (
+                r#"{\"a\":\"{\\\"level\\\":\\\"FATAL\\\"}\\n\\\\\",\"level\":\"INFO\"}"#,
+                Some(Level::Info),
+            ),
+            (r#"{} {\"level\":\"ERROR\"}"#, None),
+            (r#"{\"a\":\"\u003c\\u003c\",\"level\":\"ERROR\"}"#, Some(Level::Error)),
             (r#"{\"levels\":\"ERROR\"}"#, None),
             (r#"{\"level\":\"ERR"#, None),
             (r#"the level is {\"level\":\"ERROR\"}"#, None),
             // Go, Lambda itself, and nobody
             (r"2026/05/11 08:30:00 ERROR no such order\n", Some(Level::Error)),
             (r"2026/05/11 08:30:00 hello\n", None),
+            (r"08:30:00.123 [main] ERROR a.Handler - no such order\n", Some(Level::Error)),
+            ("404 http error", None),
+            ("3 jobs fail", None),
+            (r#"ERROR Lambda runtime invoke{requestId=\"ID\"}: no"#, Some(Level::Error)),
+            (r#" WARN Lambda runtime invoke{requestId=\"ID\"}: no"#, Some(Level::Warn)),
+            (r#"ERROR"#, None),
+            (r#"ERROR rate is 0 %"#, None),
             (
                 r#"2026/05/11 08:30:00 {\"errorMessage\":\"no such order\",\"errorType\":\"errorString\"}\n"#,
                 Some(Level::Error),

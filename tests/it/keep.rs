@@ -202,6 +202,146 @@ fn an_exception_that_the_runtime_reported_is_a_failure() {
     assert_balance(&kinesis, &lambda);
 }
 
+/// The forms in which reports were not known: each of these invocations was a success in its summary,
+/// and thinned out.
+#[test]
+fn an_exception_is_known_in_every_form_in_which_it_comes() {
+    let kinesis = Kinesis::start();
+    let lambda = thinning(&kinesis).setting("KEEP_LEVEL", "none").start();
+    lambda.init().unwrap();
+    lambda.invoke(Invocation::new()).unwrap();
+    // As Lambda writes `<` and `>`, which no JSON needs.
+    let raw = |text: &str| {
+        let record = serde_json::to_string(text).unwrap();
+        let record = record.replace('<', "\\u003c").replace('>', "\\u003e");
+        Invocation::new().event("function", record.as_str())
+    };
+    let go = r#"{"errorMessage":"no \"go\"","errorType":"errorString"}"#;
+    let quoted = serde_json::to_string(go).unwrap();
+    // Go's own logger may hand on to `log/slog`, and Lambda wraps what is no JSON in the JSON format.
+    let slog = |key: &str, text: &str| {
+        let record =
+            serde_json::json!({"time": "2026-05-11T08:30:00.1Z", "level": "INFO", key: text});
+        Invocation::new().json(&record)
+    };
+    let frames = [
+        "System.Exception: no",
+        "at Orders.Function.Find()",
+        "at Amazon.Lambda.RuntimeSupport.LambdaBootstrap.<>c__DisplayClass2.<<InvokeOnceAsync>b__0>d.MoveNext()",
+    ];
+    let dotnet = format!(
+        "2026-05-11T08:30:00.002Z\t5b0c7e52-91f4-4c3e-9d27-0a6f1e8b4c01\tfail\t{}\n",
+        frames.join("\n   ")
+    );
+    let dotnets = serde_json::json!({
+        "timestamp": "2026-05-11T08:30:00.002Z", "level": "Error", "requestId": "?", "traceId": "1-62e9",
+        "message": "", "errorType": "System.Exception", "errorMessage": "no", "stackTrace": frames
+    });
+    let ruby = serde_json::json!({"errorMessage": "no", "errorType": "Function<IOError>", "stackTrace": []});
+    let reports = [
+        // A message that is a traceback itself.
+        (
+            raw(
+                "[ERROR] Exception: Traceback (most recent call last):\n  File \"a.py\", line 4\nKeyError: 'x'\n\nTraceback (most recent call last):\n\u{a0}\u{a0}File \"a.py\", line 5",
+            ),
+            Some("Exception"),
+        ),
+        (raw(&serde_json::to_string_pretty(&ruby).unwrap()), Some("Function<IOError>")),
+        (raw(&format!("2026/05/11 08:30:00.123456 {go}\n")), Some("errorString")),
+        (raw(&format!("08:30:00 {go}\n")), Some("errorString")),
+        (raw(&format!("orders: 2026/05/11 08:30:00 {go}\n")), Some("errorString")),
+        (slog("msg", go), Some("errorString")),
+        (slog("message", &format!("2026/05/11 08:30:00 {go}")), Some("errorString")),
+        (slog("message", "Error raised from handler method"), None),
+        (
+            raw(&format!(r#"{{"time":"2026-05-11T08:30:00.1Z","level":"INFO","msg":{quoted}}}"#)),
+            Some("errorString"),
+        ),
+        (raw(&format!("time=2026-05-11T08:30:00.1Z level=INFO msg={quoted}")), Some("errorString")),
+        (raw(&dotnet), Some("System.Exception")),
+        (Invocation::new().json(&dotnets), Some("System.Exception")),
+        (
+            raw(
+                "no such order: NoOrder\nNoOrder: no such order\n\tat Orders.find(Orders.java:8)\n\n",
+            ),
+            Some("NoOrder"),
+        ),
+        (
+            raw(
+                "Content is not allowed in prolog.: org.xml.sax.SAXParseException\norg.xml.sax.SAXParseException; lineNumber: 1; columnNumber: 1; Content is not allowed in prolog.\n\tat a.B.c(B.java:8)\n\n",
+            ),
+            Some("org.xml.sax.SAXParseException"),
+        ),
+    ];
+    let reports = reports.map(|(one, name)| (lambda.invoke(one).unwrap(), name));
+    // What a function has caught and logged has no frames of .NET's runtime.
+    let caught = dotnet.split("\n   at Amazon").next().unwrap();
+    let caught = [
+        raw(caught),
+        slog("msg", "told that {\"errorMessage\":\"no\",\"errorType\":\"x\"}"),
+        raw(
+            "[ERROR] caught: Traceback (most recent call last):\n  File \"a.py\", line 4\nKeyError: 'x'\n",
+        ),
+        raw("key: value\nvalue: key\n"),
+    ];
+    let caught = caught.map(|one| lambda.invoke(one).unwrap());
+    assert!(lambda.shutdown("spindown").is_clean());
+    let account = kinesis.account();
+    for report in &caught {
+        assert_eq!(summary(&account, report)["status"], "success");
+    }
+    let said: Vec<_> = reports.iter().map(|(report, _)| summary(&account, report)).collect();
+    let said: Vec<_> = said
+        .iter()
+        .map(|one| (one["reason"].as_str(), one["status"].as_str(), one["errorType"].as_str()))
+        .collect();
+    let expected: Vec<_> =
+        reports.iter().map(|(_, name)| (Some("failed"), Some("error"), *name)).collect();
+    assert_eq!(said, expected);
+    assert_balance(&kinesis, &lambda);
+}
+
+/// Each of these lines says its level, and was taken for one that says none, or another.
+#[test]
+fn a_level_is_read_wherever_a_line_says_it() {
+    let kinesis = Kinesis::start();
+    let lambda = thinning(&kinesis).start();
+    lambda.init().unwrap();
+    lambda.invoke(Invocation::new()).unwrap();
+    let long = "a long message, with \"quotes\", {brackets}\nand lines ".repeat(20);
+    let ordered = |first: &str, value: &str| {
+        let value = serde_json::to_string(value).unwrap();
+        format!(r#"{{"{first}":{value},"level":"ERROR"}}"#)
+    };
+    let loud = [
+        // As logstash's encoder of Java, and what sorts its keys.
+        ordered("message", &long),
+        ordered("error", &long),
+        r#"{"user":{"level":"gold"},"more":["level",{"level":"INFO"}],"level":"ERROR"}"#.to_owned(),
+        // Rust's runtime, in its own format.
+        r#"ERROR Lambda runtime invoke{requestId="5b0c7e52-91f4-4c3e-9d27-0a6f1e8b4c01"}: no such order"#.to_owned(),
+    ];
+    let dull = [
+        r#"{"user":{"level":"ERROR"},"level":"INFO"}"#,
+        r#"{"message":"\"level\":\"ERROR\""}"#,
+        "404 http error",
+        "3 jobs fail",
+        r#" INFO Lambda runtime invoke{requestId="5b0c7e52-91f4-4c3e-9d27-0a6f1e8b4c01"}: no such ERROR"#,
+    ];
+    let loud = loud.map(|line| lambda.invoke(Invocation::new().text(&line)).unwrap());
+    let dull = dull.map(|line| lambda.invoke(Invocation::new().text(line)).unwrap());
+    assert!(lambda.shutdown("spindown").is_clean());
+    let account = kinesis.account();
+    let reasons = |of: &[InvokeReport]| -> Vec<Value> {
+        of.iter().map(|report| summary(&account, report)["reason"].clone()).collect()
+    };
+    assert_eq!(
+        (reasons(&loud), reasons(&dull)),
+        (vec!["level".into(); 4], vec!["share".into(); 5])
+    );
+    assert_balance(&kinesis, &lambda);
+}
+
 /// As a failure that the platform knows of, it is one whether its lines are sent or not.
 #[test]
 fn an_exception_in_lines_that_are_left_out_is_a_failure_too() {
