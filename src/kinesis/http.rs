@@ -116,10 +116,6 @@ impl HttpSettings {
             // as it leaves the pool when used.
             .max_idle_connections(1)
             .max_idle_connections_per_host(1)
-            // Filled with zeros for each connection, and resident from then on. Answers are short.
-            // The other one stays at ureq's 128 KiB: the large requests of a flood are written in
-            // pieces of it, and smaller pieces cost more CPU.
-            .input_buffer_size(16 * 1024)
             // The connection itself knows when it is too old, by both clocks.
             .max_idle_age(Duration::from_secs(3600))
             .proxy(proxy)

@@ -1,6 +1,7 @@
 //! Downstream: what Kinesis takes. Records, PutRecords requests, signatures, answers. Knows neither
 //! Lambda nor the queue.
 
+mod buffers;
 mod cbor;
 pub mod client;
 pub mod clock_skew;

@@ -23,9 +23,11 @@ use rustls::{
     SupportedCipherSuite, Tls13CipherSuite,
 };
 use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, LazyBuffers, NextTimeout, Transport, TransportAdapter,
+    Buffers, ConnectionDetails, NextTimeout, Transport, TransportAdapter,
 };
 use webpki::ring as webpki;
+
+use super::buffers::SmallBuffers;
 
 /// The TLS of one client.
 #[derive(Debug)]
@@ -54,11 +56,7 @@ impl Tls {
             ClientConnection::new(self.config().map_err(as_io)?, name).map_err(as_io)?;
         let mut below = TransportAdapter::new(transport, Arc::clone(&details.current_time));
         session.complete_io(&mut below)?;
-        let buffers = LazyBuffers::new(
-            details.config.input_buffer_size(),
-            details.config.output_buffer_size(),
-        );
-        Ok(TlsTransport { buffers, stream: StreamOwned::new(session, below) })
+        Ok(TlsTransport { buffers: SmallBuffers::new(), stream: StreamOwned::new(session, below) })
     }
 
     fn config(&self) -> Result<Arc<ClientConfig>, rustls::Error> {
@@ -188,7 +186,7 @@ impl KeyProvider for NoKeys {
 
 /// An encrypted connection.
 pub(super) struct TlsTransport {
-    buffers: LazyBuffers,
+    buffers: SmallBuffers,
     stream: StreamOwned<ClientConnection, TransportAdapter>,
 }
 
@@ -205,7 +203,9 @@ impl Transport for TlsTransport {
 
     fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), ureq::Error> {
         let output = self.buffers.output().get(..amount).unwrap_or_default();
-        Ok(self.stream.write_all(output)?)
+        self.stream.write_all(output)?;
+        self.buffers.written(amount);
+        Ok(())
     }
 
     fn await_input(&mut self, _: NextTimeout) -> Result<bool, ureq::Error> {

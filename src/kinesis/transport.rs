@@ -23,10 +23,10 @@ use std::time::{Duration, Instant, SystemTime};
 use http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
-    Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout,
-    Transport,
+    Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, NextTimeout, Transport,
 };
 
+use super::buffers::SmallBuffers;
 use super::interrupt::InterruptHandle;
 use super::tls::Tls;
 use crate::mailbox::Mailbox;
@@ -246,7 +246,7 @@ impl Connections {
     }
 
     /// A TCP connection to the host of `uri`, which is the proxy's where there is one.
-    fn open(&self, uri: &Uri, buffers: LazyBuffers) -> Result<Socket, ureq::Error> {
+    fn open(&self, uri: &Uri) -> Result<Socket, ureq::Error> {
         let port =
             uri.port_u16().unwrap_or(if uri.scheme_str() == Some("http") { 80 } else { 443 });
         let host =
@@ -276,7 +276,7 @@ impl Connections {
             connections: self.clone(),
             stream,
             opened: exchange,
-            buffers,
+            buffers: SmallBuffers::new(),
             time_outs: [Duration::ZERO; 2],
             hung_up: None,
         })
@@ -357,13 +357,7 @@ impl Connector for Connections {
         }
         let transport: Box<dyn Transport> = match self.0.tunnel.connect(details, None::<()>)? {
             Some(Either::B(tunnel)) => tunnel,
-            _ => {
-                let buffers = LazyBuffers::new(
-                    details.config.input_buffer_size(),
-                    details.config.output_buffer_size(),
-                );
-                Box::new(self.open(details.uri, buffers)?)
-            }
+            _ => Box::new(self.open(details.uri)?),
         };
         if details.needs_tls() {
             return Ok(Some(Box::new(self.0.tls.connect(details, transport)?)));
@@ -392,7 +386,7 @@ struct Socket {
     stream: Arc<TcpStream>,
     /// The exchange for which it was opened.
     opened: u64,
-    buffers: LazyBuffers,
+    buffers: SmallBuffers,
     /// Those of reading and of writing that the socket has now, so that they are only set when they
     /// change.
     time_outs: [Duration; 2],
@@ -443,6 +437,7 @@ impl Transport for Socket {
                 Err(error) => return Err(error.into()),
             }
         }
+        self.buffers.written(amount);
         Ok(())
     }
 
