@@ -302,7 +302,8 @@ impl Admission {
             introduce(packer, &mut request, now);
             request
         };
-        while let Some(request) = self.pack_one(packer, &mut batch, begin) {
+        while let Some(mut request) = self.pack_one(packer, &mut batch, begin) {
+            request.hash_ahead();
             packed.push(request);
         }
         self.spares.keep_batch(batch);

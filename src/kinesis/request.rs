@@ -366,6 +366,12 @@ impl Request {
         self.tail = Vec::new();
     }
 
+    /// Hashes all of a sealed request but its end: the thread that fills requests does it, so that
+    /// the one that sends them has less to do.
+    pub fn hash_ahead(&mut self) {
+        self.hash();
+    }
+
     /// What it costs in memory, in bytes.
     #[must_use]
     pub fn cost(&self) -> usize {
