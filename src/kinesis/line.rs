@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::record;
 use crate::clock::{self, EpochMs};
-use crate::event::Event;
+use crate::event::{Event, is_same};
 use crate::sandbox::{Facts, Sandbox};
 
 /// The type of the event that says what a sandbox is, for `ENVELOPE=slim`.
@@ -295,7 +295,11 @@ impl LineWriter {
     /// Makes `head` and `identity` fit the invocation and the restore: two invocations may have
     /// come by two ARNs.
     fn fit(&mut self, request_id: &[u8], restores: u16) {
-        if self.fitted.as_ref().is_some_and(|(id, after)| id == request_id && *after == restores) {
+        if self
+            .fitted
+            .as_ref()
+            .is_some_and(|(id, after)| *after == restores && is_same(id, request_id))
+        {
             return;
         }
         let mut head = std::mem::take(&mut self.head);
@@ -337,17 +341,17 @@ impl LineWriter {
 
 /// In decimal; `write!` takes four times as long, for each event.
 fn push_number(mut number: u64, out: &mut Vec<u8>) {
-    let start = out.len();
-    loop {
-        out.push(b'0' + u8::try_from(number % 10).unwrap_or(0));
+    let mut digits = [0; LONGEST_NUMBER];
+    let mut free = digits.len();
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + u8::try_from(number % 10).unwrap_or(0);
+        free -= 1;
         number /= 10;
         if number == 0 {
             break;
         }
     }
-    if let Some(digits) = out.get_mut(start..) {
-        digits.reverse();
-    }
+    out.extend_from_slice(digits.get(free..).unwrap_or_default());
 }
 
 fn identity(facts: &Facts, arn: Option<&str>) -> Vec<u8> {

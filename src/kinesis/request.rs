@@ -14,6 +14,7 @@ use super::gzip::{self, Gzip};
 use super::kpl::{self, Aggregate};
 use super::record::{Compression, Limits, MAX_RECORDS, Record, RecordFormat};
 use super::wire::Wire;
+use crate::event::is_same;
 use crate::random;
 
 /// Lines are gathered before they are encoded, and what was encoded is hashed while it is in the
@@ -219,7 +220,7 @@ impl Request {
     fn fits(&self, key: Option<&str>, length: usize) -> bool {
         let Some(open) = &self.open else { return false };
         let same = self.limits.record != RecordFormat::Event
-            && if key.is_none() { open.any_key } else { Some(open.key.as_str()) == key };
+            && key.map_or(open.any_key, |key| is_same(open.key.as_bytes(), key.as_bytes()));
         let grown = open.bytes + length;
         let fits = if self.limits.compresses_records() {
             let (most, others) = (self.limits.at_worst(grown), self.payload - open.bytes);

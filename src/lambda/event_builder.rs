@@ -160,12 +160,11 @@ impl<'s> EventBuilder<'s> {
 
     /// A text log that stands in `bytes` as it is to be shipped.
     pub(super) fn text_log(&mut self, log: &TextLog, bytes: &[u8]) {
-        if !self.state.filter.ships(log.kind) {
+        let is_functions = log.is_functions;
+        if !self.state.filter.ships_log(is_functions) {
             return;
         }
         let Progress { request_id, tenant_id, cold_start } = self.progress();
-        // A log of an extension is none of the function's.
-        let is_functions = log.kind == "function";
         let level = if self.state.observes && is_functions {
             let line = bytes.get(log.record.start + 1..log.record.end - 1).unwrap_or_default();
             let level = if log.is_escaped { text_level(line) } else { plain_text_level(line) };
@@ -178,6 +177,7 @@ impl<'s> EventBuilder<'s> {
         }
         let text = log.object.start..log.object.end - 1;
         let (text, record) = (Span::new(&text), Span::new(&log.record));
+        // A log of an extension is none of the function's.
         let owner = if is_functions { request_id } else { Span::default() };
         let event = Event { text, record, request_id, tenant_id, cold_start, ..Event::default() };
         self.push(event, owner, level);

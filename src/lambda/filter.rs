@@ -160,6 +160,12 @@ impl Filter {
         }
     }
 
+    /// The same of a log of the function or, if it is none, of an extension.
+    #[must_use]
+    pub fn ships_log(&self, is_functions: bool) -> bool {
+        if is_functions { self.types.function } else { self.types.extension }
+    }
+
     /// Whether there is any type of event that is asked for and not left out.
     #[must_use]
     pub fn ships_any(&self) -> bool {

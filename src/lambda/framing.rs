@@ -224,8 +224,8 @@ impl Incoming {
             return read(stream, out);
         }
         let count = here.len().min(out.len());
-        for (place, byte) in out.iter_mut().zip(here) {
-            *place = *byte;
+        if let (Some(out), Some(here)) = (out.get_mut(..count), here.get(..count)) {
+            out.copy_from_slice(here);
         }
         self.advance(count);
         Ok(count)
