@@ -189,6 +189,20 @@ pub(crate) const ALL: &[Measure] = &[
         ),
         1.7,
     ),
+    row(
+        "flood-cpu-as-slim",
+        "flood",
+        "  CPU per event (slim); the floors send as many bytes",
+        Us,
+        GlibcFloor,
+    ),
+    row(
+        "flood-cpu-as-full",
+        "flood",
+        "  CPU per event (full); the floors send as many bytes",
+        Us,
+        GlibcFloor,
+    ),
     held(
         row("cbor-cpu", "flood", "  CPU per event (slim, cbor)", Us, GlibcFloors("flood-cpu")),
         1.0,

@@ -39,6 +39,9 @@ pub(crate) const ALL: [Scenario; 12] = [
 const FLOOD: usize = 200;
 const EVENTS: usize = 1000;
 const EVENT_BYTES: usize = 300;
+/// Of events that are so long the floor sends as many bytes as the extension does of those, by the envelope.
+const AS_LONG_AS: [(&str, &str, usize); 2] =
+    [("slim", "flood-cpu-as-slim", 377), ("full", "flood-cpu-as-full", 645)];
 
 /// How long an idle process is given to come to rest.
 const REST: Duration = Duration::from_millis(150);
@@ -110,6 +113,7 @@ struct Flooded {
     taken: f64,
     peak_kib: f64,
     requests: f64,
+    bytes: f64,
 }
 
 /// As many events as the simulator can post, inside one invocation, until the last of them is on the stream. No freeze.
@@ -119,13 +123,14 @@ fn pour(
     envelope: &str,
     results: &mut Results,
 ) -> Result<Flooded> {
-    pour_with(contestant, batches, FloodShape::Plain, &[("ENVELOPE", envelope)], results)
+    let form = (FloodShape::Plain, EVENT_BYTES);
+    pour_with(contestant, batches, form, &[("ENVELOPE", envelope)], results)
 }
 
 fn pour_with(
     contestant: &Contestant,
     batches: usize,
-    shape: FloodShape,
+    (shape, event_bytes): (FloodShape, usize),
     settings: &[(&str, &str)],
     results: &mut Results,
 ) -> Result<Flooded> {
@@ -141,7 +146,7 @@ fn pour_with(
     let (tell, told) = mpsc::channel::<std::io::Result<(Instant, FloodReport)>>();
     let invocation = Invocation::new().run(move |lambda| {
         let begun = Instant::now();
-        let flooded = lambda.flood_of(shape, batches, EVENTS, EVENT_BYTES);
+        let flooded = lambda.flood_of(shape, batches, EVENTS, event_bytes);
         let _ = tell.send(flooded.map(|report| (begun, report)));
     });
     let (invoked, last) = thread::scope(|scope| {
@@ -166,6 +171,7 @@ fn pour_with(
         taken: report.events as f64 / report.took.as_secs_f64(),
         peak_kib: shutdown.stats.peak_kib as f64,
         requests: counted.requests as f64,
+        bytes: counted.bytes as f64 / counted.events.max(1) as f64,
     })
 }
 
@@ -192,11 +198,20 @@ fn flood(contestant: &Contestant, _: &Plan, results: &mut Results) -> Result<()>
     results.add("flood-taken", contestant, flooded.taken);
     results.add("flood-peak", contestant, flooded.peak_kib);
     results.add("flood-requests", contestant, flooded.requests);
+    if contestant.kind == Kind::Floor {
+        for (_, row, event_bytes) in AS_LONG_AS {
+            let flooded =
+                pour_with(contestant, FLOOD, (FloodShape::Plain, event_bytes), &[], results)?;
+            results.add(row, contestant, flooded.cpu_us);
+        }
+    }
     if contestant.kind != Kind::Extension {
         return Ok(());
     }
     results.add("flood-cpu-glibc", contestant, flooded.cpu_us);
+    compare_with_floor(contestant, "slim", &flooded, results);
     let flooded = pour(contestant, FLOOD, "full", results)?;
+    compare_with_floor(contestant, "full", &flooded, results);
     results.add("flood-cpu-full", contestant, flooded.cpu_us);
     results.add("flood-cpu-full-glibc", contestant, flooded.cpu_us);
     results.add("flood-rate-full", contestant, flooded.delivered);
@@ -207,10 +222,29 @@ fn flood(contestant: &Contestant, _: &Plan, results: &mut Results) -> Result<()>
         ("flood-escapes", FloodShape::Escapes, "slim", "json"),
     ] {
         let settings = [("ENVELOPE", envelope), ("WIRE", wire)];
-        let flooded = pour_with(contestant, FLOOD, shape, &settings, results)?;
+        let flooded = pour_with(contestant, FLOOD, (shape, EVENT_BYTES), &settings, results)?;
         results.add(row, contestant, flooded.cpu_us);
     }
     Ok(())
+}
+
+/// With the floor that sends as many bytes.
+fn compare_with_floor(
+    contestant: &Contestant,
+    envelope: &str,
+    flooded: &Flooded,
+    results: &mut Results,
+) {
+    for (_, row, event_bytes) in AS_LONG_AS.into_iter().filter(|(name, ..)| *name == envelope) {
+        results.add(row, contestant, flooded.cpu_us);
+        let floors = event_bytes as f64 * 4.0 / 3.0;
+        if (flooded.bytes / floors - 1.0).abs() > 0.03 {
+            results.remark(&format!(
+                "{envelope}: {:.0} bytes are sent for each event, and the floor it is compared with sends {floors:.0}",
+                flooded.bytes
+            ));
+        }
+    }
 }
 
 /// Ten times the flood: cost must grow with it, memory must not.
@@ -240,7 +274,7 @@ fn forms(contestant: &Contestant, _: &Plan, results: &mut Results) -> Result<()>
         let flooded = pour_with(
             contestant,
             FLOOD / 4,
-            FloodShape::Plain,
+            (FloodShape::Plain, EVENT_BYTES),
             &[("RECORD", record), ("COMPRESSION", compression)],
             results,
         )?;
