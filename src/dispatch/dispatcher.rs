@@ -56,7 +56,8 @@ pub struct Dispatcher {
     pub spares: Arc<Spares>,
     /// Counts what waits.
     pub gauge: Arc<Gauge>,
-    /// Whether a request is on its way: then the listener packs.
+    /// Whether this thread packs and sends, as it does while it does not wait: then the listener
+    /// packs, too.
     pub sending: Arc<AtomicBool>,
     /// The generation of the call that makes a connection ready, while there is one; else 0.
     pub preparing: Arc<AtomicU64>,
@@ -68,6 +69,7 @@ impl Dispatcher {
     /// The thread's whole life.
     pub fn run(&mut self) {
         self.doorbell.belongs_here();
+        self.sending.store(true, Ordering::Release);
         loop {
             // What is on disk is newer than all that was sent before it was written: first look
             // there, then hand in the messages.
@@ -106,6 +108,7 @@ impl Dispatcher {
     /// Sleeps until something comes that is waited for. What comes after the announcement rings,
     /// what came before it, over the channel or to the disk, is found here.
     fn wait(&mut self, until: Option<Instant>, view: View) {
+        self.sending.store(false, Ordering::Release);
         self.doorbell.announce(self.core.attention(now()), until);
         match self.messages.try_recv() {
             Ok(message) => self.hand_in(message),
@@ -113,6 +116,9 @@ impl Dispatcher {
             Err(_) => {}
         }
         self.doorbell.announce(Attention::default(), None);
+        // Before anything is sent: what is packed for a request keeps this thread busy, too, and
+        // the listener would pour in unpacked events meanwhile, faster than they are packed here.
+        self.sending.store(true, Ordering::Release);
     }
 
     fn carry_out(&mut self, step: Step) -> Outcome {
@@ -185,9 +191,7 @@ impl Dispatcher {
     }
 
     fn put(&mut self, request: &mut Request, deadline: &Deadline) -> Sent {
-        self.sending.store(true, Ordering::Release);
         let answer = self.client.put(request, deadline);
-        self.sending.store(false, Ordering::Release);
         answer.map_err(|error| {
             let advice = self.client.advice(&error);
             (error, advice)
