@@ -345,7 +345,7 @@ fn the_environment_is_read_and_signatures_are_made_in_one_place() {
 }
 
 /// They ask the CPU what it can do when they are first used. In a virtual machine the hypervisor answers each such question: together they took
-/// a third of the time until the first `/next`.
+/// a quarter of the CPU until the first `/next`.
 #[test]
 fn what_runs_before_the_first_next_asks_nothing_of_the_cpu() {
     let code = code();
