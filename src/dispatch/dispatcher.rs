@@ -9,6 +9,7 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::attention::Attention;
+use super::backlog::Parcel;
 use super::charge::Gauge;
 use super::core::{Core, Outcome, Sent, Step, View, stored_nothing};
 use super::doorbell::Doorbell;
@@ -145,8 +146,8 @@ impl Dispatcher {
                 return Outcome::Read(segment, read);
             }
             Step::Spool(mut parcel) => {
-                let ambiguous = parcel.ambiguous;
-                let written = self.spool.write(&mut parcel.request, ambiguous);
+                let Parcel { ambiguous, segment, .. } = *parcel;
+                let written = self.spool.write(&mut parcel.request, ambiguous, segment);
                 if let Err(error) = &written {
                     log::error!("spool", "events cannot be kept under /tmp ({error})");
                 }

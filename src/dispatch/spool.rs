@@ -133,15 +133,27 @@ impl Spool {
         Ok(wakes)
     }
 
-    /// Writes a request apart from what waits in order. The rest as [`Spool::append`].
+    /// Writes a request apart from what waits in order. If it was a part of another segment, that
+    /// may have been sent from now on: the part can be delivered from its new file while others
+    /// keep the old one. The rest as [`Spool::append`].
     ///
     /// # Errors
     /// See there.
-    pub fn write(&self, request: &mut Request, ambiguous: bool) -> io::Result<SegmentId> {
+    pub fn write(
+        &self,
+        request: &mut Request,
+        ambiguous: bool,
+        part_of: Option<SegmentId>,
+    ) -> io::Result<SegmentId> {
         request.seal();
         let purpose = Purpose::Apart { in_doubt: ambiguous };
         let slot = self.lock().begin(&new_file(&[request]), purpose).ok_or_else(no_room)?;
-        self.write_batches(&slot, &[request]).map(|_| slot.id)
+        let marked = part_of.filter(|segment| self.mark(*segment));
+        let written = self.write_batches(&slot, &[request]);
+        if let Some(segment) = marked.filter(|_| written.is_err()) {
+            self.unmark(segment);
+        }
+        written.map(|_| slot.id)
     }
 
     fn write_batches(&self, slot: &Slot, requests: &[&Request]) -> io::Result<bool> {
@@ -532,7 +544,7 @@ mod tests {
     fn what_was_taken_over_and_put_back_is_not_lost_uncounted() {
         for changed in [None, Some(request(7))] {
             let folder = TempDir::new().unwrap();
-            spool(folder.path(), "a").write(&mut request(3), false).unwrap();
+            spool(folder.path(), "a").write(&mut request(3), false, None).unwrap();
             let successor = spool(folder.path(), "b");
             successor.recover();
             assert_eq!(successor.read(1, Vec::with_capacity).unwrap().request.events(), 3);
@@ -540,12 +552,40 @@ mod tests {
             let path = folder.path().join("a-00000001.spool");
             fs::remove_file(&path).unwrap();
             if let Some(mut changed) = changed {
-                spool(folder.path(), "a").write(&mut changed, false).unwrap();
+                spool(folder.path(), "a").write(&mut changed, false, None).unwrap();
             }
             assert_eq!(successor.read(1, Vec::with_capacity).unwrap_err(), Unread::Damaged(3));
             successor.remove(1);
             assert_eq!((successor.ledger.received.get(), path.exists()), (3, false));
         }
+    }
+
+    /// A part was written to a file of its own, and was delivered from there; then the process was
+    /// killed. The next one sent it again from the first file, which kept the other part, and did
+    /// not count it as a possible duplicate.
+    #[test]
+    fn a_segment_of_which_a_part_is_in_another_file_may_have_been_sent() {
+        let folder = TempDir::new().unwrap();
+        let read_by = |owner: &str| {
+            let spool = spool(folder.path(), owner);
+            spool.recover();
+            let ambiguous = spool.read(1, Vec::with_capacity).unwrap().ambiguous;
+            (spool, ambiguous)
+        };
+        spool(folder.path(), "a").write(&mut request(3), false, None).unwrap();
+        let (full, ambiguous) = read_by("b");
+        assert!(!ambiguous);
+        // A folder stands where the part is to be written.
+        let there = folder.path().join("b-00000002.spool");
+        fs::create_dir_all(there.join("x")).unwrap();
+        full.write(&mut request(1), false, Some(1)).unwrap_err();
+        assert!(!read_by("c").1, "nothing was written");
+        fs::remove_dir_all(there).unwrap();
+        let (spool, _) = read_by("d");
+        let part = spool.write(&mut request(1), false, Some(1)).unwrap();
+        spool.read(part, Vec::with_capacity).unwrap();
+        spool.remove(part);
+        assert!(read_by("e").1);
     }
 
     /// What was sent from a file in an outage was counted as a possible duplicate by the next
@@ -560,7 +600,7 @@ mod tests {
             (spool, segment.ambiguous)
         };
         let writer = spool(folder.path(), "a");
-        let id = writer.write(&mut request(3), false).unwrap();
+        let id = writer.write(&mut request(3), false, None).unwrap();
         writer.read(id, Vec::with_capacity).unwrap();
         assert_eq!((writer.mark(id), writer.mark(id)), (true, false));
         writer.unmark(id);
@@ -600,7 +640,7 @@ mod tests {
     #[test]
     fn files_that_there_is_no_time_to_read_are_counted_as_such() {
         let folder = TempDir::new().unwrap();
-        spool(folder.path(), "a").write(&mut request(3), false).unwrap();
+        spool(folder.path(), "a").write(&mut request(3), false, None).unwrap();
         let spool = spool(folder.path(), "b");
         spool.recover();
         spool.append(&request(2), None, || None).unwrap();
