@@ -474,6 +474,14 @@ fn seeds_that_once_went_wrong() {
         (90_340_565, "the model: a refused event that waited for its choice was not foreseen"),
         (90_718_931, "the same"),
         (91_129_281, "the model: at the end nobody counted what waited for its choice"),
+        (
+            90_280_788,
+            "the model gave up what the dispatcher itself hands over as it closes the intake",
+        ),
+        (
+            92_008_972,
+            "a part was delivered from a file of its own, and the old file was sent whole",
+        ),
     ] {
         let life = World::new(&Plan::random(seed), false).live();
         assert!(life.violation.is_none(), "{seed}: {cause}: {:?}", life.violation);

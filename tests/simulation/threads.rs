@@ -26,7 +26,7 @@ use crate::keep::Choice;
 use crate::kinesis::{Verdict, interrupted};
 use crate::plan::{Disk, Mode};
 use crate::world::{
-    Ask, Body, Busy, Fate, MS, SpoolFile, Taking, Us, Wake, World, Writing, batch_of,
+    Ask, Body, Busy, Closing, Fate, MS, SpoolFile, Taking, Us, Wake, World, Writing, batch_of,
     introduced_in, numbers, sandbox_id,
 };
 
@@ -218,13 +218,12 @@ impl World {
             Step::Spool(parcel) => self.begin_spool(parcel),
             Step::CloseIntake(until) => {
                 self.say(|_| "core: closes the intake".to_owned());
-                if matches!(self.process.taking, Taking::Nothing) && !self.finish_choices() {
-                    self.process.closed = true;
-                    return Some(Outcome::Done);
-                }
-                self.process.busy = Busy::Close;
                 let until = self.micros(until);
-                until.saturating_sub(self.now)
+                match self.close(until) {
+                    Some(takes) => takes,
+                    None if self.process.closed => return Some(Outcome::Done),
+                    None => return None,
+                }
             }
             Step::Send { parcel, deadline } => {
                 let left = self.micros(deadline.at()).saturating_sub(self.now);
@@ -249,6 +248,46 @@ impl World {
         let (number, token) = (self.process.number, self.process.token);
         self.after(takes, Wake::StepDone(number, token));
         None
+    }
+
+    /// As `Handover::close`: says how long the intake's lock is waited for; `None` where the
+    /// dispatcher has it. With the lock, all that waits for a choice is handed over before this is
+    /// done, however long the disk takes for that: nobody else may have the lock meanwhile.
+    fn close(&mut self, until: Us) -> Option<Us> {
+        if matches!(self.process.taking, Taking::Nothing) {
+            self.process.busy = Busy::Close(Closing::HandsOver);
+            self.process.token += 1;
+            if !self.finish_choices() {
+                self.process.busy = Busy::Nothing;
+                self.process.closed = true;
+            }
+            return None;
+        }
+        self.process.busy = Busy::Close(Closing::WaitsForIntake { until });
+        let left = until.saturating_sub(self.now);
+        Some(left.min((left / 4).max(100 * MS)))
+    }
+
+    /// Closing is over, or takes too long. Says whether the dispatcher goes on.
+    fn closed(&mut self, closing: Closing) -> bool {
+        self.process.closed = true;
+        if let Closing::WaitsForIntake { until } = closing
+            && self.process.keeping.is_some()
+            && until > self.now
+        {
+            // Whoever has the intake's lock has that of the choice as well.
+            self.process.busy = Busy::Close(Closing::WaitsForChoice);
+            self.process.token += 1;
+            let (number, token) = (self.process.number, self.process.token);
+            self.at(until.min(self.now + 100 * MS), Wake::StepDone(number, token));
+            return false;
+        }
+        if matches!(self.process.taking, Taking::Nothing) {
+            self.take_next();
+        } else if closing != Closing::HandsOver {
+            self.give_up_choices();
+        }
+        true
     }
 
     /// How long it takes to make a connection ready; `None`: that is not done now.
@@ -298,6 +337,10 @@ impl World {
 
     fn begin_spool(&mut self, mut parcel: Box<Parcel>) -> Us {
         let ambiguous = parcel.ambiguous;
+        // As the dispatcher does: other parts of its segment may stay in that file for long.
+        let file = self.file_of(parcel.segment);
+        self.process.marked = file.is_some_and(|file| !std::mem::replace(&mut file.doubt, true));
+        self.note_doubt(parcel.segment, &[]);
         parcel.request.seal();
         let purpose = Purpose::Apart { in_doubt: ambiguous };
         let slot = self.process.index.begin(&new_file(&[&parcel.request]), purpose);
@@ -336,15 +379,18 @@ impl World {
                 let id = writing.as_ref().map(|writing| writing.slot.id);
                 let written = self.commit(writing).is_some();
                 self.process.write_failed |= !written;
+                if !written
+                    && self.process.marked
+                    && let Some(file) = self.file_of(parcel.segment)
+                {
+                    file.doubt = false;
+                }
                 self.say(|_| format!("core: spooled: {written}"));
                 Outcome::Spooled(parcel, id.filter(|_| written))
             }
-            Busy::Close => {
-                self.process.closed = true;
-                if matches!(self.process.taking, Taking::Nothing) {
-                    self.take_next();
-                } else {
-                    self.give_up_choices();
+            Busy::Close(closing) => {
+                if !self.closed(closing) {
+                    return;
                 }
                 Outcome::Done
             }
@@ -470,7 +516,8 @@ impl World {
     /// One of the threads that wait for the lock gets it.
     fn take_next(&mut self) {
         self.process.taking = Taking::Nothing;
-        while self.process.closed && !self.process.posts.is_empty() {
+        let closes = self.process.closed || matches!(self.process.busy, Busy::Close(_));
+        while closes && !self.process.posts.is_empty() {
             self.say(|_| "listener: the intake is closed".to_owned());
             let body = self.process.posts.remove(0);
             self.post_again(body);
@@ -506,15 +553,15 @@ impl World {
                 } else {
                     events.iter().for_each(|event| self.events[*event as usize].answered = true);
                 }
-                let others = !self.process.posts.is_empty() && self.chance(2);
-                if matches!(self.process.busy, Busy::Close) && !others {
-                    // The intake's lock is free.
-                    if self.finish_choices() {
-                        return;
-                    }
+                if matches!(self.process.busy, Busy::Close(_)) {
+                    // The intake's lock is free, or the dispatcher has it. Who else waits for it
+                    // finds that the intake closes.
                     self.process.token += 1;
-                    let (number, token) = (self.process.number, self.process.token);
-                    self.after(0, Wake::StepDone(number, token));
+                    self.process.busy = Busy::Close(Closing::HandsOver);
+                    if !self.finish_choices() {
+                        let (number, token) = (self.process.number, self.process.token);
+                        self.after(0, Wake::StepDone(number, token));
+                    }
                     return;
                 }
                 self.take_next();

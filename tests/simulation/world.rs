@@ -227,8 +227,19 @@ pub(crate) enum Busy {
     },
     /// A connection is being made ready.
     Prepare,
-    Close,
+    Close(Closing),
     Other,
+}
+
+/// How far the intake is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Closing {
+    /// A listener's thread has its lock.
+    WaitsForIntake { until: Us },
+    /// The same, and no POST is answered 200 any more.
+    WaitsForChoice,
+    /// The dispatcher has the lock.
+    HandsOver,
 }
 
 /// What the listener's thread is busy with that holds the intake's lock.
