@@ -258,12 +258,15 @@ impl Backlog {
         self.aside.iter().map(|parcel| parcel.charge.bytes()).sum()
     }
 
-    /// Of what is set aside and `wanted`, no suspect if there is another one; of those the one that
+    /// Of what is set aside and `wanted`, no suspect if there is another one, and none that stands
+    /// alone if there is one with events beside those that Kinesis refuses; of those the one that
     /// failed least, and the oldest.
     pub fn take_aside(&mut self, wanted: impl Fn(&Parcel) -> bool) -> Option<Parcel> {
         let candidates = self.aside.iter().enumerate().filter(|(_, parcel)| wanted(parcel));
-        let (index, _) = candidates
-            .min_by_key(|(_, parcel)| (parcel.suspect, parcel.tries, parcel.due, parcel.since))?;
+        let (index, _) = candidates.min_by_key(|(_, parcel)| {
+            let hopeless = parcel.suspect && parcel.is_alone();
+            (parcel.suspect, hopeless, parcel.tries, parcel.due, parcel.since)
+        })?;
         Some(self.aside.remove(index))
     }
 

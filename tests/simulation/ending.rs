@@ -4,6 +4,7 @@ use kinesis_telemetry_extension::dispatch::core::{Oldest, Outcome, Step};
 use kinesis_telemetry_extension::dispatch::message::Signal;
 use kinesis_telemetry_extension::dispatch::policy::FlushMode;
 use kinesis_telemetry_extension::kinesis::error::Error;
+use kinesis_telemetry_extension::kinesis::line::Envelope;
 use kinesis_telemetry_extension::kinesis::response::RecordOutcome;
 use kinesis_telemetry_extension::log::Level;
 
@@ -130,6 +131,30 @@ fn before_a_reset_the_disk_comes_first_where_there_is_more_than_a_request_or_kin
     desk.stop("failure", 1, 2000);
     let (_, deadline) = desk.send();
     assert_eq!((deadline.at() - desk.now().mono).as_millis(), 1900 - 1900 / 3 - 1);
+}
+
+/// The time of the end went by with events that Kinesis had refused alone, again and again, and two
+/// were lost that only had one such beside them.
+#[test]
+fn at_the_end_what_is_refused_alone_comes_last() {
+    let mut desk = desk(|plan| {
+        in_records(plan);
+        plan.setup.envelope = Envelope::Full;
+    });
+    let code = "InvalidArgumentException";
+    desk.invoke("r1", 1, 30_000);
+    desk.post(1, 40);
+    desk.ended("r1", false);
+    let (parcel, _) = desk.send();
+    desk.refused(parcel, code);
+    desk.post(2, 40);
+    let (parcel, _) = desk.send_soon();
+    desk.failed(parcel, code);
+    desk.stop("spindown", 2, 2000);
+    desk.signal(Signal::Reported("r1".into()));
+    assert!(matches!(desk.step(), Step::CloseIntake(_)));
+    let (parcel, _) = desk.send_soon();
+    assert_eq!(events(&parcel), [1, 2]);
 }
 
 #[test]
