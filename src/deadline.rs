@@ -25,9 +25,10 @@ const ROUNDING: Duration = Duration::from_millis(50);
 /// What is left of the window when the runtime has used its share, 30 %. Assumed where `deadlineMs`
 /// cannot be right.
 const SHUTDOWN_SHARE: Duration = Duration::from_millis(1400);
-/// With less than this nothing can be sent: either the clock is wrong, or there is nothing to lose
-/// by trying.
-const MIN_SHUTDOWN: Duration = Duration::from_millis(300);
+/// With less than this nothing can be sent, as [`SHUTDOWN_MARGIN`], 50 ms for a busy machine and 100
+/// ms for the ledger are kept back: either the clock is wrong, or there is nothing to lose by
+/// trying.
+const MIN_SHUTDOWN: Duration = Duration::from_millis(400);
 
 /// The limit behind a [`Deadline`], named in the error of whatever ran into it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,6 +175,7 @@ mod tests {
         assert_eq!(invocation(WALL + 900_000), (899_800, true));
         assert_eq!(shutdown(WALL + 2000), (1750, true));
         assert_eq!(shutdown(WALL + 1400), (1150, true));
+        assert_eq!(shutdown(WALL + 400), (150, true));
     }
 
     #[test]
@@ -193,7 +195,7 @@ mod tests {
             0,
             1,
             WALL,
-            WALL + 290,
+            WALL + 390,
             WALL - 3_600_000,
             WALL + 2100,
             WALL + 3_600_000,

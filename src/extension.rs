@@ -242,6 +242,7 @@ impl Extension {
             deadline,
             report_until,
             reason,
+            short: !plausible,
         });
         if !ended && !panic::in_dispatcher() {
             log::error!(

@@ -310,15 +310,19 @@ impl Core {
                 let age = tick.age.saturating_sub(now.since(&at));
                 self.invoked(&Tick { age, ..tick }, at.mono, ticket, request_id, deadline);
             }
-            Message::Stop { ticket, deadline, report_until, reason } => {
+            Message::Stop { ticket, deadline, report_until, reason, short } => {
                 // `main` waits for nothing but this now.
                 if let Some(held) = self.held.take() {
                     self.answer(&tick, &held);
                 }
+                let failing = self.retry.failures() > 0
+                    || self.backlog.aside().iter().any(|parcel| parcel.tries > 0);
                 self.backlog.renew(tick.age);
                 self.retry.renew();
-                self.stopping
+                let stopping = self
+                    .stopping
                     .get_or_insert_with(|| Stopping::new(ticket, deadline, report_until, reason));
+                stopping.failed |= (short || failing) && stopping.is_reset();
             }
         }
     }

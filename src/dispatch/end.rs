@@ -29,7 +29,8 @@ pub struct Stopping {
     pub(super) report_until: Instant,
     pub(super) reason: Box<str>,
     pub(super) phase: Phase,
-    /// A request failed since.
+    /// A request failed since. Before a reset also: what failed before still waits, or there may
+    /// be no time to see whether one does.
     pub(super) failed: bool,
     /// `METRICS=emf`: the last line is printed.
     pub(super) accounted: bool,

@@ -174,6 +174,8 @@ pub enum Message {
         report_until: Instant,
         /// As Lambda says it.
         reason: Box<str>,
+        /// The window may be nearly over: before a reset, nothing comes before the disk.
+        short: bool,
     },
 }
 

@@ -118,8 +118,9 @@ impl Core {
 
     /// What is in memory and not on disk as well.
     fn take_for_disk(&mut self, tick: &Tick) -> Option<Parcel> {
+        let whole = self.whole_segments();
         self.backlog
-            .take_aside(|parcel| !parcel.intact)
+            .take_aside(|parcel| parcel.segment.is_none_or(|id| !whole.contains(&id)))
             .or_else(|| self.pack(tick, Destination::Disk))
     }
 

@@ -574,6 +574,31 @@ impl World {
         }
     }
 
+    /// The process is killed in a SHUTDOWN window that was nearly over when it heard of it. Before a
+    /// reset, what was answered 200 by then is on disk as soon as the order can have been seen (100
+    /// ms) and a request that was on its way is interrupted (40 ms).
+    pub(crate) fn check_kept(&mut self, asked: Us, known: usize) {
+        let process = &self.process;
+        let spools =
+            self.plan.setup.spool_bytes > 0 && !process.write_failed && self.plan.disk.is_empty();
+        let reset = self.ending.is_some_and(|(reason, ..)| reason != "spindown");
+        let had_time = self.now - asked > 150 * MS && !matches!(process.busy, Busy::Spool { .. });
+        if !spools || !reset || !had_time {
+            return;
+        }
+        let on_disk: std::collections::HashSet<u32> =
+            self.files.values().flat_map(|file| file.events.iter().copied()).collect();
+        let mut lost = self.waiting_anywhere();
+        lost.retain(|event| {
+            let fate = &self.events[*event as usize];
+            fate.answered && (*event as usize) < known && !on_disk.contains(event)
+        });
+        if !lost.is_empty() {
+            let detail = format!("{lost:?} are only in memory when the process is killed");
+            self.fail("the disk comes first", detail);
+        }
+    }
+
     /// The process is gone without a word: what it had in memory is lost, and nobody can count it.
     pub(crate) fn abrupt_end(&mut self) {
         self.audit(false);

@@ -186,10 +186,16 @@ impl Desk {
 
     /// The order to stop, with so much time until the deadline, 300 ms of it for the last report.
     pub(crate) fn stop(&mut self, reason: &str, ticket: Ticket, window: u64) {
+        self.stop_within(reason, ticket, window, false);
+    }
+
+    /// The same; `short`: Lambda's deadline seems to be so near that it is not believed.
+    pub(crate) fn stop_within(&mut self, reason: &str, ticket: Ticket, window: u64, short: bool) {
         let deadline =
             Deadline::after(self.now.mono, Duration::from_millis(window), Limit::Shutdown);
         let report_until = self.later(300.min(window));
-        self.on(Message::Stop { ticket, deadline, report_until, reason: reason.into() });
+        let reason = reason.into();
+        self.on(Message::Stop { ticket, deadline, report_until, reason, short });
     }
 
     pub(crate) fn done(&mut self, outcome: Outcome) {

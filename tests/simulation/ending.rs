@@ -133,6 +133,30 @@ fn before_a_reset_the_disk_comes_first_where_there_is_more_than_a_request_or_kin
     assert_eq!((deadline.at() - desk.now().mono).as_millis(), 1900 - 1900 / 3 - 1);
 }
 
+/// Kinesis may answer nothing just then, and there may be no time to see that.
+#[test]
+fn before_a_reset_what_failed_before_goes_to_disk_at_once() {
+    for (reason, throttled, spools) in
+        [("failure", true, true), ("failure", false, false), ("spindown", true, false)]
+    {
+        let mut desk = desk(in_records);
+        desk.invoke("r1", 1, 30_000);
+        desk.post(2, 40);
+        desk.ended("r1", false);
+        let (parcel, _) = desk.send();
+        let code = "ProvisionedThroughputExceededException";
+        let mut outcomes = vec![RecordOutcome::Taken; parcel.request.len()];
+        if throttled {
+            *outcomes.last_mut().unwrap() = refused(code);
+        }
+        desk.sent(parcel, Ok(outcomes));
+        desk.stop(reason, 2, 2000);
+        desk.post(1, 40);
+        let step = desk.step();
+        assert_eq!(matches!(step, Step::Spool(_)), spools, "{reason} {throttled}: {}", kind(&step));
+    }
+}
+
 /// The time of the end went by with events that Kinesis had refused alone, again and again, and two
 /// were lost that only had one such beside them.
 #[test]
@@ -155,6 +179,19 @@ fn at_the_end_what_is_refused_alone_comes_last() {
     assert!(matches!(desk.step(), Step::CloseIntake(_)));
     let (parcel, _) = desk.send_soon();
     assert_eq!(events(&parcel), [1, 2]);
+}
+
+/// The window was nearly over when the order came: the first request took all that was left of it.
+#[test]
+fn before_a_reset_in_a_short_window_the_disk_comes_first() {
+    for (reason, short, spools) in
+        [("timeout", true, true), ("timeout", false, false), ("spindown", true, false)]
+    {
+        let mut desk = held_to_the_end();
+        desk.post(1, 40);
+        desk.stop_within(reason, 1, 1100, short);
+        assert_eq!(matches!(desk.step(), Step::Spool(_)), spools, "{reason} {short}");
+    }
 }
 
 #[test]

@@ -248,7 +248,7 @@ impl World {
         // What is decided is being written for a POST that came later. Where the order to stop leaves
         // less than the ledger's 100 ms, nobody can wait for that: it is counted as waiting, and may
         // be torn on disk.
-        let asked = self.process.stop_asked.unwrap_or(self.now);
+        let asked = self.process.stop_asked.map_or(self.now, |(at, _)| at);
         let leaves = |until: Us| until < asked + 100 * MS;
         let is_late = self.process.asking.as_ref().is_some_and(|asking| leaves(asking.deadline));
         if let Taking::Writing { events, rest, .. } = &self.process.taking

@@ -479,6 +479,15 @@ fn seeds_that_once_went_wrong() {
             "the model gave up what the dispatcher itself hands over as it closes the intake",
         ),
         (
+            90_312_630,
+            "the model gave an order to stop that came late no time, the program assumes it",
+        ),
+        (90_464_304, "the same"),
+        (
+            92_205_456,
+            "what had to give way on disk was waited for, as its first file was still there",
+        ),
+        (
             92_008_972,
             "a part was delivered from a file of its own, and the old file was sent whole",
         ),

@@ -37,6 +37,10 @@ pub(crate) type Us = u64;
 pub(crate) const MS: Us = 1000;
 const WALL: u64 = 1_795_425_345_000;
 const HOUR: Us = 3_600_000_000;
+/// As `extension::GRACE`.
+const GRACE: Us = 50 * MS;
+/// Where the SHUTDOWN window seems to be shorter, its deadline is not believed, and not kept.
+const SHORT_WINDOW: Us = 400 * MS;
 
 /// What is known of one event. Its place in the list is its number.
 #[derive(Clone, Copy, Debug, Default)]
@@ -330,7 +334,9 @@ pub(crate) struct Process {
     /// progress.
     pub(crate) prepares: u64,
     pub(crate) looks: u32,
-    pub(crate) stop_asked: Option<Us>,
+    /// When the order to stop came, and how many events there were by then.
+    pub(crate) stop_asked: Option<(Us, usize)>,
+    pub(crate) short_window: bool,
     pub(crate) healthy_since: Option<Us>,
     /// From when on Kinesis does well.
     pub(crate) healed: Option<Healed>,
@@ -893,9 +899,10 @@ impl World {
         let told = self.process.stop_asked;
         self.say(|_| "Lambda: kills the process".to_owned());
         match told {
-            Some(at) if self.now.saturating_sub(at) > 600 * MS => {
+            Some((at, _)) if self.now.saturating_sub(at) > SHORT_WINDOW => {
                 self.fail("exit in time", "killed although the order to stop came early".to_owned())
             }
+            Some((at, events)) => self.check_kept(at, events),
             None if self.slowest_disk() == 0
                 && self
                     .running
@@ -969,24 +976,26 @@ impl World {
                 let now = self.instant(self.now);
                 let deadline =
                     Deadline::after(now, at.saturating_duration_since(now), Limit::Shutdown);
+                let report_until = at + Duration::from_micros(GRACE);
                 let reason = self.ending.map_or("spindown", |(reason, ..)| reason).into();
                 Message::Stop {
                     ticket,
                     deadline,
-                    report_until: at.min(now + Duration::from_millis(300)),
+                    report_until: report_until.min(now + Duration::from_millis(300)),
                     reason,
+                    short: self.process.short_window,
                 }
             }
         };
         let question = if matches!(ask, Ask::Stop) { Question::Stop } else { Question::Invoked };
-        let until = self.instant(deadline + 50 * MS);
-        let watchdog = Watchdog::new(question, self.instant(self.now), until);
+        let until = deadline + if question == Question::Stop { 2 * GRACE } else { GRACE };
+        let watchdog = Watchdog::new(question, self.instant(self.now), self.instant(until));
         self.say(|_| format!("main: asks {ask:?}, ticket {ticket}, deadline {} ms", deadline / MS));
         self.process.asking =
             Some(Asking { ticket, ask, at: self.now, deadline, handed_in: false, watchdog });
         self.process.channel.push_back(message);
         let grace = self.between(0, 2 * MS);
-        self.at(deadline + 50 * MS + grace, Wake::MainGivesUp(number, ticket));
+        self.at(until + grace, Wake::MainGivesUp(number, ticket));
         self.watch_next();
         self.notify();
     }
@@ -1005,14 +1014,19 @@ impl World {
     }
 
     fn shutdown(&mut self) {
-        let Some((_, deadline, told)) = &mut self.ending else { return };
+        use kinesis_telemetry_extension::deadline::Deadline;
+        let Some((_, kill, told)) = &mut self.ending else { return };
         if std::mem::replace(told, true) {
             return;
         }
-        let deadline = deadline.saturating_sub(250 * MS).max(self.now);
+        let left = kill.saturating_sub(self.now) / MS;
+        // By a clock that is right.
+        let (now, wall) = (self.instant(self.now), self.true_wall());
+        let (deadline, plausible) = Deadline::of_shutdown(wall + left, now, wall);
+        self.process.short_window = !plausible;
         self.process.in_next = false;
-        self.process.stop_asked = Some(self.now);
-        self.ask(Ask::Stop, deadline);
+        self.process.stop_asked = Some((self.now, self.events.len()));
+        self.ask(Ask::Stop, self.micros(deadline.at()).saturating_sub(GRACE));
     }
 
     fn main_next(&mut self) {
@@ -1243,6 +1257,7 @@ impl Process {
             prepares: 0,
             looks: 0,
             stop_asked: None,
+            short_window: false,
             healthy_since: None,
             healed: None,
         }
