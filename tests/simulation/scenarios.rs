@@ -488,6 +488,10 @@ fn seeds_that_once_went_wrong() {
             "what had to give way on disk was waited for, as its first file was still there",
         ),
         (
+            93_135_302,
+            "a POST that was not waited for, nor answered 200, was dropped after the metrics",
+        ),
+        (
             92_008_972,
             "a part was delivered from a file of its own, and the old file was sent whole",
         ),
