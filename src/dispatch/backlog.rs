@@ -264,7 +264,7 @@ impl Backlog {
     pub fn take_aside(&mut self, wanted: impl Fn(&Parcel) -> bool) -> Option<Parcel> {
         let candidates = self.aside.iter().enumerate().filter(|(_, parcel)| wanted(parcel));
         let (index, _) = candidates.min_by_key(|(_, parcel)| {
-            let hopeless = parcel.suspect && parcel.is_alone();
+            let hopeless = parcel.suspect && parcel.refused > 0 && parcel.is_alone();
             (parcel.suspect, hopeless, parcel.tries, parcel.due, parcel.since)
         })?;
         Some(self.aside.remove(index))
