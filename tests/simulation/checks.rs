@@ -274,8 +274,16 @@ impl World {
 
     /// With a Kinesis that does well, whoever delivers anything says what it is.
     fn check_introduced(&mut self) {
+        if let Some((event, sandbox)) = self.unintroduced() {
+            let detail = format!("event {event} is on the stream, that of {sandbox:?} is not");
+            self.fail("a sandbox event for all that is delivered", detail);
+        }
+    }
+
+    /// An event that is on the stream, and whose sandbox event is not.
+    pub(crate) fn unintroduced(&self) -> Option<(usize, SandboxId)> {
         if self.plan.setup.envelope != Envelope::Slim {
-            return;
+            return None;
         }
         let unknown = self.events.iter().enumerate().find(|(_, fate)| {
             fate.stored > 0
@@ -284,11 +292,7 @@ impl World {
                     .get(&fate.sandbox)
                     .is_some_and(|about| about.stored || about.excused || about.refused > 2)
         });
-        if let Some((event, fate)) = unknown {
-            let detail =
-                format!("event {event} is on the stream, that of {:?} is not", fate.sandbox);
-            self.fail("a sandbox event for all that is delivered", detail);
-        }
+        unknown.map(|(event, fate)| (event, fate.sandbox))
     }
 
     /// A connection is made ready: for an invocation that is held to its function's end, which

@@ -487,6 +487,7 @@ fn seeds_that_once_went_wrong() {
             92_205_456,
             "what had to give way on disk was waited for, as its first file was still there",
         ),
+        (93_122_842, "the life ended with a sandbox event still beside an event that was refused"),
         (
             93_135_302,
             "a POST that was not waited for, nor answered 200, was dropped after the metrics",

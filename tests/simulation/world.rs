@@ -737,7 +737,8 @@ impl World {
     fn another_round(&mut self, rounds: u32) {
         const QUIET: Post = Post { after: 1, events: 1, text: 20, weight: 300 };
         self.note_round(rounds);
-        if rounds >= 3 && self.deliverable().is_empty() {
+        // A sandbox event may wait for longer: in one record with an event that is refused.
+        if rounds >= 3 && self.deliverable().is_empty() && self.unintroduced().is_none() {
             return self.after(0, Wake::NextAct);
         }
         if rounds >= self.most_rounds() {
