@@ -32,9 +32,9 @@ pub struct Passes {
     pub bytes: usize,
 }
 
-/// No invocation passes so shortly before the dispatcher wakes by itself, or sends: `/next` is to be
-/// called before it sends, or when that is over.
-pub(super) const WAKES_SOON: Duration = Duration::from_millis(5);
+/// No invocation passes so shortly before the dispatcher wakes by itself: `/next` is to be called
+/// before it sends, or when that is over.
+const WAKES_SOON: Duration = Duration::from_millis(5);
 
 /// So many messages and signals wait unseen while the dispatcher sleeps: far fewer than there is
 /// room for, so that none is lost before it looks.

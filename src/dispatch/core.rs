@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::attention::{Attention, Passes, WAKES_SOON};
+use super::attention::{Attention, Passes};
 use super::backlog::{Backlog, History, Item, OpenSegment, Parcel, SegmentId};
 use super::charge::{Charge, Gauge};
 use super::end::Stopping;
@@ -416,9 +416,20 @@ impl Core {
     }
 
     /// Whether the sandbox cannot be frozen: a function runs, or an invocation is held, or there is
-    /// no freeze at all.
+    /// no freeze at all. While Kinesis is only probed, many are let go at once: `/next` of a short one
+    /// and a probe would be on their way at the same time.
     pub(super) fn is_awake(&self, tick: &Tick) -> bool {
-        self.settings.continuous || self.held.is_some() || self.invocations.is_running(tick.mono)
+        self.awake_from(tick).is_some_and(|at| at <= tick.mono)
+    }
+
+    /// From when on that is so: now, or later if nothing comes.
+    fn awake_from(&self, tick: &Tick) -> Option<Instant> {
+        if self.settings.continuous || self.held.is_some() {
+            return Some(tick.mono);
+        }
+        let from = self.invocations.runs_from(tick.mono)?;
+        let settled = self.invocations.settled_at().filter(|_| self.retry.is_open());
+        Some(settled.map_or(from, |settled| from.max(settled)))
     }
 
     // --- invocations -----------------------------------------------------------------------------
@@ -454,7 +465,7 @@ impl Core {
         let nothing_waits =
             pending.oldest.is_none() && !pending.on_disk && self.backlog.aside().is_empty();
         let phase = match plan {
-            _ if self.retry.is_open() && (nothing_waits || !self.probes_soon(tick)) => None,
+            _ if self.retry.is_open() && (nothing_waits || !self.may_probe(tick)) => None,
             _ if self.retry.is_open() => {
                 let until = after(PROBE.min(self.settings.flush_timeout), Limit::Probe).at();
                 Some(Phase::Probe { until, then_await_end: plan == OnInvoke::AtEnd })
@@ -483,10 +494,6 @@ impl Core {
 
     pub(super) fn may_probe(&self, tick: &Tick) -> bool {
         self.retry.probe_at().is_none_or(|at| tick.age >= at)
-    }
-
-    fn probes_soon(&self, tick: &Tick) -> bool {
-        self.retry.probe_at().is_none_or(|at| tick.age + WAKES_SOON >= at)
     }
 
     /// Decides what is done next for the held invocation, and lets it go when its flush is over.
@@ -608,7 +615,7 @@ impl Core {
         let pending = self.pending(View::default());
         let awake = self.is_awake(&tick);
         // A function whose start is lost is not known to run.
-        let may_run = awake || self.invocations.counts_as_started_at().is_some();
+        let may_run = self.awake_from(&tick).is_some();
         let bytes = match pending.oldest {
             // From the first one on there is a time by which it is due.
             None if may_run => 0,
@@ -679,12 +686,7 @@ impl Core {
         // Of what runs in an invocation that passes, and whose start is lost, nothing is known.
         let unseen = self.idle_for(tick).and_then(|_| tick.mono.checked_add(self.settings.max_age));
         times.extend(unseen);
-        let from = if self.is_awake(tick) {
-            Some(tick.mono)
-        } else {
-            self.invocations.counts_as_started_at()
-        };
-        if let Some(from) = from {
+        if let Some(from) = self.awake_from(tick) {
             let pause = self.retry.wait_until(tick.mono, tick.age);
             let probe = self.retry.probe_at().unwrap_or_default();
             let due_at = policy::due_in(&self.pending(view), self.max_age(), tick.age)

@@ -21,6 +21,10 @@ const ENDS: usize = 16;
 /// to be frozen.
 const START_LATE: Duration = Duration::from_millis(200);
 
+/// So long after an invocation was let go, `/next` has been called, and a function that still runs is
+/// no short one: a probe that begins earlier would often be on its way when the sandbox is frozen.
+const SETTLES: Duration = Duration::from_millis(50);
+
 /// What is done for an invocation that `main` waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -98,6 +102,8 @@ pub struct Invocations {
     /// Invocations that were let go before their end was known, and when: how long they were held
     /// shows when it is.
     let_go: VecDeque<(Arc<str>, Instant)>,
+    /// When the last one was let go.
+    gone_at: Option<Instant>,
 }
 
 /// What an observation changes beyond this.
@@ -121,6 +127,7 @@ impl Default for Invocations {
             announced: false,
             missed: None,
             let_go,
+            gone_at: None,
         }
     }
 }
@@ -235,6 +242,7 @@ impl Invocations {
 
     /// An invocation is let go. Says how long it was held, as far as that is known already.
     pub fn let_go(&mut self, request_id: &Arc<str>, now: Instant) -> Duration {
+        self.gone_at = Some(now);
         if let Some(end) = self.ends.iter_mut().rev().find(|end| end.request_id == *request_id) {
             end.is_past = true;
             return now.saturating_duration_since(end.at);
@@ -246,16 +254,22 @@ impl Invocations {
         Duration::ZERO
     }
 
-    /// Whether a function runs, so that the sandbox cannot be frozen.
+    /// From when on a function is taken to run, so that the sandbox cannot be frozen: now, or later if
+    /// nothing else comes.
     #[must_use]
-    pub fn is_running(&self, now: Instant) -> bool {
+    pub fn runs_from(&self, now: Instant) -> Option<Instant> {
         let is_started = self.started.as_ref().is_some_and(|id| self.end_of(id).is_none());
-        is_started || self.counts_as_started_at().is_some_and(|at| at <= now)
+        if is_started { Some(now) } else { self.counts_as_started_at() }
+    }
+
+    /// From when on an invocation that was let go is no short one.
+    #[must_use]
+    pub fn settled_at(&self) -> Option<Instant> {
+        self.gone_at.and_then(|at| at.checked_add(SETTLES))
     }
 
     /// From when on an invocation runs of which INVOKE alone is known.
-    #[must_use]
-    pub fn counts_as_started_at(&self) -> Option<Instant> {
+    fn counts_as_started_at(&self) -> Option<Instant> {
         let (id, at) = self.invoked.as_ref()?;
         at.checked_add(START_LATE).filter(|_| self.end_of(id).is_none())
     }
@@ -273,6 +287,10 @@ mod tests {
 
     fn now() -> Now {
         Now { mono: Instant::now(), wall: 1_000_000 }
+    }
+
+    fn is_running(invocations: &Invocations, now: Instant) -> bool {
+        invocations.runs_from(now).is_some_and(|at| at <= now)
     }
 
     fn done(id: &str, at: u64) -> Signal {
@@ -372,7 +390,7 @@ mod tests {
                 assert!(invocations.end_of("r1").is_some());
                 invocations.let_go(&id, now.mono);
             }
-            assert!(!invocations.is_running(now.mono));
+            assert!(!is_running(&invocations, now.mono));
         }
         invocations.invoked(&id, now.mono);
         assert!(invocations.end_of("r1").is_none());
@@ -426,14 +444,14 @@ mod tests {
     #[test]
     fn what_runs_and_what_is_reported() {
         let mut invocations = Invocations::default();
-        assert!(!invocations.is_running(now().mono) && !invocations.all_reported());
+        assert!(!is_running(&invocations, now().mono) && !invocations.all_reported());
         invocations.observe(&Signal::InitReported, now());
         assert!(invocations.all_reported());
         invocations.observe(&Signal::Started("r1".into()), now());
-        assert!(invocations.is_running(now().mono) && !invocations.all_reported());
+        assert!(is_running(&invocations, now().mono) && !invocations.all_reported());
         invocations.observe(&done("r1", 0), now());
         invocations.observe(&Signal::Reported("r0".into()), now());
-        assert!(!invocations.is_running(now().mono) && !invocations.all_reported());
+        assert!(!is_running(&invocations, now().mono) && !invocations.all_reported());
         invocations.observe(&Signal::Reported("r1".into()), now());
         assert!(invocations.all_reported());
         // INVOKE has said what the last one is: the late start of one before it changes nothing.
@@ -450,11 +468,21 @@ mod tests {
         let (mut invocations, now) = (Invocations::default(), now());
         let later = |ms: u64| now.mono + Duration::from_millis(ms);
         invocations.invoked(&"r1".into(), now.mono);
-        assert!(!invocations.is_running(later(199)), "it may be over, and frozen soon");
-        assert!(invocations.is_running(later(200)));
-        assert_eq!(invocations.counts_as_started_at(), Some(later(200)));
+        assert!(!is_running(&invocations, later(199)), "it may be over, and frozen soon");
+        assert!(is_running(&invocations, later(200)));
+        assert_eq!(invocations.runs_from(now.mono), Some(later(200)));
         invocations.observe(&done("r1", now.wall), now);
-        assert!(!invocations.is_running(later(9000)));
-        assert_eq!(invocations.counts_as_started_at(), None);
+        assert!(!is_running(&invocations, later(9000)));
+        assert_eq!(invocations.runs_from(now.mono), None);
+    }
+
+    #[test]
+    fn an_invocation_that_was_let_go_settles_once_next_was_called() {
+        let (mut invocations, now) = (Invocations::default(), now());
+        let later = |ms: u64| now.mono + Duration::from_millis(ms);
+        invocations.invoked(&"r1".into(), now.mono);
+        assert_eq!(invocations.settled_at(), None);
+        invocations.let_go(&"r1".into(), later(3));
+        assert_eq!(invocations.settled_at(), Some(later(53)));
     }
 }

@@ -297,8 +297,7 @@ fn a_ledger_is_sent_again_at_once_where_that_may_help_and_not_at_all_where_nothi
 fn what_the_sandbox_is_can_be_settled_without_the_rest_of_its_segment() {
     let mut desk = desk(in_records);
     desk.on_disk(Oldest::Ready(7), Oldest::Empty);
-    desk.passes("r1");
-    desk.started("r1");
+    desk.runs("r1");
     assert!(matches!(desk.step(), Step::Read(7)));
     desk.on_disk(Oldest::Empty, Oldest::Empty);
     desk.read_segment(7, 2, true);
@@ -323,8 +322,7 @@ fn what_the_sandbox_is_can_be_settled_without_the_rest_of_its_segment() {
 fn before_a_reset_what_is_on_disk_as_it_is_is_not_written_once_more() {
     let mut desk = held_to_the_end();
     desk.on_disk(Oldest::Ready(7), Oldest::Empty);
-    desk.passes("r1");
-    desk.started("r1");
+    desk.runs("r1");
     assert!(matches!(desk.step(), Step::Read(7)));
     desk.on_disk(Oldest::Empty, Oldest::Empty);
     desk.read(7, 3);

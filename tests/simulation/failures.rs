@@ -188,8 +188,7 @@ fn a_request_is_divided_once_it_was_refused_twice_or_others_are_taken() {
 fn before_a_reset_what_is_left_of_a_segment_is_written_anew() {
     let mut desk = desk(in_records);
     desk.on_disk(Oldest::Ready(7), Oldest::Empty);
-    desk.passes("r1");
-    desk.started("r1");
+    desk.runs("r1");
     assert!(matches!(desk.step(), Step::Read(7)));
     desk.on_disk(Oldest::Empty, Oldest::Empty);
     desk.read(7, 3);
@@ -293,8 +292,7 @@ fn what_was_refused_and_is_read_again_counts_as_sent_again() {
     let mut desk = probing_with_empty_memory(|_| ());
     let before = desk.ledger().retried.get();
     desk.on_disk(Oldest::Empty, Oldest::Ready(91));
-    desk.passes("r2");
-    desk.started("r2");
+    desk.runs("r2");
     desk.pass(31_000);
     assert!(matches!(desk.step(), Step::Read(91)));
     desk.on_disk(Oldest::Empty, Oldest::Empty);
@@ -329,8 +327,7 @@ fn what_was_divided_and_kept_on_disk_counts_as_sent_again() {
     desk.ended("r1", false);
     desk.wait();
     desk.on_disk(Oldest::Empty, Oldest::Ready(50));
-    desk.passes("r2");
-    desk.started("r2");
+    desk.runs("r2");
     desk.pass(31_000);
     assert!(matches!(desk.step(), Step::Read(50)));
     desk.on_disk(Oldest::Empty, Oldest::Empty);

@@ -65,9 +65,8 @@ fn what_is_set_aside_goes_along_with_others_and_else_waits_for_its_age() {
     for along in ["nothing", "new events", "what stands apart"] {
         let mut desk = desk(flushes_of_300_ms);
         set_aside(&mut desk, "r1", 1);
-        desk.passes("r2");
-        desk.started("r2");
-        desk.pass(2000);
+        desk.runs("r2");
+        desk.pass(1950);
         assert_eq!(desk.wait_ms(), Some(10_000 - 2300));
         match along {
             "new events" => desk.post(30, 200),
@@ -91,9 +90,8 @@ fn what_is_set_aside_goes_along_with_others_and_else_waits_for_its_age() {
     desk.failed(parcel, "ThrottlingException");
     desk.pass(300);
     desk.wait();
-    desk.passes("r2");
-    desk.started("r2");
-    desk.pass(2000);
+    desk.runs("r2");
+    desk.pass(1950);
     for apart in [Oldest::Empty, Oldest::Ready(7)] {
         desk.on_disk(Oldest::Empty, apart);
         assert_eq!(desk.wait_ms(), Some(10_000 - 2300), "{apart:?}");
@@ -120,8 +118,7 @@ fn more_than_a_quarter_that_is_set_aside_goes_where_something_on_disk_needs_the_
     }
     let aside = desk.core().backlog().aside_bytes();
     assert!(aside > 4096 && desk.core().backlog().aside().len() == 2, "{aside}");
-    desk.passes("r2");
-    desk.started("r2");
+    desk.runs("r2");
     desk.wait();
     desk.on_disk(Oldest::Empty, Oldest::Ready(7));
     desk.send();
@@ -130,8 +127,7 @@ fn more_than_a_quarter_that_is_set_aside_goes_where_something_on_disk_needs_the_
 #[test]
 fn what_is_set_aside_is_tried_again_beside_what_stands_apart_while_kinesis_takes_others() {
     let mut desk = desk(in_records);
-    desk.passes("r1");
-    desk.started("r1");
+    desk.runs("r1");
     desk.post(30, 200);
     let (parcel, _) = desk.send();
     let records = parcel.request.len();
