@@ -98,6 +98,13 @@ impl Parcel {
         self.suspect || self.tries >= tries
     }
 
+    /// Whether it holds an event that was not refused alone, in a way that may be for what it is.
+    #[must_use]
+    pub fn may_be_good(&self) -> bool {
+        let refused = matches!(self.refusal, Refusal::Whole | Refusal::Content);
+        !(refused && self.tries > 0 && self.is_alone())
+    }
+
     /// What is to be remembered of it while it is on disk.
     #[must_use]
     pub fn history(&self) -> History {
@@ -258,14 +265,13 @@ impl Backlog {
         self.aside.iter().map(|parcel| parcel.charge.bytes()).sum()
     }
 
-    /// Of what is set aside and `wanted`, no suspect if there is another one, and none that stands
-    /// alone if there is one with events beside those that Kinesis refuses; of those the one that
+    /// Of what is set aside and `wanted`, none that Kinesis refused alone if there is one with
+    /// events that may be good, and no suspect if there is another one; of those the one that
     /// failed least, and the oldest.
     pub fn take_aside(&mut self, wanted: impl Fn(&Parcel) -> bool) -> Option<Parcel> {
         let candidates = self.aside.iter().enumerate().filter(|(_, parcel)| wanted(parcel));
         let (index, _) = candidates.min_by_key(|(_, parcel)| {
-            let hopeless = parcel.suspect && parcel.refused > 0 && parcel.is_alone();
-            (parcel.suspect, hopeless, parcel.tries, parcel.due, parcel.since)
+            (!parcel.may_be_good(), parcel.suspect, parcel.tries, parcel.due, parcel.since)
         })?;
         Some(self.aside.remove(index))
     }

@@ -218,6 +218,8 @@ pub struct Core {
     /// Something was delivered since the dispatcher was last at rest: what is set aside may be sent
     /// along with it.
     pub(super) carries: bool,
+    /// See [`Core::has_turn`].
+    pub(super) others_failed: bool,
     /// A segment could not be written: from this age on it is tried again.
     pub(super) spool_again: Option<Duration>,
     /// See [`Core::rotate`].
@@ -263,6 +265,7 @@ impl Core {
             tries_at_once: 0,
             expects_flush: true,
             carries: false,
+            others_failed: false,
             spool_again: None,
             rotated: false,
             reads_apart: false,

@@ -96,6 +96,21 @@ impl Core {
         self.backlog.aside().iter().all(|parcel| parcel.makes_way(TRIES_ALONE)) && !self.is_over()
     }
 
+    /// What is suspected to fail for what it holds, or fails so often, must not keep others
+    /// waiting. At the end there is no time to find out, and between two probes much of it passes.
+    pub(super) fn most_tries(&self) -> u32 {
+        if self.stopping.is_some() || self.retry.is_open() { 1 } else { TRIES_ALONE }
+    }
+
+    /// Those others may be refused as well, one after the other, and each time all pauses: behind
+    /// one that delivered nothing, what has made way for it is sent, where it holds events that may
+    /// be good. Not between two probes: what was never refused shows best that an outage is over.
+    pub(super) fn has_turn(&self) -> impl Fn(&Parcel) -> bool + use<> {
+        let probes = self.retry.is_open() && self.stopping.is_none();
+        let others_failed = self.others_failed && !probes;
+        move |parcel| others_failed && (!parcel.is_alone() || parcel.tries == 0)
+    }
+
     /// Where all that is set aside may fail for what it holds, and leaves no room for what is still
     /// on disk: after each request one makes way for that, so that none is kept out for good. Not
     /// in a flush, which reads nothing of it.

@@ -183,18 +183,14 @@ impl Core {
 
     /// What is set aside, due, and to be sent before the `others`.
     fn take_due(&mut self, tick: &Tick, scope: Scope, others: bool) -> Option<Parcel> {
-        // What is suspected to fail for what it holds, or fails again and again, must not keep
-        // others waiting. At the end there is no time to find out, and between two probes much of
-        // it passes.
-        let rarely = self.stopping.is_some() || self.retry.is_open();
-        let most = if rarely { 1 } else { TRIES_ALONE };
+        let (most, has_turn) = (self.most_tries(), self.has_turn());
         let takes_along = self.held.as_ref().is_some_and(|held| self.takes_along(tick, held));
         let is_old = self.is_old(tick);
         self.backlog.take_aside(|parcel| {
             // What failed through a whole flush holds no later one.
             parcel.due <= tick.age
                 && (parcel.holds || scope != Scope::Flush || (takes_along && is_old(parcel)))
-                && !(others && parcel.makes_way(most))
+                && !(others && parcel.makes_way(most) && !has_turn(parcel))
         })
     }
 
@@ -274,6 +270,8 @@ impl Core {
             self.ledger.possible_duplicates.add(events);
         }
         self.retry.sending(tick.mono);
+        // Until it has delivered something.
+        self.others_failed = !parcel.makes_way(self.most_tries());
         if let Some(held) = &mut self.held {
             held.tried |= held.phase != Phase::AwaitEnd;
             held.carried |= !parcel.holds;
@@ -478,7 +476,7 @@ impl Core {
     fn delivered(&mut self, events: u64) {
         self.retry.delivered();
         self.deliveries += 1;
-        (self.tries_at_once, self.carries) = (0, true);
+        (self.tries_at_once, self.carries, self.others_failed) = (0, true, false);
         if let Some(held) = &mut self.held {
             held.delivered |= events > 0 || held.tried;
         }

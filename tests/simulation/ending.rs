@@ -9,7 +9,7 @@ use kinesis_telemetry_extension::kinesis::response::RecordOutcome;
 use kinesis_telemetry_extension::log::Level;
 
 use crate::desk::{
-    Desk, desk, events, held_to_the_end, in_records, kind, next_without_disk,
+    Desk, desk, events, finish, held_to_the_end, in_records, kind, next_without_disk,
     probing_with_empty_memory, refused, written_in_the_last_moments,
 };
 
@@ -179,6 +179,76 @@ fn at_the_end_what_is_refused_alone_comes_last() {
     assert!(matches!(desk.step(), Step::CloseIntake(_)));
     let (parcel, _) = desk.send_soon();
     assert_eq!(events(&parcel), [1, 2]);
+}
+
+/// The same of what fails alone with a code that says nothing of what it holds.
+#[test]
+fn at_the_end_what_fails_alone_comes_behind_what_may_be_good() {
+    let mut desk = closed(held_to_the_end(), "spindown");
+    for (segment, events, code) in [(7, 1, "InternalFailure"), (8, 2, "ValidationException")] {
+        desk.on_disk(Oldest::Empty, Oldest::Ready(segment));
+        desk.pass(50);
+        assert!(matches!(desk.step(), Step::Read(read) if read == segment));
+        desk.on_disk(Oldest::Empty, Oldest::Empty);
+        desk.read(segment, events);
+        let (parcel, _) = desk.send();
+        desk.failed(parcel, code);
+    }
+    desk.pass(200);
+    let (parcel, _) = desk.send();
+    assert_eq!(events(&parcel), [1, 2]);
+}
+
+/// Segments that were refused one after the other, each with a pause for all, took the time of the
+/// end, and good events that waited beside refused ones were lost.
+#[test]
+fn at_the_end_what_makes_way_has_its_turn_behind_each_other_one_that_is_refused() {
+    let mut desk = desk(|plan| {
+        in_records(plan);
+        plan.setup.envelope = Envelope::Full;
+    });
+    let code = "InvalidArgumentException";
+    desk.invoke("r1", 1, 30_000);
+    desk.post(4, 40);
+    desk.ended("r1", false);
+    let (parcel, _) = desk.send();
+    desk.failed(parcel, code);
+    desk.stop("spindown", 2, 2000);
+    desk.signal(Signal::Reported("r1".into()));
+    assert!(matches!(desk.step(), Step::CloseIntake(_)));
+    // Of the events 0 to 3, Kinesis refuses 1; of those on disk, each.
+    let (mut sent, mut segment) = (Vec::new(), 7);
+    while sent.len() < 8 {
+        desk.on_disk(Oldest::Empty, Oldest::Ready(segment));
+        let mut parcel = match desk.step() {
+            Step::Send { parcel, .. } => parcel,
+            Step::Read(read) => {
+                desk.on_disk(Oldest::Empty, Oldest::Empty);
+                desk.read(read, 1);
+                segment += 1;
+                continue;
+            }
+            Step::Wait(_) => {
+                desk.pass(5);
+                continue;
+            }
+            Step::Remove(_) => {
+                desk.done(Outcome::Done);
+                continue;
+            }
+            step => panic!("{}", kind(&step)),
+        };
+        finish(&mut parcel.request);
+        let of_it = events(&parcel);
+        match of_it.iter().any(|event| *event == 1 || *event > 3) {
+            true => desk.refused(parcel, code),
+            false => desk.taken(parcel),
+        }
+        sent.push(of_it);
+    }
+    assert!(sent.contains(&vec![2, 3]) && sent.contains(&vec![0]), "{sent:?}");
+    let is_of_file = |events: &Vec<u32>| events[0] > 3;
+    assert!(sent.windows(2).all(|two| two.iter().any(is_of_file)), "nor those after: {sent:?}");
 }
 
 /// The window was nearly over when the order came: the first request took all that was left of it.
