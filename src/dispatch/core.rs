@@ -174,7 +174,8 @@ pub enum Oldest {
 pub struct View {
     /// What memory could not hold: it waits in order behind what is in memory.
     pub overflow: Oldest,
-    /// What an earlier process left, and what Kinesis refused for long: due when nothing else is.
+    /// What was written to make room in memory, what an earlier process left, and what Kinesis
+    /// refused for long: due when nothing else is.
     pub apart: Oldest,
 }
 

@@ -9,7 +9,6 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::attention::Attention;
-use super::backlog::Parcel;
 use super::charge::Gauge;
 use super::core::{Core, Outcome, Sent, Step, View, stored_nothing};
 use super::doorbell::Doorbell;
@@ -18,6 +17,7 @@ use super::preparing::Effort;
 use super::printer::Printer;
 use super::spares::Spares;
 use super::spool::Spool;
+use super::spool_index::Purpose;
 use crate::clock::epoch_ms;
 use crate::deadline::Deadline;
 use crate::kinesis::client::Client;
@@ -146,8 +146,8 @@ impl Dispatcher {
                 return Outcome::Read(segment, read);
             }
             Step::Spool(mut parcel) => {
-                let Parcel { ambiguous, segment, .. } = *parcel;
-                let written = self.spool.write(&mut parcel.request, ambiguous, segment);
+                let (purpose, segment) = (Purpose::apart(&parcel), parcel.segment);
+                let written = self.spool.write(&mut parcel.request, purpose, segment);
                 if let Err(error) = &written {
                     log::error!("spool", "events cannot be kept under /tmp ({error})");
                 }

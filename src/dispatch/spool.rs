@@ -142,11 +142,10 @@ impl Spool {
     pub fn write(
         &self,
         request: &mut Request,
-        ambiguous: bool,
+        purpose: Purpose,
         part_of: Option<SegmentId>,
     ) -> io::Result<SegmentId> {
         request.seal();
-        let purpose = Purpose::Apart { in_doubt: ambiguous };
         let slot = self.lock().begin(&new_file(&[request]), purpose).ok_or_else(no_room)?;
         let marked = part_of.filter(|segment| self.mark(*segment));
         let written = self.write_batches(&slot, &[request]);
@@ -480,6 +479,7 @@ mod tests {
     use crate::kinesis::record::{Compression, RecordFormat};
     use crate::kinesis::wire::Wire;
 
+    const APART: Purpose = Purpose::Apart { in_doubt: false, refused: true };
     const LIMITS: Limits = Limits {
         record_bytes: 1 << 20,
         request_bytes: 1 << 20,
@@ -544,7 +544,7 @@ mod tests {
     fn what_was_taken_over_and_put_back_is_not_lost_uncounted() {
         for changed in [None, Some(request(7))] {
             let folder = TempDir::new().unwrap();
-            spool(folder.path(), "a").write(&mut request(3), false, None).unwrap();
+            spool(folder.path(), "a").write(&mut request(3), APART, None).unwrap();
             let successor = spool(folder.path(), "b");
             successor.recover();
             assert_eq!(successor.read(1, Vec::with_capacity).unwrap().request.events(), 3);
@@ -552,7 +552,7 @@ mod tests {
             let path = folder.path().join("a-00000001.spool");
             fs::remove_file(&path).unwrap();
             if let Some(mut changed) = changed {
-                spool(folder.path(), "a").write(&mut changed, false, None).unwrap();
+                spool(folder.path(), "a").write(&mut changed, APART, None).unwrap();
             }
             assert_eq!(successor.read(1, Vec::with_capacity).unwrap_err(), Unread::Damaged(3));
             successor.remove(1);
@@ -572,17 +572,17 @@ mod tests {
             let ambiguous = spool.read(1, Vec::with_capacity).unwrap().ambiguous;
             (spool, ambiguous)
         };
-        spool(folder.path(), "a").write(&mut request(3), false, None).unwrap();
+        spool(folder.path(), "a").write(&mut request(3), APART, None).unwrap();
         let (full, ambiguous) = read_by("b");
         assert!(!ambiguous);
         // A folder stands where the part is to be written.
         let there = folder.path().join("b-00000002.spool");
         fs::create_dir_all(there.join("x")).unwrap();
-        full.write(&mut request(1), false, Some(1)).unwrap_err();
+        full.write(&mut request(1), APART, Some(1)).unwrap_err();
         assert!(!read_by("c").1, "nothing was written");
         fs::remove_dir_all(there).unwrap();
         let (spool, _) = read_by("d");
-        let part = spool.write(&mut request(1), false, Some(1)).unwrap();
+        let part = spool.write(&mut request(1), APART, Some(1)).unwrap();
         spool.read(part, Vec::with_capacity).unwrap();
         spool.remove(part);
         assert!(read_by("e").1);
@@ -600,7 +600,7 @@ mod tests {
             (spool, segment.ambiguous)
         };
         let writer = spool(folder.path(), "a");
-        let id = writer.write(&mut request(3), false, None).unwrap();
+        let id = writer.write(&mut request(3), APART, None).unwrap();
         writer.read(id, Vec::with_capacity).unwrap();
         assert_eq!((writer.mark(id), writer.mark(id)), (true, false));
         writer.unmark(id);
@@ -640,7 +640,7 @@ mod tests {
     #[test]
     fn files_that_there_is_no_time_to_read_are_counted_as_such() {
         let folder = TempDir::new().unwrap();
-        spool(folder.path(), "a").write(&mut request(3), false, None).unwrap();
+        spool(folder.path(), "a").write(&mut request(3), APART, None).unwrap();
         let spool = spool(folder.path(), "b");
         spool.recover();
         spool.append(&request(2), None, || None).unwrap();

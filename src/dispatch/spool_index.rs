@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::path::Path;
 
-use super::backlog::SegmentId;
+use super::backlog::{Parcel, Refusal, SegmentId};
 use super::core::{Oldest, View};
 use crate::kinesis::record::MAX_RECORDS;
 
@@ -79,14 +79,23 @@ pub enum Purpose {
     Apart {
         /// It may have been sent.
         in_doubt: bool,
+        /// Kinesis has refused it.
+        refused: bool,
     },
 }
 
 impl Purpose {
+    /// Of what waited in memory.
+    #[must_use]
+    pub fn apart(parcel: &Parcel) -> Purpose {
+        let refused = parcel.refusal != Refusal::None;
+        Purpose::Apart { in_doubt: parcel.ambiguous, refused }
+    }
+
     /// See [`Entry::in_doubt`].
     #[must_use]
     pub fn is_in_doubt(self) -> bool {
-        self == Purpose::Apart { in_doubt: true }
+        matches!(self, Purpose::Apart { in_doubt: true, .. })
     }
 }
 
@@ -126,6 +135,9 @@ pub struct Index {
     last: SegmentId,
     /// What memory could not hold, in the order in which it came.
     overflow: VecDeque<Entry>,
+    /// What was written to make room in memory, and Kinesis never refused: nothing of the next list
+    /// holds it back.
+    own: VecDeque<Entry>,
     /// What an earlier process left, and what Kinesis refused for long.
     apart: VecDeque<Entry>,
     /// What was read and is not settled.
@@ -149,6 +161,7 @@ impl Index {
             bytes: 0,
             last: 0,
             overflow: VecDeque::new(),
+            own: VecDeque::new(),
             apart: VecDeque::new(),
             taken: Vec::new(),
             open: None,
@@ -191,7 +204,8 @@ impl Index {
         let in_doubt = purpose.is_in_doubt();
         let entry = Entry { id, events, in_doubt, reserved: batch.bytes, ..Entry::default() };
         match purpose {
-            Purpose::Apart { .. } => self.apart.push_back(entry),
+            Purpose::Apart { refused: false, .. } => self.own.push_back(entry),
+            Purpose::Apart { refused: true, .. } => self.apart.push_back(entry),
             Purpose::Overflow { introduces } => {
                 self.overflow.push_back(entry);
                 let Batch { payload, records, .. } = *batch;
@@ -205,37 +219,40 @@ impl Index {
     fn make_room(&mut self, bytes: u64, segments: usize) -> Option<Vec<Entry>> {
         let mut too_much = (self.bytes + bytes).saturating_sub(self.bound);
         let mut too_many = (self.len() + segments).saturating_sub(MAX_SEGMENTS);
-        let (mut apart, mut overflow) = (0, 0);
-        let ready = |entry: &&Entry| entry.ready;
-        let oldest = self.apart.iter().take_while(ready).map(|entry| (entry, true));
-        let oldest =
-            oldest.chain(self.overflow.iter().take_while(ready).map(|entry| (entry, false)));
-        for (entry, is_apart) in oldest {
-            if too_much == 0 && too_many == 0 {
-                break;
+        let mut counts = [0; 3];
+        for (list, count) in self.lists().into_iter().zip(&mut counts) {
+            for entry in list.iter().take_while(|entry| entry.ready) {
+                if too_much == 0 && too_many == 0 {
+                    break;
+                }
+                too_much = too_much.saturating_sub(on_disk(entry.reserved));
+                too_many = too_many.saturating_sub(1);
+                *count += 1;
             }
-            too_much = too_much.saturating_sub(on_disk(entry.reserved));
-            too_many = too_many.saturating_sub(1);
-            *(if is_apart { &mut apart } else { &mut overflow }) += 1;
         }
         if too_much > 0 || too_many > 0 {
             return None;
         }
-        let evicted: Vec<Entry> =
-            self.apart.drain(..apart).chain(self.overflow.drain(..overflow)).collect();
+        let lists = self.lists().into_iter().zip(counts);
+        let evicted: Vec<Entry> = lists.flat_map(|(list, count)| list.drain(..count)).collect();
         self.bytes -= evicted.iter().map(|entry| on_disk(entry.reserved)).sum::<u64>();
         Some(evicted)
     }
 
+    /// In the order in which they give way.
+    fn lists(&mut self) -> [&mut VecDeque<Entry>; 3] {
+        [&mut self.apart, &mut self.own, &mut self.overflow]
+    }
+
     fn len(&self) -> usize {
-        self.overflow.len() + self.apart.len() + self.taken.len()
+        self.overflow.len() + self.own.len() + self.apart.len() + self.taken.len()
     }
 
     /// What was to be written is, up to that hash. Says whether it is the oldest of its list: who
     /// waits for one did not see it.
     pub fn commit(&mut self, id: SegmentId, hash: Hash) -> bool {
         // Of each list one is written at a time, and it is the newest.
-        for list in [&mut self.overflow, &mut self.apart] {
+        for list in self.lists() {
             if let Some(entry) = list.back_mut().filter(|entry| entry.id == id) {
                 (entry.ready, entry.length, entry.hash) = (true, entry.reserved, Some(hash));
                 return list.len() == 1;
@@ -287,7 +304,7 @@ impl Index {
         let taken =
             self.taken.iter().position(|entry| entry.id == id).map(|at| self.taken.swap_remove(at));
         let entry = taken.or_else(|| {
-            [&mut self.overflow, &mut self.apart].into_iter().find_map(|list| {
+            self.lists().into_iter().find_map(|list| {
                 let at = list.iter().rposition(|entry| entry.id == id)?;
                 list.remove(at)
             })
@@ -313,9 +330,9 @@ impl Index {
 
     /// It is read, and stays until [`Index::remove`].
     pub fn take(&mut self, id: SegmentId) -> Option<Entry> {
-        let entry = [&mut self.overflow, &mut self.apart]
-            .into_iter()
-            .find_map(|list| list.pop_front_if(|entry| entry.id == id && entry.ready))?;
+        let take =
+            |list: &mut VecDeque<Entry>| list.pop_front_if(|entry| entry.id == id && entry.ready);
+        let entry = self.lists().into_iter().find_map(take)?;
         self.taken.push(entry.clone());
         Some(entry)
     }
@@ -326,7 +343,7 @@ impl Index {
         self.taken.iter().find(|entry| entry.id == id).cloned()
     }
 
-    /// The oldest of both lists.
+    /// The oldest of what waits in order, and of what waits apart.
     #[must_use]
     pub fn view(&self) -> View {
         let oldest = |list: &VecDeque<Entry>| match list.front() {
@@ -334,13 +351,16 @@ impl Index {
             Some(entry) if entry.ready => Oldest::Ready(entry.id),
             Some(_) => Oldest::Writing,
         };
-        View { overflow: oldest(&self.overflow), apart: oldest(&self.apart) }
+        let apart = if self.own.is_empty() { &self.apart } else { &self.own };
+        View { overflow: oldest(&self.overflow), apart: oldest(apart) }
     }
 
     /// Everything, for whoever deletes it.
     pub fn drain(&mut self) -> Vec<Entry> {
         (self.bytes, self.open) = (0, None);
-        self.taken.drain(..).chain(self.apart.drain(..)).chain(self.overflow.drain(..)).collect()
+        let mut all: Vec<Entry> = self.taken.drain(..).collect();
+        self.lists().into_iter().for_each(|list| all.extend(list.drain(..)));
+        all
     }
 
     /// On disk, or being written, in whole blocks.
@@ -357,7 +377,8 @@ mod tests {
     const HASHED: Hash = [7; HASH];
     const IN_ORDER: Purpose = Purpose::Overflow { introduces: None };
     const INTRODUCING: Purpose = Purpose::Overflow { introduces: Some(0) };
-    const APART: Purpose = Purpose::Apart { in_doubt: false };
+    const APART: Purpose = Purpose::Apart { in_doubt: false, refused: true };
+    const OWN: Purpose = Purpose::Apart { in_doubt: false, refused: false };
 
     fn batch(bytes: u64) -> Batch {
         Batch { bytes, events: 1, payload: usize::try_from(bytes).unwrap(), records: 1 }
@@ -555,11 +576,43 @@ mod tests {
         assert_eq!(left.hash, Some(HASHED), "nobody changes it meanwhile");
     }
 
+    /// Events that were written in the pause of a refused one waited behind all that an earlier
+    /// process had left, of which Kinesis refused each.
+    #[test]
+    fn what_was_never_refused_is_read_before_what_was_left_behind() {
+        let mut index = index(10);
+        let left = index.left_behind(Path::new("a").into(), 10);
+        let refused = put(&mut index, 1, true).0;
+        let mut own = || {
+            let id = index.begin(&batch(BLOCK), OWN).unwrap().id;
+            index.commit(id, HASHED);
+            id
+        };
+        let own = [own(), own()];
+        let in_order = put(&mut index, 1, false).0;
+        // The oldest give way first all the same.
+        let evicted = put(&mut index, 6, false).1;
+        assert_eq!(evicted, [left]);
+        for id in own.into_iter().chain([refused]) {
+            assert_eq!(index.view().apart, Oldest::Ready(id));
+            index.take(id).unwrap();
+        }
+        assert_eq!(index.view().apart, Oldest::Empty);
+        index.put_back(own[0]);
+        assert_eq!(
+            index.view(),
+            View { overflow: Oldest::Ready(in_order), apart: Oldest::Ready(own[0]) }
+        );
+        assert_eq!(index.drain().len(), 5);
+        let id = index.begin(&batch(BLOCK), OWN).unwrap().id;
+        assert_eq!((index.remove(id).is_some(), index.view().apart), (true, Oldest::Empty));
+    }
+
     #[test]
     fn what_may_have_been_sent_is_read_as_such() {
         let mut index = index(100);
         for in_doubt in [true, false] {
-            let id = index.begin(&batch(1), Purpose::Apart { in_doubt }).unwrap().id;
+            let id = index.begin(&batch(1), Purpose::Apart { in_doubt, refused: true }).unwrap().id;
             index.commit(id, HASHED);
             assert_eq!(index.take(id).unwrap().in_doubt, in_doubt);
         }

@@ -336,13 +336,12 @@ impl World {
     }
 
     fn begin_spool(&mut self, mut parcel: Box<Parcel>) -> Us {
-        let ambiguous = parcel.ambiguous;
         // As the dispatcher does: other parts of its segment may stay in that file for long.
         let file = self.file_of(parcel.segment);
         self.process.marked = file.is_some_and(|file| !std::mem::replace(&mut file.doubt, true));
         self.note_doubt(parcel.segment, &[]);
         parcel.request.seal();
-        let purpose = Purpose::Apart { in_doubt: ambiguous };
+        let purpose = Purpose::apart(&parcel);
         let slot = self.process.index.begin(&new_file(&[&parcel.request]), purpose);
         let writing = self.writing(slot, &[&parcel.request]);
         for event in writing.iter().flat_map(|writing| &writing.events) {
