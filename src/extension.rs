@@ -231,6 +231,8 @@ impl Extension {
                 "by this clock Lambda's SHUTDOWN deadline cannot be right; {} ms are assumed",
                 deadline.left_ms(now)
             );
+            // Nor is there time to wait until the intake is closed.
+            self.listener.hand_over_undecided();
         }
         let report_until = deadline.at().min(now + LAST_REPORT);
         let reason = reason.into_boxed_str();

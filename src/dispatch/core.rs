@@ -327,6 +327,7 @@ impl Core {
                     .stopping
                     .get_or_insert_with(|| Stopping::new(ticket, deadline, report_until, reason));
                 stopping.failed |= (short || failing) && stopping.is_reset();
+                stopping.short |= short && stopping.is_reset();
             }
         }
     }

@@ -32,6 +32,8 @@ pub struct Stopping {
     /// A request failed since. Before a reset also: what failed before still waits, or there may
     /// be no time to see whether one does.
     pub(super) failed: bool,
+    /// Before a reset: the window may be nearly over.
+    pub(super) short: bool,
     /// `METRICS=emf`: the last line is printed.
     pub(super) accounted: bool,
     pub(super) ledger: Option<Box<Request>>,
@@ -60,6 +62,7 @@ impl Stopping {
             reason,
             phase,
             failed,
+            short: false,
             accounted: false,
             ledger,
             ledger_tries,

@@ -96,12 +96,17 @@ impl Core {
     fn send_or_keep(&mut self, tick: &Tick, view: View) -> Option<Step> {
         let stopping = self.stopping.as_ref()?;
         let mut until = stopping.send_until();
+        let disk_alone = stopping.short && stopping.phase == Phase::AwaitLastReport;
         if self.keeps(tick) {
             let much = self.backlog.fresh_bytes() > self.packer.request_bytes();
             if (stopping.failed || self.retry.is_open() || much)
                 && let Some(parcel) = self.take_for_disk(tick)
             {
                 return Some(Step::Spool(Box::new(parcel)));
+            }
+            if disk_alone {
+                // Nor is anything sent before what Lambda still posts, and what waits for a choice.
+                return None;
             }
             until = until.sooner(until.left(tick.mono) / DISK_PART);
         }

@@ -44,7 +44,7 @@ pub(super) struct Handover {
     unsettled: Arc<Unsettled>,
     /// SHUTDOWN waits for the body that is being parsed, and for no other.
     closes: AtomicBool,
-    /// An end did not come by its invocation's deadline. For the next that has the intake's lock.
+    /// See [`Handover::give_up_ends`]. For the next that has the intake's lock.
     ends_lost: AtomicBool,
 }
 
@@ -97,9 +97,9 @@ impl Handover {
         }
     }
 
-    /// The end of an invocation did not come by its deadline. `main` may not wait any more, so this
-    /// is only noted.
-    pub(super) fn waited_in_vain(&self) {
+    /// Ends may never come, or too late: what waits for them is handed over by whoever has the
+    /// intake's lock next. `main` may not wait, so this is only noted.
+    pub(super) fn give_up_ends(&self) {
         if self.choosing.is_some() {
             self.ends_lost.store(true, Ordering::Release);
             if let Some(watch) = self.watch.get() {
@@ -429,7 +429,7 @@ mod tests {
         let fixture = Fixture::new();
         assert!(fixture.post(BEGUN));
         let intake = fixture.handover.lock();
-        fixture.handover.waited_in_vain();
+        fixture.handover.give_up_ends();
         drop(intake);
         assert_eq!(fixture.events(), 0);
         assert!(fixture.post("[]"));

@@ -134,7 +134,13 @@ impl Listener {
                  was given were refused; from now on any path is taken"
             );
         }
-        self.handover.waited_in_vain();
+        self.handover.give_up_ends();
+    }
+
+    /// The sandbox may end at any moment: what waits for a choice is handed over now. Waits for
+    /// nothing.
+    pub fn hand_over_undecided(&self) {
+        self.handover.give_up_ends();
     }
 
     /// From now on no POST is answered 200. When this returns, the events of those that were are in

@@ -251,6 +251,31 @@ fn at_the_end_what_makes_way_has_its_turn_behind_each_other_one_that_is_refused(
     assert!(sent.windows(2).all(|two| two.iter().any(is_of_file)), "nor those after: {sent:?}");
 }
 
+/// The window may be nearly over: a request that was sent from disk took the rest of it, and what
+/// came meanwhile, or waited for a choice, was lost.
+#[test]
+fn before_a_reset_in_a_short_window_nothing_is_sent_before_the_last_post_is_on_disk() {
+    for short in [true, false] {
+        let mut desk = held_to_the_end();
+        desk.invoke("r1", 1, 30_000);
+        desk.on_disk(Oldest::Empty, Oldest::Ready(7));
+        desk.stop_within("failure", 2, 1100, short);
+        if !short {
+            assert!(matches!(desk.step(), Step::Read(7)));
+            continue;
+        }
+        assert_eq!(desk.wait_ms(), Some(300));
+        desk.pass(200);
+        desk.post(1, 40);
+        let Step::Spool(parcel) = desk.step() else { panic!("the disk comes first") };
+        desk.done(Outcome::Spooled(parcel, Some(8)));
+        assert_eq!(desk.wait_ms(), Some(100));
+        desk.pass(100);
+        assert!(matches!(desk.step(), Step::CloseIntake(_)));
+        assert!(matches!(desk.step(), Step::Read(7)), "with the time that is left");
+    }
+}
+
 /// The window was nearly over when the order came: the first request took all that was left of it.
 #[test]
 fn before_a_reset_in_a_short_window_the_disk_comes_first() {

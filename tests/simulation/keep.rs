@@ -220,6 +220,15 @@ impl World {
         }
     }
 
+    /// As `Listener::hand_over_undecided`, by whoever has the intake's lock next.
+    pub(crate) fn hand_over_undecided(&mut self) {
+        if matches!(self.process.taking, Taking::Nothing) {
+            return self.lose_ends();
+        }
+        let number = self.process.number;
+        self.after(200, Wake::HandOver(number));
+    }
+
     /// The intake closes: what waits for a choice is kept. Says whether something is to be admitted first.
     pub(crate) fn finish_choices(&mut self) -> bool {
         let Some(keeping) = &mut self.process.keeping else { return false };

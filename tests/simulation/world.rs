@@ -141,6 +141,7 @@ pub(crate) enum Wake {
     WaitOver(u16, u64),
     StepDone(u16, u64),
     Tick(u16),
+    HandOver(u16),
 }
 
 /// A POST on its way.
@@ -627,6 +628,7 @@ impl World {
             Wake::Watch(number, ticket) if alive(number, &self.process) => self.watch(ticket),
             Wake::PostRead(number, id) if alive(number, &self.process) => self.post_read(id),
             Wake::Tick(number) if alive(number, &self.process) => self.tick(),
+            Wake::HandOver(number) if alive(number, &self.process) => self.hand_over_undecided(),
             Wake::Listener(number) if alive(number, &self.process) => self.listener(),
             Wake::Drain(number, token)
                 if alive(number, &self.process) && token == self.process.token =>
@@ -1025,6 +1027,10 @@ impl World {
         let (now, wall) = (self.instant(self.now), self.true_wall());
         let (deadline, plausible) = Deadline::of_shutdown(wall + left, now, wall);
         self.process.short_window = !plausible;
+        if !plausible && self.process.keeping.is_some() {
+            let (delay, number) = (self.between(20, 300), self.process.number);
+            self.after(delay, Wake::HandOver(number));
+        }
         self.process.in_next = false;
         self.process.stop_asked = Some((self.now, self.events.len()));
         self.ask(Ask::Stop, self.micros(deadline.at()).saturating_sub(GRACE));
