@@ -496,6 +496,32 @@ fn seeds_that_once_went_wrong() {
             92_008_972,
             "a part was delivered from a file of its own, and the old file was sent whole",
         ),
+        (
+            93_177_272,
+            "at the end refused files were read while good events waited beside refused ones",
+        ),
+        (95_032_342, "the same"),
+        (95_576_031, "the same"),
+        (95_692_496, "the same"),
+        (95_846_731, "the same"),
+        (95_848_977, "the same"),
+        (97_000_357, "the same, and single refused events were sent again before those"),
+        (
+            95_406_124,
+            "what was written to disk in a pause waited behind refused files of an earlier process",
+        ),
+        (95_696_133, "the same"),
+        (
+            95_154_891,
+            "in a short window requests went from disk before what waited for its choice was there",
+        ),
+        (95_157_895, "the same"),
+        (95_301_528, "the same"),
+        (95_479_141, "the same"),
+        (95_717_048, "the same"),
+        (95_755_395, "the same"),
+        (95_763_351, "the same"),
+        (95_049_964, "the model: on Managed Instances there were three rounds between two probes"),
     ] {
         let life = World::new(&Plan::random(seed), false).live();
         assert!(life.violation.is_none(), "{seed}: {cause}: {:?}", life.violation);

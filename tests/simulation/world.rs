@@ -749,8 +749,9 @@ impl World {
             return self.fail("everything deliverable is delivered", detail);
         }
         self.acts.push_front(Act::UntilDelivered { rounds: rounds + 1 });
+        // A round is longer than the longest time between two probes.
         if self.plan.setup.continuous {
-            self.acts.push_front(Act::Traffic { lasts: 10_000, posts: vec![QUIET] });
+            self.acts.push_front(Act::Traffic { lasts: 40_000, posts: vec![QUIET] });
         } else {
             let done = Done { delay: 5, lost: false, has_time: true, again: None, gap: None };
             let runs = self.between(300, 1500);
@@ -765,7 +766,6 @@ impl World {
                 report_delay: 5,
                 window: 2000,
             }));
-            // Longer than the longest time between two probes.
             let mono = if self.rng.bool() { 40_000 } else { 0 };
             self.acts.push_front(Act::Freeze { wall: 40_000, mono });
         }
