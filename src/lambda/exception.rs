@@ -15,6 +15,10 @@ use super::header::find;
 
 /// Before an object that Go's runtime prints, there is no more of its logger's own.
 const HEAD_BYTES: usize = 160;
+/// The same where `log/slog` writes it: it may say its place in the source.
+const SLOG_HEAD_BYTES: usize = 512;
+/// So many messages of a text are compared with what stands behind them: each may be half the text.
+const MAX_COMPARED: usize = 8;
 /// A longer type is none: it would stand in another event, and cannot be cut.
 const MAX_TYPE_BYTES: usize = 256;
 
@@ -53,10 +57,16 @@ pub(super) fn is_in_plain_line(text: &[u8]) -> bool {
 fn pythons(text: &[u8]) -> Option<&str> {
     const TRACE: &[u8] = b"Traceback (most recent call last):";
     let rest = text.strip_prefix(b"[ERROR] ")?;
-    // The line ends are of two kinds. A message often is a traceback, too.
+    let is_line_end = |two: &[u8]| matches!(two, br"\n" | br"\r");
+    // In a line of its own: a message often is a traceback, too.
     let is_runtimes = |at: usize| {
-        let line = rest.get(at + TRACE.len() + 2..).unwrap_or_default();
-        line.is_empty() || line.starts_with("\u{a0}".as_bytes())
+        let before = rest.get(..at).and_then(<[u8]>::last_chunk::<2>);
+        let behind = rest.get(at + TRACE.len()..).unwrap_or_default();
+        let stack = behind.split_at_checked(2).filter(|(end, _)| is_line_end(end));
+        before.is_some_and(|end| is_line_end(end))
+            && stack.map_or(behind.is_empty(), |(_, line)| {
+                line.is_empty() || line.starts_with("\u{a0}".as_bytes())
+            })
     };
     let name = rest.get(..memchr2(b':', b'\\', rest)?)?;
     memmem::find_iter(rest, TRACE).any(is_runtimes).then(|| type_of(name))
@@ -111,8 +121,10 @@ fn is_loggers(before: &[u8]) -> bool {
     let Some(line) = before.strip_suffix(b" ") else { return before.is_empty() };
     let word = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
     let is_time = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'/' | b':' | b'.');
-    word.len() >= "08:30:00".len() && word.iter().all(is_time)
-        || find(line, 0, b"invoke_loop.go:").is_some()
+    // Other numbers are a function's own, such as `10.0.0.1:8080`.
+    let is_date =
+        matches!(word, [_, _, _, _, b'/', _, _, b'/', _, _] | [_, _, b':', _, _, b':', _, _, ..]);
+    is_date && word.iter().all(is_time) || find(line, 0, b"invoke_loop.go:").is_some()
 }
 
 /// Whether a line may be of `log/slog`.
@@ -125,7 +137,7 @@ pub(super) fn may_be_slogs(text: &[u8]) -> bool {
 /// It gives it a level of its own.
 pub(super) fn in_slog(text: &[u8]) -> Option<&str> {
     const OBJECT: &[u8] = br#"\"{\\\"errorMessage\\\":\\\""#;
-    let head = text.get(..HEAD_BYTES).unwrap_or(text);
+    let head = text.get(..SLOG_HEAD_BYTES).unwrap_or(text);
     let (before, object) = text.split_at(find(head, 0, OBJECT)?);
     let is_message = before.ends_with(b" msg=") || before.ends_with(br#",\"msg\":"#);
     let key = br#",\\\"errorType\\\":\\\""#;
@@ -161,7 +173,7 @@ pub(super) fn printed_string(value: &[u8]) -> Option<&[u8]> {
 /// `no such order: com.example.NoOrder\ncom.example.NoOrder: no such order\n\tat …`: the message
 /// comes first, of any length and with any characters. Not every exception has a stack.
 pub(super) fn javas(text: &[u8]) -> Option<&str> {
-    let mut rest = text;
+    let (mut rest, mut compared) = (text, 0);
     while let Some((line, behind)) = first_line(rest) {
         let start = text.len() - rest.len();
         // The last word, behind a colon.
@@ -169,7 +181,7 @@ pub(super) fn javas(text: &[u8]) -> Option<&str> {
         let (before, class) = text.get(..start + line.len())?.split_at(class);
         if let Some(message) = before.strip_suffix(b": ")
             && let Some(said) = behind.strip_prefix(class)
-            && is_javas(message, class, said)
+            && is_javas(message, class, said, &mut compared)
         {
             return Some(type_of(class));
         }
@@ -180,25 +192,38 @@ pub(super) fn javas(text: &[u8]) -> Option<&str> {
 
 /// Whether the stack says what stands before it. Behind a message of its own a function often logs
 /// the class of an exception that it has caught, and then its stack. `said`: behind the class.
-fn is_javas(message: &[u8], class: &[u8], said: &[u8]) -> bool {
+fn is_javas(message: &[u8], class: &[u8], said: &[u8], compared: &mut usize) -> bool {
     // Most classes have a package. Another word is one if a stack is behind it.
-    let is_class = |behind: &[u8]| {
-        memchr(b'.', class).is_some() || !class.is_empty() && behind.starts_with(br"\n\tat ")
+    let is_end = |behind: &[u8]| match memchr(b'.', class) {
+        Some(_) => is_stack(behind),
+        None => !class.is_empty() && behind.starts_with(br"\n\tat "),
     };
     match said.strip_prefix(b": ") {
-        Some(said) => match said.strip_prefix(message) {
-            Some(behind) => is_class(behind),
-            // The words are the runtime's, where it does not find the handler.
-            None => message.starts_with(b"Class not found: "),
-        },
+        // The words are the runtime's, where it does not find the handler.
+        Some(_) if message.starts_with(b"Class not found: ") => true,
+        Some(said) => said.split_at_checked(message.len()).is_some_and(|(again, behind)| {
+            let is_possible = is_end(behind);
+            *compared += usize::from(is_possible);
+            is_possible && *compared <= MAX_COMPARED && again == message
+        }),
         // That of a document's exception has the place in between.
-        None if said.starts_with(b"; ") => first_line(said)
-            .is_some_and(|(line, _)| line.ends_with(message) && memchr(b'.', class).is_some()),
+        None if said.starts_with(b"; ") => first_line(said).is_some_and(|(line, _)| {
+            line.ends_with(message) && said.get(line.len()..).is_some_and(is_end)
+        }),
         // There is no message, and the class takes its place.
-        None => {
-            said.starts_with(br"\n") && (message == class || message == b"null") && is_class(said)
-        }
+        None => (message == class || message == b"null") && is_end(said),
     }
+}
+
+/// Whether the lines of a stack are here, or the end: not every exception has a stack.
+fn is_stack(behind: &[u8]) -> bool {
+    behind.strip_prefix(br"\n").is_some_and(|lines| {
+        let begins = |start: &[u8]| lines.starts_with(start);
+        begins(br"\tat ")
+            || begins(b"Caused by: ")
+            || begins(br"\tSuppressed: ")
+            || matches!(lines, b"" | br"\n")
+    })
 }
 
 /// What stands before and behind the first line end.
@@ -222,6 +247,7 @@ fn type_of(name: &[u8]) -> &str {
 #[cfg(test)]
 mod tests {
     use super::super::text_level::{text_exception, text_level};
+    use super::MAX_COMPARED;
 
     fn exception(line: &str) -> Option<&str> {
         let level = text_level(line.as_bytes());
@@ -245,6 +271,10 @@ mod tests {
             ),
             (r"[ERROR]\t2026-05-11T08:30:00.001Z\tID\tx\nTraceback (most recent call last):", None),
             (r"[ERROR] ValueError: no such order", None),
+            // Of a function that logs each line of a traceback as one.
+            (r"[ERROR] Traceback (most recent call last):\n", None),
+            (r"[ERROR] caught: x\nTraceback (most recent call last):.", None),
+            (r"[ERROR] caught: Traceback (most recent call last):", None),
             // Node.js
             (
                 r#"2026-05-11T08:30:00.002Z\tID\tERROR\tInvoke Error \t{\"errorType\":\"TypeError\",\"errorMessage\":\"no\"}\n"#,
@@ -288,6 +318,10 @@ mod tests {
             (r"no: a.B\na.B; lineNumber: 1; no\n\tat a.B.c(B.java:1)\n\n", Some("a.B")),
             (r"no: a.B\na.B; and no more\n\tat a.B.c(B.java:1)\n\n", None),
             (r"written to a.txt\na.txt: no\n", None),
+            (r"db: a.example\na.example: db, 10.0.0.1\n10.0.0.1: a.example\n", None),
+            (r"null: 1.5\n1.5\n2.5\n", None),
+            (r"no: a.B\na.B: no\nCaused by: a.C\n\tat a.B.c(B.java:1)\n\n", Some("a.B")),
+            (r"no: a.B\na.B: no\n\tSuppressed: a.C\n\n", Some("a.B")),
             (r"see a.txt: \n\nno\n", None),
             // Ruby
             (r"Error raised from handler method", Some("")),
@@ -314,6 +348,8 @@ mod tests {
             (r#"08:30:00.123456 {\"errorMessage\":\"no\",\"errorType\":\"x\"}\n"#, Some("x")),
             (r#"orders: 2026/05/11 {\"errorMessage\":\"no\",\"errorType\":\"x\"}"#, Some("x")),
             (r#"17 {\"errorMessage\":\"no\",\"errorType\":\"x\"}"#, None),
+            (r#"told by 10.0.0.1:8080 {\"errorMessage\":\"no\",\"errorType\":\"x\"}"#, None),
+            (r#"order 2605110017 {\"errorMessage\":\"no\",\"errorType\":\"x\"}"#, None),
             (
                 r#"{\"errorMessage\":\"no\",\"errorType\":\"Function\u003cIOError\u003e\"}"#,
                 Some(r"Function\u003cIOError\u003e"),
@@ -330,6 +366,11 @@ mod tests {
             (r#"{\"level\":\"ERROR\",\"errorMessage\":\"no\",\"errorType\":\"x\"}"#, None),
             (
                 r#"{\"time\":\"2026-05-11T08:30:00.1Z\",\"level\":\"INFO\",\"msg\":\"{\\\"errorMessage\\\":\\\"no\\\",\\\"errorType\\\":\\\"x\\\"}\"}"#,
+                Some("x"),
+            ),
+            // With another level for those lines, and with the place in the source.
+            (
+                r#"{\"time\":\"2026-05-11T08:30:00.1Z\",\"level\":\"ERROR\",\"source\":{\"function\":\"github.com/aws/aws-lambda-go/lambda.reportFailure\",\"file\":\"/root/go/pkg/mod/github.com/aws/aws-lambda-go/lambda/invoke_loop.go\",\"line\":97},\"msg\":\"{\\\"errorMessage\\\":\\\"no\\\",\\\"errorType\\\":\\\"x\\\"}\"}"#,
                 Some("x"),
             ),
             (
@@ -379,5 +420,26 @@ mod tests {
         let report = format!(r"{message}: {class}\n{class}: {message}\n\tat a.B.c(B.java:1)\n\n");
         assert_eq!(exception(&report), Some(class));
         assert_eq!(exception(&message), None);
+    }
+
+    /// Each beginning was compared with all that is behind it: a text of 4 MiB took
+    /// a minute.
+    #[test]
+    fn few_messages_of_a_text_are_compared() {
+        let nested = |count| {
+            let mut text = "no".to_owned();
+            for _ in 0..count {
+                text += &format!(r": a.B\na.B: {}\n\tat a.B", "x".repeat(text.len()));
+            }
+            format!(r"{text}: a.B\na.B: {text}\n\tat a.B.c(B.java:1)")
+        };
+        assert_eq!(exception(&nested(MAX_COMPARED - 1)), Some("a.B"));
+        assert_eq!(exception(&nested(MAX_COMPARED)), None);
+        let hostile = format!(r"a: b\n{}", r"b: a: b\n".repeat(400_000));
+        assert_eq!(exception(&hostile), None);
+        // The same, and a stack wherever a message may end.
+        let stacks = r"\n\tat xxxxxxxx: b".repeat(100_000);
+        let lines = &hostile[..1_000_000];
+        assert_eq!(exception(&format!("{lines}no message: b c{stacks}")), None);
     }
 }

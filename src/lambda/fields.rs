@@ -78,6 +78,7 @@ impl<'a> RecordFields<'a> {
         let is_error = matches!(level, None | Some(Level::Error));
         let described = self.error_type.filter(|_| self.has_exception && is_error);
         if described.is_some()
+            && !self.has_more
             && self.stack.is_some_and(|stack| exception::is_dotnets(stack.get().as_bytes()))
         {
             return described;
@@ -89,7 +90,7 @@ impl<'a> RecordFields<'a> {
             return described.filter(|_| is_runtimes);
         };
         let text = message.get().strip_prefix('"')?.strip_suffix('"')?.as_bytes();
-        let javas = || exception::javas(text).filter(|_| is_error);
+        let javas = || is_error.then(|| exception::javas(text))?;
         // The loggers of other runtimes say an id: what those write is a function's own.
         let others = exception::in_message(text).filter(|_| self.request_id.is_none());
         others.or_else(javas)
@@ -427,6 +428,13 @@ mod tests {
             (format!(r#"{{"level":"Error","requestId":"r","message":"",{BOTH}}}"#), None),
             (
                 format!(r#"{{"level":"Warning","requestId":"r","message":"",{BOTH},{dotnet}}}"#),
+                None,
+            ),
+            // What a .NET function has returned, in another logger's line.
+            (
+                format!(
+                    r#"{{"level":"ERROR","message":"x","service":"s","requestId":"r",{BOTH},{dotnet}}}"#
+                ),
                 None,
             ),
             (java("ERROR"), Some("a.B")),

@@ -44,7 +44,7 @@ pub(super) fn may_report(text: &[u8], level: Option<Level>) -> bool {
 pub(super) fn text_exception(text: &[u8], level: Option<Level>) -> Option<&str> {
     match level {
         Some(Level::Error) if formatted(text).is_none() => exception::in_bare_line(text),
-        Some(Level::Error) => exception::in_error_line(text),
+        Some(Level::Error) => exception::in_error_line(text).or_else(|| exception::in_slog(text)),
         _ => exception::in_slog(text),
     }
 }

@@ -258,6 +258,18 @@ fn an_exception_is_known_in_every_form_in_which_it_comes() {
             Some("errorString"),
         ),
         (raw(&format!("time=2026-05-11T08:30:00.1Z level=INFO msg={quoted}")), Some("errorString")),
+        // With another level for those lines, and with the place in the source.
+        (
+            raw(&format!(r#"{{"time":"2026-05-11T08:30:00.1Z","level":"ERROR","msg":{quoted}}}"#)),
+            Some("errorString"),
+        ),
+        (
+            raw(&format!(
+                "time=2026-05-11T08:30:00.1Z level=INFO source={}/invoke_loop.go:97 msg={quoted}",
+                "/root/go/pkg/mod/github.com/aws/aws-lambda-go@v1.47.0/lambda/".repeat(2)
+            )),
+            Some("errorString"),
+        ),
         (raw(&dotnet), Some("System.Exception")),
         (Invocation::new().json(&dotnets), Some("System.Exception")),
         (
@@ -276,6 +288,9 @@ fn an_exception_is_known_in_every_form_in_which_it_comes() {
     let reports = reports.map(|(one, name)| (lambda.invoke(one).unwrap(), name));
     // What a function has caught and logged has no frames of .NET's runtime.
     let caught = dotnet.split("\n   at Amazon").next().unwrap();
+    // What such a function has returned has them, in a line of the caller's own logger.
+    let mut told = dotnets.clone();
+    told["service"] = "orders".into();
     let caught = [
         raw(caught),
         slog("msg", "told that {\"errorMessage\":\"no\",\"errorType\":\"x\"}"),
@@ -283,6 +298,11 @@ fn an_exception_is_known_in_every_form_in_which_it_comes() {
             "[ERROR] caught: Traceback (most recent call last):\n  File \"a.py\", line 4\nKeyError: 'x'\n",
         ),
         raw("key: value\nvalue: key\n"),
+        // `print(f"[ERROR] {format_exc()}")`: Lambda makes a record of each line.
+        raw("[ERROR] Traceback (most recent call last):\n"),
+        raw(&format!("told by 10.0.0.1:8080 {go}\n")),
+        raw("db: a.example\na.example: db, b.example\n"),
+        Invocation::new().json(&told),
     ];
     let caught = caught.map(|one| lambda.invoke(one).unwrap());
     assert!(lambda.shutdown("spindown").is_clean());
