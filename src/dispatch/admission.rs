@@ -48,7 +48,7 @@ pub type Reserved = Share;
 pub enum Place {
     /// As it is.
     Memory,
-    /// Packed here, while the dispatcher sends.
+    /// Packed here, while the dispatcher packs and sends.
     Packed,
     /// Behind what waits there already, or because memory is full.
     Disk,
@@ -67,7 +67,7 @@ pub struct Circumstances {
     pub bound: usize,
     /// What one request takes.
     pub request: usize,
-    /// The dispatcher is sending: it will not come to what is put in now for a while.
+    /// The dispatcher is awake, packs and sends: it will not come to what is put in now for a while.
     pub sending: bool,
     /// Something waits on disk in order.
     pub overflow: bool,
@@ -128,9 +128,9 @@ pub struct Admission {
     pub printer: Arc<Printer>,
     /// Counts everything.
     pub ledger: Arc<Ledger>,
-    /// For the spool, and while the dispatcher sends.
+    /// For the spool, and while the dispatcher packs and sends.
     pub packer: Mutex<Packer>,
-    /// Set by the dispatcher while a request is on its way.
+    /// Set by the dispatcher while it does not wait: it packs, sends, or is at the disk.
     pub sending: Arc<AtomicBool>,
     /// For the piece of a cut record that waits for its continuation. None at first.
     pub held_piece: Mutex<Option<Charge>>,
@@ -293,8 +293,8 @@ impl Admission {
     }
 
     /// Does the dispatcher's packing for it, while the bytes are in this CPU's cache. It sends
-    /// meanwhile, and keeps up: a flood that is packed by one thread and sent by another rarely
-    /// needs the spool.
+    /// meanwhile, or packs what came before, and keeps up: a flood that is packed by one thread and
+    /// sent by another rarely needs the spool.
     fn pack(&self, packer: &mut Packer, mut batch: Batch, now: EpochMs) -> Vec<Request> {
         let mut packed = Vec::new();
         let begin = |packer: &mut Packer, buffer: Vec<u8>| {

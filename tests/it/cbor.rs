@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use sandbox::{Cbor, Fault, Invocation, Kinesis, Lambda, Put, Which, ms};
+use sandbox::{Cbor, Fault, Invocation, Kinesis, Lambda, Put, Which, ms, wait_until};
 
 use crate::{extension, ledger};
 
@@ -119,6 +119,44 @@ fn errors_in_cbor_are_what_they_are_in_json() {
         "ProvisionedThroughputExceededException": 2, "InternalFailure": 1, "Http503": 1, "Http502": 1
     });
     assert_eq!(errors, expected);
+}
+
+/// The listener packs most of a flood, and hashes it: before it is known what becomes of it.
+#[test]
+fn a_flood_is_sent_again_in_parts_and_in_json() {
+    let (speaks, refuses) = (Cbor::Speaks, Cbor::Serialization);
+    for (n, (cbor, fault)) in [
+        (speaks, Fault::throttle(Which::Fraction(0.4)).times(3)),
+        (speaks, Fault::error(400, "InvalidArgumentException").times(3)),
+        (speaks, Fault::reset_before_answer().times(2)),
+        (refuses, Fault::throttle(Which::Fraction(0.4)).times(3)),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let kinesis = Kinesis::builder().cbor(cbor).start();
+        let lambda = extension(&kinesis)
+            .setting("WIRE", "cbor")
+            .setting("RECORD_BYTES", "65536")
+            .setting("QUEUE_BYTES", "33554432")
+            .timeout(ms(60_000))
+            .start();
+        lambda.init().unwrap();
+        // Most of it comes while the first request is on its way.
+        kinesis.fault(Fault::delay(ms(500)).times(1));
+        kinesis.fault(fault.after(1));
+        lambda.invoke(Invocation::new().floods(12, 1000, 300)).unwrap();
+        wait_until(ms(60_000), "all to be delivered", || {
+            lambda.invoke(Invocation::new().work(ms(100))).unwrap();
+            kinesis.account().flooded() == 12_000
+        });
+        assert!(lambda.shutdown("spindown").is_clean(), "{:?}", lambda.stderr());
+        let ledger = ledger(&kinesis);
+        assert_eq!(ledger["received"], ledger["delivered"], "{n}: {ledger}");
+        assert!(ledger["retried"].as_u64().unwrap() > 0, "{n}: {ledger}");
+        let codes = ledger["requestErrors"].as_object().unwrap();
+        assert!(!codes.keys().any(|code| code.contains("Signature")), "{n}: {ledger}");
+    }
 }
 
 fn spool_files(lambda: &Lambda) -> Vec<PathBuf> {

@@ -611,7 +611,7 @@ impl World {
             held: self.process.gauge.held(),
             bound: self.process.gauge.limit(),
             request: self.process.packer.request_bytes(),
-            sending: matches!(self.process.busy, Busy::Send { .. } | Busy::Ledger { .. }),
+            sending: self.process.is_awake(),
             overflow: self.process.index.view().overflow != Oldest::Empty,
         };
         let decided = place(&circumstances);

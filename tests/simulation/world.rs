@@ -1171,8 +1171,7 @@ impl World {
         if let Some(asking) = self.process.asking.as_mut().filter(|_| preparing) {
             asking.watchdog.ended_while_preparing(at, generation);
         }
-        let sending = matches!(self.process.busy, Busy::Send { .. } | Busy::Ledger { .. });
-        let cut = failed || sending || preparing;
+        let cut = failed || preparing || self.process.is_awake();
         if let Some(asking) = self.process.asking.as_mut().filter(|_| cut)
             && let Some(at) = hold_ends_at(ended, failed, flush_timeout)
         {
@@ -1184,6 +1183,12 @@ impl World {
 }
 
 impl Process {
+    /// The dispatcher does not sleep: `sending` of the real one. What it does without a pause is
+    /// over before anybody else runs here.
+    pub(crate) fn is_awake(&self) -> bool {
+        !matches!(self.busy, Busy::Nothing) || self.view.is_some()
+    }
+
     pub(crate) fn new(plan: &Plan, config: &Config, number: u16) -> Process {
         let ledger = Arc::new(Ledger::default());
         let sandbox = Arc::new(Sandbox::with_id(sandbox_id(plan, (number, 0))));

@@ -237,6 +237,65 @@ mod tests {
         assert_eq!(first.events() + second.events(), 3);
     }
 
+    /// The listener hashes what it packs; what becomes of that until it is signed is the
+    /// dispatcher's.
+    #[test]
+    fn what_was_hashed_ahead_is_signed_for_what_it_has_become() {
+        type Change = fn(Request) -> Vec<Request>;
+        let changes: [(&str, Change); 8] = [
+            ("as it is", |request| vec![request]),
+            ("sent again", |mut request| {
+                request.finish(&stream());
+                vec![request]
+            }),
+            ("a part of it sent again", |mut request| {
+                request.finish(&stream());
+                request.keep(|index| index % 2 == 1);
+                request.hash_ahead();
+                vec![request]
+            }),
+            ("before it was sent", |mut request| {
+                request.keep(|index| index > 0);
+                vec![request]
+            }),
+            ("divided", |mut request| {
+                let others = request.divide(|index| index % 2 == 0);
+                vec![request, others]
+            }),
+            ("halved, twice", |request| {
+                let (first, second) = request.halve().unwrap();
+                let (second, third) = second.halve().unwrap();
+                vec![first, second, third]
+            }),
+            ("in the other form", |mut request| {
+                request.convert(if request.wire() == Wire::Cbor { Wire::Json } else { Wire::Cbor });
+                vec![request]
+            }),
+            ("with one more record", |mut request| {
+                assert!(request.add_packed("k", 1, &[b'y'; SHORTEST_LINE]));
+                request.seal();
+                request.hash_ahead();
+                vec![request]
+            }),
+        ];
+        for wire in [Wire::Json, Wire::Cbor] {
+            for (what, change) in changes {
+                let mut request =
+                    Request::new(Limits { record: RecordFormat::Event, wire, ..LIMITS });
+                for n in 0..7 {
+                    add(&mut request, Some("k"), &"x".repeat(SHORTEST_LINE + n));
+                }
+                request.seal();
+                request.hash_ahead();
+                for mut part in change(request) {
+                    let hash = part.finish(&stream());
+                    assert_eq!(hash, sha256(part.body()), "{what} {wire:?}");
+                    assert!(!read(&part).is_empty());
+                }
+            }
+        }
+    }
+
     /// What waited when the endpoint refused CBOR, and what an earlier process has left; see
     /// [`Request::add_packed`].
     #[test]
