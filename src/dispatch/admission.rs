@@ -79,8 +79,10 @@ pub fn place(now: &Circumstances) -> Place {
     if now.overflow || now.held.saturating_add(now.cost) > now.bound {
         return Place::Disk;
     }
-    // Not where there is no room for what packing makes of it, which can be several times as much.
-    let room = now.held.saturating_add(now.packed) <= now.bound;
+    // Not where there is no room for what packing makes of it, which can be several times as much,
+    // and is there beside the batch; and the dispatcher may be packing another one meanwhile.
+    let packing = now.cost.saturating_add(now.packed);
+    let room = now.held.saturating_add(packing) <= now.bound;
     if now.sending && now.cost >= PACK_BYTES && now.held >= now.request && room {
         Place::Packed
     } else {
@@ -440,8 +442,8 @@ mod tests {
             (busy, Place::Packed),
             (Circumstances { held: 999_999, ..busy }, Place::Memory),
             (Circumstances { cost: PACK_BYTES - 1, ..busy }, Place::Memory),
-            (Circumstances { packed: 7_000_001, ..busy }, Place::Memory),
-            (Circumstances { packed: 7_000_000, ..busy }, Place::Packed),
+            (Circumstances { packed: 6_700_001, ..busy }, Place::Memory),
+            (Circumstances { packed: 6_700_000, ..busy }, Place::Packed),
             (Circumstances { held: 7_700_000, ..quiet }, Place::Memory),
             (Circumstances { held: 7_700_001, ..quiet }, Place::Disk),
             (Circumstances { overflow: true, ..quiet }, Place::Disk),
