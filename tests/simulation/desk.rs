@@ -70,6 +70,12 @@ impl Desk {
         gauge.charge(gauge.bound().saturating_sub(gauge.held()))
     }
 
+    /// The same, and a little more.
+    pub(crate) fn overfill(&self) -> Charge {
+        let gauge = &self.process.gauge;
+        gauge.charge((gauge.bound() + 1).saturating_sub(gauge.held()))
+    }
+
     /// Bytes of the largest body of a request.
     pub(crate) fn largest_request(&self) -> usize {
         self.process.packer.limits().body_bytes()

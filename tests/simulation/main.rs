@@ -22,6 +22,7 @@ mod keep;
 mod kinesis;
 mod plan;
 mod requests;
+mod room;
 mod scenarios;
 mod steps;
 mod threads;
