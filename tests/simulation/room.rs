@@ -26,34 +26,6 @@ fn crowded(change: impl FnOnce(&mut Plan)) -> Desk {
     desk
 }
 
-/// It would wait for good: nothing else shows whether Kinesis takes it now.
-#[test]
-fn where_nothing_makes_room_kinesis_is_probed() {
-    for introduction_refused in [false, true] {
-        let mut desk = managed(in_records);
-        if introduction_refused {
-            // An event of its own makes no room, although others were taken beside it.
-            desk.post_of(5000);
-            let (parcel, _) = desk.send();
-            let mut outcomes = vec![RecordOutcome::Taken; parcel.request.len()];
-            outcomes[0] = refused(BY_CONTENT);
-            desk.sent(parcel, Ok(outcomes));
-            assert_eq!(desk.core().backlog().aside()[0].request.events(), 0);
-        }
-        for _ in 0..2 {
-            desk.post_of(5000);
-            let (parcel, _) = desk.send_soon();
-            assert_eq!(events(&parcel), [0]);
-            desk.failed(parcel, BY_CONTENT);
-        }
-        let _over = desk.overfill();
-        let (_, waited) = desk.send_soon();
-        assert!((500..=1000).contains(&waited), "{introduction_refused}: {waited}");
-        let said = desk.said.iter().any(|(_, topic, _)| *topic == "no-room");
-        assert!(!said && desk.ledger().dropped() == 0, "{:?}", desk.said);
-    }
-}
-
 /// Due or not: others were taken since, so it may be taken now, and nothing else can be sent.
 #[test]
 fn where_nothing_makes_room_what_others_were_taken_since_is_tried_at_once() {
@@ -145,36 +117,6 @@ fn beside_a_single_one_a_segment_is_read_however_full_memory_is_but_not_at_the_e
         let step = desk.step();
         assert_eq!(matches!(step, Step::Read(7)), reads, "{aside} {at_end}: {}", kind(&step));
     }
-}
-
-/// The other part of what was just divided may be good: it was refused together with others only.
-#[test]
-fn what_a_refused_request_was_divided_into_is_sent_before_what_was_refused_again() {
-    let mut desk = managed(|_| ());
-    let parcel = first(&mut desk);
-    desk.taken(parcel);
-    desk.post(2, 40);
-    let (parcel, _) = desk.send_soon();
-    desk.failed(parcel, BY_CONTENT);
-    // Others are taken, and others again are refused.
-    desk.post(12, 200);
-    let (parcel, _) = desk.send_soon();
-    assert_eq!(events(&parcel)[0], 3);
-    desk.taken(parcel);
-    desk.post(12, 200);
-    let (mut parcel, _) = desk.send_soon();
-    for _ in 0..3 {
-        if events(&parcel) == [1] {
-            break;
-        }
-        desk.failed(parcel, BY_CONTENT);
-        (parcel, _) = desk.send_soon();
-    }
-    assert_eq!(events(&parcel), [1]);
-    desk.taken(parcel);
-    desk.pass(10_000);
-    let (parcel, _) = desk.send();
-    assert_eq!(events(&parcel), [2]);
 }
 
 /// Else the next process counts them as possible duplicates.
