@@ -5,9 +5,12 @@
 //! what is bounded. For the next connection to be accepted soon, a thread whose connection was cut
 //! waits for nothing more: not for the client, nor for room to read a body. It may wait for the
 //! intake's lock, which nobody has for long.
+//!
+//! A request that was read whole is answered, whatever comes: its connection gives way to none until
+//! then, or Lambda would post again what was taken.
 
 use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +19,15 @@ const MAX_OPEN: usize = 32;
 /// Threads that serve them, or wait for one: some may not have left yet when their connection was
 /// cut. While all of them have one nothing is accepted.
 pub(super) const MAX_THREADS: usize = MAX_OPEN + 8;
+/// So many of the newest do not give way for having asked for nothing yet: they may be about to.
+const NEW: usize = 8;
+/// How long an answer may wait for a client that does not read.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What may become of a connection: it is cut, or what it has asked is answered.
+const OPEN: u8 = 0;
+const ANSWERED: u8 = 1;
+const CUT: u8 = 2;
 
 /// What a connection is read from and written to.
 pub(super) type Stream<'c> = &'c TcpStream;
@@ -26,12 +38,14 @@ pub(super) struct Connection {
     socket: TcpStream,
     /// The number of its last request for the right path; 0: there was none.
     last_request: AtomicU64,
-    is_cut: AtomicBool,
+    /// One of the above.
+    state: AtomicU8,
 }
 
 impl Connection {
     fn new(socket: TcpStream) -> Connection {
-        Connection { socket, last_request: AtomicU64::new(0), is_cut: AtomicBool::new(false) }
+        let _ = socket.set_write_timeout(Some(WRITE_TIMEOUT));
+        Connection { socket, last_request: AtomicU64::new(0), state: AtomicU8::new(OPEN) }
     }
 
     /// To be read from and written to.
@@ -45,16 +59,37 @@ impl Connection {
         let _ = self.socket.set_read_timeout(limit);
     }
 
-    /// Ends it, also for the thread that reads from it or writes to it.
-    pub(super) fn cut(&self) {
-        self.is_cut.store(true, Ordering::Release);
-        let _ = self.socket.shutdown(Shutdown::Both);
+    /// Ends it, also for the thread that reads from it or writes to it. Says whether it did: not
+    /// while it is answered.
+    pub(super) fn cut(&self) -> bool {
+        let is_cut = self.turn(OPEN, CUT);
+        if is_cut {
+            let _ = self.socket.shutdown(Shutdown::Both);
+        }
+        is_cut
     }
 
     /// Whoever serves it is to leave it, and to wait for nothing more.
     #[must_use]
     pub(super) fn is_cut(&self) -> bool {
-        self.is_cut.load(Ordering::Acquire)
+        self.state.load(Ordering::Acquire) == CUT
+    }
+
+    /// A request was read whole. Says whether it is to be answered: then the connection is not cut
+    /// until [`Connection::is_answered`].
+    #[must_use]
+    pub(super) fn is_read(&self) -> bool {
+        self.turn(OPEN, ANSWERED) || !self.is_cut()
+    }
+
+    /// It may be cut again.
+    pub(super) fn is_answered(&self) {
+        self.turn(ANSWERED, OPEN);
+    }
+
+    /// Says whether it was in the first state, and is in the other one now.
+    fn turn(&self, from: u8, to: u8) -> bool {
+        self.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 }
 
@@ -73,10 +108,12 @@ impl Connections {
     pub(super) fn enter(&self, socket: TcpStream, wake: impl Fn()) -> Arc<Connection> {
         let connection = Arc::new(Connection::new(socket));
         let mut open = self.lock();
-        let gives_way = if open.len() >= MAX_OPEN { remove_one(&mut open) } else { None };
+        let was_cut = open.len() >= MAX_OPEN && cut_one(&mut open);
         open.push(Arc::clone(&connection));
         drop(open);
-        cut(gives_way, wake);
+        if was_cut {
+            wake();
+        }
         connection
     }
 
@@ -93,20 +130,23 @@ impl Connections {
 
     /// Cuts one, if there is one at all: there is no file descriptor for another.
     pub(super) fn cut_one(&self, wake: impl Fn()) {
-        let gives_way = remove_one(&mut self.lock());
-        cut(gives_way, wake);
+        let was_cut = cut_one(&mut self.lock());
+        if was_cut {
+            wake();
+        }
     }
 
     /// Cuts another one than this. Says whether there is one: then its thread is free soon.
     pub(super) fn cut_other(&self, than: &Arc<Connection>, wake: impl Fn()) -> bool {
         let mut open = self.lock();
         open.retain(|one| !Arc::ptr_eq(one, than));
-        let gives_way = remove_one(&mut open);
+        let was_cut = cut_one(&mut open);
         open.push(Arc::clone(than));
         drop(open);
-        let is_there = gives_way.is_some();
-        cut(gives_way, wake);
-        is_there
+        if was_cut {
+            wake();
+        }
+        was_cut
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Connection>>> {
@@ -114,18 +154,86 @@ impl Connections {
     }
 }
 
-/// The one to give way: the oldest that never asked for the right path, else the one whose last
-/// request is the longest ago.
-fn remove_one(open: &mut Vec<Arc<Connection>>) -> Option<Arc<Connection>> {
-    let last_request =
-        |(_, one): &(usize, &Arc<Connection>)| one.last_request.load(Ordering::Acquire);
-    let (at, _) = open.iter().enumerate().min_by_key(last_request)?;
-    Some(open.remove(at))
+/// Cuts the one that is to give way: the oldest that never asked for the right path, but for the
+/// newest; else the one whose last request is the longest ago. Says whether there was one.
+fn cut_one(open: &mut Vec<Arc<Connection>>) -> bool {
+    let newest = open.len().saturating_sub(NEW);
+    let mut order: Vec<_> = open
+        .iter()
+        .enumerate()
+        .map(|(at, one)| match one.last_request.load(Ordering::Acquire) {
+            0 if at >= newest => (u64::MAX, at),
+            last_request => (last_request, at),
+        })
+        .collect();
+    order.sort_unstable();
+    let gives_way = order.into_iter().find(|(_, at)| open.get(*at).is_some_and(|one| one.cut()));
+    gives_way.map(|(_, at)| open.remove(at)).is_some()
 }
 
-fn cut(connection: Option<Arc<Connection>>, wake: impl Fn()) {
-    if let Some(connection) = connection {
-        connection.cut();
-        wake();
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// As many as there may be, the first `known` of which have asked for the right path.
+    fn all_open(known: usize) -> (Connections, Vec<Arc<Connection>>, TcpListener) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let connections = Connections::default();
+        let entered: Vec<_> = (0..MAX_OPEN).map(|_| enter(&connections, &listener)).collect();
+        for connection in entered.iter().take(known) {
+            connections.is_known(connection);
+        }
+        (connections, entered, listener)
+    }
+
+    fn enter(connections: &Connections, listener: &TcpListener) -> Arc<Connection> {
+        connections.enter(TcpStream::connect(listener.local_addr().unwrap()).unwrap(), || {})
+    }
+
+    fn cut(entered: &[Arc<Connection>]) -> Vec<usize> {
+        (0..entered.len()).filter(|at| entered[*at].is_cut()).collect()
+    }
+
+    #[test]
+    fn who_never_asked_gives_way_and_then_who_asked_the_longest_ago() {
+        let (connections, entered, listener) = all_open(2);
+        connections.is_known(&entered[0]);
+        let newer: Vec<_> = (0..MAX_OPEN).map(|_| enter(&connections, &listener)).collect();
+        assert_eq!(cut(&entered), (2..MAX_OPEN).collect::<Vec<_>>());
+        assert_eq!(cut(&newer), [0, 1]);
+        for connection in &newer[2..] {
+            connections.is_known(connection);
+        }
+        let _newest = enter(&connections, &listener);
+        assert_eq!(cut(&entered), (1..MAX_OPEN).collect::<Vec<_>>());
+    }
+
+    /// Lambda's, whose request had not been read yet, was the only one that had asked for nothing.
+    #[test]
+    fn the_newest_do_not_give_way_before_they_could_ask() {
+        let (connections, entered, listener) = all_open(MAX_OPEN);
+        let newer: Vec<_> = (0..NEW).map(|_| enter(&connections, &listener)).collect();
+        assert_eq!(cut(&entered), (0..NEW).collect::<Vec<_>>());
+        assert!(cut(&newer).is_empty());
+    }
+
+    /// Lambda posted again what had been taken: its events were there twice.
+    #[test]
+    fn who_is_answered_does_not_give_way() {
+        let (connections, entered, listener) = all_open(0);
+        assert!(entered[0].is_read());
+        let _newer = enter(&connections, &listener);
+        assert_eq!(cut(&entered), [1]);
+        assert!(!entered[1].is_read(), "what is cut is not taken");
+        for connection in &entered[2..] {
+            assert!(connection.is_read());
+        }
+        connections.cut_one(|| {});
+        connections.cut_one(|| panic!("there is none to be cut"));
+        entered[0].is_answered();
+        connections.cut_one(|| {});
+        assert_eq!(cut(&entered), [0, 1]);
     }
 }

@@ -224,7 +224,7 @@ impl Listener {
         if port.idle.load(Ordering::Acquire) == 0
             && !self.connections.cut_other(connection, || self.room.wake())
         {
-            connection.cut();
+            let _ = connection.cut();
         }
     }
 
@@ -234,7 +234,11 @@ impl Listener {
         let mut refused = 0;
         while !connection.is_cut() {
             let goes_on = match reader.next() {
-                Ok(request) if self.is_from_lambda(&request) => self.handle(connection, request),
+                Ok(request) if self.is_from_lambda(&request) => {
+                    let goes_on = self.handle(connection, request);
+                    connection.is_answered();
+                    goes_on
+                }
                 Ok(request) => {
                     refused += 1;
                     discard(request, 0, 404, refused < MAX_REFUSED)
@@ -242,8 +246,7 @@ impl Listener {
                 Err(NoRequest::Ended) => false,
                 Err(NoRequest::Refused(status)) => {
                     self.ledger.refused_posts.add(1);
-                    write_answer(connection.stream(), status, false);
-                    false
+                    write_answer(connection.stream(), status, false)
                 }
             };
             if !goes_on {
@@ -276,20 +279,15 @@ impl Listener {
         match read_and_take(&self.handover, &self.room, &mut request, length, connection) {
             Ok(()) => {
                 let goes_on = request.keeps_alive;
-                answer(&mut request, 200, goes_on);
-                goes_on
+                answer(&mut request, 200, goes_on)
             }
             Err(NotTaken::TooLarge(have_read)) => self.too_large(request, have_read),
             Err(NotTaken::Closed) => {
                 let goes_on = request.is_read() && request.keeps_alive;
-                answer(&mut request, 503, goes_on);
-                goes_on
+                answer(&mut request, 503, goes_on)
             }
             // Lambda got no 200 and sends it again.
-            Err(NotTaken::CutOff) => {
-                answer(&mut request, 400, false);
-                false
-            }
+            Err(NotTaken::CutOff) => answer(&mut request, 400, false),
         }
     }
 
@@ -325,23 +323,23 @@ fn discard(
         }
     }
     let goes_on = may_go_on && request.is_read() && request.keeps_alive;
-    answer(&mut request, status, goes_on);
-    goes_on
+    answer(&mut request, status, goes_on)
 }
 
-fn answer(request: &mut Request<'_, Stream<'_>>, status: u16, goes_on: bool) {
-    write_answer(request.stream(), status, goes_on);
+fn answer(request: &mut Request<'_, Stream<'_>>, status: u16, goes_on: bool) -> bool {
+    write_answer(request.stream(), status, goes_on)
 }
 
-/// Writes an answer in one piece. If the client has gone, there is nobody to tell.
-fn write_answer(mut stream: Stream<'_>, status: u16, goes_on: bool) {
+/// Writes an answer in one piece. Returns whether the connection goes on: not if the client has
+/// gone, or does not read.
+fn write_answer(mut stream: Stream<'_>, status: u16, goes_on: bool) -> bool {
     let mut response = Response::empty(status);
     if !goes_on && let Ok(header) = Header::from_bytes("Connection", "close") {
         response.add_header(header);
     }
     let mut bytes = Vec::with_capacity(256);
     let written = response.raw_print(&mut bytes, HTTPVersion(1, 1), &[], false, None);
-    let _ = written.and_then(|()| stream.write_all(&bytes));
+    written.and_then(|()| stream.write_all(&bytes)).is_ok() && goes_on
 }
 
 /// A thread of the listener.

@@ -68,6 +68,9 @@ pub(super) fn read_and_take(
         } else if !is_last && have < windows.size() {
             return Err(NotTaken::CutOff);
         }
+        if is_last && !connection.is_read() {
+            return Err(NotTaken::CutOff);
+        }
         let part = windows.part(have, is_last);
         let rest = handover.take(body, events, part, &mut charge).ok_or(NotTaken::Closed)?;
         if rest.bytes.is_empty() && windows.is_too_large() {
