@@ -522,6 +522,7 @@ fn seeds_that_once_went_wrong() {
         (95_755_395, "the same"),
         (95_763_351, "the same"),
         (95_049_964, "the model: on Managed Instances there were three rounds between two probes"),
+        (96_960_404, "the model took an end that came behind the next start for one in order"),
     ] {
         let life = World::new(&Plan::random(seed), false).live();
         assert!(life.violation.is_none(), "{seed}: {cause}: {:?}", life.violation);

@@ -123,6 +123,11 @@ impl World {
                 for signal in signals {
                     match signal {
                         Signal::Started(id) => {
+                            // Waited for in vain, an end that comes behind the next start is lost
+                            // to who goes by Lambda's order.
+                            let missed = self.process.missed.take_if(|missed| missed != id);
+                            self.ends_lost |=
+                                missed.is_some_and(|missed| !self.process.ended.contains(&missed));
                             self.process.started = Some(Arc::clone(id));
                             self.process.is_running = !self.process.ended.contains(id);
                         }

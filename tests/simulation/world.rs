@@ -300,6 +300,8 @@ pub(crate) struct Process {
     pub(crate) signal_room: SignalRoom,
     pub(crate) started: Option<Arc<str>>,
     pub(crate) is_running: bool,
+    /// The last invocation that was let go at its deadline.
+    pub(crate) missed: Option<Arc<str>>,
     /// The last INVOKE that the core has seen, and when it came.
     pub(crate) invoked: Option<(Arc<str>, Us)>,
     pub(crate) fruitless: Vec<Us>,
@@ -398,7 +400,7 @@ pub(crate) struct World {
     pub(crate) holds_seen: Vec<Option<Us>>,
     pub(crate) last_ledgers: u32,
     pub(crate) ledger_events: u32,
-    /// An end did not come.
+    /// An end did not come, or not in order.
     pub(crate) ends_lost: bool,
     /// The last invocation that was let go with all that was known of it on the stream.
     pub(crate) flushed: Option<Arc<str>>,
@@ -1098,6 +1100,7 @@ impl World {
                 self.check_hold(&asking, id);
                 self.check_flushed(&asking, id);
                 if self.now >= asking.deadline {
+                    self.process.missed = Some(Arc::clone(id));
                     self.lose_ends();
                 }
                 let (delay, number) = (self.between(20, 300), self.process.number);
@@ -1250,6 +1253,7 @@ impl Process {
             signal_room: SignalRoom::new(plan.signal_bytes()),
             started: None,
             is_running: false,
+            missed: None,
             invoked: None,
             fruitless: Vec::new(),
             fruitful: 0,
