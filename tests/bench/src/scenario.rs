@@ -351,7 +351,7 @@ fn slow(contestant: &Contestant, _: &Plan, results: &mut Results) -> Result<()> 
     lambda.init()?;
     share.add(lambda.pid().ok_or("the process has ended")?)?;
     slow::function(&lambda, &share)?;
-    for _ in 0..10 {
+    for _ in 0..20 {
         results.add("slow-live", contestant, slow::function(&lambda, &share)?);
         kinesis.reset_idle_connections();
         results.add("slow-dead", contestant, slow::function(&lambda, &share)?);
