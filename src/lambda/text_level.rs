@@ -57,6 +57,7 @@ fn formatted(text: &[u8]) -> Option<Level> {
         [b'{', ..] => printed_json(text),
         [b'A'..=b'Z', b',', b' ', b'[', rest @ ..] => ruby(rest),
         [b'p', b'a', b'n', b'i', b'c', b':', b' ', ..] => Some(Level::Error),
+        [b't', b'i', b'm', b'e', b'=' | b's', ..] => in_pairs(text),
         [b' ' | b'D' | b'E' | b'T', ..] => rusts(text),
         _ => None,
     }
@@ -71,10 +72,19 @@ fn in_fixed_columns(text: &[u8]) -> Option<Level> {
     let is_id = id[8] == b'-' && id[13] == b'-' && id[18] == b'-' && id[23] == b'-';
     match rest {
         [b'\\', b't', name @ ..] if is_time && is_id => {
-            usual(name, b'\\').or_else(|| named(up_to(name, b'\\')?))
+            usual(name, b'\\').or_else(|| named(up_to(name, b'\\')?)).max(in_console(name))
         }
         _ => None,
     }
+}
+
+/// The level of an object that a logger of the function's own prints by the console:
+/// `…\tINFO\t{"level":…`.
+fn in_console(name: &[u8]) -> Option<Level> {
+    // All names have four letters or five.
+    let [_, _, _, _, rest @ ..] = name else { return None };
+    matches!(rest, [b'\\', b't', b'{', ..] | [_, b'\\', b't', b'{', ..])
+        .then(|| printed_json(rest))?
 }
 
 /// A name that the runtimes write in most lines, if `end` is behind it.
@@ -127,6 +137,12 @@ fn is_date(word: &[u8]) -> bool {
 fn ruby(rest: &[u8]) -> Option<Level> {
     let head = rest.get(..HEAD_BYTES).unwrap_or(rest);
     Words(head.get(memchr(b']', head)? + 1..)?).next().and_then(named)
+}
+
+/// `time=2026-… level=INFO msg=…` of Go's `log/slog` and others, `timestamp=2026-…` of the logger
+/// that comes with its runtime.
+fn in_pairs(text: &[u8]) -> Option<Level> {
+    named(text.split(|byte| *byte == b' ').nth(1)?.strip_prefix(b"level=")?)
 }
 
 /// ` INFO Lambda runtime invoke{requestId="6d68ca91-…"}: …`
@@ -222,6 +238,13 @@ mod tests {
             (r"2026-05-11T08:30:00.002Z\tID\tERROR\tInvoke Error \t{}", Some(Level::Error)),
             (r"2026-05-11T08:30:00.002Z\tID\thello ERROR", None),
             (r"2026-05-11T08:30:00.002Z\tID\tINFORMATIVE\tx", None),
+            (
+                r#"2026-05-11T08:30:00.002Z\tID\tINFO\t{\"m\":\"{\",\"level\":\"error\"}\n"#,
+                Some(Level::Error),
+            ),
+            (r#"2026-05-11T08:30:00.002Z\tID\tERROR\t{\"level\":\"info\"}"#, Some(Level::Error)),
+            (r#"2026-05-11T08:30:00.002Z\tID\tINFO\tx {\"level\":\"ERROR\"}"#, Some(Level::Info)),
+            (r#"2026-05-11T08:30:00.002Z\tID\tINFO\t{\"level\":50}"#, Some(Level::Info)),
             (r"2026-05-11T08:30:00.002Z\tID\t", None),
             // Python
             (r"[INFO]\t2026-05-11T08:30:00.001Z\tID\thello\n", Some(Level::Info)),
@@ -295,6 +318,11 @@ mod tests {
             // Go, Lambda itself, and nobody
             (r"2026/05/11 08:30:00 ERROR no such order\n", Some(Level::Error)),
             (r"2026/05/11 08:30:00 hello\n", None),
+            (r#"time=2026-05-11T08:30:00.1Z level=WARN+1 msg=\"no order\"\n"#, Some(Level::Warn)),
+            (r"timestamp=2026-05-11T08:30:00.1Z level=ERROR message=no\n", Some(Level::Error)),
+            (r#"time=\"2026-05-11T08:30:00Z\" level=fatal msg=no\n"#, Some(Level::Fatal)),
+            ("time=17 user=level level=ERROR", None),
+            ("time level=ERROR x", None),
             (r"08:30:00.123 [main] ERROR a.Handler - no such order\n", Some(Level::Error)),
             ("404 http error", None),
             ("3 jobs fail", None),

@@ -23,6 +23,7 @@ mod golden;
 mod hostile;
 mod keep;
 mod keep_faults;
+mod keep_formats;
 mod lambda_variants;
 mod lifecycle;
 mod limits;
