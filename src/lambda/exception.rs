@@ -72,12 +72,14 @@ fn pythons(text: &[u8]) -> Option<&str> {
     memmem::find_iter(rest, TRACE).any(is_runtimes).then(|| type_of(name))
 }
 
-/// `2026-…Z\t6d68ca91-…\tfail\tSystem.Exception: no such order\n   at …`
+/// `2026-…Z\t6d68ca91-…\tfail\tSystem.Exception: no such order\n   at …`. Those of databases and
+/// sockets say a number behind the type: `Npgsql.PostgresException (0x80004005): …`.
 fn dotnets(text: &[u8]) -> Option<&str> {
     const LEVEL: &[u8] = br"\tfail\t";
     let head = text.get(..HEAD_BYTES).unwrap_or(text);
     let exception = text.get(find(head, 0, LEVEL)? + LEVEL.len()..)?;
     let name = exception.get(..memchr2(b':', b'\\', exception)?)?;
+    let name = name.get(..find(name, 0, b" (").unwrap_or(name.len()))?;
     (memchr(b' ', name).is_none() && is_dotnets(exception)).then(|| type_of(name))
 }
 
@@ -130,16 +132,18 @@ fn is_loggers(before: &[u8]) -> bool {
 /// Whether a line may be of `log/slog`.
 #[inline]
 pub(super) fn may_be_slogs(text: &[u8]) -> bool {
-    matches!(text, [b't', b'i', b'm', b'e', b'=', ..] | [b'{', b'\\', b'"', b't', ..])
+    matches!(text, [b't', b'i', b'm', b'e', b'=' | b's', ..] | [b'{', b'\\', b'"', b't', ..])
 }
 
-/// The same of a line in which `log/slog` writes what Go's logger is given, as text or as an object.
-/// It gives it a level of its own.
+/// The same of a line in which `log/slog` writes what Go's logger is given, as text or as an
+/// object. It gives it a level of its own. The keys may be those of the logger that comes with the
+/// runtime.
 pub(super) fn in_slog(text: &[u8]) -> Option<&str> {
     const OBJECT: &[u8] = br#"\"{\\\"errorMessage\\\":\\\""#;
     let head = text.get(..SLOG_HEAD_BYTES).unwrap_or(text);
     let (before, object) = text.split_at(find(head, 0, OBJECT)?);
-    let is_message = before.ends_with(b" msg=") || before.ends_with(br#",\"msg\":"#);
+    const KEYS: [&[u8]; 4] = [b" msg=", b" message=", br#",\"msg\":"#, br#",\"message\":"#];
+    let is_message = KEYS.iter().any(|key| before.ends_with(key));
     let key = br#",\\\"errorType\\\":\\\""#;
     let name = object.get(find(object, 0, key).filter(|_| is_message)? + key.len()..)?;
     let (name, end) = name.split_at(memchr(b'\\', name)?);
@@ -381,6 +385,18 @@ mod tests {
                 r#"time=2026-05-11T08:30:00.1Z level=INFO msg=no error=\"{\\\"errorMessage\\\":\\\"no\\\",\\\"errorType\\\":\\\"x\\\"}\"\n"#,
                 None,
             ),
+            (
+                r#"timestamp=2026-05-11T08:30:00.1Z level=INFO message=\"{\\\"errorMessage\\\":\\\"no\\\",\\\"errorType\\\":\\\"x\\\"}\"\n"#,
+                Some("x"),
+            ),
+            (
+                r#"{\"timestamp\":\"t\",\"level\":\"INFO\",\"message\":\"{\\\"errorMessage\\\":\\\"no\\\",\\\"errorType\\\":\\\"x\\\"}\"}"#,
+                Some("x"),
+            ),
+            (
+                r#"time=2026-05-11T08:30:00.1Z level=INFO errmsg=\"{\\\"errorMessage\\\":\\\"no\\\",\\\"errorType\\\":\\\"x\\\"}\"\n"#,
+                None,
+            ),
             // .NET
             (
                 r"2026-05-11T08:30:00.001Z\tID\tfail\tSystem.Exception: no\n   at Orders.Function",
@@ -389,6 +405,10 @@ mod tests {
             (
                 r"2026-05-11T08:30:00.001Z\tID\tfail\tSystem.Exception: no\n   at Amazon.Lambda.RuntimeSupport.LambdaBootstrap.InvokeOnceAsync()",
                 Some("System.Exception"),
+            ),
+            (
+                r"2026-05-11T08:30:00.001Z\tID\tfail\tNpgsql.PostgresException (0x80004005): 42P01: no\n   at Amazon.Lambda.RuntimeSupport.LambdaBootstrap.InvokeOnceAsync()",
+                Some("Npgsql.PostgresException"),
             ),
             (
                 r"2026-05-11T08:30:00.001Z\tID\tfail\twe are here:\n   at Amazon.Lambda.RuntimeSupport.LambdaBootstrap.InvokeOnceAsync()",

@@ -28,6 +28,58 @@ fn text(line: &str) -> Invocation {
     Invocation::new().text(line)
 }
 
+/// Drivers of databases and sockets throw exceptions that say a number behind their type. Each of
+/// these invocations was a success in its summary.
+#[test]
+fn an_exception_of_dotnet_may_say_a_number_behind_its_type() {
+    let end = "\n   at Amazon.Lambda.RuntimeSupport.LambdaBootstrap.InvokeOnceAsync()\n";
+    let fail = |said: &str| text(&format!("2026-05-11T08:30:00.002Z\t{ID}\tfail\t{said}"));
+    let types = [
+        ("Microsoft.Data.SqlClient.SqlException", " (0x80131904): Timeout expired."),
+        ("Npgsql.PostgresException", " (0x80004005): 42P01: relation \"orders\" does not exist"),
+        ("System.Net.Sockets.SocketException", " (111): Connection refused"),
+        ("System.Runtime.InteropServices.ExternalException", " (0x80004005)"),
+    ];
+    let mut lines: Vec<_> =
+        types.iter().map(|(name, behind)| fail(&format!("{name}{behind}{end}"))).collect();
+    // A message of the function's own is no type.
+    lines.push(fail(&format!("we are (here): no{end}")));
+    let said = said_of("none", lines);
+    let mut expected: Vec<[Value; 4]> = types
+        .iter()
+        .map(|(name, _)| ["error".into(), (*name).into(), "failed".into(), json!({"ERROR": 1})])
+        .collect();
+    expected.push(["success".into(), Value::Null, "share".into(), json!({"ERROR": 1})]);
+    assert_eq!(said, expected);
+}
+
+/// The logger that comes with Go's runtime writes other keys than `log/slog` itself, and what that
+/// runtime prints of an error where it is the default. Each of these failures was a success in its
+/// summary.
+#[test]
+fn an_error_of_go_is_known_with_the_keys_of_the_runtimes_logger() {
+    let go = json!({"errorMessage": "no \"go\"", "errorType": "errorString"}).to_string();
+    let quoted = serde_json::to_string(&go).unwrap();
+    let object = |message: &str| json!({"timestamp": "2026-05-11T08:30:00.1Z", "level": "INFO", "message": message});
+    let failures = [
+        text(&format!("timestamp=2026-05-11T08:30:00.1Z level=INFO message={quoted}\n")),
+        text(&format!(
+            r#"{{"timestamp":"2026-05-11T08:30:00.1Z","level":"INFO","message":{quoted}}}"#
+        )),
+        Invocation::new().json(&object(&go)),
+    ];
+    let caught = [
+        text(&format!("timestamp=2026-05-11T08:30:00.1Z level=INFO message=no error={quoted}\n")),
+        Invocation::new().json(&object("no go")),
+    ];
+    let counted = |status: &str, name: Value, reason: &str| {
+        [status.into(), name, reason.into(), json!({"INFO": 1})]
+    };
+    let mut expected = vec![counted("error", "errorString".into(), "failed"); failures.len()];
+    expected.resize(failures.len() + caught.len(), counted("success", Value::Null, "share"));
+    assert_eq!(said_of("none", failures.into_iter().chain(caught).collect()), expected);
+}
+
 /// Each of these lines said no level, or only that of the console.
 #[test]
 fn a_level_is_known_of_keys_and_values_and_of_json_in_a_console() {
