@@ -19,7 +19,7 @@ keep    counts what KEEP and SUMMARY add to each event of a flood, and fails whe
 --also  is another build of the extension; with it, --markdown gives a table with a line for each build
 
 contestants: floor-static floor-glibc extension-static extension-glibc peer-sdk peer-node
-             product-otel product-sentry
+             producer-agg product-otel product-sentry
 scenarios:   start cold flood growth invocations busy futex forms tls ready slow
              timeline";
 

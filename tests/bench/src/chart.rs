@@ -117,7 +117,7 @@ fn panel(svg: &mut String, report: &Report<'_>, measure: &Measure, x: f64, y: f6
         let class = match contestant.kind {
             Kind::Floor => "floor",
             Kind::Extension => "extension",
-            Kind::Peer | Kind::Product => "peer",
+            Kind::Peer | Kind::Producer | Kind::Product => "peer",
         };
         let _ = writeln!(
             svg,

@@ -10,6 +10,8 @@ pub(crate) enum Kind {
     Extension,
     /// Does the same task, written for this comparison.
     Peer,
+    /// Packs and sends as AWS's own producers do: what each event of a flood costs.
+    Producer,
     /// An extension in production use, for another destination: how it starts, and what it holds.
     Product,
 }
@@ -26,13 +28,14 @@ pub(crate) struct Contestant {
     pub(crate) file: PathBuf,
 }
 
-const ALL: [(&str, &str, Kind, &str); 8] = [
+const ALL: [(&str, &str, Kind, &str); 9] = [
     ("floor-static", "floor, static", Kind::Floor, "floor-static"),
     ("extension-static", "extension, static", Kind::Extension, "floor-static"),
     ("floor-glibc", "floor, glibc", Kind::Floor, "floor-glibc"),
     ("extension-glibc", "extension, glibc", Kind::Extension, "floor-glibc"),
     ("peer-sdk", "Rust, AWS SDK", Kind::Peer, "floor-glibc"),
     ("peer-node", "Node.js, AWS SDK", Kind::Peer, "floor-glibc"),
+    ("producer-agg", "Python, boto3, aws-kinesis-agg", Kind::Producer, "floor-glibc"),
     ("product-otel", "OpenTelemetry, Rust", Kind::Product, "floor-glibc"),
     ("product-sentry", "Sentry, Node.js", Kind::Product, "floor-glibc"),
 ];
@@ -82,13 +85,17 @@ impl Contestant {
         matches!(self.kind, Kind::Floor | Kind::Extension)
     }
 
-    /// What Node.js runs.
+    /// What Node.js or Python runs.
     pub(crate) fn is_script(&self) -> bool {
-        matches!(self.id, "peer-node" | "product-sentry")
+        matches!(self.id, "peer-node" | "producer-agg" | "product-sentry")
     }
 
     pub(crate) fn takes_part_in(&self, scenario: &str) -> bool {
-        self.kind != Kind::Product || matches!(scenario, "start" | "cold")
+        match self.kind {
+            Kind::Product => matches!(scenario, "start" | "cold"),
+            Kind::Producer => scenario == "flood",
+            _ => true,
+        }
     }
 
     /// A sandbox with it, in which nothing but its own work takes time.

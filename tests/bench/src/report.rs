@@ -27,9 +27,11 @@ impl Report<'_> {
         })
     }
 
-    /// Those that do the same task.
+    /// Those that do the same task, all of it.
     pub(crate) fn compared(&self) -> impl Iterator<Item = &Contestant> {
-        self.plan.contestants.iter().filter(|contestant| contestant.kind != Kind::Product)
+        let is_compared =
+            |contestant: &&Contestant| !matches!(contestant.kind, Kind::Producer | Kind::Product);
+        self.plan.contestants.iter().filter(is_compared)
     }
 
     pub(crate) fn where_and_what(&self) -> Vec<String> {
@@ -94,7 +96,12 @@ impl Report<'_> {
     }
 
     /// One line for each contestant of a kind, with the measures that are asked for.
-    fn by_contestant(&self, first: &str, ids: &[&str], chosen: fn(&Contestant) -> bool) -> String {
+    fn by_contestant(
+        &self,
+        first: &str,
+        ids: &[&str],
+        chosen: impl Fn(&Contestant) -> bool,
+    ) -> String {
         let measures: Vec<&Measure> =
             self.rows().filter(|measure| ids.contains(&measure.id)).collect();
         let titles: String =
@@ -153,14 +160,21 @@ impl Report<'_> {
         text.push('\n');
         let lines = self.where_and_what().into_iter().filter(|line| !line.starts_with("load"));
         let _ = writeln!(text, "{}.", lines.collect::<Vec<_>>().join("; "));
-        if contestants.len() < self.plan.contestants.len() {
-            text.push_str(
-                "\nBeside extensions in production use, for other destinations, as they start:\n\n",
-            );
-            let chosen = |contestant: &Contestant| {
-                matches!(contestant.kind, Kind::Extension | Kind::Product)
-            };
-            text.push_str(&self.by_contestant("extension", &PRODUCTS, chosen));
+        for (kind, rows, title) in [
+            (Kind::Producer, &PRODUCERS[..], "Beside a producer in Python, in the flood:"),
+            (
+                Kind::Product,
+                &PRODUCTS[..],
+                "Beside extensions in production use, for other destinations, as they start:",
+            ),
+        ] {
+            if self.plan.contestants.iter().any(|contestant| contestant.kind == kind) {
+                let _ = write!(text, "\n{title}\n\n");
+                let chosen = |contestant: &Contestant| {
+                    contestant.kind == Kind::Extension || contestant.kind == kind
+                };
+                text.push_str(&self.by_contestant("extension", rows, chosen));
+            }
         }
         text
     }
@@ -279,6 +293,8 @@ const MANUAL: &[&str] = &[
     "slow-live",
     "slow-dead",
 ];
+
+const PRODUCERS: [&str; 3] = ["flood-cpu", "flood-rate", "flood-peak"];
 
 const PRODUCTS: [&str; 5] = ["start", "start-cpu", "start-cold", "idle", "size"];
 

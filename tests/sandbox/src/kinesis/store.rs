@@ -274,7 +274,9 @@ fn next_data(body: &[u8], is_cbor: bool) -> Option<(Cow<'_, [u8]>, &[u8])> {
         let (data, rest) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
         return Some((Cow::Borrowed(data), rest));
     }
-    let start = memchr::memmem::find(body, br#""Data":""#)? + 8;
+    // Python's JSON has a blank behind a colon.
+    let colon = memchr::memmem::find(body, br#""Data":"#)? + 7;
+    let start = colon + memchr::memchr(b'"', &body[colon..])? + 1;
     let end = start + memchr::memchr(b'"', &body[start..])?;
     Some((Cow::Owned(base64_simd::STANDARD.decode_to_vec(&body[start..end]).ok()?), &body[end..]))
 }
