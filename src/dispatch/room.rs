@@ -31,16 +31,23 @@ fn gives_way(spool_works: bool) -> impl Fn(&Parcel) -> bool {
 impl Core {
     /// What is set aside has a quarter of the memory. Beyond that the one that failed most is
     /// written to disk, apart from what waits in order: it must not keep others out. Where there is
-    /// no disk, one is dropped that Kinesis refused while it took others.
+    /// no disk, one is dropped that Kinesis refused while it took others; up to half of the memory
+    /// none that is still to be divided, as it holds events that may be good.
     pub(super) fn make_room_aside(&mut self, tick: &Tick) -> Option<Step> {
         if !self.is_crowded() {
             return None;
         }
-        let mut parcel = self.backlog.take_most_tried(gives_way(self.spool_works(tick)))?;
+        let spool_works = self.spool_works(tick);
+        let all =
+            spool_works || self.is_over() || self.backlog.aside_bytes() > self.gauge.bound() / 2;
+        let mut parcel = self.backlog.take_most_tried(|parcel| {
+            let is_settled = parcel.refusal == Refusal::Passing || !parcel.may_be_good();
+            gives_way(spool_works)(parcel) && (all || parcel.intact || is_settled)
+        })?;
         // Its file may still be all that there is of it, where nothing can be written.
         let is_whole = |segment| self.whole_segments().contains(&segment);
         if let Some(segment) = parcel.segment
-            && (parcel.intact || (!self.spool_works(tick) && is_whole(segment)))
+            && (parcel.intact || (!spool_works && is_whole(segment)))
         {
             let of_it = |other: &Parcel| other.segment == Some(segment);
             while let Some(other) = self.backlog.take_aside(of_it) {
@@ -49,7 +56,7 @@ impl Core {
             }
             return Some(self.put_back(segment, parcel));
         }
-        if self.spool_works(tick) {
+        if spool_works {
             return Some(Step::Spool(Box::new(parcel)));
         }
         let events = parcel.request.events();

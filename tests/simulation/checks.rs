@@ -385,7 +385,7 @@ impl World {
 
     /// The core has given up a part of what was set `aside`, for want of room: only what Kinesis
     /// refused while it took others. In an outage all of it waits.
-    pub(crate) fn check_given_up(&mut self, aside: &[u32], step: &Step) {
+    pub(crate) fn check_given_up(&mut self, aside: &[u32], much: bool, step: &Step) {
         let mut left: Vec<u32> = self
             .process
             .core
@@ -397,9 +397,17 @@ impl World {
         if let Step::Send { parcel, .. } | Step::Spool(parcel) = step {
             left.extend(request_numbers(&parcel.request));
         }
-        let given_up = aside.iter().filter(|event| !left.contains(event));
-        let wrong: Vec<&u32> =
-            given_up.filter(|event| !self.events[**event as usize].left_behind).collect();
+        let fate = |event: &u32| &self.events[*event as usize];
+        let given_up: Vec<u32> =
+            aside.iter().copied().filter(|event| !left.contains(event)).collect();
+        let is_good = |event: &&u32| !fate(event).passing && fate(event).refused == 0;
+        let good: Vec<&u32> = given_up.iter().filter(is_good).collect();
+        if !much && !good.is_empty() {
+            let detail = format!("{good:?} are given up, and were never refused alone");
+            return self.fail("only what is refused is given up", detail);
+        }
+        let fate = |event: &u32| &self.events[*event as usize];
+        let wrong: Vec<&u32> = given_up.iter().filter(|event| !fate(event).left_behind).collect();
         if !wrong.is_empty() {
             let detail =
                 format!("{wrong:?} are given up, and Kinesis took nothing since they failed");

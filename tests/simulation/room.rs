@@ -8,7 +8,7 @@ use kinesis_telemetry_extension::kinesis::error::Error;
 use kinesis_telemetry_extension::kinesis::response::RecordOutcome;
 
 use crate::desk::{
-    Desk, desk, events, first, held_to_the_end, in_records, kind, managed, probing, refused,
+    Desk, desk, events, finish, first, held_to_the_end, in_records, kind, managed, probing, refused,
 };
 use crate::plan::Plan;
 
@@ -268,4 +268,36 @@ fn what_was_never_sent_and_is_read_again_does_not_count_as_sent_again() {
     desk.read(segment, u32::try_from(count).unwrap());
     desk.send();
     assert_eq!(desk.ledger().retried.get(), before);
+}
+
+/// One refused event took the others of its request with it as soon as a quarter of the memory was
+/// set aside.
+#[test]
+fn without_a_disk_what_may_be_good_beside_a_refused_event_is_kept_until_half_is_set_aside() {
+    let mut desk = managed(|_| ());
+    let (quarter, mut drops) = (64 * 1024, 0);
+    for _ in 0..400 {
+        if desk.core().backlog().is_fresh_empty() {
+            desk.post(12, 200);
+        }
+        for _ in 0..20 {
+            let aside = desk.core().backlog().aside_bytes();
+            let step = desk.step();
+            let no_room = desk.said.drain(..).filter(|(_, topic, _)| *topic == "no-room");
+            for (_, _, line) in no_room {
+                let alone = line.contains("; 1 events");
+                assert!(alone || aside > 2 * quarter, "{line}, at {aside} of {quarter} bytes");
+                drops += 1;
+            }
+            let Step::Send { mut parcel, .. } = step else { break };
+            finish(&mut parcel.request);
+            if events(&parcel).iter().any(|event| event % 24 == 5) {
+                desk.failed(parcel, BY_CONTENT);
+            } else {
+                desk.taken(parcel);
+            }
+        }
+        desk.pass(100);
+    }
+    assert!(drops > 0);
 }

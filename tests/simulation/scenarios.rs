@@ -521,6 +521,8 @@ fn seeds_that_once_went_wrong() {
         (95_717_048, "the same"),
         (95_755_395, "the same"),
         (95_763_351, "the same"),
+        (110_118_977, "without a disk good events were dropped with a refused one beside them"),
+        (110_119_460, "the same"),
         (95_049_964, "the model: on Managed Instances there were three rounds between two probes"),
         (96_960_404, "the model took an end that came behind the next start for one in order"),
     ] {

@@ -78,9 +78,11 @@ impl World {
             let now = self.clock();
             let (aside, dropped) = (self.crowded_aside(), self.process.ledger.dropped_queue.get());
             self.process.had_room = self.process.gauge.held() <= self.process.gauge.bound();
+            let aside_bytes = self.process.core.backlog().aside_bytes();
+            let much = !self.process.had_room || aside_bytes > self.process.gauge.bound() / 2;
             let step = self.process.core.poll(now, view);
             if self.process.ledger.dropped_queue.get() > dropped {
-                self.check_given_up(&aside, &step);
+                self.check_given_up(&aside, much, &step);
             }
             self.steps += 1;
             self.count_poll(&step);
@@ -462,7 +464,9 @@ impl World {
                         match outcome {
                             RecordOutcome::Taken => fate.acknowledged = true,
                             RecordOutcome::Failed { kind, .. } => {
-                                fate.refused += u16::from(is_content(*kind) && record.len() == 1)
+                                fate.refused += u16::from(is_content(*kind) && record.len() == 1);
+                                fate.passing |=
+                                    matches!(kind, ErrorKind::Throttled | ErrorKind::Transient);
                             }
                         }
                     }
@@ -481,7 +485,12 @@ impl World {
                 [event] => self.events[event as usize].refused += 1,
                 _ => {}
             },
-            Err(_) => {}
+            Err((error, _)) => {
+                let passing = error.kind == ErrorKind::Throttled;
+                for event in verdict.events.iter().flatten() {
+                    self.events[*event as usize].passing |= passing;
+                }
+            }
         }
         self.count_request(began, delivered);
         self.note_left_behind(verdict);
@@ -868,6 +877,7 @@ impl World {
             (fate.process, fate.received, fate.acknowledged, fate.out_of_order) =
                 (number, true, false, true);
             (fate.refused, fate.tried_at, fate.left_behind) = (0, None, false);
+            fate.passing = false;
         }
     }
 

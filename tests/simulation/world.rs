@@ -68,6 +68,8 @@ pub(crate) struct Fate {
     pub(crate) tried_at: Option<u32>,
     /// It failed, and others were delivered since it was sent first.
     pub(crate) left_behind: bool,
+    /// It was refused in a way that passes, and says nothing of what it holds.
+    pub(crate) passing: bool,
     /// A segment with it had to give way to another one.
     pub(crate) evicted: bool,
     /// It was in the memory of a process that was killed without a word, or in a file that was
