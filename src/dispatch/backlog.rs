@@ -38,6 +38,8 @@ pub struct Parcel {
     pub segment: Option<SegmentId>,
     /// It is just what its segment holds: nothing of it was delivered or taken apart since.
     pub intact: bool,
+    /// It stays in memory while it is written to disk.
+    pub stays: bool,
     /// When its oldest event came, in the core's own time.
     pub since: Duration,
     /// Whether it was sent before.
@@ -72,6 +74,7 @@ impl Parcel {
             charge,
             segment: None,
             intact: false,
+            stays: false,
             since,
             sent_before: false,
             ambiguous: false,

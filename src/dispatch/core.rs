@@ -96,7 +96,7 @@ pub enum Step {
     /// Read a segment.
     Read(SegmentId),
     /// Write a segment, apart from those that wait in order: nothing that comes later waits behind
-    /// it.
+    /// it. What stays in memory is as if it had been read from there.
     Spool(Box<Parcel>),
     /// All of a segment is settled: delete it.
     Remove(SegmentId),
@@ -227,6 +227,8 @@ pub struct Core {
     pub(super) rotated: bool,
     /// The segment being read is one of those apart.
     pub(super) reads_apart: bool,
+    /// No copy of what stays in memory is written before this age.
+    pub(super) copy_again: Duration,
     pub(super) ledger_at: Duration,
     pub(super) ledgers: u32,
     pub(super) metrics: Option<Metrics>,
@@ -270,6 +272,7 @@ impl Core {
             spool_again: None,
             rotated: false,
             reads_apart: false,
+            copy_again: Duration::ZERO,
             ledger_at: Duration::ZERO,
             ledgers: 0,
             metrics: settings.metrics.then(Metrics::default),

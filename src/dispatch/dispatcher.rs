@@ -148,7 +148,8 @@ impl Dispatcher {
             Step::Spool(mut parcel) => {
                 let (purpose, segment) = (Purpose::apart(&parcel), parcel.segment);
                 let written = self.spool.write(&mut parcel.request, purpose, segment);
-                if let Err(error) = &written {
+                // Of a copy nothing is lost.
+                if let (Err(error), false) = (&written, parcel.stays) {
                     log::error!("spool", "events cannot be kept under /tmp ({error})");
                 }
                 return Outcome::Spooled(parcel, written.ok());

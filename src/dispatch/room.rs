@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::backlog::{Parcel, Refusal, SegmentId};
+use super::backlog::{OpenSegment, Parcel, Refusal, SegmentId};
 use super::core::{Core, Oldest, Step, Tick, View};
 use super::invocations::Phase;
 use super::sending::{Destination, TRIES_ALONE};
@@ -156,42 +156,68 @@ impl Core {
     }
 
     /// While an invocation is held and Kinesis takes nothing, what has waited for long is written
-    /// to disk: the function may have crashed, and then the sandbox ends, before Lambda says so.
+    /// to disk: the function may have crashed, and then the sandbox ends, before Lambda says so. Of
+    /// what Kinesis refuses for long while it takes others, a copy is written.
     pub(super) fn relief(&mut self, tick: &Tick) -> Option<Step> {
         if self.relief_at()? > tick.age {
             return None;
         }
-        let old = |since: Duration| tick.age.saturating_sub(since) >= RELIEF_AGE;
-        let parcel = match self.backlog.take_aside(|parcel| !parcel.intact && old(parcel.since)) {
+        let age = self.relief_age();
+        let is_old = |parcel: &Parcel| parcel.since + age <= tick.age;
+        let mut parcel = match self.backlog.take_aside(|parcel| !parcel.intact && is_old(parcel)) {
             Some(parcel) => parcel,
             None => self.pack(tick, Destination::Disk)?,
         };
+        parcel.stays = !self.is_failing();
         Some(Step::Spool(Box::new(parcel)))
+    }
+
+    fn relief_age(&self) -> Duration {
+        if self.is_failing() { RELIEF_AGE } else { 2 * RELIEF_AGE }
+    }
+
+    fn is_failing(&self) -> bool {
+        self.retry.failures() > 0 || self.retry.is_open()
     }
 
     /// From when on [`Core::relief`] has something to do.
     pub(super) fn relief_at(&self) -> Option<Duration> {
         let held = self.held.as_ref().is_some_and(|held| held.phase == Phase::AwaitEnd);
-        if !held || !self.settings.spool || !(self.retry.failures() > 0 || self.retry.is_open()) {
+        let is_failing = self.is_failing();
+        if !held || !self.settings.spool {
             return None;
         }
         // What is intact is on disk as well.
         let aside = self.backlog.aside().iter().filter(|parcel| !parcel.intact);
-        let aside = aside.map(|parcel| parcel.since + RELIEF_AGE);
+        let age = self.relief_age();
+        let aside = aside.map(|parcel| parcel.since + age);
         // What was never tried may go as soon as the pause of others is over.
         let fresh_age = if self.retry.is_open() { RELIEF_AGE } else { 2 * RELIEF_AGE };
-        let at = aside.chain(self.backlog.oldest().map(|since| since + fresh_age)).min()?;
-        Some(at.max(self.spool_again.unwrap_or_default()))
+        let fresh = self.backlog.oldest().filter(|_| is_failing).map(|since| since + fresh_age);
+        let at = aside.chain(fresh).min()?;
+        let again = self.spool_again.unwrap_or_default();
+        Some(at.max(if is_failing { again } else { again.max(self.copy_again) }))
     }
 
     /// A parcel was to be written to disk.
     pub(super) fn spooled(&mut self, tick: &Tick, mut parcel: Parcel, written: Option<SegmentId>) {
+        let stays = std::mem::take(&mut parcel.stays);
         let Some(segment) = written else {
+            if stays {
+                self.copy_again = tick.age + SPOOL_RETRY;
+                return self.backlog.set_aside(parcel);
+            }
             self.spool_again = Some(tick.age + SPOOL_RETRY);
             // Behind what was read before.
             parcel.due = parcel.due.max(tick.age);
             return self.backlog.set_aside(parcel);
         };
+        if stays {
+            self.leave_segment(&parcel);
+            (parcel.segment, parcel.intact) = (Some(segment), true);
+            self.open_segments.push(OpenSegment { id: segment, parts: 1, is_whole: true });
+            return self.backlog.set_aside(parcel);
+        }
         self.remember(segment, &parcel);
         self.acknowledge(parcel);
     }

@@ -653,8 +653,13 @@ impl Core {
 
     /// All of a parcel is delivered, given up, or kept elsewhere.
     pub(super) fn acknowledge(&mut self, parcel: Parcel) {
-        let has_events = parcel.request.events() > 0;
+        self.leave_segment(&parcel);
         self.spares.keep_body(parcel.request.into_buffer());
+    }
+
+    /// A parcel is none of its segment's any more.
+    pub(super) fn leave_segment(&mut self, parcel: &Parcel) {
+        let has_events = parcel.request.events() > 0;
         let of_parcel = |open: &OpenSegment| parcel.segment == Some(open.id);
         let Some(index) = self.open_segments.iter().position(of_parcel) else { return };
         let OpenSegment { id, parts, is_whole } = self.open_segments.swap_remove(index);

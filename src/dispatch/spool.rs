@@ -181,7 +181,7 @@ impl Spool {
     }
 
     fn write_to_file(&self, slot: &Slot, requests: &[&Request]) -> io::Result<Hash> {
-        if let Purpose::Apart { .. } = slot.purpose {
+        if !matches!(slot.purpose, Purpose::Overflow { .. }) {
             return self.write_to(&self.create(slot)?, slot, requests);
         }
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -610,6 +610,22 @@ mod tests {
         let (successor, ambiguous) = read_by("c");
         assert!(ambiguous && !successor.mark(1));
         successor.remove(1);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_copy_of_what_stays_in_memory_is_there_for_the_next_process_alone() {
+        let folder = TempDir::new().unwrap();
+        let writer = spool(folder.path(), "a");
+        let id = writer.write(&mut request(3), Purpose::Copy { in_doubt: false }, None).unwrap();
+        assert_eq!(writer.view(), View::default(), "it is in memory");
+        assert!(writer.mark(id), "it is being sent");
+        let successor = spool(folder.path(), "b");
+        successor.recover();
+        let found = successor.read(1, Vec::with_capacity).unwrap();
+        assert_eq!((found.request.events(), found.ambiguous), (3, true));
+        writer.unmark(id);
+        writer.remove(id);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 

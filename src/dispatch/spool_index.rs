@@ -82,20 +82,25 @@ pub enum Purpose {
         /// Kinesis has refused it.
         refused: bool,
     },
+    /// It stays in memory, as what was read from there.
+    Copy {
+        /// It may have been sent.
+        in_doubt: bool,
+    },
 }
 
 impl Purpose {
     /// Of what waited in memory.
     #[must_use]
     pub fn apart(parcel: &Parcel) -> Purpose {
-        let refused = parcel.refusal != Refusal::None;
-        Purpose::Apart { in_doubt: parcel.ambiguous, refused }
+        let (in_doubt, refused) = (parcel.ambiguous, parcel.refusal != Refusal::None);
+        if parcel.stays { Purpose::Copy { in_doubt } } else { Purpose::Apart { in_doubt, refused } }
     }
 
     /// See [`Entry::in_doubt`].
     #[must_use]
     pub fn is_in_doubt(self) -> bool {
-        matches!(self, Purpose::Apart { in_doubt: true, .. })
+        matches!(self, Purpose::Apart { in_doubt: true, .. } | Purpose::Copy { in_doubt: true })
     }
 }
 
@@ -141,7 +146,7 @@ pub struct Index {
     /// What an earlier process left, and what Kinesis refused for long.
     apart: VecDeque<Entry>,
     /// What was read and is not settled.
-    taken: Vec<Entry>,
+    taken: VecDeque<Entry>,
     open: Option<Open>,
 }
 
@@ -163,7 +168,7 @@ impl Index {
             overflow: VecDeque::new(),
             own: VecDeque::new(),
             apart: VecDeque::new(),
-            taken: Vec::new(),
+            taken: VecDeque::new(),
             open: None,
         }
     }
@@ -197,6 +202,12 @@ impl Index {
     /// A place for a segment, which is being written from now on. `None` where it can never fit, or
     /// what is there is being read or written.
     pub fn begin(&mut self, batch: &Batch, purpose: Purpose) -> Option<Slot> {
+        // Nothing is to give way for a copy, nor to find no room behind it.
+        let is_copy = matches!(purpose, Purpose::Copy { .. });
+        let much = self.bytes + on_disk(batch.bytes) > self.bound / 2 || self.len() == MAX_SEGMENTS;
+        if is_copy && much {
+            return None;
+        }
         let evicted = self.make_room(on_disk(batch.bytes), 1)?;
         self.last += 1;
         self.bytes += on_disk(batch.bytes);
@@ -206,6 +217,7 @@ impl Index {
         match purpose {
             Purpose::Apart { refused: false, .. } => self.own.push_back(entry),
             Purpose::Apart { refused: true, .. } => self.apart.push_back(entry),
+            Purpose::Copy { .. } => self.taken.push_back(entry),
             Purpose::Overflow { introduces } => {
                 self.overflow.push_back(entry);
                 let Batch { payload, records, .. } = *batch;
@@ -239,9 +251,9 @@ impl Index {
         Some(evicted)
     }
 
-    /// In the order in which they give way.
-    fn lists(&mut self) -> [&mut VecDeque<Entry>; 3] {
-        [&mut self.apart, &mut self.own, &mut self.overflow]
+    /// In the order in which they give way; what is in memory as well never does.
+    fn lists(&mut self) -> [&mut VecDeque<Entry>; 4] {
+        [&mut self.apart, &mut self.own, &mut self.overflow, &mut self.taken]
     }
 
     fn len(&self) -> usize {
@@ -294,20 +306,16 @@ impl Index {
     /// It was read, and is as it was: it waits apart.
     pub fn put_back(&mut self, id: SegmentId) {
         if let Some(at) = self.taken.iter().position(|entry| entry.id == id) {
-            self.apart.push_back(self.taken.swap_remove(at));
+            self.apart.extend(self.taken.remove(at));
         }
     }
 
     /// It could not be written, or is settled.
     pub fn remove(&mut self, id: SegmentId) -> Option<Entry> {
         self.open = self.open.take().filter(|open| open.id != id);
-        let taken =
-            self.taken.iter().position(|entry| entry.id == id).map(|at| self.taken.swap_remove(at));
-        let entry = taken.or_else(|| {
-            self.lists().into_iter().find_map(|list| {
-                let at = list.iter().rposition(|entry| entry.id == id)?;
-                list.remove(at)
-            })
+        let entry = self.lists().into_iter().find_map(|list| {
+            let at = list.iter().rposition(|entry| entry.id == id)?;
+            list.remove(at)
         })?;
         self.bytes = self.bytes.saturating_sub(on_disk(entry.reserved));
         Some(entry)
@@ -332,8 +340,8 @@ impl Index {
     pub fn take(&mut self, id: SegmentId) -> Option<Entry> {
         let take =
             |list: &mut VecDeque<Entry>| list.pop_front_if(|entry| entry.id == id && entry.ready);
-        let entry = self.lists().into_iter().find_map(take)?;
-        self.taken.push(entry.clone());
+        let entry = self.lists().into_iter().take(3).find_map(take)?;
+        self.taken.push_back(entry.clone());
         Some(entry)
     }
 
@@ -358,9 +366,7 @@ impl Index {
     /// Everything, for whoever deletes it.
     pub fn drain(&mut self) -> Vec<Entry> {
         (self.bytes, self.open) = (0, None);
-        let mut all: Vec<Entry> = self.taken.drain(..).collect();
-        self.lists().into_iter().for_each(|list| all.extend(list.drain(..)));
-        all
+        self.lists().into_iter().flat_map(|list| list.drain(..)).collect()
     }
 
     /// On disk, or being written, in whole blocks.
@@ -393,6 +399,25 @@ mod tests {
         let slot = index.begin(&batch(blocks * BLOCK), purpose).unwrap();
         index.commit(slot.id, HASHED);
         (slot.id, slot.evicted.iter().map(|entry| entry.id).collect())
+    }
+
+    /// It is in memory: another one that gave way for it would be lost for nothing.
+    #[test]
+    fn a_copy_is_like_what_was_read_and_nothing_gives_way_for_it() {
+        let mut index = index(4);
+        let copy = Purpose::Copy { in_doubt: true };
+        let id = index.begin(&batch(10), copy).unwrap().id;
+        index.commit(id, HASHED);
+        let entry = index.entry(id).unwrap();
+        assert_eq!((entry.hash, entry.length, entry.in_doubt), (Some(HASHED), 10, true));
+        assert_eq!((index.view(), index.bytes()), (View::default(), BLOCK));
+        let second = index.begin(&batch(BLOCK), copy).unwrap().id;
+        assert!(index.begin(&batch(1), copy).is_none(), "half of the room is used");
+        put(&mut index, 2, false);
+        assert!(index.begin(&batch(1), IN_ORDER).unwrap().evicted.len() == 1, "no copy");
+        index.put_back(id);
+        assert_eq!(index.view().apart, Oldest::Ready(id));
+        assert!(index.remove(second).is_some() && index.entry(second).is_none());
     }
 
     #[test]

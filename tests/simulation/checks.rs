@@ -8,11 +8,13 @@ use kinesis_telemetry_extension::dispatch::backlog::{Parcel, SegmentId};
 use kinesis_telemetry_extension::dispatch::core::{Step, View};
 use kinesis_telemetry_extension::dispatch::message::{Load, Message, Signal};
 use kinesis_telemetry_extension::dispatch::policy::FlushMode;
+use kinesis_telemetry_extension::dispatch::spool_file;
 use kinesis_telemetry_extension::kinesis::gzip;
 use kinesis_telemetry_extension::kinesis::line::Envelope;
 use kinesis_telemetry_extension::kinesis::record::Compression;
 use kinesis_telemetry_extension::kinesis::request::Request;
 
+use crate::keep::Choice;
 use crate::kinesis::Verdict;
 use crate::plan::{Done, End, Mode};
 use crate::world::{
@@ -21,6 +23,8 @@ use crate::world::{
 
 /// What the scheduler may add to a promise.
 const SLACK: Us = 70 * MS;
+/// While an invocation is held, what has waited for longer than this is on disk.
+const KEPT_AFTER: Us = 3500 * MS;
 /// No more segments than this are read in vain between two requests.
 const PUT_BACK: u32 = 20;
 
@@ -68,8 +72,10 @@ impl World {
             || process.is_running;
         let full = process.core.backlog().fresh_bytes() >= process.packer.request_bytes();
         let healthy = process.healthy_since.is_some_and(|since| since < self.now);
-        let time =
-            process.asking.as_ref().is_none_or(|asking| asking.deadline > self.now + 30 * MS);
+        // At the end the last 100 ms are the ledger's.
+        let kept_back = |ask: &Ask| if matches!(ask, Ask::Stop) { 130 * MS } else { 30 * MS };
+        let has_time = |asking: &Asking| asking.deadline > self.now + kept_back(&asking.ask);
+        let time = process.asking.as_ref().is_none_or(has_time);
         if awake && full && healthy && time && self.mode() == Mode::Ok {
             let detail = format!(
                 "{} bytes wait, Kinesis took the last request, and nothing is sent",
@@ -609,6 +615,39 @@ impl World {
             let detail = format!("{lost:?} are only in memory when the process is killed");
             self.fail("the disk comes first", detail);
         }
+    }
+
+    /// The function has crashed while it was held, and nobody was told: the process is killed. What
+    /// had waited for long is on disk, as far as that takes it.
+    pub(crate) fn loses_what_is_old(&mut self) -> bool {
+        let process = &self.process;
+        // No copy is written once much of the spool is used.
+        let bound = self.plan.setup.spool_bytes;
+        let spools = !process.write_failed
+            && self.plan.disk.is_empty()
+            && process.index.bytes() + spool_file::largest(self.limits) <= bound / 2;
+        let held = process.asking.as_ref().filter(|asking| asking.handed_in);
+        let held = held.is_some_and(|asking| {
+            matches!(&asking.ask, Ask::Invocation(id) if !process.ended.contains(id))
+                && asking.at + KEPT_AFTER < self.now
+        });
+        if !spools || !held {
+            return false;
+        }
+        let on_disk: std::collections::HashSet<u32> =
+            self.files.values().flat_map(|file| file.events.iter().copied()).collect();
+        let mut lost = self.waiting_anywhere();
+        lost.retain(|event| {
+            let fate = &self.events[*event as usize];
+            // What waits for a choice is the listener's.
+            let is_old = fate.choice == Choice::Kept && fate.came + KEPT_AFTER < self.now;
+            fate.answered && is_old && !on_disk.contains(event)
+        });
+        if !lost.is_empty() {
+            let detail = format!("{lost:?} are only in memory when the process is killed");
+            self.fail("what waits for long is on disk", detail);
+        }
+        !lost.is_empty()
     }
 
     /// The process is gone without a word: what it had in memory is lost, and nobody can count it.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kinesis_telemetry_extension::dispatch::backlog::Parcel;
 use kinesis_telemetry_extension::dispatch::core::{Oldest, Outcome, Step, stored_nothing};
 use kinesis_telemetry_extension::dispatch::message::Signal;
 use kinesis_telemetry_extension::kinesis::error::Error;
@@ -300,4 +301,97 @@ fn without_a_disk_what_may_be_good_beside_a_refused_event_is_kept_until_half_is_
         desk.pass(100);
     }
     assert!(drops > 0);
+}
+
+/// While r1 is held, Kinesis takes what the sandbox is, and throttles twelve events for 2 s.
+fn throttled_for_two_seconds() -> Desk {
+    let mut desk = desk(in_records);
+    desk.invoke("r1", 1, 30_000);
+    desk.started("r1");
+    desk.post(12, 40);
+    let began = desk.now().mono;
+    while desk.now().mono < began + Duration::from_secs(2) {
+        match desk.step() {
+            Step::Send { parcel, .. } if parcel.tries == 0 => all_but_the_first(&mut desk, parcel),
+            Step::Send { parcel, .. } => desk.refused(parcel, SHARD_THROTTLED),
+            Step::Wait(until) => {
+                let left = until.unwrap() - desk.now().mono;
+                desk.pass(u64::try_from(left.as_micros().div_ceil(1000)).unwrap());
+            }
+            step => panic!("{}", kind(&step)),
+        }
+    }
+    desk
+}
+
+const SHARD_THROTTLED: &str = "ProvisionedThroughputExceededException";
+
+fn all_but_the_first(desk: &mut Desk, parcel: Box<Parcel>) {
+    let mut outcomes = vec![refused(SHARD_THROTTLED); parcel.request.len()];
+    outcomes[0] = RecordOutcome::Taken;
+    desk.sent(parcel, Ok(outcomes));
+}
+
+/// What is written beside a request that may be due as well.
+fn copied(desk: &mut Desk) -> Box<Parcel> {
+    loop {
+        match desk.step() {
+            Step::Spool(parcel) if parcel.stays => return parcel,
+            Step::Send { parcel, .. } => desk.refused(parcel, SHARD_THROTTLED),
+            step => panic!("{}", kind(&step)),
+        }
+    }
+}
+
+/// The function can crash, and the sandbox be killed, without a word of Lambda: what one shard had
+/// throttled all the while, beside others that took everything, was lost uncounted.
+#[test]
+fn of_what_is_throttled_for_long_in_a_held_invocation_a_copy_is_on_disk_until_it_is_taken() {
+    let mut desk = throttled_for_two_seconds();
+    let parcel = copied(&mut desk);
+    let due = parcel.due;
+    assert_eq!((parcel.segment, parcel.request.events()), (None, 12));
+    desk.done(Outcome::Spooled(parcel, Some(70)));
+    let [aside] = desk.core().backlog().aside() else { panic!() };
+    assert_eq!((aside.segment, aside.intact, aside.holds, aside.due), (Some(70), true, true, due));
+    // Once is enough, as long as it is as it was.
+    let (parcel, _) = desk.send_soon();
+    desk.refused(parcel, SHARD_THROTTLED);
+    let (parcel, _) = desk.send_soon();
+    all_but_the_first(&mut desk, parcel);
+    let parcel = copied(&mut desk);
+    assert_eq!((parcel.segment, parcel.request.events()), (Some(70), 11));
+    desk.done(Outcome::Spooled(parcel, Some(71)));
+    assert!(matches!(desk.step(), Step::Remove(70)));
+    desk.done(Outcome::Done);
+    let (parcel, _) = desk.send_soon();
+    desk.taken(parcel);
+    assert!(matches!(desk.step(), Step::Remove(71)));
+    desk.done(Outcome::Done);
+    assert_eq!((desk.ledger().delivered.get(), desk.ledger().dropped()), (12, 0));
+}
+
+#[test]
+fn a_copy_that_cannot_be_written_is_tried_again_after_ten_seconds_and_costs_nothing() {
+    let mut desk = throttled_for_two_seconds();
+    let began = desk.now().mono;
+    let parcel = copied(&mut desk);
+    desk.done(Outcome::Spooled(parcel, None));
+    let mut tries = 0;
+    let parcel = loop {
+        match desk.step() {
+            Step::Spool(parcel) if parcel.stays => break parcel,
+            Step::Send { parcel, .. } => {
+                tries += 1;
+                desk.refused(parcel, SHARD_THROTTLED);
+            }
+            Step::Wait(until) => {
+                let left = until.unwrap() - desk.now().mono;
+                desk.pass(u64::try_from(left.as_micros().div_ceil(1000)).unwrap());
+            }
+            step => panic!("{}", kind(&step)),
+        }
+    };
+    assert!(tries > 0 && desk.now().mono >= began + Duration::from_secs(10));
+    assert_eq!((parcel.segment, parcel.request.events(), desk.ledger().dropped()), (None, 12, 0));
 }

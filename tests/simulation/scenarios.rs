@@ -523,6 +523,13 @@ fn seeds_that_once_went_wrong() {
         (95_763_351, "the same"),
         (110_118_977, "without a disk good events were dropped with a refused one beside them"),
         (110_119_460, "the same"),
+        (
+            110_104_407,
+            "what Kinesis refused while it took others was in memory alone, and the process killed",
+        ),
+        (110_133_583, "the same"),
+        (110_154_212, "the same"),
+        (110_439_415, "the model: a full request was to be sent in the time of the last ledger"),
         (95_049_964, "the model: on Managed Instances there were three rounds between two probes"),
         (96_960_404, "the model took an end that came behind the next start for one in order"),
     ] {

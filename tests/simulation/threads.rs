@@ -384,7 +384,7 @@ impl World {
             Busy::Spool { parcel, writing } => {
                 let id = writing.as_ref().map(|writing| writing.slot.id);
                 let written = self.commit(writing).is_some();
-                self.process.write_failed |= !written;
+                self.process.write_failed |= !written && !parcel.stays;
                 if !written
                     && self.process.marked
                     && let Some(file) = self.file_of(parcel.segment)
@@ -601,9 +601,10 @@ impl World {
     /// `all`: the events of the POST, which are to be answered.
     pub(crate) fn admit_batch(&mut self, batch: Batch, all: Vec<u32>, signals: Vec<Signal>) {
         let own = batch_numbers(&batch);
+        let now = self.now;
         for event in &own {
             let fate = &mut self.events[*event as usize];
-            (fate.received, fate.choice) = (true, Choice::Kept);
+            (fate.received, fate.came, fate.choice) = (true, now, Choice::Kept);
         }
         self.process.ledger.received.add(own.len() as u64);
         for signal in &signals {

@@ -50,6 +50,8 @@ pub(crate) struct Fate {
     /// The sandbox that its id begins with.
     pub(crate) sandbox: SandboxId,
     pub(crate) received: bool,
+    /// When it came.
+    pub(crate) came: Us,
     /// Lambda got a 200 for it.
     pub(crate) answered: bool,
     /// How often it is on the stream.
@@ -910,6 +912,7 @@ impl World {
                 self.fail("exit in time", "killed although the order to stop came early".to_owned())
             }
             Some((at, events)) => self.check_kept(at, events),
+            None if self.loses_what_is_old() => {}
             None if self.slowest_disk() == 0
                 && self
                     .running
