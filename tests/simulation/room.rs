@@ -395,3 +395,97 @@ fn a_copy_that_cannot_be_written_is_tried_again_after_ten_seconds_and_costs_noth
     assert!(tries > 0 && desk.now().mono >= began + Duration::from_secs(10));
     assert_eq!((parcel.segment, parcel.request.events(), desk.ledger().dropped()), (None, 12, 0));
 }
+
+/// It would wait for good: nothing else shows whether Kinesis takes it now.
+#[test]
+fn where_nothing_makes_room_kinesis_is_probed() {
+    for introduction_refused in [false, true] {
+        let mut desk = managed(in_records);
+        if introduction_refused {
+            // An event of its own makes no room, although others were taken beside it.
+            desk.post_of(5000);
+            let (parcel, _) = desk.send();
+            let mut outcomes = vec![RecordOutcome::Taken; parcel.request.len()];
+            outcomes[0] = refused(BY_CONTENT);
+            desk.sent(parcel, Ok(outcomes));
+            assert_eq!(desk.core().backlog().aside()[0].request.events(), 0);
+        }
+        for waiting in 1..=2 {
+            desk.post_of(5000);
+            let ours = |desk: &mut Desk| {
+                let aside = desk.core().backlog().aside();
+                aside.iter().filter(|parcel| parcel.request.events() > 0).count()
+            };
+            // What was refused before may be sent before what is new.
+            while ours(&mut desk) < waiting {
+                let (parcel, _) = desk.send_soon();
+                desk.failed(parcel, BY_CONTENT);
+            }
+        }
+        let _over = desk.overfill();
+        let (_, waited) = desk.send_soon();
+        assert!((500..=1000).contains(&waited), "{introduction_refused}: {waited}");
+        let said = desk.said.iter().any(|(_, topic, _)| *topic == "no-room");
+        assert!(!said && desk.ledger().dropped() == 0, "{:?}", desk.said);
+    }
+}
+
+/// The other part of what was just divided may be good: it was refused together with others only.
+#[test]
+fn what_a_refused_request_was_divided_into_is_sent_before_what_was_refused_again() {
+    let mut shown = 0;
+    for seed in 1..50 {
+        let mut desk = managed(|plan| plan.seed = seed);
+        let parcel = first(&mut desk);
+        desk.taken(parcel);
+        desk.post(2, 40);
+        let (parcel, _) = desk.send_soon();
+        desk.post(12, 200);
+        desk.failed(parcel, BY_CONTENT);
+        let (parcel, _) = desk.send_soon();
+        if events(&parcel)[0] != 3 {
+            // The pause of what was refused was over before that of the others.
+            continue;
+        }
+        desk.post(12, 200);
+        desk.failed(parcel, BY_CONTENT);
+        let (parcel, _) = desk.send_soon();
+        if events(&parcel)[0] != 15 {
+            continue;
+        }
+        // From now on what was refused is divided, since others were taken.
+        desk.taken(parcel);
+        desk.pass(10_000);
+        let (parcel, _) = desk.send();
+        if events(&parcel) != [1] {
+            continue;
+        }
+        desk.taken(parcel);
+        let (parcel, _) = desk.send();
+        assert_eq!(events(&parcel), [2], "{seed}");
+        assert_eq!(desk.core().backlog().aside().len(), 1, "the others");
+        shown += 1;
+    }
+    assert!(shown > 0);
+}
+
+/// Else new events, each refused, would keep out for good what may be delivered.
+#[test]
+fn what_was_refused_is_sent_in_turn_with_new_events_that_are_refused_too() {
+    let mut desk = managed(|_| ());
+    desk.post(2, 40);
+    let (parcel, _) = desk.send_soon();
+    assert_eq!(events(&parcel), [0, 1]);
+    desk.failed(parcel, BY_CONTENT);
+    desk.post(12, 200);
+    let mut were_sent = Vec::new();
+    for _ in 0..4 {
+        // All of it is due, and a full request of new ones waits.
+        desk.pass(1000);
+        desk.post(12, 200);
+        let (parcel, _) = desk.send();
+        were_sent.push(parcel.sent_before);
+        desk.failed(parcel, BY_CONTENT);
+    }
+    assert_eq!(were_sent, [true, false, true, false]);
+}
