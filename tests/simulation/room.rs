@@ -120,6 +120,43 @@ fn beside_a_single_one_a_segment_is_read_however_full_memory_is_but_not_at_the_e
     }
 }
 
+/// With memory not over its bound, but each beyond the quarter for what is set aside: how many are
+/// set aside, whether the sandbox ends, and whether another one is read.
+#[test]
+fn beside_a_single_large_one_a_segment_is_read_and_beside_two_only_with_room_for_it() {
+    let set_aside = |desk: &mut Desk| {
+        desk.post(12, 200);
+        let (parcel, _) = desk.send();
+        let mut outcomes =
+            vec![refused("ProvisionedThroughputExceededException"); parcel.request.len()];
+        outcomes[0] = RecordOutcome::Taken;
+        desk.sent(parcel, Ok(outcomes));
+        desk.core().backlog().aside_bytes()
+    };
+    let bytes = set_aside(&mut managed(in_records));
+    for (aside, at_end, reads) in [(1, false, true), (1, true, true), (2, true, false)] {
+        let mut desk = desk(|plan| {
+            in_records(plan);
+            plan.setup.bound = 4 * bytes - 1;
+        });
+        desk.passes("r1");
+        desk.started("r1");
+        if at_end {
+            desk.stop("spindown", 1, 2000);
+            desk.signal(Signal::Reported("r1".into()));
+            assert!(matches!(desk.step(), Step::CloseIntake(_)));
+        }
+        for _ in 0..aside {
+            set_aside(&mut desk);
+        }
+        assert_eq!(desk.core().backlog().aside().len(), aside);
+        let _full = desk.fill();
+        desk.on_disk(Oldest::Empty, Oldest::Ready(7));
+        let step = desk.step();
+        assert_eq!(matches!(step, Step::Read(7)), reads, "{aside} {at_end}: {}", kind(&step));
+    }
+}
+
 /// Else the next process counts them as possible duplicates.
 #[test]
 fn of_what_is_refused_or_known_not_to_have_come_nothing_is_in_doubt() {
