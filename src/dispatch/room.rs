@@ -203,13 +203,14 @@ impl Core {
     pub(super) fn spooled(&mut self, tick: &Tick, mut parcel: Parcel, written: Option<SegmentId>) {
         let stays = std::mem::take(&mut parcel.stays);
         let Some(segment) = written else {
+            let again = tick.age + SPOOL_RETRY;
             if stays {
-                self.copy_again = tick.age + SPOOL_RETRY;
-                return self.backlog.set_aside(parcel);
+                self.copy_again = again;
+            } else {
+                self.spool_again = Some(again);
+                // Behind what was read before.
+                parcel.due = parcel.due.max(tick.age);
             }
-            self.spool_again = Some(tick.age + SPOOL_RETRY);
-            // Behind what was read before.
-            parcel.due = parcel.due.max(tick.age);
             return self.backlog.set_aside(parcel);
         };
         if stays {

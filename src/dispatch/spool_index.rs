@@ -366,7 +366,9 @@ impl Index {
     /// Everything, for whoever deletes it.
     pub fn drain(&mut self) -> Vec<Entry> {
         (self.bytes, self.open) = (0, None);
-        self.lists().into_iter().flat_map(|list| list.drain(..)).collect()
+        let mut all = Vec::new();
+        self.lists().into_iter().for_each(|list| all.extend(list.drain(..)));
+        all
     }
 
     /// On disk, or being written, in whole blocks.
