@@ -144,6 +144,25 @@ fn a_request_that_fails_as_a_whole_is_suspected_after_four_tries_or_once_others_
     assert_eq!(suspects(&mut desk), [(vec![1], true)]);
 }
 
+/// What was taken before it failed as a whole for the first time shows nothing: it was throttled
+/// until then, as anything may be.
+#[test]
+fn what_others_were_taken_since_counts_from_the_first_failure_as_a_whole() {
+    let mut shown = 0;
+    for seed in 1..50 {
+        let mut desk = managed(|plan| plan.seed = seed);
+        let parcel = first(&mut desk);
+        desk.failed(parcel, "ThrottlingException");
+        desk.post(30, 200);
+        let parcel = desk.taken_until(|parcel| events(parcel) == [0]);
+        let others_taken = desk.ledger().delivered.get() > 0;
+        desk.failed(parcel, "InternalFailure");
+        assert_eq!(suspects(&mut desk), [(vec![0], false)], "{seed}");
+        shown += u32::from(others_taken);
+    }
+    assert!(shown > 0);
+}
+
 #[test]
 fn of_refused_records_what_is_throttled_is_not_suspected_of_what_it_holds() {
     let mut desk = managed(in_records);
