@@ -340,6 +340,44 @@ fn without_a_disk_what_may_be_good_beside_a_refused_event_is_kept_until_half_is_
     assert!(drops > 0);
 }
 
+/// What passes is the same from event to event, so none of it is spared; what is refused for what it
+/// may hold is divided first, as long as there is room for that.
+#[test]
+fn without_a_disk_what_may_be_good_is_dropped_beyond_half_of_the_memory_and_else_from_a_quarter() {
+    let with_bound = |bound: usize, code: &str, over: bool| {
+        let mut desk = managed(|plan| {
+            in_records(plan);
+            plan.setup.bound = bound;
+        });
+        for _ in 0..2 {
+            desk.post(12, 200);
+            desk.post(1, 40);
+        }
+        // So a last one, old enough to be sent at any time, is left.
+        desk.pass(1000);
+        for _ in 0..2 {
+            let (parcel, _) = desk.send();
+            let mut outcomes = vec![refused(code); parcel.request.len()];
+            outcomes[0] = RecordOutcome::Taken;
+            desk.sent(parcel, Ok(outcomes));
+        }
+        let bytes = desk.core().backlog().aside_bytes();
+        assert_eq!(
+            (desk.core().backlog().aside().len(), desk.core().backlog().fresh().count()),
+            (2, 1)
+        );
+        let _over = over.then(|| desk.overfill());
+        let _ = desk.step();
+        (bytes, desk.ledger().dropped() > 0)
+    };
+    for (code, from) in [(BY_CONTENT, 2), (SHARD_THROTTLED, 4)] {
+        let (bytes, _) = with_bound(256 * 1024, code, false);
+        assert_eq!(with_bound(from * bytes, code, false), (bytes, false), "{code}");
+        assert_eq!(with_bound(from * bytes - 1, code, false), (bytes, true), "{code}");
+        assert_eq!(with_bound(from * bytes, code, true), (bytes, true), "{code}");
+    }
+}
+
 /// While r1 is held, Kinesis takes what the sandbox is, and throttles twelve events for 2 s.
 fn throttled_for_two_seconds() -> Desk {
     let mut desk = desk(in_records);
