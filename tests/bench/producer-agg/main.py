@@ -78,7 +78,7 @@ def main():
     name = {"Lambda-Extension-Name": os.path.basename(os.environ["PEER_NAME"])}
     headers, _ = call("POST", "/2020-01-01/extension/register", name, {"events": ["INVOKE", "SHUTDOWN"]})
     identity = {"Lambda-Extension-Identifier": headers["Lambda-Extension-Identifier"]}
-    server = http.server.ThreadingHTTPServer(("0.0.0.0", PORT), Telemetry)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", PORT), Telemetry)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     call("PUT", "/2022-07-01/telemetry", identity | {"Content-Type": "application/json"}, {
         "schemaVersion": "2022-12-13",
