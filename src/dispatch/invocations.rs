@@ -89,6 +89,8 @@ enum Unreported {
 #[derive(Debug)]
 pub struct Invocations {
     started: Option<Arc<str>>,
+    /// Another one was announced since: that one's end is the end of what has started, too.
+    overtaken: bool,
     /// By INVOKE, and when that came.
     invoked: Option<(Arc<str>, Instant)>,
     ends: VecDeque<End>,
@@ -120,6 +122,7 @@ impl Default for Invocations {
         let (ends, let_go) = (VecDeque::new(), VecDeque::new());
         Invocations {
             started: None,
+            overtaken: false,
             invoked: None,
             ends,
             gap: false,
@@ -149,12 +152,15 @@ impl Invocations {
                     self.unreported = Unreported::Invocation(Arc::clone(request_id));
                 }
                 self.started = Some(Arc::clone(request_id));
-                self.gap = false;
+                (self.overtaken, self.gap) = (false, false);
             }
             Signal::Done { request_id, at, failed } => {
                 self.missed = self.missed.take().filter(|(missed, _)| missed != request_id);
                 // Not before it began, where that is known.
                 let invoked = self.invoked.as_ref().filter(|(id, _)| id == request_id);
+                if self.overtaken && invoked.is_some() {
+                    self.started = None;
+                }
                 let end = match invoked {
                     Some((_, since)) => now.instant_of_end(*since, *at),
                     None => now.instant_of(*at),
@@ -212,8 +218,8 @@ impl Invocations {
         self.unreported = Unreported::Invocation(Arc::clone(request_id));
         self.ends.retain(|end| !end.is_past || end.request_id != *request_id);
         if self.started.as_ref() != Some(request_id) {
-            // What was lost before belongs to an earlier one.
-            self.gap = false;
+            // What has started and what was lost before belong to an earlier one.
+            (self.overtaken, self.gap) = (true, false);
         }
         let Some((_, since)) = &mut self.missed else { return false };
         *since += 1;
@@ -474,6 +480,25 @@ mod tests {
         invocations.observe(&done("r1", now.wall), now);
         assert!(!is_running(&invocations, later(9000)));
         assert_eq!(invocations.runs_from(now.mono), None);
+    }
+
+    /// The end of the one before came late: it counted as running after the next one was let go, and
+    /// a request was on its way when the sandbox froze.
+    #[test]
+    fn what_has_started_is_over_once_the_next_has_ended() {
+        let (mut invocations, now) = (Invocations::default(), now());
+        invocations.invoked(&"r1".into(), now.mono);
+        invocations.observe(&Signal::Started("r1".into()), now);
+        assert!(is_running(&invocations, now.mono));
+        invocations.invoked(&"r2".into(), now.mono);
+        assert!(is_running(&invocations, now.mono));
+        invocations.observe(&done("r2", now.wall), now);
+        assert!(!is_running(&invocations, now.mono + START_LATE));
+        // A start may come ahead of its INVOKE.
+        invocations.observe(&Signal::Started("r3".into()), now);
+        assert!(is_running(&invocations, now.mono));
+        invocations.invoked(&"r3".into(), now.mono);
+        assert!(is_running(&invocations, now.mono));
     }
 
     #[test]

@@ -532,6 +532,7 @@ fn seeds_that_once_went_wrong() {
         (110_439_415, "the model: a full request was to be sent in the time of the last ledger"),
         (95_049_964, "the model: on Managed Instances there were three rounds between two probes"),
         (96_960_404, "the model took an end that came behind the next start for one in order"),
+        (120_640_730, "one whose end came late ran for the core, with the next one over"),
     ] {
         let life = World::new(&Plan::random(seed), false).live();
         assert!(life.violation.is_none(), "{seed}: {cause}: {:?}", life.violation);

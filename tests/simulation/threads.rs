@@ -119,6 +119,7 @@ impl World {
     fn hand_in(&mut self, message: Message) {
         if let Message::Invoked { at, request_id, .. } = &message {
             self.process.invoked = Some((Arc::clone(request_id), self.micros(at.mono)));
+            self.process.overtaken = self.process.started.as_ref() != Some(request_id);
         }
         match &message {
             Message::Telemetry { signals, .. } => {
@@ -131,12 +132,17 @@ impl World {
                             self.ends_lost |=
                                 missed.is_some_and(|missed| !self.process.ended.contains(&missed));
                             self.process.started = Some(Arc::clone(id));
+                            self.process.overtaken = false;
                             self.process.is_running = !self.process.ended.contains(id);
                         }
                         Signal::Done { request_id, .. } => {
                             self.process.ended.push(Arc::clone(request_id));
-                            if self.process.started.as_ref() == Some(request_id) {
-                                self.process.is_running = false;
+                            let process = &mut self.process;
+                            // The end of one is the end of what had started before it.
+                            let invoked = process.invoked.as_ref().map(|(id, _)| id);
+                            let is_next = process.overtaken && invoked == Some(request_id);
+                            if is_next || process.started.as_ref() == Some(request_id) {
+                                process.is_running = false;
                             }
                         }
                         _ => {}

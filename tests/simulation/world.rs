@@ -304,6 +304,8 @@ pub(crate) struct Process {
     pub(crate) signal_room: SignalRoom,
     pub(crate) started: Option<Arc<str>>,
     pub(crate) is_running: bool,
+    /// Another one was announced since the last start.
+    pub(crate) overtaken: bool,
     /// The last invocation that was let go at its deadline.
     pub(crate) missed: Option<Arc<str>>,
     /// The last INVOKE that the core has seen, and when it came.
@@ -1258,6 +1260,7 @@ impl Process {
             signal_room: SignalRoom::new(plan.signal_bytes()),
             started: None,
             is_running: false,
+            overtaken: false,
             missed: None,
             invoked: None,
             fruitless: Vec::new(),
