@@ -374,7 +374,7 @@ mod tests {
             ),
             // With another level for those lines, and with the place in the source.
             (
-                r#"{\"time\":\"2026-05-11T08:30:00.1Z\",\"level\":\"ERROR\",\"source\":{\"function\":\"github.com/aws/aws-lambda-go/lambda.reportFailure\",\"file\":\"/root/go/pkg/mod/github.com/aws/aws-lambda-go/lambda/invoke_loop.go\",\"line\":97},\"msg\":\"{\\\"errorMessage\\\":\\\"no\\\",\\\"errorType\\\":\\\"x\\\"}\"}"#,
+                r#"{\"time\":\"2026-05-11T08:30:00.1Z\",\"level\":\"ERROR\",\"source\":{\"function\":\"github.com/aws/aws-lambda-go/lambda.reportFailure\",\"file\":\"/build/go/pkg/mod/github.com/aws/aws-lambda-go/lambda/invoke_loop.go\",\"line\":97},\"msg\":\"{\\\"errorMessage\\\":\\\"no\\\",\\\"errorType\\\":\\\"x\\\"}\"}"#,
                 Some("x"),
             ),
             (

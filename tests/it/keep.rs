@@ -266,7 +266,7 @@ fn an_exception_is_known_in_every_form_in_which_it_comes() {
         (
             raw(&format!(
                 "time=2026-05-11T08:30:00.1Z level=INFO source={}/invoke_loop.go:97 msg={quoted}",
-                "/root/go/pkg/mod/github.com/aws/aws-lambda-go@v1.47.0/lambda/".repeat(2)
+                "/build/go/pkg/mod/github.com/aws/aws-lambda-go@v1.47.0/lambda/".repeat(2)
             )),
             Some("errorString"),
         ),

@@ -317,6 +317,13 @@ impl Desk {
         self.sent(parcel, Ok(vec![refused(code); records]));
     }
 
+    /// Kinesis takes the first record, and throttles the others.
+    pub(crate) fn all_but_one_throttled(&mut self, parcel: Box<Parcel>) {
+        let mut outcomes = vec![refused(SHARD_THROTTLED); parcel.request.len()];
+        outcomes[0] = RecordOutcome::Taken;
+        self.sent(parcel, Ok(outcomes));
+    }
+
     /// The whole request fails.
     pub(crate) fn failed(&mut self, parcel: Box<Parcel>, code: &str) {
         self.sent(parcel, Err((Error::new(code, "simulated"), "see the test".to_owned())));
@@ -369,6 +376,9 @@ pub(crate) fn finish(request: &mut Request) {
     let stream = kinesis_telemetry_extension::kinesis::endpoint::Stream::Name("telemetry".into());
     let _ = request.finish(&stream);
 }
+
+/// Of a record whose shard takes no more.
+pub(crate) const SHARD_THROTTLED: &str = "ProvisionedThroughputExceededException";
 
 /// What becomes of a record that is refused.
 pub(crate) fn refused(code: &str) -> RecordOutcome {

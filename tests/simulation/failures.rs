@@ -295,10 +295,7 @@ fn what_is_set_aside_has_a_quarter_of_the_memory_and_the_rest_goes_to_disk() {
         for _ in 0..2 {
             desk.post(20, 200);
             let (parcel, _) = desk.send();
-            let mut outcomes =
-                vec![refused("ProvisionedThroughputExceededException"); parcel.request.len()];
-            outcomes[0] = RecordOutcome::Taken;
-            desk.sent(parcel, Ok(outcomes));
+            desk.all_but_one_throttled(parcel);
         }
         let aside = desk.core().backlog().aside().len();
         assert_eq!(aside, 2);

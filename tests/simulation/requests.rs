@@ -109,10 +109,7 @@ fn more_than_a_quarter_that_is_set_aside_goes_where_something_on_disk_needs_the_
         desk.post(12, 200);
         desk.ended(&format!("r{n}"), false);
         let (parcel, _) = desk.send();
-        let mut outcomes =
-            vec![refused("ProvisionedThroughputExceededException"); parcel.request.len()];
-        outcomes[0] = RecordOutcome::Taken;
-        desk.sent(parcel, Ok(outcomes));
+        desk.all_but_one_throttled(parcel);
         desk.pass(300);
         desk.wait();
     }
@@ -313,10 +310,7 @@ fn at_the_end_segments_are_read_as_long_as_memory_has_room() {
         for _ in 0..requests {
             desk.post(12, 200);
             let (parcel, _) = desk.send();
-            let mut outcomes =
-                vec![refused("ProvisionedThroughputExceededException"); parcel.request.len()];
-            outcomes[0] = RecordOutcome::Taken;
-            desk.sent(parcel, Ok(outcomes));
+            desk.all_but_one_throttled(parcel);
         }
         assert_eq!(desk.core().backlog().aside().len(), requests);
         let bytes = desk.core().backlog().aside_bytes();

@@ -9,7 +9,8 @@ use kinesis_telemetry_extension::kinesis::error::Error;
 use kinesis_telemetry_extension::kinesis::response::RecordOutcome;
 
 use crate::desk::{
-    Desk, desk, events, finish, first, held_to_the_end, in_records, kind, managed, probing, refused,
+    Desk, SHARD_THROTTLED, desk, events, finish, first, held_to_the_end, in_records, kind, managed,
+    probing, refused,
 };
 use crate::plan::Plan;
 
@@ -107,10 +108,7 @@ fn beside_a_single_one_a_segment_is_read_however_full_memory_is_but_not_at_the_e
         for _ in 0..aside {
             desk.post(12, 200);
             let (parcel, _) = desk.send();
-            let mut outcomes =
-                vec![refused("ProvisionedThroughputExceededException"); parcel.request.len()];
-            outcomes[0] = RecordOutcome::Taken;
-            desk.sent(parcel, Ok(outcomes));
+            desk.all_but_one_throttled(parcel);
         }
         assert_eq!(desk.core().backlog().aside().len(), aside);
         let _over = desk.overfill();
@@ -127,10 +125,7 @@ fn beside_a_single_large_one_a_segment_is_read_and_beside_two_only_with_room_for
     let set_aside = |desk: &mut Desk| {
         desk.post(12, 200);
         let (parcel, _) = desk.send();
-        let mut outcomes =
-            vec![refused("ProvisionedThroughputExceededException"); parcel.request.len()];
-        outcomes[0] = RecordOutcome::Taken;
-        desk.sent(parcel, Ok(outcomes));
+        desk.all_but_one_throttled(parcel);
         desk.core().backlog().aside_bytes()
     };
     let bytes = set_aside(&mut managed(in_records));
@@ -223,10 +218,7 @@ fn what_is_set_aside_may_have_just_a_quarter_of_the_memory() {
         for _ in 0..2 {
             desk.post(12, 200);
             let (parcel, _) = desk.send();
-            let mut outcomes =
-                vec![refused("ProvisionedThroughputExceededException"); parcel.request.len()];
-            outcomes[0] = RecordOutcome::Taken;
-            desk.sent(parcel, Ok(outcomes));
+            desk.all_but_one_throttled(parcel);
         }
         let bytes = desk.core().backlog().aside_bytes();
         // Now something may be sent at any time.
@@ -387,7 +379,7 @@ fn throttled_for_two_seconds() -> Desk {
     let began = desk.now().mono;
     while desk.now().mono < began + Duration::from_secs(2) {
         match desk.step() {
-            Step::Send { parcel, .. } if parcel.tries == 0 => all_but_the_first(&mut desk, parcel),
+            Step::Send { parcel, .. } if parcel.tries == 0 => desk.all_but_one_throttled(parcel),
             Step::Send { parcel, .. } => desk.refused(parcel, SHARD_THROTTLED),
             Step::Wait(until) => {
                 let left = until.unwrap() - desk.now().mono;
@@ -397,14 +389,6 @@ fn throttled_for_two_seconds() -> Desk {
         }
     }
     desk
-}
-
-const SHARD_THROTTLED: &str = "ProvisionedThroughputExceededException";
-
-fn all_but_the_first(desk: &mut Desk, parcel: Box<Parcel>) {
-    let mut outcomes = vec![refused(SHARD_THROTTLED); parcel.request.len()];
-    outcomes[0] = RecordOutcome::Taken;
-    desk.sent(parcel, Ok(outcomes));
 }
 
 /// What is written beside a request that may be due as well.
@@ -433,7 +417,7 @@ fn of_what_is_throttled_for_long_in_a_held_invocation_a_copy_is_on_disk_until_it
     let (parcel, _) = desk.send_soon();
     desk.refused(parcel, SHARD_THROTTLED);
     let (parcel, _) = desk.send_soon();
-    all_but_the_first(&mut desk, parcel);
+    desk.all_but_one_throttled(parcel);
     let parcel = copied(&mut desk);
     assert_eq!((parcel.segment, parcel.request.events()), (Some(70), 11));
     desk.done(Outcome::Spooled(parcel, Some(71)));
