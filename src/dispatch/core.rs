@@ -315,7 +315,7 @@ impl Core {
             }
             Message::Invoked { at, ticket, request_id, deadline } => {
                 let age = tick.age.saturating_sub(now.since(&at));
-                self.invoked(&Tick { age, ..tick }, at.mono, ticket, request_id, deadline);
+                self.invoked(&Tick { age, ..tick }, at, ticket, request_id, deadline);
             }
             Message::Stop { ticket, deadline, report_until, reason, short } => {
                 // `main` waits for nothing but this now.
@@ -445,7 +445,7 @@ impl Core {
     fn invoked(
         &mut self,
         tick: &Tick,
-        at: Instant,
+        at: Now,
         ticket: Option<Ticket>,
         request_id: Arc<str>,
         deadline: Deadline,
@@ -455,7 +455,7 @@ impl Core {
             self.answer(tick, &before);
         }
         self.cadence.invoked(tick.age);
-        if self.invocations.invoked(&request_id, at) {
+        if self.invocations.invoked(&request_id, at.mono) {
             self.stop_waiting_for_ends();
         }
         let Some(ticket) = ticket else {
@@ -469,7 +469,7 @@ impl Core {
             plan = OnInvoke::Now;
         }
         let after =
-            |time: Duration, limit: Limit| Deadline::after(at, time, limit).earlier(deadline);
+            |time: Duration, limit: Limit| Deadline::after(at.mono, time, limit).earlier(deadline);
         let nothing_waits =
             pending.oldest.is_none() && !pending.on_disk && self.backlog.aside().is_empty();
         let phase = match plan {
@@ -584,7 +584,8 @@ impl Core {
 
     /// The dispatcher is at rest: `/next` may be called.
     fn answer(&mut self, tick: &Tick, held: &Held) {
-        let time = self.invocations.let_go(&held.request_id, tick.mono);
+        let time =
+            self.invocations.let_go(&held.request_id, Now { mono: tick.mono, wall: tick.wall });
         self.ledger.held(time);
         self.out.push_back(Step::Reply(held.ticket));
     }

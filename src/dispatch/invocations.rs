@@ -8,8 +8,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::message::{Now, Signal, Ticket};
+use super::message::{INVOKE_LATE, Now, PLAUSIBLE, Signal, Ticket};
 use super::preparing::Preparation;
+use crate::clock::EpochMs;
 use crate::deadline::Deadline;
 
 /// Ends that are remembered: those for which the INVOKE may still come, or a hold is still to be
@@ -101,9 +102,10 @@ pub struct Invocations {
     announced: bool,
     /// The invocation whose end did not come by its deadline, and how many have begun since.
     missed: Option<(Arc<str>, u32)>,
-    /// Invocations that were let go before their end was known, and when: how long they were held
-    /// shows when it is.
-    let_go: VecDeque<(Arc<str>, Instant)>,
+    /// Invocations that were let go before their end was known, when by the wall clock, and how long
+    /// they can have been held: how long they were shows when the end is known. A freeze may have
+    /// come by then, but none between the end and that.
+    let_go: VecDeque<(Arc<str>, EpochMs, Duration)>,
     /// When the last one was let go.
     gone_at: Option<Instant>,
 }
@@ -171,7 +173,7 @@ impl Invocations {
                 let is_next =
                     |known: &End| known.is_past && (at.is_none() || end > known.at + CLOCK_STEP);
                 if self.end_of(request_id).is_none_or(is_next) {
-                    observed.held = self.ended(Arc::clone(request_id), end, *failed);
+                    observed.held = self.ended(Arc::clone(request_id), end, *at, *failed);
                 }
             }
             Signal::Reported(request_id) => {
@@ -192,17 +194,27 @@ impl Invocations {
         observed
     }
 
-    fn ended(&mut self, request_id: Arc<str>, at: Instant, failed: bool) -> Duration {
+    fn ended(
+        &mut self,
+        request_id: Arc<str>,
+        at: Instant,
+        said: Option<EpochMs>,
+        failed: bool,
+    ) -> Duration {
         let let_go = self
             .let_go
             .iter()
-            .position(|(known, _)| *known == request_id)
+            .position(|(known, ..)| *known == request_id)
             .and_then(|index| self.let_go.remove(index));
         if self.ends.len() == ENDS {
             self.ends.pop_front();
         }
         self.ends.push_back(End { request_id, at, failed, is_past: let_go.is_some() });
-        let_go.map_or(Duration::ZERO, |(_, gone)| gone.saturating_duration_since(at))
+        let held = let_go.zip(said).map(|((_, gone, most), said)| {
+            let held = Duration::from_millis(gone.saturating_sub(said));
+            if held > most { Duration::ZERO } else { held }
+        });
+        held.unwrap_or_default()
     }
 
     /// The function's own end of that request, if it has come.
@@ -247,16 +259,19 @@ impl Invocations {
     }
 
     /// An invocation is let go. Says how long it was held, as far as that is known already.
-    pub fn let_go(&mut self, request_id: &Arc<str>, now: Instant) -> Duration {
-        self.gone_at = Some(now);
+    pub fn let_go(&mut self, request_id: &Arc<str>, now: Now) -> Duration {
+        self.gone_at = Some(now.mono);
         if let Some(end) = self.ends.iter_mut().rev().find(|end| end.request_id == *request_id) {
             end.is_past = true;
-            return now.saturating_duration_since(end.at);
+            return now.mono.saturating_duration_since(end.at);
         }
         if self.let_go.len() == ENDS {
             self.let_go.pop_front();
         }
-        self.let_go.push_back((Arc::clone(request_id), now));
+        let invoked = self.invoked.as_ref().filter(|(id, _)| id == request_id);
+        let since = invoked.and_then(|(_, since)| since.checked_sub(INVOKE_LATE));
+        let most = since.map_or(PLAUSIBLE, |since| now.mono.saturating_duration_since(since));
+        self.let_go.push_back((Arc::clone(request_id), now.wall, most));
         Duration::ZERO
     }
 
@@ -336,14 +351,14 @@ mod tests {
     fn a_hold_is_counted_even_if_its_end_shows_later() {
         let mut invocations = Invocations::default();
         let now = now();
-        assert_eq!(invocations.let_go(&"r1".into(), now.mono), Duration::ZERO);
+        assert_eq!(invocations.let_go(&"r1".into(), now), Duration::ZERO);
         let later = Now { mono: now.mono + Duration::from_millis(20), wall: now.wall + 20 };
         let observed = invocations.observe(&done("r1", now.wall - 300), later);
         assert_eq!(observed.held, Duration::from_millis(300));
-        assert_eq!(invocations.let_go(&"r1".into(), later.mono), Duration::from_millis(320));
+        assert_eq!(invocations.let_go(&"r1".into(), later), Duration::from_millis(320));
         // Of several, and of no more than can still be of interest.
         for n in 0..20 {
-            invocations.let_go(&format!("x{n}").into(), now.mono);
+            invocations.let_go(&format!("x{n}").into(), now);
         }
         for n in 0..20 {
             let observed = invocations.observe(&done(&format!("x{n}"), now.wall - 300), later);
@@ -351,8 +366,37 @@ mod tests {
             assert_eq!(observed.held, Duration::from_millis(known), "x{n}");
         }
         // Its end came after it was let go: it was not held.
-        invocations.let_go(&"r2".into(), now.mono);
+        invocations.let_go(&"r2".into(), now);
         assert_eq!(invocations.observe(&done("r2", now.wall + 10), later).held, Duration::ZERO);
+    }
+
+    /// It was counted as no hold, or as one that was longer by the freeze.
+    #[test]
+    fn a_hold_is_counted_even_if_its_end_shows_after_a_freeze() {
+        let now = now();
+        let later = |mono: u64, wall: u64| Now {
+            mono: now.mono + Duration::from_millis(mono),
+            wall: now.wall + wall,
+        };
+        // The monotonic clock may stand still in it.
+        for thawed in [later(500, 3_600_400), later(3_600_400, 3_600_400), later(500, 30_400)] {
+            for (ended, known) in [(now.wall + 100, 300), (now.wall + 400, 0), (now.wall + 500, 0)]
+            {
+                let mut invocations = Invocations::default();
+                invocations.invoked(&"r1".into(), now.mono);
+                invocations.let_go(&"r1".into(), later(400, 400));
+                let held = invocations.observe(&done("r1", ended), thawed).held;
+                assert_eq!(held, Duration::from_millis(known), "{thawed:?}");
+            }
+        }
+        // One that is longer than the invocation was there is by another clock.
+        for (ended, known) in [(now.wall - 500, 900), (now.wall - 501, 0)] {
+            let mut invocations = Invocations::default();
+            invocations.invoked(&"r1".into(), now.mono);
+            invocations.let_go(&"r1".into(), later(400, 400));
+            let held = invocations.observe(&done("r1", ended), later(401, 401)).held;
+            assert_eq!(held, Duration::from_millis(known));
+        }
     }
 
     /// It was taken for a repeat of the end before, and the invocation was held to its deadline.
@@ -371,7 +415,7 @@ mod tests {
             let mut invocations = Invocations::default();
             invocations.invoked(&id, now.mono);
             invocations.observe(&done("r1", now.wall), now);
-            invocations.let_go(&id, now.mono);
+            invocations.let_go(&id, now);
             invocations.observe(&end, later);
             invocations.invoked(&id, later.mono);
             assert_eq!(invocations.end_of("r1").is_some(), is_next, "{end:?}");
@@ -388,13 +432,13 @@ mod tests {
             if ends_late {
                 invocations.invoked(&id, now.mono);
                 assert!(invocations.end_of("r1").is_none(), "that was the try before");
-                invocations.let_go(&id, now.mono);
+                invocations.let_go(&id, now);
                 invocations.observe(&done("r1", 0), now);
             } else {
                 invocations.observe(&done("r1", 0), now);
                 invocations.invoked(&id, now.mono);
                 assert!(invocations.end_of("r1").is_some());
-                invocations.let_go(&id, now.mono);
+                invocations.let_go(&id, now);
             }
             assert!(!is_running(&invocations, now.mono));
         }
@@ -507,7 +551,7 @@ mod tests {
         let later = |ms: u64| now.mono + Duration::from_millis(ms);
         invocations.invoked(&"r1".into(), now.mono);
         assert_eq!(invocations.settled_at(), None);
-        invocations.let_go(&"r1".into(), later(3));
+        invocations.let_go(&"r1".into(), Now { mono: later(3), ..now });
         assert_eq!(invocations.settled_at(), Some(later(53)));
     }
 }

@@ -20,10 +20,10 @@ pub struct Now {
 }
 
 /// A time in telemetry that is said to be longer ago is taken for now: the wall clock has jumped.
-const PLAUSIBLE: Duration = Duration::from_secs(60);
+pub(super) const PLAUSIBLE: Duration = Duration::from_secs(60);
 
 /// INVOKE may be read so long after the function has begun: this process gets little CPU then.
-const INVOKE_LATE: Duration = Duration::from_millis(500);
+pub(super) const INVOKE_LATE: Duration = Duration::from_millis(500);
 
 /// A wall clock that runs ahead of the monotonic one by more has seen a freeze.
 pub(super) const FREEZE: Duration = Duration::from_secs(1);

@@ -436,6 +436,7 @@ impl World {
         }
         self.holds_seen.push(running.ended.map(|ended| self.now - ended));
         let Some(ended) = running.ended else { return };
+        self.process.holds.push((Arc::clone(id), self.now - ended, running.what.done.has_time));
         let Some(heard) = running.heard else { return };
         let failed = running.what.end != End::Success;
         let promised = if failed {
@@ -515,6 +516,7 @@ impl World {
             self.fail("exit in time", format!("{} ms too late", late / MS));
         }
         self.audit(true);
+        self.check_holds_counted();
         self.check_printed();
         let has_disk = self.plan.setup.spool_bytes > 0 && self.plan.disk.is_empty();
         self.keep_introductions(has_disk && !self.process.write_failed);
@@ -532,6 +534,30 @@ impl World {
             );
         }
         self.check_healed();
+    }
+
+    /// The ledger has each hold whose end the core has heard of, and nothing else.
+    fn check_holds_counted(&mut self) {
+        if self.jumped_at.is_some() {
+            return;
+        }
+        let process = &self.process;
+        let known = process
+            .holds
+            .iter()
+            .filter(|(id, _, has_time)| *has_time && process.ended.contains(id));
+        let least: u64 = known.map(|(_, held, _)| held / MS).sum();
+        let most: u64 = process.holds.iter().map(|(_, held, _)| held / MS).sum();
+        let counted = process.ledger.hold_ms_total.get();
+        // By clocks that count milliseconds.
+        let slack = 3 * process.holds.len() as u64;
+        if counted + slack < least || counted > most + slack {
+            let detail = format!(
+                "{least} to {most} ms are held, the ledger says {counted}; {:?}",
+                process.holds
+            );
+            self.fail("holds are counted", detail);
+        }
     }
 
     /// A segment is deleted. One that is whole, and not refused for what it holds, is not given up:

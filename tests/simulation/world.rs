@@ -335,6 +335,8 @@ pub(crate) struct Process {
     /// As it was seen before the messages are handed in.
     pub(crate) view: Option<View>,
     pub(crate) ended: Vec<Arc<str>>,
+    /// For how long each invocation was held past its function's end, and whether that says its time.
+    pub(crate) holds: Vec<(Arc<str>, Us, bool)>,
     pub(crate) reading: Option<IndexEntry>,
     /// Segments of an earlier process that were read.
     pub(crate) read: Vec<SegmentId>,
@@ -1275,6 +1277,7 @@ impl Process {
             stop_failed: false,
             view: None,
             ended: Vec::new(),
+            holds: Vec::new(),
             reading: None,
             read: Vec::new(),
             polls: (0, 0),
