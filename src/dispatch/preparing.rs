@@ -8,7 +8,8 @@
 
 use std::time::{Duration, Instant};
 
-/// Before the first look whether the function waits; each later pause is twice as long.
+/// Before the first look whether the function waits; each later pause is three times as long. A
+/// look costs some 15 us of CPU: in a sandbox of 128 MB 0.2 ms of the function's time.
 const FIRST_PAUSE: Duration = Duration::from_millis(3);
 /// After so long a connection is opened in any case: its share of the function's time is small by
 /// then.
@@ -66,7 +67,7 @@ impl Preparation {
         self.due = now.checked_add(self.pause).filter(|_| !ready);
         let patient = self.due < self.patient_until;
         self.effort = if patient { Effort::WhenIdle } else { Effort::Now };
-        self.pause = self.pause.saturating_mul(2);
+        self.pause = self.pause.saturating_mul(3);
     }
 }
 
@@ -81,7 +82,7 @@ mod tests {
         let mut preparation = Preparation::new(start);
         assert_eq!(preparation.due(start), Some(Effort::Look));
         let mut now = start;
-        for expected in [3, 9, 21, 45, 93, 189, 381, 765] {
+        for expected in [3, 12, 39, 120, 363] {
             preparation.tried(false, now);
             now = at(expected);
             assert_eq!(preparation.due_at(), Some(now));
@@ -89,8 +90,8 @@ mod tests {
             assert_eq!(preparation.due(now), Some(Effort::WhenIdle));
         }
         preparation.tried(false, now);
-        assert_eq!(preparation.due(at(1533)), Some(Effort::Now));
-        preparation.tried(true, at(1533));
+        assert_eq!(preparation.due(at(1092)), Some(Effort::Now));
+        preparation.tried(true, at(1092));
         assert_eq!((preparation.due_at(), preparation.due(at(9000))), (None, None));
     }
 }
