@@ -171,6 +171,7 @@ pub(crate) const ALL: &[Measure] = &[
     ),
     row("start-cold", "cold", "  cold page cache", Ms, OwnFloor),
     held(row("idle", "start", "resident memory, idle", Kib, GlibcFloor), 0.75),
+    row("idle-anonymous", "start", "  of that, no page of a file", Kib, Yardstick::None),
     row("threads", "start", "  threads", Count, Yardstick::None),
     held(row("size", "start", "binary", Kib, Yardstick::None), 1_800_000.0 / 1024.0),
     row("flood-cpu", "flood", "flood: CPU per event (slim)", Us, OwnFloor),

@@ -256,6 +256,7 @@ const MANUAL: &[&str] = &[
     "start-instructions",
     "start-cold",
     "idle",
+    "idle-anonymous",
     "size",
     "flood-cpu",
     "flood-cpu-glibc",

@@ -86,6 +86,7 @@ fn start(contestant: &Contestant, _: &Plan, results: &mut Results) -> Result<()>
     results.add("start-cpu", contestant, cpu.as_secs_f64() * 1e3);
     results.add("start-faults", contestant, faults as f64);
     results.add("idle", contestant, stats.resident_kib as f64);
+    results.add("idle-anonymous", contestant, stats.anonymous_kib as f64);
     results.add("threads", contestant, stats.threads as f64);
     lambda.kill();
     Ok(())

@@ -26,6 +26,8 @@ use super::world::Shared;
 pub struct Stats {
     /// Resident now, in KiB (VmRSS).
     pub resident_kib: u64,
+    /// Of that, what is no page of a file (RssAnon).
+    pub anonymous_kib: u64,
     /// Resident at most so far, in KiB (VmHWM).
     pub peak_kib: u64,
     /// Threads now.
@@ -45,6 +47,7 @@ impl Stats {
         let cpu = cpu(pid).unwrap_or_default();
         Self {
             resident_kib: number("VmRSS"),
+            anonymous_kib: number("RssAnon"),
             peak_kib: number("VmHWM"),
             threads: number("Threads"),
             cpu,
