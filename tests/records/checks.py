@@ -37,6 +37,30 @@ FORMS = [f"{record}-{compression}" for record in ("event", "lines", "kpl") for c
 PAGE = (ROOT / ".github/docs/consumers.md").read_text()
 
 
+ATHENA_COLUMNS = dict(re.findall(r"^  `(\w+)` ([\w<,>]+?),?$", PAGE[PAGE.index("CREATE EXTERNAL TABLE") :], re.M))
+
+
+def athena_row(event):
+    """The columns of the manual's table, as OpenX's SerDe reads them from a line.
+
+    Without regard to case it writes the keys of all objects in lower case, those in a `record` too; with it, a column whose key has capital
+    letters needs a mapping. What is no text becomes JSON, in a column of text.
+    """
+    properties = dict(re.findall(r"'([\w.]+)' = '(\w+)'", PAGE[PAGE.index("SERDEPROPERTIES") :]))
+    keys = {name: properties.get(f"mapping.{name}", name) for name in ATHENA_COLUMNS}
+    if properties.get("case.insensitive", "true") == "true":
+        event, keys = in_lower_case(event), {name: key.lower() for name, key in keys.items()}
+    row = {name: event[key] for name, key in keys.items() if key in event}
+    return {name: json.dumps(value) if ATHENA_COLUMNS[name] == "string" and not isinstance(value, str) else value for name, value in row.items()}
+
+
+def in_lower_case(value):
+    """The keys of all objects in it."""
+    if isinstance(value, dict):
+        return {key.lower(): in_lower_case(inner) for key, inner in value.items()}
+    return list(map(in_lower_case, value)) if isinstance(value, list) else value
+
+
 def sample(form):
     return json.loads((SAMPLES / f"{form}.json").read_text())
 
@@ -182,9 +206,9 @@ class Consumers(unittest.TestCase):
             self.assertIn((HERE / "consumers" / name).read_text(), PAGE)
 
     def test_the_athena_table_has_every_key_that_arrives(self):
-        columns = set(re.findall(r"^  `(\w+)` ", PAGE[PAGE.index("CREATE EXTERNAL TABLE") :], re.M))
-        keys = {key for data in datas("lines-none") for event, _ in unpack.events(data) for key in event}
-        self.assertLessEqual({key.lower() for key in keys}, columns)
+        for data in datas("lines-none"):
+            for event, _ in unpack.events(data):
+                self.assertEqual(len(athena_row(event)), len(event), event)
 
 
 class Dashboard(unittest.TestCase):
@@ -197,27 +221,32 @@ class Dashboard(unittest.TestCase):
         return {function: module.answers(summaries) for function, summaries in module.functions.items()}
 
     def in_sql(self):
-        import duckdb
+        events = [event for data in datas("dashboard") for event, _ in unpack.events(data)]
+        found = self.database(events).execute(self.statements()[1])
+        names = [column[0] for column in found.description]
+        return {row[0]: dict(zip(names[1:], row[1:])) for row in found.fetchall()}
+
+    def statements(self):
+        """The manual's view and query, for DuckDB."""
         import sqlglot
 
         text = (HERE / "consumers/dashboard.sql").read_text()
         for number in (each for tree in sqlglot.parse(text, read="athena") for each in tree.find_all(sqlglot.exp.Literal)):
             # Of decimals, Athena keeps as few digits as they have; DuckDB does not, so it would not show here.
             self.assertTrue(number.is_string or number.is_int or "e" in number.name, number)
-        view, query = sqlglot.transpile(text, read="athena", write="duckdb")
+        return sqlglot.transpile(text, read="athena", write="duckdb")
+
+    def database(self, events):
+        """One with the manual's view over events that arrived twice."""
+        import duckdb
+
         types = {"string": "VARCHAR", "boolean": "BOOLEAN", "bigint": "BIGINT", "map<string,string>": "MAP(VARCHAR, VARCHAR)"}
-        columns = re.findall(r"^  `(\w+)` ([\w<,>]+?),?$", PAGE[PAGE.index("CREATE EXTERNAL TABLE") :], re.M)
         database = duckdb.connect()
-        database.execute(f"CREATE TABLE telemetry ({', '.join(f'{name} {types[kind]}' for name, kind in columns)})")
-        # As the SerDe reads a line: names in lower case, and what is no text as JSON.
-        lines = [{key.lower(): value for key, value in event.items()} for data in datas("dashboard") for event, _ in unpack.events(data)]
-        for line in lines * 2:
-            line = {**line, "record": line["record"] if isinstance(line["record"], str) else json.dumps(line["record"])}
-            database.table("telemetry").insert([line.get(name) for name, _ in columns])
-        database.execute(view)
-        found = database.execute(query)
-        names = [column[0] for column in found.description]
-        return {row[0]: dict(zip(names[1:], row[1:])) for row in found.fetchall()}
+        database.execute(f"CREATE TABLE telemetry ({', '.join(f'{name} {types[kind]}' for name, kind in ATHENA_COLUMNS.items())})")
+        for row in [athena_row(event) for event in events] * 2:
+            database.table("telemetry").insert([row.get(name) for name in ATHENA_COLUMNS])
+        database.execute(self.statements()[0])
+        return database
 
     def test_sql_and_python_give_the_same_numbers(self):
         python, sql = self.in_python(), self.in_sql()
@@ -226,6 +255,11 @@ class Dashboard(unittest.TestCase):
             self.assertEqual(answers.keys(), sql[function].keys())
             for name, value in answers.items():
                 self.assertAlmostEqual(value, sql[function][name], places=12, msg=f"{function} {name}")
+
+    def test_the_view_knows_which_invocations_logged_an_error(self):
+        logged = [{"INFO": 1}, {"ERROR": 1, "INFO": 1}, {}, {"FATAL": 1}, {"WARN": 1}]
+        events = [{"type": ledger.SUMMARY, "eventId": f"{n}", "record": {"levels": levels}} for n, levels in enumerate(logged)]
+        self.assertEqual(self.database(events).execute("SELECT count_if(loud) FROM invocations").fetchone()[0], 2)
 
     def test_they_are_exact_although_most_was_thinned_out(self):
         answers = self.in_python()

@@ -5,7 +5,8 @@ SELECT
   CAST(json_extract_scalar(record, '$.durationMs') AS double) AS duration_ms,
   CAST(json_extract_scalar(record, '$.billedDurationMs') AS double) AS billed_ms,
   CAST(json_extract_scalar(record, '$.memorySizeMB') AS double) AS memory_mb,
-  json_extract_scalar(record, '$.coldStart') = 'true' AS cold
+  json_extract_scalar(record, '$.coldStart') = 'true' AS cold,
+  coalesce(json_extract_scalar(record, '$.levels.ERROR'), json_extract_scalar(record, '$.levels.FATAL')) IS NOT NULL AS loud
 FROM (SELECT *, row_number() OVER (PARTITION BY eventid ORDER BY "time") AS copy FROM telemetry WHERE type = 'kinesis-telemetry.invocation')
 WHERE copy = 1;
 
