@@ -92,7 +92,7 @@ def of_file(data):
         return
     try:
         whole = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         whole = {}
     if isinstance(whole.get("Records"), list):
         yield from (of_record(number, record) for number, record in enumerate(whole["Records"], 1))
@@ -115,13 +115,14 @@ def of_line(line):
     """The record that a line is, or holds."""
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         yield line, None
     elif isinstance(value.get("event"), dict):
         arrived = value.get("arrivedMs")
-        yield json.dumps(value["event"]).encode(), arrived / 1000 if isinstance(arrived, (int, float)) else None
+        is_time = isinstance(arrived, (int, float)) and abs(arrived) < 1e15
+        yield json.dumps(value["event"]).encode(), arrived / 1000 if is_time else None
     elif isinstance(value.get("Data"), str):
         yield of_record(1, value)
     elif "summary" not in value:

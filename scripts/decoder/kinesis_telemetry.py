@@ -116,12 +116,17 @@ def unzip(data):
 def events_of(line):
     try:
         event = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
+        # Also what is nested deeper than Python reads, as a function's log may be. An error would hold up the shard.
         event = None
-    if not isinstance(event, dict):
+    if not isinstance(event, dict) or not isinstance(event.get("eventId", ""), str):
         yield None, line
     elif isinstance(event.get("logEvents"), list) and "messageType" in event:
-        yield from ((each, line) for each in cloudwatch(event))
+        try:
+            events = list(cloudwatch(event))
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+            events = [None]
+        yield from ((each, line) for each in events)
     else:
         yield event, line
 
@@ -136,7 +141,7 @@ def cloudwatch(message):
     for entry in message["logEvents"]:
         try:
             record = json.loads(entry["message"])
-        except ValueError:
+        except (ValueError, RecursionError):
             record = None
         time = datetime.datetime.fromtimestamp(entry["timestamp"] / 1000, datetime.timezone.utc)
         event = {
@@ -144,7 +149,7 @@ def cloudwatch(message):
             "type": "cloudwatch",
             "record": record if isinstance(record, dict) else entry["message"],
             "requestId": record.get("requestId") if isinstance(record, dict) else None,
-            "eventId": entry["id"],
+            "eventId": str(entry["id"]),
             **common,
         }
         yield {key: value for key, value in event.items() if value is not None}

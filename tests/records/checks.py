@@ -500,6 +500,29 @@ class Ledger(unittest.TestCase):
                 self.assertIn(said, done.stderr)
                 self.assertNotIn("Traceback", done.stderr)
 
+    def test_whatever_stands_in_an_event_no_key_of_it_is_trusted(self):
+        odd = [None, True, -1, 10**400, 1e300, float("nan"), float("inf"), "", "\ud800", "a\x1b[31m\n\0", "9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z",
+               [], ["x"], {}, {"x": ["x"]}]
+        keys = ["time", "type", "record", "requestId", "functionName"]
+        events = [event(1, **{key: value}) for value in odd for key in keys]
+        events += [event(1, type="kinesis-telemetry.invocation", record={key: value}) for value in odd for key in ("kept", "reason", "durationMs")]
+        counts = ["received", "delivered", "waiting", "dropped", "thinned", "adopted", "platformDropped", "unparsed", "possibleDuplicates", "shutdownReason"]
+        whole = json.loads(ledger_event(1, 1, queue=0))["record"]
+        events += [event(1) + event("ledger", type="kinesis-telemetry.ledger", record={**whole, key: value}) for value in odd for key in counts]
+        events += [json.dumps({"eventId": value, "type": "x"}).encode() for value in [*odd, f"{PROCESS}-{'9' * 5000}", f"{PROCESS}-\u0661"]]
+        events += [b'{"eventId":"%s-1","record":%s}' % (PROCESS.encode(), b"[" * 9999 + b"]" * 9999)]
+        subscriptions = [{"logEvents": [value]} for value in odd]
+        subscriptions += [{"logEvents": [{"id": "x", "message": "x", "timestamp": 1, key: value}]} for value in odd for key in ("id", "message", "timestamp")]
+        events += [json.dumps({"messageType": "DATA_MESSAGE", **each}).encode() for each in subscriptions]
+        with tempfile.TemporaryDirectory() as folder:
+            picture = pathlib.Path(folder) / "picture.svg"
+            for data in events:
+                said, _ = self.told([data, event(2)], "--plot", str(picture))
+                self.assertRegex(said, r"^[ -~\n]*[12] records, ", data)
+                xml.dom.minidom.parse(str(picture))
+                decoder = kinesis_telemetry.Decoder()
+                self.assertIn(f"{PROCESS}-2", [each.get("eventId") for one in (data, event(2)) for each in decoder.events(one)], data)
+
     def test_planted_repeats_are_found(self):
         records = [b"".join(map(event, [1, 2, 3, 2, 2, 3]))]
         said, code = self.told([*records, ledger_event(3, 3, duplicates=3)])

@@ -25,7 +25,17 @@ import timeline
 LEDGER, SUMMARY = "kinesis-telemetry.ledger", "kinesis-telemetry.invocation"
 # What Kinesis allows as a name, and ARNs.
 STREAM = re.compile(r"[\w.-]{1,128}|arn:\S+", re.ASCII)
-EVENT_ID = re.compile(r"([0-9a-f]{16})-(\d+|sandbox|ledger(?:-\d+)?)")
+EVENT_ID = re.compile(r"([0-9a-f]{16})-(\d{1,20}|sandbox|ledger(?:-\d+)?)", re.ASCII)
+
+
+def word(value):
+    """A text of an event, fit to be printed; None for all else. On a stream, as in a file, there may be anything."""
+    return "".join(each if each.isprintable() else "?" for each in value) if isinstance(value, str) else None
+
+
+def number(value):
+    """A number that is one: NaN is none, nor is what no event says."""
+    return value if isinstance(value, (int, float)) and abs(value) < 2**64 else 0
 
 
 class Process:
@@ -79,18 +89,19 @@ class Process:
     def strays(self):
         """Requests that a summary calls thinned out, although events of theirs are here."""
         # Behind a gap nobody knows whose a line is: it is sent, whatever was chosen for the invocation that it names.
-        if (self.ledger or {}).get("platformDropped", {}).get("records") or (self.ledger or {}).get("unparsed"):
+        dropped = (self.ledger or {}).get("platformDropped")
+        if isinstance(dropped, dict) and dropped.get("records") or (self.ledger or {}).get("unparsed"):
             return []
-        none_kept = [request for request, summaries in self.summaries.items() if not any(each.get("kept") for each in summaries)]
-        return [request for request in none_kept if self.requests[request]]
+        none_kept = [request for request, summaries in self.summaries.items() if not any(each["kept"] for each in summaries)]
+        return [request for request in none_kept if request and self.requests[request]]
 
     def thinned(self):
         """What KEEP has left out, in words; None where it was not at work."""
-        events = (self.ledger or {}).get("thinned", 0)
+        events = number((self.ledger or {}).get("thinned"))
         summaries = [each for those in self.summaries.values() for each in those]
         if not events and not summaries:
             return None
-        reasons = collections.Counter(each.get("reason") for each in summaries if each.get("kept"))
+        reasons = collections.Counter(each["reason"] for each in summaries if each["kept"])
         why = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
         kept = f"; of {len(summaries)} invocations {reasons.total()} kept{f' ({why})' if why else ''}" if summaries else ""
         return f"{events} events{kept}"
@@ -118,23 +129,26 @@ class Account:
             self.strangers += 1
             return
         self.events += 1
-        process = self.processes[match[1]]
-        process.function = process.function or event.get("functionName")
+        process, record = self.processes[match[1]], event.get("record")
+        kind, request = word(event.get("type")), word(event.get("requestId"))
+        process.function = process.function or word(event.get("functionName"))
         process.bytes += length
+        summary = None
+        if kind == SUMMARY and isinstance(record, dict):
+            summary = {"kept": bool(record.get("kept")), "reason": word(record.get("reason")), "durationMs": number(record.get("durationMs"))}
         if match[2].isdigit():
             process.numbers[int(match[2])] += 1
-            if event.get("type") == SUMMARY and isinstance(event.get("record"), dict):
+            if summary:
                 if process.numbers[int(match[2])] == 1:
-                    process.summaries[event.get("requestId")].append(event["record"])
-            elif event.get("type") != "extension":
+                    process.summaries[request].append(summary)
+            elif kind != "extension":
                 # Logs of other extensions say the invocation in progress, and are always sent.
-                process.requests[event.get("requestId")] += 1
-        elif event.get("type") == LEDGER and isinstance(event.get("record"), dict):
+                process.requests[request] += 1
+        elif kind == LEDGER and isinstance(record, dict):
             # The one with the reason is the last.
-            if process.ledger is None or "shutdownReason" in event["record"] or "shutdownReason" not in process.ledger:
-                process.ledger = event["record"]
-        summary = event.get("record") if event.get("type") == SUMMARY else None
-        self.moments.append(Moment(match[1], event.get("time"), event.get("type"), event.get("requestId"), summary, arrived))
+            if process.ledger is None or "shutdownReason" in record or "shutdownReason" not in process.ledger:
+                process.ledger = record
+        self.moments.append(Moment(match[1], event.get("time"), kind, request, summary, arrived))
 
     def report(self):
         """Lines for a person, and whether nothing is missing, repeated or in dispute."""
@@ -151,7 +165,7 @@ class Account:
                 out.append(f"    thinned  {thinned}")
             if strays:
                 out.append(f"    strays   events of {len(strays)} invocations that were thinned out{listed(strays)}")
-            out.append(f"    ledger   {why or 'agrees'}")
+            out.append(f"    ledger   {word(why) or 'agrees'}")
             good = good and not gaps and not repeats and not why and not strays
         out.append(f"{self.records} records, {self.events} events, {len(self.processes)} processes, {self.strangers} lines of others")
         out.append("nothing is missing" if good and self.processes else "something is to be looked at" if self.processes else "no events")
@@ -238,7 +252,7 @@ def main(arguments=None):
     print("\n".join(out))
     if chosen.plot:
         try:
-            chosen.plot.write_text(timeline.svg(account))
+            chosen.plot.write_text(timeline.svg(account), encoding="utf-8")
         except OSError as error:
             return refuse(f"{chosen.plot} can't be written: {error.strerror}")
     return 0 if good else 1

@@ -19,16 +19,19 @@ STYLE = """
 """
 
 
+# The end of the last year that has four digits.
+LATEST = 253402300800
+
+
 def moment(text):
     """Seconds since 1970 of an event's time or of an arrival; None for what is no time."""
-    if isinstance(text, datetime.datetime):
-        return text.timestamp()
-    if isinstance(text, (int, float)):
-        return float(text)
     try:
-        return datetime.datetime.fromisoformat(str(text).replace("Z", "+00:00")).timestamp()
-    except ValueError:
+        if not isinstance(text, (datetime.datetime, int, float)):
+            text = datetime.datetime.fromisoformat(str(text).replace("Z", "+00:00"))
+        at = float(text.timestamp() if isinstance(text, datetime.datetime) else text)
+    except (ValueError, OverflowError):
         return None
+    return at if 0 <= at < LATEST else None
 
 
 def svg(account):
@@ -74,10 +77,9 @@ def bars(row, process, y, x):
             continue
         if one.type == "platform.runtimeDone" and one.request in starts:
             begun, state = starts.pop(one.request), "kept"
-            why = next((each.get("reason") for each in process.summaries.get(one.request, []) if each.get("kept")), None)
-        elif isinstance(one.summary, dict) and not one.summary.get("kept"):
-            lasted = one.summary.get("durationMs")
-            begun, state, why = at - (lasted / 1000 if isinstance(lasted, (int, float)) else 0), "thinned", "thinned out"
+            why = next((each["reason"] for each in process.summaries.get(one.request, []) if each["kept"]), None)
+        elif one.summary and not one.summary["kept"]:
+            begun, state, why = at - one.summary["durationMs"] / 1000, "thinned", "thinned out"
         else:
             continue
         title = escape(", ".join(str(word) for word in (one.request, why) if word))
