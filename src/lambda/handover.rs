@@ -410,9 +410,12 @@ mod tests {
         assert!(fixture.post(BEGUN));
         let handover = &fixture.handover;
         let choosing = handover.choosing();
+        // The ledger shows when this has been parsed. Before, the POST would still give way.
+        let gap = r#"{"time":"t","type":"platform.logsDropped","record":{"droppedRecords":1}}"#;
+        let body = format!("{},{gap}]", BEGUN.trim_end_matches(']'));
         thread::scope(|scope| {
-            let stalled = scope.spawn(|| post(handover, BEGUN));
-            while handover.intake.try_lock().is_ok() {
+            let stalled = scope.spawn(|| post(handover, &body));
+            while handover.ledger.platform_dropped_records.get() == 0 {
                 thread::yield_now();
             }
             handover.close(Instant::now());
