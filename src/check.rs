@@ -95,7 +95,7 @@ pub fn run(config: Result<Config, Vec<Problem>>, unknown: &[String]) -> Report {
 fn check(config: &Config, report: &mut Report) {
     let settings = &config.kinesis;
     let place = settings.place();
-    if !config.lambda.filter.ships_any() {
+    if !config.lambda.ships_any() {
         report.fail("settings", NOTHING_TO_SHIP, "leave out less with KINESIS_TELEMETRY_EXCLUDE");
     }
     report.ok(

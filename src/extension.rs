@@ -78,7 +78,7 @@ fn warn_of_risks(config: &Config) {
              and the session token"
         );
     }
-    if !config.lambda.filter.ships_any() {
+    if !config.lambda.ships_any() {
         log::warn!("nothing", "no telemetry is sent: {NOTHING_TO_SHIP}");
     }
 }

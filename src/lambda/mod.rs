@@ -54,3 +54,11 @@ pub struct Settings {
     /// Asked of the Telemetry API.
     pub buffering: Buffering,
 }
+
+impl Settings {
+    /// Whether there is anything to ship. Summaries are shipped whatever is left out beside them.
+    #[must_use]
+    pub fn ships_any(&self) -> bool {
+        self.keep.summary || self.filter.ships_any()
+    }
+}

@@ -99,6 +99,12 @@ fn an_unset_stream_is_to_be_set_and_nothing_to_send_is_no_success() {
             command.env("KINESIS_TELEMETRY_EXCLUDE", exclude);
         });
         wrong(answer, &["KINESIS_TELEMETRY_EXCLUDE leaves out everything"]);
+        // It was no success either where a summary of each invocation is all that is asked for.
+        let (good, said) = check(&kinesis, |command| {
+            command.env("KINESIS_TELEMETRY_EXCLUDE", exclude);
+            command.env("KINESIS_TELEMETRY_SUMMARY", "invocation");
+        });
+        assert!(good, "{said}");
     }
 }
 

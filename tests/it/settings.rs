@@ -155,6 +155,19 @@ fn settings_that_leave_nothing_to_send_are_reported() {
     assert!(lines.len() == 1 && lines[0].contains("KINESIS_TELEMETRY_EXCLUDE"), "{lines:?}");
 }
 
+/// It was said that nothing is sent.
+#[test]
+fn summaries_alone_are_something_to_send() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).setting("EXCLUDE", "*").setting("SUMMARY", "invocation");
+    let lambda = lambda.start();
+    lambda.init().unwrap();
+    lambda.invoke(Invocation::new().text("hello")).unwrap();
+    assert!(lambda.shutdown("spindown").is_clean());
+    assert_eq!(lambda.stderr(), Vec::<String>::new());
+    assert_eq!(kinesis.account().of_type("kinesis-telemetry.invocation").len(), 1);
+}
+
 #[test]
 fn the_readme_shows_the_same_table() {
     docs::assert_table("README.md", "settings", &config::markdown(), "the_same_table");
