@@ -13,6 +13,7 @@ use super::exception;
 use super::filter::Level;
 use super::header::find;
 use super::observed::{METRICS, PlatformResult};
+use super::text_level::{formatted, printed_json};
 
 /// A longer id is none: it would stand in the event twice, and cannot be cut.
 const MAX_ID_BYTES: usize = 256;
@@ -68,7 +69,20 @@ impl<'a> RecordFields<'a> {
     pub(super) fn log_level(&self) -> Option<Level> {
         let is_error = || self.has_exception && self.level.is_none() || self.exception().is_some();
         let level = self.level.and_then(Level::of_line);
-        level.or_else(|| is_error().then_some(Level::Error))
+        level.or_else(|| is_error().then_some(Level::Error)).max(self.printed_level())
+    }
+
+    /// The level of a line that a runtime's console, or Lambda itself, has put into an object with
+    /// a level of its own.
+    fn printed_level(&self) -> Option<Level> {
+        let text = self.text().filter(|_| !self.has_more)?;
+        // Lambda says no id. It does so with what is no JSON, such as lines of Ruby's and Go's.
+        if self.request_id.is_some() { printed_json(text) } else { formatted(text) }
+    }
+
+    /// What a logger was given to write, where that is a text.
+    fn text(&self) -> Option<&'a [u8]> {
+        Some(self.message?.get().strip_prefix('"')?.strip_suffix('"')?.as_bytes())
     }
 
     /// The type of the exception, if a log that is an object is the runtime's report of one that
@@ -83,13 +97,13 @@ impl<'a> RecordFields<'a> {
         {
             return described;
         }
-        let Some(message) = self.message else {
+        if self.message.is_none() {
             // Python's has an id and a level; Ruby's has neither, nor has Go's.
             let has_level = self.has_log_level || self.level.is_some();
             let is_runtimes = has_level == self.request_id.is_some() && !self.has_more;
             return described.filter(|_| is_runtimes);
-        };
-        let text = message.get().strip_prefix('"')?.strip_suffix('"')?.as_bytes();
+        }
+        let text = self.text()?;
         let javas = || is_error.then(|| exception::javas(text))?;
         // The loggers of other runtimes say an id: what those write is a function's own.
         let others = exception::in_message(text).filter(|_| self.request_id.is_none());

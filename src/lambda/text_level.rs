@@ -50,7 +50,7 @@ pub(super) fn text_exception(text: &[u8], level: Option<Level>) -> Option<&str> 
 }
 
 /// The level of a line in one of the formats.
-fn formatted(text: &[u8]) -> Option<Level> {
+pub(super) fn formatted(text: &[u8]) -> Option<Level> {
     match text {
         [b'[', rest @ ..] => bracketed(rest),
         [b'0'..=b'9', ..] => in_fixed_columns(text).or_else(|| dated(text)),
@@ -82,9 +82,12 @@ fn in_fixed_columns(text: &[u8]) -> Option<Level> {
 /// `…\tINFO\t{"level":…`.
 fn in_console(name: &[u8]) -> Option<Level> {
     // All names have four letters or five.
-    let [_, _, _, _, rest @ ..] = name else { return None };
-    matches!(rest, [b'\\', b't', b'{', ..] | [_, b'\\', b't', b'{', ..])
-        .then(|| printed_json(rest))?
+    match name {
+        [_, _, _, _, b'\\', b't', object @ ..] | [_, _, _, _, _, b'\\', b't', object @ ..] => {
+            printed_json(object)
+        }
+        _ => None,
+    }
 }
 
 /// A name that the runtimes write in most lines, if `end` is behind it.
@@ -153,10 +156,10 @@ fn rusts(text: &[u8]) -> Option<Level> {
 
 /// `{"level":"ERROR",…}` of a logger that prints JSON where the function's log format is text. A
 /// level further inside is of something else.
-fn printed_json(text: &[u8]) -> Option<Level> {
+pub(super) fn printed_json(text: &[u8]) -> Option<Level> {
     const KEY: &[u8] = br#"level\":"#;
-    let head = text.get(..JSON_BYTES).unwrap_or(text);
-    let (mut at, mut depth) = (0, 0_usize);
+    let head = text.get(..JSON_BYTES).unwrap_or(text).strip_prefix(b"{")?;
+    let (mut at, mut depth) = (0, 1_usize);
     loop {
         match (head.get(at)?, head.get(at + 1)) {
             (b'{' | b'[', _) => depth += 1,

@@ -109,3 +109,40 @@ fn a_level_is_known_of_keys_and_values_and_of_json_in_a_console() {
         .collect();
     assert_eq!(said_of("ERROR", lines), expected);
 }
+
+/// Where the log format is JSON, Node.js's and .NET's consoles put what they print into an object of
+/// their own, and so does Lambda with lines of Ruby and Go. Each of these errors was an INFO.
+#[test]
+fn a_level_is_known_of_what_stands_as_text_in_an_object() {
+    let own = json!({"level": "error", "message": "no such order"}).to_string();
+    let node = |message: &str| json!({"timestamp": "2026-05-11T08:30:00.002Z", "level": "INFO", "requestId": ID, "message": message});
+    let mut dotnet = node(&own);
+    dotnet["level"] = "Information".into();
+    dotnet["traceId"] = "1-62e9".into();
+    let lambdas = |level: &str, message: &str| json!({"timestamp": "2026-05-11T08:30:00.002Z", "level": level, "message": message});
+    let mut python = node(&own);
+    python["logger"] = "root".into();
+    let mut louder = node(&json!({"level": "info"}).to_string());
+    louder["level"] = "ERROR".into();
+    let lines = [
+        (node(&own), "ERROR"),
+        (dotnet, "ERROR"),
+        (louder, "ERROR"),
+        (lambdas("INFO", "E, [2026-05-11T08:30:00.001234 #8] ERROR -- : no"), "ERROR"),
+        (lambdas("UNDEFINED", "time=2026-05-11T08:30:00.1Z level=ERROR msg=no"), "ERROR"),
+        (node("[ERROR] of another, which was caught"), "INFO"),
+        (node(&format!("told that {own}")), "INFO"),
+        // A logger has written it, and knows what it has called it.
+        (python, "INFO"),
+    ];
+    let (lines, levels): (Vec<_>, Vec<_>) =
+        lines.iter().map(|(line, level)| (Invocation::new().json(line), *level)).unzip();
+    let expected: Vec<_> = levels
+        .into_iter()
+        .map(|level| {
+            let reason = if level == "ERROR" { "level" } else { "share" };
+            ["success".into(), Value::Null, reason.into(), json!({level: 1})]
+        })
+        .collect();
+    assert_eq!(said_of("ERROR", lines), expected);
+}
