@@ -52,6 +52,8 @@ pub(super) struct Candidates {
     /// Those that a log named first, in their order. The platform may have named them since.
     named: VecDeque<u64>,
     last_serial: u64,
+    /// Telemetry was lost since the last start.
+    is_doubtful: bool,
 }
 
 impl Candidates {
@@ -63,6 +65,7 @@ impl Candidates {
             over: VecDeque::new(),
             named: VecDeque::new(),
             last_serial: 0,
+            is_doubtful: false,
         }
     }
 
@@ -121,7 +124,13 @@ impl Candidates {
             // It was announced, but that was this one: the other is of a process before.
             before.is_ours &= before.has_begun;
         }
-        self.all.push_back(Box::new(Candidate::new(serial, id, before, now)));
+        let mut candidate = Candidate::new(serial, id, before, now);
+        if self.is_doubtful {
+            // Its start was lost, and so may be lines of it.
+            candidate.doubt();
+            candidate.decide_early(Reason::Unfinished);
+        }
+        self.all.push_back(Box::new(candidate));
         serial
     }
 
@@ -193,7 +202,13 @@ impl Candidates {
 
     /// Telemetry was lost: events that seem to be of these may be of a later one.
     pub(super) fn doubt(&mut self) {
-        self.iter_mut().for_each(|candidate| candidate.is_doubtful = true);
+        self.is_doubtful = true;
+        self.iter_mut().for_each(Candidate::doubt);
+    }
+
+    /// An invocation begins: what comes from now on is known to be of it, or of one before.
+    pub(super) fn begin(&mut self) {
+        self.is_doubtful = false;
     }
 }
 
@@ -261,6 +276,10 @@ impl Candidate {
             bytes: 0,
             levels: [0; LEVELS.len()],
         }
+    }
+
+    fn doubt(&mut self) {
+        self.is_doubtful = true;
     }
 
     /// Counts events of it.

@@ -194,6 +194,9 @@ impl<C: Default> Chooser<C> {
                     }
                 }
                 Step::Milestone(milestone) => {
+                    if milestone.kind == MilestoneKind::Started {
+                        self.candidates.begin();
+                    }
                     let known = self.candidates.of(&milestone);
                     let serial = known.unwrap_or_else(|| self.add(&milestone.request_id, now));
                     if let Some(candidate) = self.candidates.get_mut(serial) {
@@ -730,6 +733,28 @@ mod tests {
             let shipped = format!("{:?}", life.shipped);
             assert!(shipped.contains("of one whose start was lost"), "splits: {splits}");
             assert!(!shipped.contains("dull line") && !shipped.contains("next line"));
+        }
+    }
+
+    /// Only what named no invocation was sent. Its end, alone, said nothing of lines that were lost.
+    #[test]
+    fn an_invocation_whose_start_was_lost_in_a_gap_is_kept() {
+        let gap = event("platform.logsDropped", r#"{"droppedRecords":1,"droppedBytes":9}"#);
+        for splits in [true, false] {
+            let mut life = Life::new(Settings { summary: true, ..settings() });
+            life.invoke("first", &[], "success", "1");
+            life.intake.invoked("lost");
+            let mut events = vec![gap.clone(), log("a line"), done("lost", "success", "1")];
+            events.push(report("lost", "success", "1"));
+            if splits {
+                events.into_iter().for_each(|one| life.post(&[one]));
+            } else {
+                life.post(&events);
+            }
+            life.invoke("dull", &["dull line"], "success", "1");
+            let said: Vec<_> = life.summaries().into_iter().map(|one| &one["reason"]).collect();
+            assert_eq!(said, ["first", "unfinished", "share"], "splits: {splits}");
+            assert_eq!(life.thinned, 4, "splits: {splits}");
         }
     }
 

@@ -120,6 +120,29 @@ fn a_failed_invocation_whose_start_was_lost_is_sent() {
     assert_eq!(summary(&account, &failed)["reason"], "failed");
 }
 
+/// Its end came, and it was thinned out, whatever it had logged in what was lost.
+#[test]
+fn an_invocation_whose_start_was_lost_is_sent() {
+    let kinesis = Kinesis::start();
+    let lambda = thinning(&kinesis).start();
+    lambda.init().unwrap();
+    lambda.invoke(Invocation::new()).unwrap();
+    lambda.deliver(|way| way.lost_type = Some("platform.start".to_owned()));
+    let gap = r#"{"droppedBytes":12345,"droppedRecords":123,"reason":"slow"}"#;
+    let cut = Invocation::new().event("platform.logsDropped", gap).text("a line behind the gap");
+    let cut = lambda.invoke(cut).unwrap();
+    lambda.deliver(|way| way.lost_type = None);
+    lambda.invoke(Invocation::new().text("dull line")).unwrap();
+    assert!(lambda.shutdown("spindown").is_clean());
+    let account = kinesis.account();
+    let ends = account.of_type("platform.runtimeDone").into_iter();
+    let ends = ends.filter(|end| end.request_id.as_deref() == Some(cut.request_id.as_str()));
+    assert_eq!((ends.count(), account.containing("a line behind the gap").len()), (1, 1));
+    assert!(account.containing("dull line").is_empty());
+    let summary = summary(&account, &cut);
+    assert_eq!((&summary["kept"], &summary["reason"]), (&true.into(), &"unfinished".into()));
+}
+
 #[test]
 fn an_end_in_bytes_that_do_not_parse_thins_out_nothing() {
     const ID: &str = "5b0c7e52-91f4-4c3e-9d27-0a6f1e8b4c01";
