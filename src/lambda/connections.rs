@@ -19,7 +19,8 @@ const MAX_OPEN: usize = 32;
 /// Threads that serve them, or wait for one: some may not have left yet when their connection was
 /// cut. While all of them have one nothing is accepted.
 pub(super) const MAX_THREADS: usize = MAX_OPEN + 8;
-/// So many of the newest do not give way for having asked for nothing yet: they may be about to.
+/// Of as many as there may be, so many of the newest do not give way for having asked for nothing
+/// yet: they may be about to. Where fewer have to do, there is a pause before one gives way.
 const NEW: usize = 8;
 /// How long an answer may wait for a client that does not read.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -72,19 +73,18 @@ impl Connection {
     /// Whoever serves it is to leave it, and to wait for nothing more.
     #[must_use]
     pub(super) fn is_cut(&self) -> bool {
-        self.state.load(Ordering::Acquire) == CUT
+        self.is_in(CUT)
+    }
+
+    fn is_in(&self, state: u8) -> bool {
+        self.state.load(Ordering::Acquire) == state
     }
 
     /// A request was read whole. Says whether it is to be answered: then the connection is not cut
-    /// until [`Connection::is_answered`].
+    /// until [`Connections::is_answered`].
     #[must_use]
     pub(super) fn is_read(&self) -> bool {
         self.turn(OPEN, ANSWERED) || !self.is_cut()
-    }
-
-    /// It may be cut again.
-    pub(super) fn is_answered(&self) {
-        self.turn(ANSWERED, OPEN);
     }
 
     /// Says whether it was in the first state, and is in the other one now.
@@ -105,15 +105,10 @@ pub(super) struct Connections {
 impl Connections {
     /// A new one. Where there are too many, another one is cut for it; `wake` then wakes the
     /// threads that wait for something else than their connection.
-    pub(super) fn enter(&self, socket: TcpStream, wake: impl Fn()) -> Arc<Connection> {
+    pub(super) fn enter(&self, socket: TcpStream, wake: &dyn Fn()) -> Arc<Connection> {
         let connection = Arc::new(Connection::new(socket));
-        let mut open = self.lock();
-        let was_cut = open.len() >= MAX_OPEN && cut_one(&mut open);
-        open.push(Arc::clone(&connection));
-        drop(open);
-        if was_cut {
-            wake();
-        }
+        self.lock().push(Arc::clone(&connection));
+        self.bound(MAX_OPEN, Some(&connection), wake);
         connection
     }
 
@@ -128,20 +123,27 @@ impl Connections {
         connection.last_request.store(number, Ordering::Release);
     }
 
+    /// It may be cut again. While none could be, more may have come than there may be: then one
+    /// gives way now, or no thread might ever be free for the next connection.
+    pub(super) fn is_answered(&self, connection: &Connection, wake: &dyn Fn()) {
+        connection.turn(ANSWERED, OPEN);
+        self.bound(MAX_OPEN, None, wake);
+    }
+
     /// Cuts one, if there is one at all: there is no file descriptor for another.
-    pub(super) fn cut_one(&self, wake: impl Fn()) {
-        let was_cut = cut_one(&mut self.lock());
-        if was_cut {
-            wake();
-        }
+    pub(super) fn cut_one(&self, wake: &dyn Fn()) {
+        self.bound(0, None, wake);
     }
 
     /// Cuts another one than this. Says whether there is one: then its thread is free soon.
-    pub(super) fn cut_other(&self, than: &Arc<Connection>, wake: impl Fn()) -> bool {
+    pub(super) fn cut_other(&self, than: &Arc<Connection>, wake: &dyn Fn()) -> bool {
+        self.bound(0, Some(than), wake)
+    }
+
+    /// Cuts one where there are more than so many, but not that one. Says whether it did.
+    fn bound(&self, most: usize, spared: Option<&Arc<Connection>>, wake: &dyn Fn()) -> bool {
         let mut open = self.lock();
-        open.retain(|one| !Arc::ptr_eq(one, than));
-        let was_cut = cut_one(&mut open);
-        open.push(Arc::clone(than));
+        let was_cut = open.len() > most && cut_one(&mut open, spared);
         drop(open);
         if was_cut {
             wake();
@@ -156,19 +158,24 @@ impl Connections {
 
 /// Cuts the one that is to give way: the oldest that never asked for the right path, but for the
 /// newest; else the one whose last request is the longest ago. Says whether there was one.
-fn cut_one(open: &mut Vec<Arc<Connection>>) -> bool {
-    let newest = open.len().saturating_sub(NEW);
-    let mut order: Vec<_> = open
-        .iter()
-        .enumerate()
-        .map(|(at, one)| match one.last_request.load(Ordering::Acquire) {
-            0 if at >= newest => (u64::MAX, at),
-            last_request => (last_request, at),
-        })
-        .collect();
-    order.sort_unstable();
-    let gives_way = order.into_iter().find(|(_, at)| open.get(*at).is_some_and(|one| one.cut()));
-    gives_way.map(|(_, at)| open.remove(at)).is_some()
+fn cut_one(open: &mut Vec<Arc<Connection>>, spared: Option<&Arc<Connection>>) -> bool {
+    let newest = open.len().max(MAX_OPEN) - NEW;
+    let order = |(at, one): (usize, &Arc<Connection>)| {
+        let is_spared = spared.is_some_and(|spared| Arc::ptr_eq(one, spared));
+        let last_request = match one.last_request.load(Ordering::Acquire) {
+            0 if at >= newest => u64::MAX,
+            last_request => last_request,
+        };
+        (!is_spared && one.is_in(OPEN)).then_some((last_request, at))
+    };
+    while let Some((_, at)) = open.iter().enumerate().filter_map(order).min() {
+        // It may be answered from now on, and is none of those then.
+        if open.get(at).is_some_and(|one| one.cut()) {
+            open.remove(at);
+            return true;
+        }
+    }
+    false
 }
 
 #[cfg(test)]
@@ -189,7 +196,7 @@ mod tests {
     }
 
     fn enter(connections: &Connections, listener: &TcpListener) -> Arc<Connection> {
-        connections.enter(TcpStream::connect(listener.local_addr().unwrap()).unwrap(), || {})
+        connections.enter(TcpStream::connect(listener.local_addr().unwrap()).unwrap(), &|| {})
     }
 
     fn cut(entered: &[Arc<Connection>]) -> Vec<usize> {
@@ -230,10 +237,39 @@ mod tests {
         for connection in &entered[2..] {
             assert!(connection.is_read());
         }
-        connections.cut_one(|| {});
-        connections.cut_one(|| panic!("there is none to be cut"));
-        entered[0].is_answered();
-        connections.cut_one(|| {});
+        connections.cut_one(&|| {});
+        connections.cut_one(&|| panic!("there is none to be cut"));
+        connections.is_answered(&entered[0], &|| panic!("there are not too many"));
+        connections.cut_one(&|| {});
         assert_eq!(cut(&entered), [0, 1]);
+    }
+
+    /// No connection was accepted any more, as long as they all stayed open.
+    #[test]
+    fn connections_beyond_as_many_as_there_may_be_give_way_once_others_are_answered() {
+        let (connections, entered, listener) = all_open(MAX_OPEN);
+        assert!(entered.iter().all(|connection| connection.is_read()));
+        let mut newer = Vec::new();
+        for _ in 0..NEW {
+            newer.push(enter(&connections, &listener));
+            assert!(newer.iter().all(|connection| connection.is_read()));
+        }
+        for connection in &entered {
+            connections.is_answered(connection, &|| {});
+        }
+        assert_eq!(cut(&entered).len() + cut(&newer).len(), NEW);
+    }
+
+    /// Lambda's gave way to neighbours where there were no threads, or no files, for more than a
+    /// few.
+    #[test]
+    fn where_fewer_have_to_do_who_never_asked_gives_way_as_well() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let connections = Connections::default();
+        let entered: Vec<_> = (0..NEW).map(|_| enter(&connections, &listener)).collect();
+        connections.is_known(&entered[0]);
+        connections.cut_one(&|| {});
+        assert!(connections.cut_other(&entered[2], &|| {}));
+        assert_eq!(cut(&entered), [1, 3]);
     }
 }

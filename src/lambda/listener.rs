@@ -189,7 +189,7 @@ impl Listener {
             let mut is_needed = true;
             match accepted {
                 Ok((socket, _)) => {
-                    let connection = self.connections.enter(socket, || self.room.wake());
+                    let connection = self.connections.enter(socket, &|| self.room.wake());
                     if was_idle == 1 && self.start_thread(port).is_err() {
                         self.free_a_thread(port, &connection);
                     }
@@ -204,12 +204,13 @@ impl Listener {
                         "the telemetry listener could not accept a connection \
                          (too many open files?) and tries again"
                     );
-                    self.connections.cut_one(|| self.room.wake());
+                    self.connections.cut_one(&|| self.room.wake());
                     thread::sleep(ACCEPT_RETRY);
                 }
             }
-            if port.idle.fetch_add(1, Ordering::AcqRel) >= MAX_IDLE && !is_needed {
-                port.idle.fetch_sub(1, Ordering::AcqRel);
+            // A thread that ends never counts as idle, or others might leave the next to it.
+            let more = |idle: usize| (is_needed || idle < MAX_IDLE).then_some(idle + 1);
+            if port.idle.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_err() {
                 port.threads.fetch_sub(1, Ordering::AcqRel);
                 break;
             }
@@ -222,7 +223,7 @@ impl Listener {
         // Perhaps a thread is free by then.
         thread::sleep(ACCEPT_RETRY);
         if port.idle.load(Ordering::Acquire) == 0
-            && !self.connections.cut_other(connection, || self.room.wake())
+            && !self.connections.cut_other(connection, &|| self.room.wake())
         {
             let _ = connection.cut();
         }
@@ -236,7 +237,7 @@ impl Listener {
             let goes_on = match reader.next() {
                 Ok(request) if self.is_from_lambda(&request) => {
                     let goes_on = self.handle(connection, request);
-                    connection.is_answered();
+                    self.connections.is_answered(connection, &|| self.room.wake());
                     goes_on
                 }
                 Ok(request) => {

@@ -220,7 +220,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let connect = || TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (connections, room) = (Connections::default(), Room::default());
-        let served: Vec<_> = (0..4).map(|_| connections.enter(connect(), || {})).collect();
+        let served: Vec<_> = (0..4).map(|_| connections.enter(connect(), &|| {})).collect();
         let take = |one: usize, patience| room.take(MAX_WHOLE, &served[one], patience);
         let first = take(0, NEEDED).unwrap();
         let second = room.take(READ_AT_ONCE - MAX_WHOLE, &served[1], NEEDED).unwrap();

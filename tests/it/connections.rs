@@ -422,3 +422,49 @@ fn once_lambda_has_posted_no_other_path_is_taken() {
     assert_eq!(taken.load(Ordering::Acquire), 0, "POSTs to another path were taken");
     assert!(kinesis.account().containing("forged").is_empty());
 }
+
+/// There were more than there may be, since none of them could give way while it was answered: no
+/// connection was ever accepted again, as long as those stayed open.
+#[test]
+fn connections_that_are_all_answered_at_once_keep_nobody_out_later() {
+    let kinesis = Kinesis::start();
+    let lambda = extension(&kinesis).without_freeze().timeout(ms(20_000)).start();
+    lambda.init().unwrap();
+    let (port, path) = (lambda.listener_port(), lambda.subscription().unwrap().path);
+    // Each is read whole, and then waits for its turn.
+    let body = format!("[{}", "#,".repeat(7000));
+    let post = format!("{}{body}", post_head(&path, body.len()));
+    let (stops, answers) = (AtomicBool::new(false), AtomicU64::new(0));
+    let mut held: Vec<TcpStream> = Vec::new();
+    std::thread::scope(|scope| {
+        let _ends = Ends(&stops);
+        let neighbour = || {
+            let mut client = Client::connect(&lambda);
+            while !stops.load(Ordering::Acquire) {
+                // It may be cut at any moment.
+                let _ = client.0.write_all(post.as_bytes());
+                if client.status() == 200 {
+                    answers.fetch_add(1, Ordering::AcqRel);
+                    let _ = client.0.read(&mut [0; 1000]);
+                } else if let Ok(stream) = connect(port) {
+                    client = Client(stream);
+                }
+            }
+            client.0
+        };
+        let neighbours: Vec<_> = (0..60).map(|_| scope.spawn(neighbour)).collect();
+        wait_until(ms(20_000), "many answers", || answers.load(Ordering::Acquire) > 2000);
+        stops.store(true, Ordering::Release);
+        held.extend(neighbours.into_iter().map(|one| one.join().unwrap()));
+    });
+    for n in 0..3 {
+        let log = format!(
+            r#"[{{"time":"2026-11-23T09:15:45.012Z","type":"function","record":"kept out {n}"}}]"#
+        );
+        assert_eq!(Client::post(&lambda, &with_length(&log)), 200);
+    }
+    drop(held);
+    lambda.invoke(Invocation::new()).unwrap();
+    end(&kinesis, &lambda);
+    assert_eq!(kinesis.account().containing("kept out ").len(), 3);
+}
