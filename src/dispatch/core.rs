@@ -538,20 +538,29 @@ impl Core {
                 self.held = Some(held);
                 return self.decide_hold(tick, view);
             }
-            Phase::Probe { until, .. } => held.tried || !self.has_due(view) || until <= tick.mono,
+            Phase::Probe { until, .. } => {
+                held.tried || !self.goes_on(tick, view, until) || until <= tick.mono
+            }
+            // Not for a Kinesis that is only probed.
             Phase::Flush(until) => {
-                // Neither for a Kinesis that is only probed, nor for a pause that outlasts the
-                // flush.
-                let given_up = self.retry.is_open()
-                    || self
-                        .retry
-                        .wait_until(tick.mono, tick.age)
-                        .is_some_and(|at| at >= until.at());
-                let waits = self.has_due(view) || self.takes_along(tick, &held);
-                given_up || !waits || until.left(tick.mono) < MIN_TIME_LEFT
+                let goes_on = self.goes_on(tick, view, until.at()) || self.takes_along(tick, &held);
+                self.retry.is_open() || !goes_on || until.left(tick.mono) < MIN_TIME_LEFT
             }
         };
         if over { self.let_go(tick, &held) } else { self.held = Some(held) }
+    }
+
+    /// Whether a flush has something to send before its end: not behind a pause that outlasts it,
+    /// nor where all of it is set aside, and none due by then. A thread that sleeps may miss some
+    /// of its last moments.
+    fn goes_on(&self, tick: &Tick, view: View, until: Instant) -> bool {
+        let all_aside = self.backlog.is_fresh_empty() && view.overflow == Oldest::Empty;
+        let aside = self.backlog.aside().iter().filter(|parcel| all_aside && parcel.holds);
+        let due = aside.map(|parcel| parcel.due.saturating_sub(tick.age)).min();
+        let due = due.and_then(|time| tick.mono.checked_add(time));
+        let at = due.max(self.retry.wait_until(tick.mono, tick.age));
+        self.has_due(view)
+            && at.is_none_or(|at| until.saturating_duration_since(at) >= 2 * MIN_TIME_LEFT)
     }
 
     /// Whatever is done for an invocation, its time counts from the function's end.
@@ -700,13 +709,14 @@ impl Core {
             let probe = self.retry.probe_at().unwrap_or_default();
             let due_at = policy::due_in(&self.pending(view), self.max_age(), tick.age)
                 .map(|left| tick.age + left);
-            let aside =
-                self.backlog.aside().iter().map(|parcel| self.opens_window_at(parcel)).min();
+            // Each of them: one that is due may be none of the flush, and another one of it.
+            let aside = self.backlog.aside().iter().map(|parcel| self.opens_window_at(parcel));
             let relief = self.relief_at();
             let apart = view.apart != Oldest::Empty && self.backlog.is_empty();
-            let due = [due_at, aside, apart.then_some(probe)]
+            let due = [due_at, apart.then_some(probe)]
                 .into_iter()
                 .flatten()
+                .chain(aside)
                 .map(|at| at.max(probe))
                 .chain(relief)
                 .filter_map(age_to_mono);

@@ -11,7 +11,9 @@ use kinesis_telemetry_extension::dispatch::policy::FlushMode;
 use kinesis_telemetry_extension::dispatch::preparing::Effort;
 use kinesis_telemetry_extension::log::Level;
 
-use crate::desk::{Desk, desk, events, held_to_the_end, next, probing, probing_with_empty_memory};
+use crate::desk::{
+    Desk, desk, events, held_to_the_end, in_records, next, probing, probing_with_empty_memory,
+};
 
 // --- invocations ---------------------------------------------------------------------------------
 
@@ -104,6 +106,73 @@ fn a_flush_waits_for_a_pause_unless_that_outlasts_it() {
         }
     }
     assert!(waits > 0 && tries > 1 && desk.now().mono < end, "nobody waits in vain");
+}
+
+/// It was held to the end of the flush, without another request in it.
+#[test]
+fn a_flush_is_over_when_nothing_of_it_is_due_in_its_time() {
+    for seed in 1..50 {
+        let mut desk = desk(|plan| {
+            in_records(plan);
+            plan.seed = seed;
+            plan.setup.flush_timeout = 1000;
+        });
+        desk.invoke("r1", 1, 30_000);
+        desk.post(20, 40);
+        desk.ended("r1", false);
+        let end = desk.later(990);
+        while desk.replies.is_empty() {
+            match desk.step() {
+                Step::Send { parcel, .. } => {
+                    // One shard is throttled, and another one is not.
+                    desk.all_but_one_throttled(parcel);
+                }
+                Step::Wait(Some(until)) if desk.replies.is_empty() => {
+                    assert!(until < end, "{seed}: nobody waits for the end of the flush");
+                    desk.pass(u64::try_from((until - desk.now().mono).as_millis()).unwrap() + 1);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// What was left of an earlier flush was due, and none of this one: nobody woke for what was of it,
+/// and the invocation was held to the end of the flush.
+#[test]
+fn a_flush_goes_on_when_its_own_is_due_whatever_else_is() {
+    for seed in 1..50 {
+        let mut desk = desk(|plan| {
+            in_records(plan);
+            plan.seed = seed;
+            plan.setup.flush_timeout = 1000;
+        });
+        let mut tries = 0;
+        for (ticket, id) in [(1, "r1"), (2, "r2")] {
+            desk.invoke(id, ticket, 30_000);
+            desk.post(20, 40);
+            desk.ended(id, false);
+            let end = desk.later(1000);
+            tries = 0;
+            while !desk.replies.contains(&ticket) {
+                match desk.step() {
+                    Step::Send { parcel, .. } => {
+                        tries += u32::from(events(&parcel).iter().any(|event| *event >= 20));
+                        desk.all_but_one_throttled(parcel);
+                    }
+                    Step::Wait(Some(until)) if !desk.replies.contains(&ticket) => {
+                        assert!(until + Duration::from_millis(10) < end, "{seed}: {id}");
+                        desk.pass(
+                            u64::try_from((until - desk.now().mono).as_millis()).unwrap() + 1,
+                        );
+                    }
+                    _ => {}
+                }
+            }
+            desk.pass(20_000);
+        }
+        assert!(tries > 1, "{seed}: its own is tried again in the flush");
+    }
 }
 
 #[test]
