@@ -153,8 +153,14 @@ impl Invocations {
                 if !self.announced {
                     self.unreported = Unreported::Invocation(Arc::clone(request_id));
                 }
-                self.started = Some(Arc::clone(request_id));
-                (self.overtaken, self.gap) = (false, false);
+                // That of one that is over comes late: another one was announced since.
+                let is_over = self.invoked.as_ref().is_some_and(|(id, _)| id != request_id)
+                    && (self.end_of(request_id).is_some()
+                        || self.let_go.iter().any(|(known, ..)| known == request_id));
+                if !is_over {
+                    self.started = Some(Arc::clone(request_id));
+                    (self.overtaken, self.gap) = (false, false);
+                }
             }
             Signal::Done { request_id, at, failed } => {
                 self.missed = self.missed.take().filter(|(missed, _)| missed != request_id);
@@ -543,6 +549,28 @@ mod tests {
         assert!(is_running(&invocations, now.mono));
         invocations.invoked(&"r3".into(), now.mono);
         assert!(is_running(&invocations, now.mono));
+    }
+
+    /// `platform.start` of one that was over came behind that of the next: a request could be on its
+    /// way when the sandbox froze, or wait although a function ran.
+    #[test]
+    fn a_start_that_comes_late_changes_nothing() {
+        let now = now();
+        let (first, second): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
+        for first_has_ended in [false, true] {
+            let mut invocations = Invocations::default();
+            invocations.invoked(&first, now.mono);
+            let _ = invocations.let_go(&first, now);
+            if first_has_ended {
+                invocations.observe(&done("a", now.wall), now);
+            }
+            invocations.invoked(&second, now.mono);
+            invocations.observe(&Signal::Started(Arc::clone(&second)), now);
+            invocations.observe(&Signal::Started(Arc::clone(&first)), now);
+            assert!(is_running(&invocations, now.mono), "the second one");
+            invocations.observe(&done("b", now.wall), now);
+            assert!(!is_running(&invocations, now.mono), "neither");
+        }
     }
 
     #[test]

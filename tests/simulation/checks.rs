@@ -83,6 +83,24 @@ impl World {
             );
             self.fail("a full request is sent", detail);
         }
+        self.check_old_is_sent(until, awake && healthy && time);
+    }
+
+    /// The dispatcher does not sleep past the age of what was never sent, while Kinesis takes
+    /// requests and the sandbox cannot be frozen.
+    fn check_old_is_sent(&mut self, until: Option<Us>, may_send: bool) {
+        let process = &self.process;
+        let item = process.core.backlog().fresh().next();
+        let Some(event) = item.and_then(|item| load_numbers(&item.load).first().copied()) else {
+            return;
+        };
+        let came = self.events[event as usize].came;
+        let due = came + self.plan.setup.max_age * MS;
+        let sleeps = until.is_none_or(|until| until > due.max(self.now) + 30 * MS);
+        if may_send && sleeps && self.ending.is_none() && self.mode() == Mode::Ok {
+            let detail = format!("event {event} came at {came}, wait until {until:?}");
+            self.fail("what is old is sent", detail);
+        }
     }
 
     /// The dispatcher sleeps on although messages have come: none of them is due.
@@ -435,6 +453,9 @@ impl World {
             );
         }
         self.holds_seen.push(running.ended.map(|ended| self.now - ended));
+        if self.process.ended.contains(id) {
+            self.held_to_end = Some(Arc::clone(id));
+        }
         let Some(ended) = running.ended else { return };
         self.process.holds.push((Arc::clone(id), self.now - ended, running.what.done.has_time));
         let Some(heard) = running.heard else { return };
@@ -448,6 +469,7 @@ impl World {
         // came.
         let exact = running.what.done.has_time && self.jumped_at.is_none();
         let from = if exact { ended } else { ended.max(heard) };
+        self.check_held_in_vain(running.heard.unwrap_or(0).max(ended));
         // Nobody can let it go before its end is known.
         let limit = (from + promised).max(heard) + slack;
         if self.now > limit {
@@ -460,6 +482,20 @@ impl World {
                     promised / MS
                 ),
             );
+        }
+    }
+
+    /// Nobody is held for nothing: without a step since the end was known. A pause before the next
+    /// request is waited for only if that can be sent then.
+    fn check_held_in_vain(&mut self, since: Us) {
+        let process = &self.process;
+        let idle = self.now.saturating_sub(since);
+        // Where nothing can be written, that may turn out not to be: what is given up for want of
+        // room leaves a Kinesis that is only probed.
+        let is_plain = process.busy_for == process.busy_at_end && !process.write_failed;
+        if is_plain && idle > SLACK + self.slowest_disk() {
+            let detail = format!("{} ms without a step after its end", idle / MS);
+            self.fail("nobody is held in vain", detail);
         }
     }
 
@@ -503,7 +539,8 @@ impl World {
 
     /// Function and extension have called `/next`: the sandbox may be frozen now.
     pub(crate) fn check_freeze(&mut self, id: &Arc<str>) {
-        if self.flushed.as_ref() == Some(id) && matches!(self.process.busy, Busy::Send { .. }) {
+        let is_held = self.flushed.as_ref() == Some(id) || self.held_to_end.as_ref() == Some(id);
+        if is_held && matches!(self.process.busy, Busy::Send { .. }) {
             let detail = format!("{id} is over, and a request is on its way");
             self.fail("no request across a freeze", detail);
         }
@@ -515,6 +552,7 @@ impl World {
         if late > self.slowest_disk() {
             self.fail("exit in time", format!("{} ms too late", late / MS));
         }
+        self.check_quick_stop(asking);
         self.audit(true);
         self.check_holds_counted();
         self.check_printed();
@@ -534,6 +572,18 @@ impl World {
             );
         }
         self.check_healed();
+    }
+
+    /// Where Kinesis and the disk do well, the end takes as long as the last report, and requests.
+    fn check_quick_stop(&mut self, asking: &Asking) {
+        let process = &self.process;
+        let well = process.fruitless.is_empty() && process.failed_at.is_none();
+        let all = self.now - asking.at;
+        let busy = process.busy_for - process.busy_at_stop;
+        if well && self.plan.disk.is_empty() && all.saturating_sub(busy) > 300 * MS + SLACK {
+            let detail = format!("{} ms, {} of them busy", all / MS, busy / MS);
+            self.fail("a quick end", detail);
+        }
     }
 
     /// The ledger has each hold whose end the core has heard of, and nothing else.
@@ -556,6 +606,18 @@ impl World {
                 "{least} to {most} ms are held, the ledger says {counted}; {:?}",
                 process.holds
             );
+            return self.fail("holds are counted", detail);
+        }
+        let longest = |known: bool| {
+            let holds = process.holds.iter();
+            let holds =
+                holds.filter(|(id, _, has_time)| !known || *has_time && process.ended.contains(id));
+            holds.map(|(_, held, _)| held / MS).max().unwrap_or(0)
+        };
+        let (least, most, counted) =
+            (longest(true), longest(false), process.ledger.hold_ms_max.get());
+        if counted + 3 < least || counted > most + 3 {
+            let detail = format!("the longest is {least} to {most} ms, the ledger says {counted}");
             self.fail("holds are counted", detail);
         }
     }

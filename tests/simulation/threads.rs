@@ -120,6 +120,7 @@ impl World {
         if let Message::Invoked { at, request_id, .. } = &message {
             self.process.invoked = Some((Arc::clone(request_id), self.micros(at.mono)));
             self.process.overtaken = self.process.started.as_ref() != Some(request_id);
+            self.process.announced_ids.push(Arc::clone(request_id));
         }
         match &message {
             Message::Telemetry { signals, .. } => {
@@ -131,6 +132,12 @@ impl World {
                             let missed = self.process.missed.take_if(|missed| missed != id);
                             self.ends_lost |=
                                 missed.is_some_and(|missed| !self.process.ended.contains(&missed));
+                            // Of those before the last INVOKE, each is over.
+                            if let Some((_, before)) = self.process.announced_ids.split_last()
+                                && before.contains(id)
+                            {
+                                continue;
+                            }
                             self.process.started = Some(Arc::clone(id));
                             self.process.overtaken = false;
                             self.process.is_running = !self.process.ended.contains(id);
@@ -165,6 +172,7 @@ impl World {
 
     /// Begins a step. What takes no time is over at once.
     fn begin(&mut self, step: Step) -> Option<Outcome> {
+        self.process.busy_since = self.now;
         let takes = match step {
             Step::Log(level, topic, line) => {
                 self.say(|_| format!("core: {level:?} [{topic}] {line}"));
@@ -368,6 +376,8 @@ impl World {
 
     /// A step is over.
     pub(crate) fn step_done(&mut self) {
+        self.process.busy_for += self.now - self.process.busy_since;
+        self.process.busy_since = self.now;
         let outcome = match std::mem::replace(&mut self.process.busy, Busy::Nothing) {
             Busy::Nothing => return,
             Busy::Send { parcel, verdict, began } => {
@@ -497,6 +507,11 @@ impl World {
                     self.events[*event as usize].passing |= passing;
                 }
             }
+        }
+        let all_taken = matches!(&verdict.sent,
+            Ok(outcomes) if outcomes.iter().all(|outcome| *outcome == RecordOutcome::Taken));
+        if !all_taken {
+            self.process.failed_at = Some(self.now);
         }
         self.count_request(began, delivered);
         self.note_left_behind(verdict);

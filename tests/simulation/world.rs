@@ -310,6 +310,8 @@ pub(crate) struct Process {
     pub(crate) missed: Option<Arc<str>>,
     /// The last INVOKE that the core has seen, and when it came.
     pub(crate) invoked: Option<(Arc<str>, Us)>,
+    /// All of them.
+    pub(crate) announced_ids: Vec<Arc<str>>,
     pub(crate) fruitless: Vec<Us>,
     /// Requests that delivered something.
     pub(crate) fruitful: u32,
@@ -349,6 +351,14 @@ pub(crate) struct Process {
     pub(crate) stop_asked: Option<(Us, usize)>,
     pub(crate) short_window: bool,
     pub(crate) healthy_since: Option<Us>,
+    /// When something failed last, of a request or all of it.
+    pub(crate) failed_at: Option<Us>,
+    /// For how long steps have taken so far, when the last one began, and how long they had taken when
+    /// the last end of a function was heard, and the order to stop came.
+    pub(crate) busy_for: Us,
+    pub(crate) busy_since: Us,
+    pub(crate) busy_at_end: Us,
+    pub(crate) busy_at_stop: Us,
     /// From when on Kinesis does well.
     pub(crate) healed: Option<Healed>,
 }
@@ -412,6 +422,8 @@ pub(crate) struct World {
     pub(crate) ends_lost: bool,
     /// The last invocation that was let go with all that was known of it on the stream.
     pub(crate) flushed: Option<Arc<str>>,
+    /// The last invocation whose end was known when it was let go.
+    pub(crate) held_to_end: Option<Arc<str>>,
 }
 
 /// What a life came to.
@@ -480,6 +492,7 @@ impl World {
             ledger_events: 0,
             ends_lost: false,
             flushed: None,
+            held_to_end: None,
         }
     }
 
@@ -1044,6 +1057,7 @@ impl World {
         }
         self.process.in_next = false;
         self.process.stop_asked = Some((self.now, self.events.len()));
+        self.process.busy_at_stop = self.process.busy_for;
         self.ask(Ask::Stop, self.micros(deadline.at()).saturating_sub(GRACE));
     }
 
@@ -1157,6 +1171,12 @@ impl World {
     pub(crate) fn heard_end(&mut self, id: &Arc<str>) {
         let (now, known) = (self.now, self.events.len());
         if let Some(running) = self.running.as_mut().filter(|running| running.id == *id) {
+            if running.heard.is_none() {
+                let process = &mut self.process;
+                let busy = !matches!(process.busy, Busy::Nothing);
+                let begun = if busy { now - process.busy_since } else { 0 };
+                process.busy_at_end = process.busy_for + begun;
+            }
             running.heard.get_or_insert(now);
             running.known.get_or_insert(known);
         }
@@ -1265,6 +1285,7 @@ impl Process {
             overtaken: false,
             missed: None,
             invoked: None,
+            announced_ids: Vec::new(),
             fruitless: Vec::new(),
             fruitful: 0,
             had_room: true,
@@ -1286,6 +1307,11 @@ impl Process {
             stop_asked: None,
             short_window: false,
             healthy_since: None,
+            failed_at: None,
+            busy_for: 0,
+            busy_since: 0,
+            busy_at_end: 0,
+            busy_at_stop: 0,
             healed: None,
         }
     }
