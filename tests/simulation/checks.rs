@@ -9,10 +9,12 @@ use kinesis_telemetry_extension::dispatch::core::{Step, View};
 use kinesis_telemetry_extension::dispatch::message::{Load, Message, Signal};
 use kinesis_telemetry_extension::dispatch::policy::FlushMode;
 use kinesis_telemetry_extension::dispatch::spool_file;
+use kinesis_telemetry_extension::kinesis::error::ErrorKind;
 use kinesis_telemetry_extension::kinesis::gzip;
 use kinesis_telemetry_extension::kinesis::line::Envelope;
 use kinesis_telemetry_extension::kinesis::record::Compression;
 use kinesis_telemetry_extension::kinesis::request::Request;
+use kinesis_telemetry_extension::kinesis::response::RecordOutcome;
 
 use crate::keep::Choice;
 use crate::kinesis::Verdict;
@@ -27,6 +29,8 @@ const SLACK: Us = 70 * MS;
 const KEPT_AFTER: Us = 3500 * MS;
 /// No more segments than this are read in vain between two requests.
 const PUT_BACK: u32 = 20;
+/// No event is refused more often, while others are taken.
+const MOST_REFUSALS: u16 = 9;
 
 impl World {
     /// After every wake-up.
@@ -225,6 +229,15 @@ impl World {
             let detail = format!("{sure:?} were in no request that may have been stored");
             return self.fail("only what may be a repeat is counted as one", detail);
         }
+        let again = verdict
+            .events
+            .iter()
+            .flatten()
+            .find(|event| self.events[**event as usize].acknowledged);
+        if let Some(event) = again {
+            let detail = format!("event {event} is sent again, and was taken");
+            return self.fail("only what failed is sent again", detail);
+        }
         for event in verdict.events.iter().flatten() {
             let fate = &mut self.events[*event as usize];
             fate.tried_at.get_or_insert(self.process.fruitful);
@@ -379,6 +392,40 @@ impl World {
         }
     }
 
+    /// What Kinesis refuses while it takes others is tried a bounded number of times: beside others
+    /// until it stands alone, and then.
+    pub(crate) fn count_refusals(&mut self, verdict: &Verdict) {
+        let fruitful = self.process.fruitful;
+        let content = |kind: ErrorKind| {
+            !matches!(kind, ErrorKind::Throttled | ErrorKind::Transient | ErrorKind::Interrupted)
+        };
+        let refused: Vec<u32> = match &verdict.sent {
+            Ok(outcomes) => {
+                let failed = |outcome: &RecordOutcome| matches!(outcome, RecordOutcome::Failed { kind, .. } if content(*kind));
+                let records = verdict.events.iter().zip(outcomes);
+                records
+                    .filter(|(_, outcome)| failed(outcome))
+                    .flat_map(|(events, _)| events.clone())
+                    .collect()
+            }
+            Err((error, _)) if error.kind == ErrorKind::InvalidRequest => verdict.events.concat(),
+            Err(_) => Vec::new(),
+        };
+        let mut most = None;
+        for event in refused {
+            let fate = &mut self.events[event as usize];
+            if fate.refused_at.is_none_or(|at| at < fruitful) {
+                fate.refused_at = Some(fruitful);
+                fate.refusals += 1;
+                most = most.max(Some((fate.refusals, event)));
+            }
+        }
+        if let Some((times, event)) = most.filter(|(times, _)| *times > MOST_REFUSALS) {
+            let detail = format!("event {event} was refused {times} times while others were taken");
+            self.fail("a refused event is sent a bounded number of times", detail);
+        }
+    }
+
     /// A segment was read in vain. Files that are read and put back in turn, with no request
     /// between them, keep the dispatcher busy for as long as a function runs.
     pub(crate) fn check_put_back(&mut self) {
@@ -452,6 +499,7 @@ impl World {
                 format!("{} ms past the invocation's deadline", (self.now - asking.deadline) / MS),
             );
         }
+        self.check_sent_in_time(asking);
         self.holds_seen.push(running.ended.map(|ended| self.now - ended));
         if self.process.ended.contains(id) {
             self.held_to_end = Some(Arc::clone(id));
@@ -496,6 +544,35 @@ impl World {
         if is_plain && idle > SLACK + self.slowest_disk() {
             let detail = format!("{} ms without a step after its end", idle / MS);
             self.fail("nobody is held in vain", detail);
+        }
+    }
+
+    /// In `next`, what was queued when the invocation began is on the stream when it is let go; in
+    /// `adaptive`, if it was older than `MAX_AGE_MS`.
+    fn check_sent_in_time(&mut self, asking: &Asking) {
+        let well = |(at, mode): &(u64, Mode)| *mode == Mode::Ok || *at * MS > self.now;
+        let plan = &self.plan;
+        let is_well = self.process.fruitless.is_empty()
+            && plan.kinesis.iter().all(well)
+            && (plan.poison.is_none(), plan.stale, plan.disk.is_empty()) == (true, 0, true);
+        let age = match plan.setup.mode {
+            FlushMode::End => return,
+            FlushMode::Next => 0,
+            FlushMode::Adaptive => plan.setup.max_age * MS,
+        };
+        let until = asking.deadline.min(asking.at + plan.setup.flush_timeout.min(500) * MS);
+        if !is_well || self.now + 30 * MS > until {
+            return;
+        }
+        let number = self.process.number;
+        let mut missing = self.waiting_anywhere();
+        missing.retain(|event| {
+            let fate = &self.events[*event as usize];
+            fate.came + age + 50 * MS < asking.at && fate.process == number && fate.received
+        });
+        if !missing.is_empty() {
+            let detail = format!("{missing:?} are not delivered");
+            self.fail("what was queued is on the stream", detail);
         }
     }
 

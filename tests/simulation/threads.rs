@@ -513,6 +513,7 @@ impl World {
         if !all_taken {
             self.process.failed_at = Some(self.now);
         }
+        self.count_refusals(verdict);
         self.count_request(began, delivered);
         self.note_left_behind(verdict);
     }
@@ -899,6 +900,7 @@ impl World {
             (fate.process, fate.received, fate.acknowledged, fate.out_of_order) =
                 (number, true, false, true);
             (fate.refused, fate.tried_at, fate.left_behind) = (0, None, false);
+            (fate.refusals, fate.refused_at) = (0, None);
             fate.passing = false;
         }
     }

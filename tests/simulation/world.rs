@@ -66,6 +66,10 @@ pub(crate) struct Fate {
     pub(crate) out_of_order: bool,
     /// How often it was refused for what it may hold while it stood alone, by this process.
     pub(crate) refused: u16,
+    /// How often it was refused for what it may hold, alone or not, while Kinesis took others: each
+    /// counts once between two requests that delivered something. And how many those were then.
+    pub(crate) refusals: u16,
+    pub(crate) refused_at: Option<u32>,
     /// How many requests of this process had delivered something when it was sent first.
     pub(crate) tried_at: Option<u32>,
     /// It failed, and others were delivered since it was sent first.
