@@ -89,9 +89,9 @@ enum Unreported {
 /// See the module's page.
 #[derive(Debug)]
 pub struct Invocations {
+    /// Whose `platform.start` came last. Only the one that INVOKE announced can run, so that a start
+    /// that comes late, however late, changes nothing.
     started: Option<Arc<str>>,
-    /// Another one was announced since: that one's end is the end of what has started, too.
-    overtaken: bool,
     /// By INVOKE, and when that came.
     invoked: Option<(Arc<str>, Instant)>,
     ends: VecDeque<End>,
@@ -124,7 +124,6 @@ impl Default for Invocations {
         let (ends, let_go) = (VecDeque::new(), VecDeque::new());
         Invocations {
             started: None,
-            overtaken: false,
             invoked: None,
             ends,
             gap: false,
@@ -143,8 +142,11 @@ impl Invocations {
         let mut observed = Observed::default();
         match signal {
             Signal::Started(request_id) => {
+                // Another one's is late, or ahead of its INVOKE.
+                let is_announced =
+                    self.invoked.as_ref().is_none_or(|(announced, _)| announced == request_id);
                 // In Lambda's order the end of one invocation comes before the start of the next.
-                if self.missed.as_ref().is_some_and(|(missed, _)| missed != request_id) {
+                if is_announced && self.missed.as_ref().is_some_and(|(id, _)| id != request_id) {
                     self.missed = None;
                     observed.ends_never_come = true;
                 }
@@ -153,22 +155,16 @@ impl Invocations {
                 if !self.announced {
                     self.unreported = Unreported::Invocation(Arc::clone(request_id));
                 }
-                // That of one that is over comes late: another one was announced since.
-                let is_over = self.invoked.as_ref().is_some_and(|(id, _)| id != request_id)
-                    && (self.end_of(request_id).is_some()
-                        || self.let_go.iter().any(|(known, ..)| known == request_id));
-                if !is_over {
-                    self.started = Some(Arc::clone(request_id));
-                    (self.overtaken, self.gap) = (false, false);
+                if is_announced || !self.is_started() {
+                    let before = self.started.replace(Arc::clone(request_id));
+                    // Posted twice, it hides nothing that was lost since.
+                    self.gap &= before.as_ref() == Some(request_id);
                 }
             }
             Signal::Done { request_id, at, failed } => {
                 self.missed = self.missed.take().filter(|(missed, _)| missed != request_id);
                 // Not before it began, where that is known.
                 let invoked = self.invoked.as_ref().filter(|(id, _)| id == request_id);
-                if self.overtaken && invoked.is_some() {
-                    self.started = None;
-                }
                 let end = match invoked {
                     Some((_, since)) => now.instant_of_end(*since, *at),
                     None => now.instant_of(*at),
@@ -234,11 +230,15 @@ impl Invocations {
         self.invoked = Some((Arc::clone(request_id), at));
         self.announced = true;
         self.unreported = Unreported::Invocation(Arc::clone(request_id));
+        let ends = self.ends.len();
         self.ends.retain(|end| !end.is_past || end.request_id != *request_id);
-        if self.started.as_ref() != Some(request_id) {
-            // What has started and what was lost before belong to an earlier one.
-            (self.overtaken, self.gap) = (true, false);
+        let has_ended = self.ends.len() < ends;
+        if has_ended || self.let_go.iter().any(|(known, ..)| known == request_id) {
+            // Lambda's next try: it was the one before that has started.
+            self.started = None;
         }
+        // What was lost before belongs to an earlier one.
+        self.gap &= self.started.as_ref() == Some(request_id);
         let Some((_, since)) = &mut self.missed else { return false };
         *since += 1;
         let never = *since > 1;
@@ -285,8 +285,13 @@ impl Invocations {
     /// nothing else comes.
     #[must_use]
     pub fn runs_from(&self, now: Instant) -> Option<Instant> {
-        let is_started = self.started.as_ref().is_some_and(|id| self.end_of(id).is_none());
-        if is_started { Some(now) } else { self.counts_as_started_at() }
+        if self.is_started() { Some(now) } else { self.counts_as_started_at() }
+    }
+
+    fn is_started(&self) -> bool {
+        let announced = self.invoked.as_ref().map(|(id, _)| id);
+        let started = self.started.as_ref().filter(|id| announced == Some(*id));
+        started.is_some_and(|id| self.end_of(id).is_none())
     }
 
     /// From when on an invocation that was let go is no short one.
@@ -504,6 +509,8 @@ mod tests {
         invocations.observe(&Signal::InitReported, now());
         assert!(invocations.all_reported());
         invocations.observe(&Signal::Started("r1".into()), now());
+        assert!(!is_running(&invocations, now().mono) && !invocations.all_reported());
+        invocations.invoked(&"r1".into(), now().mono);
         assert!(is_running(&invocations, now().mono) && !invocations.all_reported());
         invocations.observe(&done("r1", 0), now());
         invocations.observe(&Signal::Reported("r0".into()), now());
@@ -541,12 +548,13 @@ mod tests {
         invocations.observe(&Signal::Started("r1".into()), now);
         assert!(is_running(&invocations, now.mono));
         invocations.invoked(&"r2".into(), now.mono);
-        assert!(is_running(&invocations, now.mono));
+        assert!(!is_running(&invocations, now.mono), "nor is it known of the next one");
+        assert!(is_running(&invocations, now.mono + START_LATE));
         invocations.observe(&done("r2", now.wall), now);
         assert!(!is_running(&invocations, now.mono + START_LATE));
         // A start may come ahead of its INVOKE.
         invocations.observe(&Signal::Started("r3".into()), now);
-        assert!(is_running(&invocations, now.mono));
+        assert!(!is_running(&invocations, now.mono));
         invocations.invoked(&"r3".into(), now.mono);
         assert!(is_running(&invocations, now.mono));
     }
@@ -559,6 +567,10 @@ mod tests {
         let (first, second): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
         for first_has_ended in [false, true] {
             let mut invocations = Invocations::default();
+            for n in 0..2 * ENDS {
+                invocations.invoked(&format!("x{n}").into(), now.mono);
+                invocations.observe(&done(&format!("x{n}"), now.wall), now);
+            }
             invocations.invoked(&first, now.mono);
             let _ = invocations.let_go(&first, now);
             if first_has_ended {
@@ -566,10 +578,16 @@ mod tests {
             }
             invocations.invoked(&second, now.mono);
             invocations.observe(&Signal::Started(Arc::clone(&second)), now);
-            invocations.observe(&Signal::Started(Arc::clone(&first)), now);
-            assert!(is_running(&invocations, now.mono), "the second one");
+            // Also of one that is remembered no more, or that a process before this one has seen.
+            for late in [&first, &"x0".into(), &"y".into()] {
+                invocations.observe(&Signal::Started(Arc::clone(late)), now);
+                assert!(is_running(&invocations, now.mono), "the second one");
+            }
             invocations.observe(&done("b", now.wall), now);
-            assert!(!is_running(&invocations, now.mono), "neither");
+            for late in [&first, &"x0".into(), &"y".into()] {
+                invocations.observe(&Signal::Started(Arc::clone(late)), now);
+                assert!(!is_running(&invocations, now.mono + START_LATE), "none");
+            }
         }
     }
 

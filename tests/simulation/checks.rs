@@ -30,7 +30,7 @@ const KEPT_AFTER: Us = 3500 * MS;
 /// No more segments than this are read in vain between two requests.
 const PUT_BACK: u32 = 20;
 /// No event is refused more often, while others are taken.
-const MOST_REFUSALS: u16 = 9;
+const MOST_REFUSALS: u16 = 10;
 
 impl World {
     /// After every wake-up.

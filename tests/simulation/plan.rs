@@ -207,6 +207,11 @@ impl Plan {
         self.seed % 7 == 3
     }
 
+    /// A `platform.start` is posted twice now and then, the second time late.
+    pub(crate) fn repeats_starts(&self) -> bool {
+        self.seed % 9 == 4
+    }
+
     /// Start and end of a short function come in one POST, as Lambda holds telemetry back for 25 ms.
     pub(crate) fn joins(&self, what: &Invocation) -> bool {
         self.seed % 13 == 6 && what.runs < 25

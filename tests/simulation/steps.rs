@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use kinesis_telemetry_extension::dispatch::core::{Oldest, Outcome, Step, Unread};
-use kinesis_telemetry_extension::dispatch::message::{Load, Message};
+use kinesis_telemetry_extension::dispatch::message::{Load, Message, Signal};
 use kinesis_telemetry_extension::dispatch::policy::FlushMode;
 use kinesis_telemetry_extension::dispatch::preparing::Effort;
 use kinesis_telemetry_extension::log::Level;
@@ -227,6 +227,40 @@ fn what_memory_could_not_hold_is_of_the_flush() {
     let (parcel, _) = desk.send();
     desk.taken(parcel);
     assert!(matches!(desk.step(), Step::Remove(7)));
+    desk.wait();
+    assert_eq!(desk.replies, [1]);
+}
+
+/// The start of an invocation that had long been over was taken for the next one's, behind which the
+/// end that is late would never come: the sandbox went on as `next` for the rest of its life.
+#[test]
+fn a_late_start_of_another_invocation_does_not_say_that_ends_never_come() {
+    let mut desk = held_to_the_end();
+    desk.invoke("r1", 1, 3000);
+    desk.started("r1");
+    desk.ended("r1", false);
+    desk.wait();
+    desk.invoke("r2", 2, 3000);
+    desk.pass(3000);
+    desk.wait();
+    assert_eq!(desk.replies, [1, 2], "its end is late");
+    desk.started("r1");
+    desk.ended("r2", false);
+    desk.wait();
+    assert!(desk.said.is_empty(), "{:?}", desk.said);
+    desk.invoke("r3", 3, 3000);
+    desk.wait();
+    assert_eq!(desk.replies, [1, 2], "it is held to its end");
+}
+
+/// It was held up to its deadline: the same start once more hid that its end may be lost.
+#[test]
+fn a_start_that_is_posted_twice_hides_no_gap() {
+    let mut desk = held_to_the_end();
+    desk.invoke("r1", 1, 30_000);
+    desk.started("r1");
+    desk.signal(Signal::Gap);
+    desk.started("r1");
     desk.wait();
     assert_eq!(desk.replies, [1]);
 }

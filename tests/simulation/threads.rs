@@ -119,38 +119,31 @@ impl World {
     fn hand_in(&mut self, message: Message) {
         if let Message::Invoked { at, request_id, .. } = &message {
             self.process.invoked = Some((Arc::clone(request_id), self.micros(at.mono)));
-            self.process.overtaken = self.process.started.as_ref() != Some(request_id);
-            self.process.announced_ids.push(Arc::clone(request_id));
+            self.process.is_running = false;
         }
         match &message {
             Message::Telemetry { signals, .. } => {
                 for signal in signals {
                     match signal {
                         Signal::Started(id) => {
-                            // Waited for in vain, an end that comes behind the next start is lost
-                            // to who goes by Lambda's order.
-                            let missed = self.process.missed.take_if(|missed| missed != id);
-                            self.ends_lost |=
-                                missed.is_some_and(|missed| !self.process.ended.contains(&missed));
                             // Of those before the last INVOKE, each is over.
-                            if let Some((_, before)) = self.process.announced_ids.split_last()
-                                && before.contains(id)
-                            {
+                            let process = &mut self.process;
+                            let announced = process.invoked.as_ref().map(|(id, _)| id);
+                            if announced.is_some_and(|announced| announced != id) {
                                 continue;
                             }
-                            self.process.started = Some(Arc::clone(id));
-                            self.process.overtaken = false;
-                            self.process.is_running = !self.process.ended.contains(id);
+                            // Waited for in vain, an end that comes behind the next start is lost
+                            // to who goes by Lambda's order.
+                            let missed = process.missed.take_if(|missed| missed != id);
+                            self.ends_lost |=
+                                missed.is_some_and(|missed| !process.ended.contains(&missed));
+                            process.is_running = announced.is_some() && !process.ended.contains(id);
                         }
                         Signal::Done { request_id, .. } => {
                             self.process.ended.push(Arc::clone(request_id));
                             let process = &mut self.process;
-                            // The end of one is the end of what had started before it.
-                            let invoked = process.invoked.as_ref().map(|(id, _)| id);
-                            let is_next = process.overtaken && invoked == Some(request_id);
-                            if is_next || process.started.as_ref() == Some(request_id) {
-                                process.is_running = false;
-                            }
+                            let announced = process.invoked.as_ref().map(|(id, _)| id);
+                            process.is_running &= announced != Some(request_id);
                         }
                         _ => {}
                     }

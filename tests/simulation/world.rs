@@ -306,16 +306,11 @@ pub(crate) struct Process {
     pub(crate) tickets: Ticket,
     pub(crate) answered: Vec<Ticket>,
     pub(crate) signal_room: SignalRoom,
-    pub(crate) started: Option<Arc<str>>,
     pub(crate) is_running: bool,
-    /// Another one was announced since the last start.
-    pub(crate) overtaken: bool,
     /// The last invocation that was let go at its deadline.
     pub(crate) missed: Option<Arc<str>>,
     /// The last INVOKE that the core has seen, and when it came.
     pub(crate) invoked: Option<(Arc<str>, Us)>,
-    /// All of them.
-    pub(crate) announced_ids: Vec<Arc<str>>,
     pub(crate) fruitless: Vec<Us>,
     /// Requests that delivered something.
     pub(crate) fruitful: u32,
@@ -833,7 +828,12 @@ impl World {
         let lost = self.plan.loses_starts() && self.chance(4);
         let started = Signal::Started(Arc::clone(&running.id));
         let comes = !lost && !self.plan.joins(what);
-        let signals = Some(started).filter(|_| comes).into_iter().collect();
+        let signals: Vec<Signal> = Some(started).filter(|_| comes).into_iter().collect();
+        if comes && self.plan.repeats_starts() && self.chance(3) {
+            let late = if self.rng.bool() { 60 * MS } else { 4000 * MS };
+            let again = start_at + self.between(0, late);
+            self.at(again, Wake::Post(Body { signals: Vec::clone(&signals), ..start.clone() }));
+        }
         self.at(start_at, Wake::Post(Body { signals, ..start }));
         for post in &what.posts {
             let time = (running.began + post.after * MS + hold_back)
@@ -1284,12 +1284,9 @@ impl Process {
             tickets: 0,
             answered: Vec::new(),
             signal_room: SignalRoom::new(plan.signal_bytes()),
-            started: None,
             is_running: false,
-            overtaken: false,
             missed: None,
             invoked: None,
-            announced_ids: Vec::new(),
             fruitless: Vec::new(),
             fruitful: 0,
             had_room: true,
