@@ -491,17 +491,18 @@ impl Core {
 
     fn request_failed(&mut self, tick: &Tick, mut parcel: Parcel, error: &Error, advice: &str) {
         parcel.ambiguous |= error.ambiguous;
-        if error.kind == ErrorKind::Interrupted {
-            // Somebody has something better to do for this thread.
-            parcel.due = tick.age;
-            return self.backlog.set_aside(parcel);
-        }
-        let at_once = self.goes_at_once(error);
-        if !(at_once && error.stale) {
+        // Somebody has something better to do for this thread.
+        let interrupted = error.kind == ErrorKind::Interrupted;
+        let at_once = !interrupted && self.goes_at_once(error);
+        if !(interrupted || (at_once && error.stale)) {
             // A pooled connection that had died in a freeze is no error.
             self.ledger.request_error(&error.code);
         }
-        if at_once {
+        if interrupted || at_once {
+            if let Some(held) = self.held.as_mut().filter(|_| at_once) {
+                // Nor has it shown whether Kinesis answers again.
+                held.tried &= !matches!(held.phase, Phase::Probe { .. });
+            }
             parcel.due = tick.age;
             // The client may have given it another form.
             parcel.charge.resize(parcel.request.cost());

@@ -16,6 +16,26 @@ fn suspects(desk: &mut Desk) -> Vec<(Vec<u32>, bool)> {
     aside.map(|parcel| (events(parcel), parcel.suspect)).collect()
 }
 
+/// The probe was over, and Kinesis still taken to be down until the next invocation.
+#[test]
+fn a_dead_connection_does_not_cost_the_probe() {
+    let mut desk = probing_with_empty_memory(|_| ());
+    desk.pass(31_000);
+    desk.post(1, 40);
+    desk.invoke("r2", 2, 30_000);
+    let (parcel, _) = desk.send();
+    let error = Error { stale: true, ..Error::new("ConnectionReset", "simulated") };
+    desk.sent(parcel, Err((error, String::new())));
+    let (parcel, _) = desk.send();
+    assert_eq!(desk.replies, [1], "r2 is held");
+    desk.taken(parcel);
+    desk.ended("r2", false);
+    desk.wait();
+    desk.invoke("r3", 3, 30_000);
+    desk.wait();
+    assert_eq!(desk.replies, [1, 2], "r3 is held to its end again");
+}
+
 #[test]
 fn a_dead_connection_costs_two_tries_at_once_and_no_error() {
     let dead = |stale, retry_now| {
