@@ -555,20 +555,23 @@ impl World {
         let is_well = self.process.fruitless.is_empty()
             && plan.kinesis.iter().all(well)
             && (plan.poison.is_none(), plan.stale, plan.disk.is_empty()) == (true, 0, true);
+        // A freeze of less than a second is not seen.
         let age = match plan.setup.mode {
             FlushMode::End => return,
             FlushMode::Next => 0,
-            FlushMode::Adaptive => plan.setup.max_age * MS,
+            FlushMode::Adaptive => plan.setup.max_age + 1200,
         };
+        let asked_wall = self.true_wall() - (self.now - asking.at) / MS;
         let until = asking.deadline.min(asking.at + plan.setup.flush_timeout.min(500) * MS);
-        if !is_well || self.now + 30 * MS > until {
+        if !is_well || self.jumped_at.is_some() || self.now + 30 * MS > until {
             return;
         }
         let number = self.process.number;
         let mut missing = self.waiting_anywhere();
         missing.retain(|event| {
             let fate = &self.events[*event as usize];
-            fate.came + age + 50 * MS < asking.at && fate.process == number && fate.received
+            let is_due = fate.came_wall + age + 50 < asked_wall;
+            is_due && fate.process == number && fate.received
         });
         if !missing.is_empty() {
             let detail = format!("{missing:?} are not delivered");

@@ -616,10 +616,11 @@ impl World {
     /// `all`: the events of the POST, which are to be answered.
     pub(crate) fn admit_batch(&mut self, batch: Batch, all: Vec<u32>, signals: Vec<Signal>) {
         let own = batch_numbers(&batch);
-        let now = self.now;
+        let (now, wall) = (self.now, self.true_wall());
         for event in &own {
             let fate = &mut self.events[*event as usize];
-            (fate.received, fate.came, fate.choice) = (true, now, Choice::Kept);
+            (fate.received, fate.choice) = (true, Choice::Kept);
+            (fate.came, fate.came_wall) = (now, wall);
         }
         self.process.ledger.received.add(own.len() as u64);
         for signal in &signals {

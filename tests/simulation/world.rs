@@ -52,6 +52,8 @@ pub(crate) struct Fate {
     pub(crate) received: bool,
     /// When it came.
     pub(crate) came: Us,
+    /// The same by the wall clock, which goes on in a freeze, if nobody sets it.
+    pub(crate) came_wall: u64,
     /// Lambda got a 200 for it.
     pub(crate) answered: bool,
     /// How often it is on the stream.
@@ -542,7 +544,7 @@ impl World {
     }
 
     /// As Lambda sees it.
-    fn true_wall(&self) -> u64 {
+    pub(crate) fn true_wall(&self) -> u64 {
         WALL + self.now / MS + self.wall_ahead
     }
 
