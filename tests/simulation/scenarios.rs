@@ -533,6 +533,11 @@ fn seeds_that_once_went_wrong() {
         (95_049_964, "the model: on Managed Instances there were three rounds between two probes"),
         (96_960_404, "the model took an end that came behind the next start for one in order"),
         (120_640_730, "one whose end came late ran for the core, with the next one over"),
+        (
+            800_000_140,
+            "the start of one that ended long ago came late, and that one ran for the core",
+        ),
+        (800_003_794, "the same, of one that a process before this one had seen"),
     ] {
         let life = World::new(&Plan::random(seed), false).live();
         assert!(life.violation.is_none(), "{seed}: {cause}: {:?}", life.violation);
