@@ -8,8 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Before the first look whether the function waits; each later pause is three times as long. A
-/// look costs some 15 us of CPU: in a sandbox of 128 MB 0.2 ms of the function's time.
+/// Before the first look whether the function waits; each later pause is three times as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(3);
 /// After so long a connection is opened in any case: its share of the function's time is small by
 /// then.

@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::contestant::{self, Contestant};
 use crate::scenario;
@@ -27,8 +28,8 @@ pub(crate) enum Command {
     Help,
     Run(Plan),
     Counts(Counting),
-    /// For itself alone: a function that needs CPU.
-    Burn,
+    /// For itself alone: a function that needs so much CPU time.
+    Burn(Duration),
     /// The binary, and whether one line of the table is enough.
     Keep(PathBuf, bool),
 }
@@ -66,7 +67,13 @@ pub(crate) fn read(arguments: impl Iterator<Item = String>) -> Result<Command, S
     match arguments.next().as_deref() {
         Some("run") => read_run(arguments).map(Command::Run),
         Some("counts") => read_counts(arguments).map(Command::Counts),
-        Some("burn") => Ok(Command::Burn),
+        Some("burn") => {
+            let work = arguments
+                .next()
+                .and_then(|work| work.parse().ok())
+                .ok_or("burn needs microseconds")?;
+            Ok(Command::Burn(Duration::from_micros(work)))
+        }
         Some("keep") => match arguments.collect::<Vec<_>>().as_slice() {
             [name, binary] if name == "--binary" => Ok(Command::Keep(binary.into(), false)),
             [name, binary, quick] if name == "--binary" && quick == "--quick" => {

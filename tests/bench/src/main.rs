@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         }
         Ok(Command::Run(plan)) => run(&plan),
         Ok(Command::Counts(counting)) => counts::run(&counting),
-        Ok(Command::Burn) => slow::burn().map(|()| true),
+        Ok(Command::Burn(work)) => slow::burn(work).map(|()| true),
         Ok(Command::Keep(binary, quick)) => keep::run(&binary, quick),
         Err(problem) => {
             eprintln!("bench: {problem}\n\n{}", arguments::HELP);

@@ -312,6 +312,8 @@ pub(crate) const ALL: &[Measure] = &[
     held(row("ready-first", "ready", "  in the first invocation", Ms, More("ready-live")), 3.0),
     row("slow-live", "slow", "128 MB, end, TLS: a CPU-bound function runs", Ms, Yardstick::None),
     held(row("slow-dead", "slow", "  while a connection is made", Ms, More("slow-live")), 1.0),
+    row("slow-live-cpu", "slow", "  CPU of the extension meanwhile", Us, Yardstick::None),
+    row("slow-dead-cpu", "slow", "  while a connection is made", Us, More("slow-live-cpu")),
     row("timeline-register", "timeline", "process start to register", Ms, Yardstick::None),
     row("timeline-subscribe", "timeline", "  to the subscription", Ms, Yardstick::None),
     row("timeline-next", "timeline", "  to the first /next", Ms, Yardstick::None),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
-use nix::time::clock_getcpuclockid;
+use nix::time::{ClockId, clock_getcpuclockid};
 use nix::unistd::Pid;
 use sandbox::Lambda;
 
@@ -11,7 +11,12 @@ use crate::Result;
 
 /// User and system time of all its threads so far, those that have ended included.
 pub(crate) fn cpu(lambda: &Lambda) -> Result<Duration> {
-    Ok(Duration::from(clock_getcpuclockid(pid(lambda)?)?.now()?))
+    Ok(Duration::from(clock(lambda)?.now()?))
+}
+
+/// The clock that says so.
+pub(crate) fn clock(lambda: &Lambda) -> Result<ClockId> {
+    Ok(clock_getcpuclockid(pid(lambda)?)?)
 }
 
 /// Pages that it has touched for the first time so far, and found without the disk.

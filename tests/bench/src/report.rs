@@ -293,6 +293,8 @@ const MANUAL: &[&str] = &[
     "ready-first",
     "slow-live",
     "slow-dead",
+    "slow-live-cpu",
+    "slow-dead-cpu",
 ];
 
 const PRODUCERS: [&str; 3] = ["flood-cpu", "flood-rate", "flood-peak"];

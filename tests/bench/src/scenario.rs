@@ -43,6 +43,8 @@ const EVENT_BYTES: usize = 300;
 const AS_LONG_AS: [(&str, &str, usize); 2] =
     [("slim", "flood-cpu-as-slim", 377), ("full", "flood-cpu-as-full", 645)];
 
+/// Pairs of invocations in a sandbox of 128 MB.
+const SLOW_ROUNDS: u32 = 40;
 /// How long an idle process is given to come to rest.
 const REST: Duration = Duration::from_millis(150);
 /// How long nothing may arrive before a flood is taken to be over.
@@ -351,11 +353,18 @@ fn slow(contestant: &Contestant, _: &Plan, results: &mut Results) -> Result<()> 
     let lambda = contestant.sandbox(&kinesis).setting("FLUSH", "end").start();
     lambda.init()?;
     share.add(lambda.pid().ok_or("the process has ended")?)?;
-    slow::function(&lambda, &share)?;
-    for _ in 0..20 {
-        results.add("slow-live", contestant, slow::function(&lambda, &share)?);
+    slow::function(&lambda, &share, slow::Share::work(0, 1))?;
+    for round in 0..SLOW_ROUNDS {
+        let work = slow::Share::work(round, SLOW_ROUNDS);
+        let mut run = |row, row_beside| -> Result<()> {
+            let ran = slow::function(&lambda, &share, work)?;
+            results.add(row, contestant, ran.ms);
+            results.add(row_beside, contestant, ran.beside_us);
+            Ok(())
+        };
+        run("slow-live", "slow-live-cpu")?;
         kinesis.reset_idle_connections();
-        results.add("slow-dead", contestant, slow::function(&lambda, &share)?);
+        run("slow-dead", "slow-dead-cpu")?;
     }
     lambda.kill();
     Ok(())

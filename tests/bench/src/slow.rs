@@ -12,13 +12,13 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use sandbox::{Invocation, Lambda};
 
-use crate::Result;
+use crate::{Result, process};
 
 /// A full CPU comes with 1,769 MB.
 const SHARE: f64 = 128.0 / 1769.0;
 /// The period over which Lambda counts, in microseconds.
 const PERIOD: u64 = 20_000;
-/// CPU time that the function needs.
+/// CPU time that the function needs at least.
 const WORK: Duration = Duration::from_millis(10);
 
 /// A control group; removed with the value, when nothing is left in it.
@@ -52,6 +52,12 @@ impl Share {
         })
     }
 
+    /// CPU time in each of `count` rounds. The group's time comes once a period, so a function that ends just before its time is used up
+    /// waits for a whole period more if anything else needs some: the rounds end at all moments of one.
+    pub(crate) fn work(round: u32, count: u32) -> Duration {
+        WORK + Duration::from_micros(PERIOD).mul_f64(SHARE) * round / count
+    }
+
     /// The process gets no more than that from now on, on one CPU. A group hands its time to one CPU
     /// after the other: on another one than the extension's, a function would not count as running
     /// whenever the extension runs. In a virtual machine that gets less time as a whole it does.
@@ -76,33 +82,45 @@ impl Drop for Share {
     }
 }
 
-/// One invocation of it. How long the function ran, in ms.
-pub(crate) fn function(lambda: &Lambda, share: &Share) -> Result<f64> {
+/// What one invocation of it came to.
+pub(crate) struct Ran {
+    /// How long the function ran, in ms.
+    pub(crate) ms: f64,
+    /// CPU time of the extension meanwhile, in us.
+    pub(crate) beside_us: f64,
+}
+
+/// One invocation of it, in which the function needs so much CPU time.
+pub(crate) fn function(lambda: &Lambda, share: &Share, work: Duration) -> Result<Ran> {
     let mut child = Command::new(std::env::current_exe()?)
-        .arg("burn")
+        .args(["burn", &work.as_micros().to_string()])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
     share.add(i32::try_from(child.id())?)?;
     let (mut input, output) = (child.stdin.take(), child.stdout.take());
     let (tell, told) = mpsc::channel();
+    let clock = process::clock(lambda)?;
+    let before = Duration::from(clock.now()?);
     lambda.invoke(Invocation::new().text("order taken").run(move |_| {
         let mut line = String::new();
         let _ = input.as_mut().map(|input| input.write_all(b"\n"));
         let _ = output.map(|output| BufReader::new(output).read_line(&mut line));
-        let _ = tell.send(line);
+        let _ = tell.send((line, clock.now()));
     }))?;
     child.wait()?;
-    Ok(told.recv()?.trim().parse::<f64>()?)
+    let (line, after) = told.recv()?;
+    let beside = Duration::from(after?).saturating_sub(before);
+    Ok(Ran { ms: line.trim().parse()?, beside_us: beside.as_secs_f64() * 1e6 })
 }
 
-/// The function's process: waits for a line, burns CPU, and says how long that took in ms.
-pub(crate) fn burn() -> Result<()> {
+/// The function's process: waits for a line, burns so much CPU, and says how long that took in ms.
+pub(crate) fn burn(work: Duration) -> Result<()> {
     let mut line = String::new();
     std::io::stdin().read_line(&mut line)?;
     let begun = Instant::now();
     let cpu = || clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map(Duration::from);
-    let end = cpu()? + WORK;
+    let end = cpu()? + work;
     while cpu()? < end {
         std::hint::black_box((0..1000u64).fold(1, |sum: u64, number| sum.wrapping_mul(number | 1)));
     }
