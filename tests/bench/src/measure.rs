@@ -95,6 +95,10 @@ impl Measure {
                 "128 MB: a CPU-bound function while a connection is made, less with a live one"
                     .to_owned()
             }
+            "slow-live-cpu" => "128 MB: CPU of the extension beside that function".to_owned(),
+            "slow-dead-cpu" => {
+                "the same while a connection is made, less with a live one".to_owned()
+            }
             id if id.starts_with("invocations-2") => {
                 format!("CPU of each of {} small invocations", thousands(id))
             }
