@@ -172,7 +172,7 @@ impl<'s> EventBuilder<'s> {
         } else {
             None
         };
-        if self.state.filter.excludes(log.kind, None) {
+        if self.state.filter.excludes(log.kind, || None) {
             return self.exclude(request_id, level);
         }
         let text = log.object.start..log.object.end - 1;
@@ -198,7 +198,7 @@ impl<'s> EventBuilder<'s> {
             return;
         }
         let level = self.level(kind, &fields, envelope);
-        if self.state.filter.excludes(kind, fields.level) {
+        if self.state.filter.excludes(kind, || fields.level_to_filter()) {
             let owner = level.map_or(Span::default(), |_| self.owner_of_excluded(&fields));
             return self.exclude(owner, level);
         }
@@ -374,7 +374,7 @@ impl<'s> EventBuilder<'s> {
             self.observed.gap();
         }
         self.ends_in(bytes);
-        if self.state.filter.excludes("unparsed", None) {
+        if self.state.filter.excludes("unparsed", || None) {
             self.excluded += 1;
             return;
         }

@@ -13,7 +13,7 @@ use super::exception;
 use super::filter::Level;
 use super::header::find;
 use super::observed::{METRICS, PlatformResult};
-use super::text_level::{formatted, printed_json};
+use super::text_level::{bracketed, formatted, printed_json};
 
 /// A longer id is none: it would stand in the event twice, and cannot be cut.
 const MAX_ID_BYTES: usize = 256;
@@ -75,9 +75,27 @@ impl<'a> RecordFields<'a> {
     /// The level of a line that a runtime's console, or Lambda itself, has put into an object with
     /// a level of its own.
     fn printed_level(&self) -> Option<Level> {
-        let text = self.text().filter(|_| !self.has_more)?;
-        // Lambda says no id. It does so with what is no JSON, such as lines of Ruby's and Go's.
-        if self.request_id.is_some() { printed_json(text) } else { formatted(text) }
+        let message = self.message.filter(|_| !self.has_more)?;
+        let Some(text) = self.text() else {
+            // Node.js's leaves an object an object.
+            return RecordFields::of("function", Some(message)).level.and_then(Level::of_line);
+        };
+        match self.request_id {
+            // Lambda says no id. It does so with what is no JSON, such as lines of Ruby's and Go's.
+            None => formatted(text),
+            // .NET's runtime says so of a line without a level.
+            Some(_) if self.level == Some("Trace") => {
+                text.strip_prefix(b"[").map_or_else(|| printed_json(text), bracketed)
+            }
+            Some(_) => printed_json(text),
+        }
+    }
+
+    /// The level by which a log may be left out; `None` where it says none.
+    pub(super) fn level_to_filter(&self) -> Option<Level> {
+        let own = self.level.and_then(Level::of_line)?;
+        let reported = self.exception().map(|_| Level::Error);
+        Some(own).max(self.printed_level()).max(reported)
     }
 
     /// What a logger was given to write, where that is a text.

@@ -59,6 +59,7 @@ pub(super) fn formatted(text: &[u8]) -> Option<Level> {
         [b'p', b'a', b'n', b'i', b'c', b':', b' ', ..] => Some(Level::Error),
         [b't', b'i', b'm', b'e', b'=' | b's', ..] => in_pairs(text),
         [b' ' | b'D' | b'E' | b'T', ..] => rusts(text),
+        [_, _, _, _, b':', b' ', rest @ ..] => dotnets(text, rest),
         _ => None,
     }
 }
@@ -79,10 +80,12 @@ fn in_fixed_columns(text: &[u8]) -> Option<Level> {
 }
 
 /// The level of an object that a logger of the function's own prints by the console:
-/// `…\tINFO\t{"level":…`.
+/// `…\tINFO\t{"level":…`. Before a line without a level .NET's runtime writes `trce`, and a logger
+/// of its own may say one in the line.
 fn in_console(name: &[u8]) -> Option<Level> {
     // All names have four letters or five.
     match name {
+        [b't', b'r', b'c', b'e', b'\\', b't', b'[', rest @ ..] => bracketed(rest),
         [_, _, _, _, b'\\', b't', object @ ..] | [_, _, _, _, _, b'\\', b't', object @ ..] => {
             printed_json(object)
         }
@@ -110,7 +113,7 @@ fn up_to(text: &[u8], end: u8) -> Option<&[u8]> {
 
 /// Python's `[INFO]\t2026-…`, and what Java's `LambdaLogger` puts before a line. `rest` is what
 /// stands behind the bracket.
-fn bracketed(rest: &[u8]) -> Option<Level> {
+pub(super) fn bracketed(rest: &[u8]) -> Option<Level> {
     usual(rest, b']').or_else(|| named(up_to(rest, b']')?))
 }
 
@@ -152,6 +155,17 @@ fn in_pairs(text: &[u8]) -> Option<Level> {
 fn rusts(text: &[u8]) -> Option<Level> {
     let (level, rest) = text.split_at_checked(5)?;
     rest.starts_with(b" Lambda runtime invoke{").then(|| named(level.trim_ascii_start()))?
+}
+
+/// `fail: Orders.Function[0]\n      no such order` of .NET's console logger. `rest` is what stands
+/// behind the colon.
+fn dotnets(text: &[u8], rest: &[u8]) -> Option<Level> {
+    let level = named(text.get(..4)?)?;
+    let (category, rest) = rest.split_at(memchr2(b'[', b' ', rest)?);
+    let number = rest.strip_prefix(b"[")?;
+    let (number, behind) = number.split_at(memchr(b']', number)?);
+    let is_head = !category.is_empty() && number.iter().all(u8::is_ascii_digit);
+    (is_head && (behind.starts_with(br"]\n") || behind.starts_with(b"] "))).then_some(level)
 }
 
 /// `{"level":"ERROR",…}` of a logger that prints JSON where the function's log format is text. A

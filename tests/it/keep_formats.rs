@@ -146,3 +146,104 @@ fn a_level_is_known_of_what_stands_as_text_in_an_object() {
         .collect();
     assert_eq!(said_of("ERROR", lines), expected);
 }
+
+/// .NET's runtime writes `trce` before a line that was given to it without a level. So did
+/// `Amazon.Lambda.Logging.AspNetCore` up to 3.1.1 with each line of `ILogger`, which says its level
+/// itself. Each of these errors was a TRACE, and `MIN_LEVEL` left it out.
+#[test]
+fn a_level_is_known_of_dotnets_logger_that_says_it_in_the_line() {
+    let trace = |said: &str| text(&format!("2026-05-11T08:30:00.002Z\t{ID}\ttrce\t{said}\n"));
+    let object = |said: &str| {
+        Invocation::new().json(&json!({"timestamp": "2026-05-11T08:30:00.002Z", "level": "Trace", "requestId": ID, "traceId": "1-62e9", "message": said}))
+    };
+    let lines = vec![
+        trace("[Error] Orders.Function: no such order"),
+        trace("[Critical] Orders.Function: no such order"),
+        trace("[Information] Orders.Function: hello"),
+        trace("[17] orders"),
+        object("[Error] Orders.Function: no such order"),
+        object("[Information] Orders.Function: hello"),
+        object("orders"),
+    ];
+    let levels = ["ERROR", "FATAL", "INFO", "TRACE", "ERROR", "INFO", "TRACE"];
+    let expected = levels.map(|level| {
+        let reason = if matches!(level, "ERROR" | "FATAL") { "level" } else { "share" };
+        ["success".into(), Value::Null, reason.into(), json!({level: 1})]
+    });
+    assert_eq!(said_of("ERROR", lines), expected);
+}
+
+/// `Console.Write` has no prefix in .NET, and so the logger that a web application of ASP.NET Core
+/// has if nobody chooses one. Each of these errors said no level.
+#[test]
+fn a_level_is_known_of_the_console_logger_of_dotnet() {
+    let lambdas = |said: &str| {
+        Invocation::new().json(
+            &json!({"timestamp": "2026-05-11T08:30:00.002Z", "level": "INFO", "message": said}),
+        )
+    };
+    let lines = vec![
+        text("fail: Orders.Function[0]\n      no such order\n"),
+        text("crit: Orders.Function[17]\n      no such order\n"),
+        text("info: Orders.Function[0]\n      hello\n"),
+        text("fail: to find it\n"),
+        lambdas("fail: Orders.Function[0]\n      no such order\n"),
+    ];
+    let said = |level: &str| {
+        let reason = if matches!(level, "ERROR" | "FATAL") { "level" } else { "share" };
+        ["success".into(), Value::Null, reason.into(), json!({level: 1})]
+    };
+    let mut expected = ["ERROR", "FATAL", "INFO", "", "ERROR"].map(said);
+    expected[3][3] = json!({});
+    assert_eq!(said_of("ERROR", lines), expected);
+}
+
+/// Node.js's console leaves an object an object, where the log format is JSON. This error was an
+/// INFO.
+#[test]
+fn a_level_is_known_of_an_object_in_nodes_object() {
+    let node = |said: Value| {
+        Invocation::new().json(&json!({"timestamp": "2026-05-11T08:30:00.002Z", "level": "INFO", "requestId": ID, "message": said}))
+    };
+    let lines = vec![
+        node(json!({"level": "error", "text": "no such order"})),
+        node(json!({"order": {"level": "error"}})),
+    ];
+    let said = said_of("ERROR", lines);
+    assert_eq!(said[0], ["success".into(), Value::Null, "level".into(), json!({"ERROR": 1})]);
+    assert_eq!(said[1], ["success".into(), Value::Null, "share".into(), json!({"INFO": 1})]);
+}
+
+/// `MIN_LEVEL` read only what a runtime's console or Lambda had called a line. So the invocation was
+/// sent because of an error, and the error was not.
+#[test]
+fn min_level_leaves_out_no_line_that_keep_takes_for_an_error() {
+    let kinesis = Kinesis::start();
+    let lambda = thinning(&kinesis).setting("MIN_LEVEL", "ERROR").start();
+    lambda.init().unwrap();
+    let own = json!({"level": "Error", "message": "no such order"}).to_string();
+    let object = |level: &str, id: Option<&str>, said: &str| {
+        let mut object =
+            json!({"timestamp": "2026-05-11T08:30:00.002Z", "level": level, "message": said});
+        if let Some(id) = id {
+            object["requestId"] = id.into();
+        }
+        object
+    };
+    let errors = [
+        object("INFO", Some(ID), &own),
+        object("Information", Some(ID), &own),
+        object("INFO", None, "E, [2026-05-11T08:30:00.001234 #8] ERROR -- : no such order"),
+        object("INFO", None, r#"2026/05/11 08:30:00 {"errorMessage":"no","errorType":"x"}"#),
+    ];
+    lambda.invoke(Invocation::new()).unwrap();
+    for error in &errors {
+        let quiet = object("INFO", Some(ID), "hello");
+        lambda.invoke(Invocation::new().json(&quiet).json(error)).unwrap();
+    }
+    assert!(lambda.shutdown("spindown").is_clean());
+    let account = kinesis.account();
+    let logged = account.of_type("function");
+    let logged: Vec<_> = logged.into_iter().map(sandbox::StoredEvent::record_json).collect();
+    assert_eq!(logged, errors);
+}
