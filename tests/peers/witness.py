@@ -11,21 +11,27 @@ import os
 import pathlib
 import sys
 import threading
+import time
 
 PORT = 4244
 BODIES = pathlib.Path("/tmp/witness")
+# What comes after SHUTDOWN comes at once; the extension under test waits as long for it.
+LAST = 0.3
 number = itertools.count()
+# Held while a body is being taken: one that is not answered is not kept either.
+taking = threading.Lock()
 
 
 class Listener(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        (BODIES / f"{next(number):06}").write_bytes(body)
-        self.send_response(200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
+        with taking:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            (BODIES / f"{next(number):06}").write_bytes(body)
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
 
     def log_message(self, *_):
         pass
@@ -57,3 +63,6 @@ subscription = {
 }
 call("PUT", "/2022-07-01/telemetry", identifier, subscription)
 call("GET", "/2020-01-01/extension/event/next", identifier)
+time.sleep(LAST)
+# Not released: this process ends.
+taking.acquire()
