@@ -374,8 +374,9 @@ fn account(sent: &HashMap<Vec<u8>, u64>, arrived: &Arrived) -> Result<()> {
         let found = arrived.by_type.get(kind).copied().unwrap_or(0);
         if found != *count {
             return Err(format!(
-                "{found} of {count} events of type {} arrived",
-                String::from_utf8_lossy(kind)
+                "{found} of {count} events of type {} arrived, and the ledger says {}",
+                String::from_utf8_lossy(kind),
+                arrived.ledger
             )
             .into());
         }
