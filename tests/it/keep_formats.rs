@@ -24,6 +24,12 @@ fn said_of(level: &str, lines: Vec<Invocation>) -> Vec<[Value; 4]> {
     reports.iter().map(|report| said(summary(&account, report))).collect()
 }
 
+/// What the summary says of an invocation with one line of that level, with `KEEP_LEVEL=ERROR`.
+fn of_level(level: &str) -> [Value; 4] {
+    let reason = if matches!(level, "ERROR" | "FATAL") { "level" } else { "share" };
+    ["success".into(), Value::Null, reason.into(), json!({level: 1})]
+}
+
 fn text(line: &str) -> Invocation {
     Invocation::new().text(line)
 }
@@ -100,13 +106,7 @@ fn a_level_is_known_of_keys_and_values_and_of_json_in_a_console() {
         (console("INFO", r#"told that {"level":"ERROR"}"#), "INFO"),
     ];
     let (lines, levels): (Vec<_>, Vec<_>) = lines.into_iter().unzip();
-    let expected: Vec<_> = levels
-        .into_iter()
-        .map(|level| {
-            let reason = if level == "ERROR" { "level" } else { "share" };
-            ["success".into(), Value::Null, reason.into(), json!({level: 1})]
-        })
-        .collect();
+    let expected: Vec<_> = levels.into_iter().map(of_level).collect();
     assert_eq!(said_of("ERROR", lines), expected);
 }
 
@@ -137,13 +137,7 @@ fn a_level_is_known_of_what_stands_as_text_in_an_object() {
     ];
     let (lines, levels): (Vec<_>, Vec<_>) =
         lines.iter().map(|(line, level)| (Invocation::new().json(line), *level)).unzip();
-    let expected: Vec<_> = levels
-        .into_iter()
-        .map(|level| {
-            let reason = if level == "ERROR" { "level" } else { "share" };
-            ["success".into(), Value::Null, reason.into(), json!({level: 1})]
-        })
-        .collect();
+    let expected: Vec<_> = levels.into_iter().map(of_level).collect();
     assert_eq!(said_of("ERROR", lines), expected);
 }
 
@@ -166,11 +160,7 @@ fn a_level_is_known_of_dotnets_logger_that_says_it_in_the_line() {
         object("orders"),
     ];
     let levels = ["ERROR", "FATAL", "INFO", "TRACE", "ERROR", "INFO", "TRACE"];
-    let expected = levels.map(|level| {
-        let reason = if matches!(level, "ERROR" | "FATAL") { "level" } else { "share" };
-        ["success".into(), Value::Null, reason.into(), json!({level: 1})]
-    });
-    assert_eq!(said_of("ERROR", lines), expected);
+    assert_eq!(said_of("ERROR", lines), levels.map(of_level));
 }
 
 /// `Console.Write` has no prefix in .NET, and so the logger that a web application of ASP.NET Core
@@ -189,11 +179,7 @@ fn a_level_is_known_of_the_console_logger_of_dotnet() {
         text("fail: to find it\n"),
         lambdas("fail: Orders.Function[0]\n      no such order\n"),
     ];
-    let said = |level: &str| {
-        let reason = if matches!(level, "ERROR" | "FATAL") { "level" } else { "share" };
-        ["success".into(), Value::Null, reason.into(), json!({level: 1})]
-    };
-    let mut expected = ["ERROR", "FATAL", "INFO", "", "ERROR"].map(said);
+    let mut expected = ["ERROR", "FATAL", "INFO", "", "ERROR"].map(of_level);
     expected[3][3] = json!({});
     assert_eq!(said_of("ERROR", lines), expected);
 }
