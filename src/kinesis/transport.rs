@@ -272,14 +272,18 @@ impl Connections {
         stream.set_nodelay(true)?;
         let stream = Arc::new(stream);
         self.state().socket = Arc::downgrade(&stream);
-        Ok(Socket {
+        Ok(self.socket(stream, exchange))
+    }
+
+    fn socket(&self, stream: Arc<TcpStream>, opened: u64) -> Socket {
+        Socket {
             connections: self.clone(),
             stream,
-            opened: exchange,
+            opened,
             buffers: SmallBuffers::new(),
             time_outs: [Duration::ZERO; 2],
             hung_up: None,
-        })
+        }
     }
 }
 
@@ -468,22 +472,28 @@ impl Transport for Socket {
             let state = self.connections.state();
             (state.is_usable(self.opened), state.keeps_input)
         };
-        usable && (!keeps_input || self.keep_input()) && is_alive(&self.stream)
+        usable && if keeps_input { self.keep_input() } else { is_alive(&self.stream) }
     }
 }
 
 impl Socket {
     /// Reads what is there. Says whether the other side has not closed the connection.
     fn keep_input(&mut self) -> bool {
-        let read = self
-            .stream
-            .set_nonblocking(true)
-            .and_then(|()| (&*self.stream).read(self.buffers.input_append_buf()));
-        if let Ok(amount) = read {
-            self.buffers.input_appended(amount);
+        if self.stream.set_nonblocking(true).is_err() {
+            return false;
         }
-        let blocking = self.stream.set_nonblocking(false);
-        blocking.is_ok() && read.map_or_else(|error| is_only_late(&error), |amount| amount > 0)
+        // What comes while this reads is no sign of a fault either, so nothing looks once more.
+        let alive = loop {
+            let free = self.buffers.input_append_buf();
+            if free.is_empty() {
+                break true;
+            }
+            match (&*self.stream).read(free) {
+                Ok(amount @ 1..) => self.buffers.input_appended(amount),
+                end => break end.is_err_and(|error| is_only_late(&error)),
+            }
+        };
+        alive && self.stream.set_nonblocking(false).is_ok()
     }
 }
 
@@ -505,6 +515,28 @@ mod tests {
         drop(state);
         connections.close();
         assert!(!connections.state().is_usable_at(0, now, wall));
+    }
+
+    /// A server's session tickets came in two pieces, the second behind the first look: the
+    /// connection that had just been made ready was opened once more.
+    #[test]
+    fn tickets_that_come_while_they_are_read_end_no_connection() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = Arc::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        let (mut server, _) = listener.accept().unwrap();
+        let mut socket = Connections::new(false, Tls::new(None), InterruptHandle::default())
+            .socket(Arc::clone(&stream), 0);
+        socket.connections.state().keeps_input = true;
+        // Until the client is gone.
+        let writer = thread::spawn(move || while server.write_all(&[0; 8]).is_ok() {});
+        while socket.buffers.input_append_buf().len() > 1024 {
+            assert!(socket.is_open());
+        }
+        stream.shutdown(std::net::Shutdown::Both).unwrap();
+        writer.join().unwrap();
+        let come = socket.buffers.input().len();
+        socket.buffers.input_consume(come);
+        assert!(!socket.is_open(), "closed");
     }
 
     #[test]
