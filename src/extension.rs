@@ -235,7 +235,6 @@ impl Extension {
             self.listener.hand_over_undecided();
         }
         let report_until = deadline.at().min(now + LAST_REPORT);
-        let reason = reason.into_boxed_str();
         let until = deadline.at() + GRACE;
         // A busy machine may be late to answer.
         let deadline = deadline.sooner(GRACE);
@@ -243,14 +242,15 @@ impl Extension {
             ticket,
             deadline,
             report_until,
-            reason,
+            reason: reason.as_str().into(),
             short: !plausible,
         });
         if !ended && !panic::in_dispatcher() {
             log::error!(
                 "stop",
-                "no time is left to send {} events and the ledger",
-                self.ledger.waiting()
+                "no time is left to send {} events and the ledger: {}",
+                self.ledger.waiting(),
+                self.ledger.json(Some(&reason))
             );
         }
         self.printer.finish(until);

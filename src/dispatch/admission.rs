@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use super::attention::News;
 use super::charge::{Charge, Gauge, Share};
-use super::core::Oldest;
 use super::doorbell::Doorbell;
 use super::message::{Load, Message, Now, Reply, Signal};
 use super::packer::Packer;
@@ -22,6 +21,7 @@ use super::sending::TOO_SMALL;
 use super::signal_room::{SignalRoom, weight};
 use super::spares::Spares;
 use super::spool::Spool;
+use super::step::Oldest;
 use super::watchdog::hold_ends_at;
 use crate::clock::EpochMs;
 use crate::event::{Batch, Event};

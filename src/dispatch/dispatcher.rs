@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::attention::Attention;
 use super::charge::Gauge;
-use super::core::{Core, Outcome, Sent, Step, View, stored_nothing};
+use super::core::Core;
 use super::doorbell::Doorbell;
 use super::message::{Message, Now, Reply};
 use super::preparing::Effort;
@@ -18,6 +18,7 @@ use super::printer::Printer;
 use super::spares::Spares;
 use super::spool::Spool;
 use super::spool_index::Purpose;
+use super::step::{Outcome, Sent, Step, View, stored_nothing};
 use crate::clock::epoch_ms;
 use crate::deadline::Deadline;
 use crate::kinesis::client::Client;
@@ -158,6 +159,10 @@ impl Dispatcher {
                 return Outcome::Prepared(self.prepare(effort, &deadline));
             }
             Step::Recover => self.spool.recover(),
+            Step::Count => {
+                let read = self.spool.count(|bytes| self.spares.body(bytes));
+                read.into_iter().for_each(|request| self.spares.keep_body(request.into_buffer()));
+            }
             Step::Remove(segment) => self.spool.remove(segment),
             Step::PutBack(segment) => self.spool.put_back(segment),
             Step::Discard(until) => self.spool.discard(until),

@@ -10,6 +10,9 @@ use crate::kinesis::request::Request;
 /// Kept back of the SHUTDOWN window for the ledger.
 const LEDGER_TIME: Duration = Duration::from_millis(100);
 
+/// This part of the time for sending is kept back for what an earlier process left, to count it.
+const COUNT_PART: u32 = 3;
+
 /// What is done next, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -27,6 +30,8 @@ pub struct Stopping {
     pub(super) ticket: Ticket,
     pub(super) deadline: Deadline,
     pub(super) report_until: Instant,
+    /// From then on it is counted what an earlier process left, before anything is sent.
+    pub(super) count_at: Deadline,
     pub(super) reason: Box<str>,
     pub(super) phase: Phase,
     /// A request failed since. Before a reset also: what failed before still waits, or there may
@@ -45,9 +50,10 @@ pub struct Stopping {
 }
 
 impl Stopping {
-    /// The order has come.
+    /// The order has come, `now`.
     #[must_use]
     pub fn new(
+        now: Instant,
         ticket: Ticket,
         deadline: Deadline,
         report_until: Instant,
@@ -55,10 +61,13 @@ impl Stopping {
     ) -> Stopping {
         let (phase, ledger_at) = (Phase::AwaitLastReport, report_until);
         let (failed, ledger, ledger_tries, ledger_delivered) = (false, None, 0, false);
+        let send_until = deadline.sooner(LEDGER_TIME);
+        let count_at = send_until.sooner(send_until.left(now) / COUNT_PART);
         Stopping {
             ticket,
             deadline,
             report_until,
+            count_at,
             reason,
             phase,
             failed,

@@ -27,6 +27,7 @@ pub mod spares;
 pub mod spool;
 pub mod spool_file;
 pub mod spool_index;
+pub mod step;
 pub mod stopping;
 pub mod watchdog;
 

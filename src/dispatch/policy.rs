@@ -41,7 +41,8 @@ pub struct Pending {
     pub bound: usize,
     /// What one request takes.
     pub request: usize,
-    /// Memory could not hold all: what came later waits on disk, and its age is not known.
+    /// Memory could not hold all: what came later waits on disk, or was read from there and not sent
+    /// yet, and its age is not known.
     pub on_disk: bool,
 }
 

@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use super::backlog::{OpenSegment, Parcel, Refusal, SegmentId};
-use super::core::{Core, Oldest, Step, Tick, View};
+use super::core::{Core, Tick};
 use super::invocations::Phase;
 use super::sending::{Destination, TRIES_ALONE};
+use super::step::{Oldest, Step, View};
 use crate::log::Level;
 
 /// While an invocation is held and Kinesis takes nothing, what is older is written to disk.

@@ -11,11 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::backlog::{Item, OpenSegment, Parcel, Refusal, SegmentId};
-use super::core::{Core, MIN_TIME_LEFT, Oldest, Sent, Step, Tick, View};
+use super::core::{Core, MIN_TIME_LEFT, Tick};
 use super::invocations::{Held, Phase};
 use super::message::Load;
 use super::packer::Packer;
 use super::policy;
+use super::step::{Oldest, Sent, Step, View};
 use crate::deadline::{Deadline, Limit};
 use crate::kinesis::error::{Error, ErrorKind};
 use crate::kinesis::line::LEDGER_EVENT;

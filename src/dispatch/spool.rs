@@ -23,10 +23,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::backlog::SegmentId;
-use super::core::{Unread, View};
 use super::printer::Printer;
 use super::spool_file::{self, Content, MAGIC, batch, new_file};
 use super::spool_index::{Entry, Hash, Index, MAX_SEGMENTS, Purpose, Slot};
+use super::step::{Unread, View};
 use crate::kinesis::endpoint::Stream;
 use crate::kinesis::record::{Limits, MAX_RECORDS};
 use crate::kinesis::request::{INTRODUCED_BYTES, Request};
@@ -307,23 +307,40 @@ impl Spool {
     ) -> Result<Segment, Unread> {
         let entry = self.lock().take(id);
         let Some(entry) = entry else { return Err(Unread::NotNow) };
-        match self.load(&entry, buffer) {
-            Ok(content) => {
-                let Content { request, hash, is_whole } = content;
+        let request = self.load_counted(&entry, buffer)?;
+        Ok(Segment { request, ambiguous: is_in_doubt(&self.path_of(&entry)) })
+    }
+
+    /// Reads one segment of an earlier process that nobody has read so far, so that its events are
+    /// counted; it stays where it is. Says what it holds.
+    pub fn count(&self, buffer: impl Fn(usize) -> Vec<u8>) -> Option<Request> {
+        let entry = self.lock().take_uncounted()?;
+        let request = self.load_counted(&entry, buffer).ok()?;
+        self.lock().put_counted_back(entry.id);
+        Some(request)
+    }
+
+    /// Of one that is taken.
+    fn load_counted(
+        &self,
+        entry: &Entry,
+        buffer: impl Fn(usize) -> Vec<u8>,
+    ) -> Result<Request, Unread> {
+        match self.load(entry, buffer) {
+            Ok(Content { request, hash, is_whole }) => {
                 if entry.is_unknown() {
                     self.count_recovered(request.events());
-                    self.lock().count(id, request.events(), hash);
+                    self.lock().count(entry.id, request.events(), hash);
                     if !is_whole {
                         self.note_torn();
                     }
                 }
-                let ambiguous = is_in_doubt(&self.path_of(&entry));
-                Ok(Segment { request, ambiguous })
+                Ok(request)
             }
             Err(_) if entry.is_unknown() => {
                 // Not ours, or not whole: it was never in the ledger.
-                self.lock().remove(id);
-                self.refuse(&self.path_of(&entry));
+                self.lock().remove(entry.id);
+                self.refuse(&self.path_of(entry));
                 Err(Unread::Damaged(0))
             }
             Err(_) => Err(Unread::Damaged(entry.events)),
@@ -475,7 +492,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::dispatch::core::Oldest;
+    use crate::dispatch::step::Oldest;
     use crate::kinesis::record::{Compression, RecordFormat};
     use crate::kinesis::wire::Wire;
 

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 
 use super::backlog::{Parcel, Refusal, SegmentId};
-use super::core::{Oldest, View};
+use super::step::{Oldest, View};
 use crate::kinesis::record::MAX_RECORDS;
 
 /// A file takes whole blocks of the disk.
@@ -143,6 +143,8 @@ pub struct Index {
     /// What was written to make room in memory, and Kinesis never refused: nothing of the next list
     /// holds it back.
     own: VecDeque<Entry>,
+    /// What an earlier process left and nobody has read, before all of the next list.
+    uncounted: VecDeque<Entry>,
     /// What an earlier process left, and what Kinesis refused for long.
     apart: VecDeque<Entry>,
     /// What was read and is not settled.
@@ -167,6 +169,7 @@ impl Index {
             last: 0,
             overflow: VecDeque::new(),
             own: VecDeque::new(),
+            uncounted: VecDeque::new(),
             apart: VecDeque::new(),
             taken: VecDeque::new(),
             open: None,
@@ -231,7 +234,7 @@ impl Index {
     fn make_room(&mut self, bytes: u64, segments: usize) -> Option<Vec<Entry>> {
         let mut too_much = (self.bytes + bytes).saturating_sub(self.bound);
         let mut too_many = (self.len() + segments).saturating_sub(MAX_SEGMENTS);
-        let mut counts = [0; 3];
+        let mut counts = [0; 4];
         for (list, count) in self.lists().into_iter().zip(&mut counts) {
             for entry in list.iter().take_while(|entry| entry.ready) {
                 if too_much == 0 && too_many == 0 {
@@ -252,12 +255,14 @@ impl Index {
     }
 
     /// In the order in which they give way; what is in memory as well never does.
-    fn lists(&mut self) -> [&mut VecDeque<Entry>; 4] {
-        [&mut self.apart, &mut self.own, &mut self.overflow, &mut self.taken]
+    fn lists(&mut self) -> [&mut VecDeque<Entry>; 5] {
+        let Index { uncounted, apart, own, overflow, taken, .. } = self;
+        [uncounted, apart, own, overflow, taken]
     }
 
     fn len(&self) -> usize {
-        self.overflow.len() + self.own.len() + self.apart.len() + self.taken.len()
+        let lists = [&self.uncounted, &self.apart, &self.own, &self.overflow, &self.taken];
+        lists.iter().map(|list| list.len()).sum()
     }
 
     /// What was to be written is, up to that hash. Says whether it is the oldest of its list: who
@@ -305,9 +310,13 @@ impl Index {
 
     /// It was read, and is as it was: it waits apart.
     pub fn put_back(&mut self, id: SegmentId) {
-        if let Some(at) = self.taken.iter().position(|entry| entry.id == id) {
-            self.apart.extend(self.taken.remove(at));
-        }
+        let entry = self.untake(id);
+        self.apart.extend(entry);
+    }
+
+    fn untake(&mut self, id: SegmentId) -> Option<Entry> {
+        let at = self.taken.iter().position(|entry| entry.id == id)?;
+        self.taken.remove(at)
     }
 
     /// It could not be written, or is settled.
@@ -325,7 +334,7 @@ impl Index {
     pub fn left_behind(&mut self, path: Box<Path>, bytes: u64) -> SegmentId {
         self.last += 1;
         self.bytes += on_disk(bytes);
-        self.apart.push_back(Entry {
+        self.uncounted.push_back(Entry {
             id: self.last,
             length: bytes,
             reserved: bytes,
@@ -340,9 +349,23 @@ impl Index {
     pub fn take(&mut self, id: SegmentId) -> Option<Entry> {
         let take =
             |list: &mut VecDeque<Entry>| list.pop_front_if(|entry| entry.id == id && entry.ready);
-        let entry = self.lists().into_iter().take(3).find_map(take)?;
+        let entry = self.lists().into_iter().take(4).find_map(take)?;
         self.taken.push_back(entry.clone());
         Some(entry)
+    }
+
+    /// The last of those that nobody has read is read to be counted, and taken meanwhile.
+    pub fn take_uncounted(&mut self) -> Option<Entry> {
+        let entry = self.uncounted.pop_back()?;
+        self.taken.push_back(entry.clone());
+        Some(entry)
+    }
+
+    /// It is counted, and waits where it did: behind those that are not.
+    pub fn put_counted_back(&mut self, id: SegmentId) {
+        if let Some(entry) = self.untake(id) {
+            self.apart.push_front(entry);
+        }
     }
 
     /// As it was taken.
@@ -359,8 +382,10 @@ impl Index {
             Some(entry) if entry.ready => Oldest::Ready(entry.id),
             Some(_) => Oldest::Writing,
         };
-        let apart = if self.own.is_empty() { &self.apart } else { &self.own };
-        View { overflow: oldest(&self.overflow), apart: oldest(apart) }
+        let mut apart = [&self.own, &self.uncounted, &self.apart].into_iter();
+        let apart = apart.find(|list| !list.is_empty()).map(oldest).unwrap_or_default();
+        let uncounted = !self.uncounted.is_empty();
+        View { overflow: oldest(&self.overflow), apart, uncounted }
     }
 
     /// Everything, for whoever deletes it.
@@ -426,7 +451,7 @@ mod tests {
     fn in_order_and_nothing_that_is_still_being_written() {
         let mut index = index(100);
         let first = index.begin(&Batch { events: 3, ..batch(10) }, IN_ORDER).unwrap().id;
-        assert_eq!(index.view(), View { overflow: Oldest::Writing, apart: Oldest::Empty });
+        assert_eq!(index.view(), View { overflow: Oldest::Writing, ..View::default() });
         assert_eq!(index.take(first), None, "it is being written");
         assert!(index.commit(first, HASHED), "who waits for it is to hear");
         let second = index.begin(&batch(10), IN_ORDER).unwrap().id;
@@ -595,7 +620,7 @@ mod tests {
         index.put_back(first);
         index.put_back(2);
         index.put_back(9);
-        assert_eq!(index.view(), View { overflow: Oldest::Empty, apart: Oldest::Ready(first) });
+        assert_eq!(index.view(), View { apart: Oldest::Ready(first), ..View::default() });
         assert_eq!((index.bytes(), index.entry(first)), (2 * BLOCK, None));
         assert!(index.take(first).unwrap().in_doubt);
         let left = index.take(2).unwrap();
@@ -628,7 +653,11 @@ mod tests {
         index.put_back(own[0]);
         assert_eq!(
             index.view(),
-            View { overflow: Oldest::Ready(in_order), apart: Oldest::Ready(own[0]) }
+            View {
+                overflow: Oldest::Ready(in_order),
+                apart: Oldest::Ready(own[0]),
+                uncounted: false
+            }
         );
         assert_eq!(index.drain().len(), 5);
         let id = index.begin(&batch(BLOCK), OWN).unwrap().id;
@@ -655,11 +684,34 @@ mod tests {
         assert_eq!(index.bytes(), 0);
     }
 
+    /// Whichever of them are counted, they are read in their order.
+    #[test]
+    fn what_was_left_behind_keeps_its_order_when_it_is_counted() {
+        let mut index = index(100);
+        let left: Vec<_> = (0..4).map(|_| index.left_behind(Path::new("a").into(), 10)).collect();
+        let refused = put(&mut index, 1, true).0;
+        for id in left.iter().rev().take(2) {
+            assert!(index.view().uncounted);
+            assert_eq!(index.take_uncounted().unwrap().id, *id);
+            index.count(*id, 7, HASHED);
+            index.put_counted_back(*id);
+        }
+        for id in left.iter().copied().chain([refused]) {
+            assert_eq!(index.view().apart, Oldest::Ready(id));
+            assert_eq!(index.take(id).unwrap().is_unknown(), id <= left[1]);
+        }
+        assert!(!index.view().uncounted && index.take_uncounted().is_none());
+        assert!(index.remove(left[3]).is_some_and(|entry| entry.events == 7));
+    }
+
     #[test]
     fn what_was_left_behind_stands_apart() {
         let mut index = index(100);
         index.left_behind(Path::new("a").into(), 10);
-        assert_eq!(index.view(), View { overflow: Oldest::Empty, apart: Oldest::Ready(1) });
+        assert_eq!(
+            index.view(),
+            View { apart: Oldest::Ready(1), uncounted: true, ..View::default() }
+        );
         assert_eq!(index.drain().len(), 1);
         assert_eq!(index.bytes(), 0);
     }

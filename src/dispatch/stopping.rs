@@ -4,15 +4,17 @@
 //! keep on disk what a reset would lose, count what nobody will send, send the last ledger, end.
 //! Before a reset the disk comes first: as soon as one try has failed, Kinesis is known to be down,
 //! or more waits than one request takes, everything is written there, and is then sent from there
-//! with the time that remains.
+//! with the time that remains. Before the end for good, what an earlier process has left is read
+//! once nothing can be sent, and in the last third of the time in any case: so that it is counted.
 
 use std::time::{Duration, Instant};
 
 use super::backlog::Parcel;
-use super::core::{Core, MIN_TIME_LEFT, Oldest, Sent, Step, Tick, View};
+use super::core::{Core, MIN_TIME_LEFT, Tick};
 use super::end::{Phase, Stopping};
 use super::message::Load;
 use super::sending::{Destination, Scope, TOO_SMALL};
+use super::step::{Oldest, Sent, Step, View};
 use crate::kinesis::error::ErrorKind;
 use crate::kinesis::line::LEDGER_EVENT;
 use crate::kinesis::request::Request;
@@ -96,6 +98,9 @@ impl Core {
     fn send_or_keep(&mut self, tick: &Tick, view: View) -> Option<Step> {
         let stopping = self.stopping.as_ref()?;
         let mut until = stopping.send_until();
+        let count_at = stopping.count_at;
+        let counts =
+            view.uncounted && !stopping.is_reset() && until.left(tick.mono) > MIN_TIME_LEFT;
         let disk_alone = stopping.short && stopping.phase == Phase::AwaitLastReport;
         if self.keeps(tick) {
             let much = self.backlog.fresh_bytes() > self.packer.request_bytes();
@@ -110,7 +115,11 @@ impl Core {
             }
             until = until.sooner(until.left(tick.mono) / DISK_PART);
         }
-        self.next_step(tick, view, until, Scope::All)
+        if counts {
+            until = until.earlier(count_at);
+        }
+        let step = self.next_step(tick, view, until, Scope::All);
+        step.or_else(|| counts.then_some(Step::Count))
     }
 
     /// Whether what is unsent is written to disk, and there is time for that.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kinesis_telemetry_extension::dispatch::backlog::{Parcel, SegmentId};
-use kinesis_telemetry_extension::dispatch::core::{Step, View};
 use kinesis_telemetry_extension::dispatch::message::{Load, Message, Signal};
 use kinesis_telemetry_extension::dispatch::policy::FlushMode;
 use kinesis_telemetry_extension::dispatch::spool_file;
+use kinesis_telemetry_extension::dispatch::step::{Step, View};
 use kinesis_telemetry_extension::kinesis::error::ErrorKind;
 use kinesis_telemetry_extension::kinesis::gzip;
 use kinesis_telemetry_extension::kinesis::line::Envelope;
@@ -29,6 +29,8 @@ const SLACK: Us = 70 * MS;
 const KEPT_AFTER: Us = 3500 * MS;
 /// No more segments than this are read in vain between two requests.
 const PUT_BACK: u32 = 20;
+/// What reading a file takes at the most, on a disk that is not slow.
+const READ: Us = 800;
 /// No event is refused more often, while others are taken.
 const MOST_REFUSALS: u16 = 10;
 
@@ -433,6 +435,15 @@ impl World {
         if self.process.put_back > PUT_BACK {
             let detail = format!("{PUT_BACK} segments were read and put back without a request");
             self.fail("no busy loop", detail);
+        }
+    }
+
+    /// What nobody has read so far is read now, to be counted: there must be time for it.
+    pub(crate) fn check_counted(&mut self, files: u64, until: Us) {
+        let left = until.saturating_sub(self.now);
+        if files * READ > left && self.slowest_disk() == 0 {
+            let detail = format!("{files} files are unread, and {left} us are left for them");
+            self.fail("what an earlier process has left is counted", detail);
         }
     }
 

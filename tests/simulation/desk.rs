@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use kinesis_telemetry_extension::deadline::{Deadline, Limit};
 use kinesis_telemetry_extension::dispatch::backlog::{Parcel, SegmentId};
 use kinesis_telemetry_extension::dispatch::charge::Charge;
-use kinesis_telemetry_extension::dispatch::core::{Core, Oldest, Outcome, Sent, Step, View};
+use kinesis_telemetry_extension::dispatch::core::Core;
 use kinesis_telemetry_extension::dispatch::message::{Load, Message, Now, Signal, Ticket};
 use kinesis_telemetry_extension::dispatch::policy::FlushMode;
 use kinesis_telemetry_extension::dispatch::preparing::Effort;
+use kinesis_telemetry_extension::dispatch::step::{Oldest, Outcome, Sent, Step, View};
 use kinesis_telemetry_extension::kinesis::error::{Error, classify_record};
 use kinesis_telemetry_extension::kinesis::record::RecordFormat;
 use kinesis_telemetry_extension::kinesis::request::Request;
@@ -368,7 +369,12 @@ impl Desk {
 
     /// On disk in order, and apart.
     pub(crate) fn on_disk(&mut self, overflow: Oldest, apart: Oldest) {
-        self.view = View { overflow, apart };
+        self.view = View { overflow, apart, ..self.view };
+    }
+
+    /// Whether an earlier process has left something that nobody has read.
+    pub(crate) fn uncounted(&mut self, uncounted: bool) {
+        self.view.uncounted = uncounted;
     }
 }
 

@@ -1,8 +1,8 @@
 //! The end of the sandbox: as [`super::steps`].
 
-use kinesis_telemetry_extension::dispatch::core::{Oldest, Outcome, Step};
 use kinesis_telemetry_extension::dispatch::message::Signal;
 use kinesis_telemetry_extension::dispatch::policy::FlushMode;
+use kinesis_telemetry_extension::dispatch::step::{Oldest, Outcome, Step};
 use kinesis_telemetry_extension::kinesis::error::Error;
 use kinesis_telemetry_extension::kinesis::line::Envelope;
 use kinesis_telemetry_extension::kinesis::response::RecordOutcome;
@@ -77,6 +77,36 @@ fn at_the_end_no_event_waits_for_what_little_is_refused_however_full_memory_is()
         let step = desk.step();
         assert_eq!(matches!(step, Step::Send { .. }), sends, "{requests}: {}", kind(&step));
     }
+}
+
+/// All the time went to requests that failed, and files were counted instead of events.
+#[test]
+fn what_an_earlier_process_has_left_is_counted_before_the_end_for_good() {
+    let mut desk = closed(held_to_the_end(), "spindown");
+    desk.post(1, 40);
+    desk.uncounted(true);
+    // A third of the time is kept back.
+    let (parcel, deadline) = desk.send();
+    assert_eq!(deadline.left_ms(desk.now().mono), 1900 - 1900 / 3 - 1);
+    desk.failed(parcel, "InternalFailure");
+    // In the pause, and where there is none once that third has begun.
+    assert!(matches!(desk.step(), Step::Count));
+    desk.pass(1900 - 1900 / 3);
+    desk.done(Outcome::Done);
+    assert!(matches!(desk.step(), Step::Count));
+    desk.uncounted(false);
+    desk.done(Outcome::Done);
+    let (parcel, deadline) = desk.send();
+    assert_eq!(deadline.left_ms(desk.now().mono), 1900 / 3);
+    desk.uncounted(true);
+    desk.pass(1900 / 3 - 9);
+    desk.failed(parcel, "InternalFailure");
+    assert!(matches!(desk.step(), Step::Discard(_)), "no time is left");
+    // The next process finds it after a reset.
+    let mut desk = closed(held_to_the_end(), "failure");
+    desk.uncounted(true);
+    desk.on_disk(Oldest::Empty, Oldest::Ready(1));
+    assert!(!matches!(desk.step(), Step::Count));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What becomes of what failed: as [`super::steps`].
 
-use kinesis_telemetry_extension::dispatch::core::{Oldest, Outcome, Step};
+use kinesis_telemetry_extension::dispatch::step::{Oldest, Outcome, Step};
 use kinesis_telemetry_extension::kinesis::error::Error;
 use kinesis_telemetry_extension::kinesis::response::RecordOutcome;
 

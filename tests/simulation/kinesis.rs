@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kinesis_telemetry_extension::dispatch::core::Sent;
+use kinesis_telemetry_extension::dispatch::step::Sent;
 use kinesis_telemetry_extension::kinesis::error::{Error, ErrorKind, classify_record};
 use kinesis_telemetry_extension::kinesis::line::PartitionKey;
 use kinesis_telemetry_extension::kinesis::request::Request;

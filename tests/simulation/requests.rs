@@ -1,7 +1,7 @@
 //! What is sent, and in which order: as [`super::steps`].
 
-use kinesis_telemetry_extension::dispatch::core::{Oldest, Step};
 use kinesis_telemetry_extension::dispatch::message::Signal;
+use kinesis_telemetry_extension::dispatch::step::{Oldest, Step};
 use kinesis_telemetry_extension::kinesis::error::Error;
 use kinesis_telemetry_extension::kinesis::line::Envelope;
 use kinesis_telemetry_extension::kinesis::response::RecordOutcome;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use kinesis_telemetry_extension::dispatch::backlog::Parcel;
-use kinesis_telemetry_extension::dispatch::core::{Oldest, Outcome, Step, stored_nothing};
 use kinesis_telemetry_extension::dispatch::message::Signal;
+use kinesis_telemetry_extension::dispatch::step::{Oldest, Outcome, Step, stored_nothing};
 use kinesis_telemetry_extension::kinesis::error::Error;
 use kinesis_telemetry_extension::kinesis::response::RecordOutcome;
 

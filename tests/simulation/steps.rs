@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-use kinesis_telemetry_extension::dispatch::core::{Oldest, Outcome, Step, Unread};
 use kinesis_telemetry_extension::dispatch::message::{Load, Message, Signal};
 use kinesis_telemetry_extension::dispatch::policy::FlushMode;
 use kinesis_telemetry_extension::dispatch::preparing::Effort;
+use kinesis_telemetry_extension::dispatch::step::{Oldest, Outcome, Step, Unread};
 use kinesis_telemetry_extension::log::Level;
 
 use crate::desk::{
@@ -671,4 +671,27 @@ fn a_file_that_was_changed_is_said_and_counted_where_it_held_something() {
             if lost > 0 { ((3, 1), vec!["spool-damaged"]) } else { ((0, 0), Vec::new()) };
         assert_eq!((counts, said), (expected, line));
     }
+}
+
+/// It had left the disk and was not sent yet, and nobody was held for it.
+#[test]
+fn what_was_read_just_before_an_invocation_is_sent_at_its_start() {
+    let mut desk = next();
+    desk.runs("r1");
+    desk.on_disk(Oldest::Ready(1), Oldest::Empty);
+    assert!(matches!(desk.step(), Step::Read(1)));
+    desk.on_disk(Oldest::Empty, Oldest::Empty);
+    desk.ended("r1", false);
+    desk.read(1, 3);
+    desk.wait();
+    desk.pass(100);
+    desk.invoke("r2", 2, 3000);
+    let (parcel, _) = desk.send();
+    assert_eq!(events(&parcel).len(), 3);
+    assert_ne!(desk.replies.last(), Some(&2));
+    desk.taken(parcel);
+    assert!(matches!(desk.step(), Step::Remove(1)));
+    desk.done(Outcome::Done);
+    desk.wait();
+    assert_eq!(desk.replies.last(), Some(&2));
 }

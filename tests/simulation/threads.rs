@@ -10,11 +10,11 @@ use kinesis_telemetry_extension::dispatch::admission::{Circumstances, Place, pla
 use kinesis_telemetry_extension::dispatch::attention::{Announced, News};
 use kinesis_telemetry_extension::dispatch::backlog::{Parcel, SegmentId};
 use kinesis_telemetry_extension::dispatch::charge::Charge;
-use kinesis_telemetry_extension::dispatch::core::{Oldest, Outcome, Step, Unread, stored_nothing};
 use kinesis_telemetry_extension::dispatch::message::{Load, Message, Signal};
 use kinesis_telemetry_extension::dispatch::preparing::Effort;
 use kinesis_telemetry_extension::dispatch::spool_file::{self, Content, MAGIC, batch, new_file};
 use kinesis_telemetry_extension::dispatch::spool_index::{Entry, Purpose, Slot};
+use kinesis_telemetry_extension::dispatch::step::{Oldest, Outcome, Step, Unread, stored_nothing};
 use kinesis_telemetry_extension::event::Batch;
 use kinesis_telemetry_extension::kinesis::error::ErrorKind;
 use kinesis_telemetry_extension::kinesis::record::Limits;
@@ -204,11 +204,12 @@ impl World {
                 self.check_put_back();
                 return Some(Outcome::Done);
             }
-            Step::Discard(_) => {
+            Step::Discard(until) => {
                 self.say(|_| "core: discards the spool".to_owned());
-                for entry in self.process.index.drain() {
-                    self.drop_entry(&entry, true);
-                }
+                let entries = self.process.index.drain();
+                let uncounted = entries.iter().filter(|entry| entry.is_unknown()).count();
+                self.check_counted(uncounted as u64, self.micros(until));
+                entries.iter().for_each(|entry| self.drop_entry(entry, true));
                 return Some(Outcome::Done);
             }
             Step::Prepare { effort, deadline } => {
@@ -227,6 +228,12 @@ impl World {
                 self.say(|_| format!("core: reads segment {segment}"));
                 self.process.reading = self.process.index.take(segment);
                 self.process.busy = Busy::Read(segment);
+                self.disk_time()
+            }
+            Step::Count => {
+                self.say(|_| "core: counts what a segment of an earlier process holds".to_owned());
+                self.process.reading = self.process.index.take_uncounted();
+                self.process.busy = Busy::Count;
                 self.disk_time()
             }
             Step::Spool(parcel) => self.begin_spool(parcel),
@@ -390,6 +397,10 @@ impl World {
                 Outcome::Ledger(request, verdict.sent)
             }
             Busy::Read(segment) => self.read(segment),
+            Busy::Count => {
+                self.count();
+                Outcome::Done
+            }
             Busy::Spool { parcel, writing } => {
                 let id = writing.as_ref().map(|writing| writing.slot.id);
                 let written = self.commit(writing).is_some();
@@ -956,6 +967,13 @@ impl World {
         Outcome::Read(segment, Ok((Box::new(content.request), charge, file.doubt)))
     }
 
+    fn count(&mut self) {
+        let Some(segment) = self.process.reading.as_ref().map(|entry| entry.id) else { return };
+        if matches!(self.read(segment), Outcome::Read(_, Ok(_))) {
+            self.process.index.put_counted_back(segment);
+        }
+    }
+
     fn count_poll(&mut self, step: &Step) {
         let (at, polls) = &mut self.process.polls;
         if *at == self.now {
@@ -980,6 +998,7 @@ impl World {
             Step::Exit => 13,
             Step::Prepare { .. } => 14,
             Step::PutBack(_) => 15,
+            Step::Count => 16,
         };
         self.digest = (self.digest ^ kind ^ (self.now << 4)).wrapping_mul(0x0100_0000_01b3);
         if too_many {

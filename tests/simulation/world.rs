@@ -12,12 +12,13 @@ use kinesis_telemetry_extension::dispatch;
 use kinesis_telemetry_extension::dispatch::attention::Announced;
 use kinesis_telemetry_extension::dispatch::backlog::{Parcel, SegmentId};
 use kinesis_telemetry_extension::dispatch::charge::Gauge;
-use kinesis_telemetry_extension::dispatch::core::{Core, Settings, View};
+use kinesis_telemetry_extension::dispatch::core::{Core, Settings};
 use kinesis_telemetry_extension::dispatch::message::{Message, Now, Signal, Ticket};
 use kinesis_telemetry_extension::dispatch::packer::Packer;
 use kinesis_telemetry_extension::dispatch::signal_room::SignalRoom;
 use kinesis_telemetry_extension::dispatch::spares::Spares;
 use kinesis_telemetry_extension::dispatch::spool_index::{Entry as IndexEntry, Hash, Index, Slot};
+use kinesis_telemetry_extension::dispatch::step::View;
 use kinesis_telemetry_extension::dispatch::watchdog::{Question, Watchdog, hold_ends_at};
 use kinesis_telemetry_extension::event::{Batch, Event, Span};
 use kinesis_telemetry_extension::kinesis::RecordSettings;
@@ -235,6 +236,7 @@ pub(crate) enum Busy {
         began: Us,
     },
     Read(SegmentId),
+    Count,
     Spool {
         parcel: Box<Parcel>,
         /// `None`: there is no room.
