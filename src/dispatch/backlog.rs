@@ -136,6 +136,18 @@ impl Parcel {
         self.sent_before = true;
     }
 
+    /// What is known of another part of the same segment is known of it, too: they are one again,
+    /// and one that was refused is not tried as a whole once more.
+    pub fn absorb(&mut self, other: &Parcel) {
+        self.ambiguous |= other.ambiguous;
+        self.suspect |= other.suspect;
+        self.left_behind |= other.left_behind;
+        if self.refused == 0 {
+            (self.refused, self.refused_at) = (other.refused, other.refused_at);
+            self.refusal = if other.refused > 0 { other.refusal } else { self.refusal };
+        }
+    }
+
     /// Another part of the same parcel, with the same history.
     #[must_use]
     pub fn part(&self, request: Request, charge: Charge) -> Parcel {

@@ -441,7 +441,8 @@ impl Core {
         let aside = self.backlog.aside().iter().filter(|parcel| all_aside && parcel.holds);
         let due = aside.map(|parcel| parcel.due.saturating_sub(tick.age)).min();
         let due = due.and_then(|time| tick.mono.checked_add(time));
-        let at = due.max(self.retry.wait_until(tick.mono, tick.age));
+        let pause = due.max(self.retry.wait_until(tick.mono, tick.age));
+        let at = pause.filter(|at| *at > tick.mono);
         self.has_due(view)
             && at.is_none_or(|at| until.saturating_duration_since(at) >= 2 * MIN_TIME_LEFT)
     }

@@ -53,7 +53,7 @@ impl Core {
             let of_it = |other: &Parcel| other.segment == Some(segment);
             while let Some(other) = self.backlog.take_aside(of_it) {
                 // The file is sent as a whole.
-                parcel.ambiguous |= other.ambiguous;
+                parcel.absorb(&other);
             }
             return Some(self.put_back(segment, parcel));
         }

@@ -446,4 +446,5 @@ fn what_is_put_back_is_in_doubt_if_any_part_of_it_is() {
         }
     };
     assert!(parcel.ambiguous);
+    assert_eq!(events(&parcel).len(), 1, "what was refused is not tried as a whole again");
 }

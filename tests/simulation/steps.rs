@@ -108,6 +108,33 @@ fn a_flush_waits_for_a_pause_unless_that_outlasts_it() {
     assert!(waits > 0 && tries > 1 && desk.now().mono < end, "nobody waits in vain");
 }
 
+/// With 20 ms left when the pause was over, the thread woke a moment later, found a little less and
+/// sent nothing: the invocation was held for nothing.
+#[test]
+fn a_request_that_a_flush_waited_for_is_sent_if_the_thread_wakes_late() {
+    for seed in 1..300 {
+        let mut desk = desk(|plan| (plan.seed, plan.setup.flush_timeout) = (seed, 1000));
+        desk.invoke("r1", 1, 30_000);
+        desk.post(1, 40);
+        desk.ended("r1", false);
+        let mut waited = false;
+        while desk.replies.is_empty() {
+            match desk.step() {
+                Step::Send { parcel, .. } => {
+                    desk.failed(parcel, "ThrottlingException");
+                    waited = false;
+                }
+                Step::Wait(Some(until)) if desk.replies.is_empty() => {
+                    desk.pass(u64::try_from((until - desk.now().mono).as_millis()).unwrap() + 5);
+                    waited = true;
+                }
+                _ => {}
+            }
+        }
+        assert!(!waited, "{seed}");
+    }
+}
+
 /// It was held to the end of the flush, without another request in it.
 #[test]
 fn a_flush_is_over_when_nothing_of_it_is_due_in_its_time() {
