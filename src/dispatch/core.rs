@@ -274,13 +274,14 @@ impl Core {
                     self.out.push_back(Step::Log(Level::Error, "spool-damaged", line));
                 }
             }
+            Outcome::Recovered(true) => self.retry.takes_over(tick.mono),
             Outcome::Spooled(parcel, written) => self.spooled(&tick, *parcel, written),
             Outcome::Prepared(ready) => {
                 if let Some(held) = &mut self.held {
                     held.preparation.tried(ready, tick.mono);
                 }
             }
-            Outcome::Done => {}
+            Outcome::Recovered(false) | Outcome::Done => {}
         }
     }
 

@@ -158,7 +158,7 @@ impl Dispatcher {
             Step::Prepare { effort, deadline } => {
                 return Outcome::Prepared(self.prepare(effort, &deadline));
             }
-            Step::Recover => self.spool.recover(),
+            Step::Recover => return Outcome::Recovered(self.spool.recover()),
             Step::Count => {
                 let read = self.spool.count(|bytes| self.spares.body(bytes));
                 read.into_iter().for_each(|request| self.spares.keep_body(request.into_buffer()));

@@ -248,12 +248,12 @@ impl Spool {
         if about.is_dir() { Ok(about.uid()) } else { Err(ErrorKind::NotADirectory.into()) }
     }
 
-    /// Finds what an earlier process has left. Reads none of it.
-    pub fn recover(&self) {
+    /// Finds what an earlier process has left. Reads none of it. Says whether there is anything.
+    pub fn recover(&self) -> bool {
         if self.owner_of_folder().is_err() {
-            return;
+            return false;
         }
-        let Ok(entries) = fs::read_dir(&self.folder) else { return };
+        let Ok(entries) = fs::read_dir(&self.folder) else { return false };
         let mut paths: Vec<PathBuf> =
             entries.take(MAX_SEGMENTS).filter_map(|entry| Some(entry.ok()?.path())).collect();
         paths.sort();
@@ -273,6 +273,7 @@ impl Spool {
                 _ => self.refuse(&path),
             }
         }
+        self.view().uncounted
     }
 
     /// Its name is not logged: it can be anything.

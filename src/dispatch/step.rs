@@ -105,6 +105,8 @@ pub enum Outcome {
     Spooled(Box<Parcel>, Option<SegmentId>),
     /// Of [`Step::Prepare`]: whether there is nothing more to do for it.
     Prepared(bool),
+    /// Of [`Step::Recover`]: whether there was anything.
+    Recovered(bool),
     /// Of all others.
     Done,
 }

@@ -384,9 +384,12 @@ impl World {
             return;
         }
         self.process.healthy_since = None;
-        let fruitless = &mut self.process.fruitless;
-        fruitless.push(began);
-        if fruitless.len() > 10 && began - fruitless[fruitless.len() - 11] < 1_000_000 {
+        self.process.fruitless.push(began);
+        let takes_over = self.process.takes_over;
+        let before = self.fruitless_before.iter().filter(|_| takes_over);
+        let all = before.chain(&self.process.fruitless);
+        let in_window = all.filter(|at| began - **at < 1_000_000).count();
+        if in_window > 10 {
             self.fail(
                 "no storm",
                 "more than 10 requests within a second delivered nothing".to_owned(),

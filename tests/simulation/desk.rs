@@ -56,7 +56,7 @@ impl Desk {
         };
         if plan.setup.spool_bytes > 0 {
             assert!(matches!(desk.process.core.poll(now, view), Step::Recover));
-            desk.done(Outcome::Done);
+            desk.done(Outcome::Recovered(false));
         }
         desk
     }

@@ -220,8 +220,8 @@ impl World {
                 }
             }
             Step::Recover => {
-                self.recover();
-                self.process.busy = Busy::Other;
+                let found = self.recover();
+                self.process.busy = Busy::Recover(found);
                 self.between(50, 2 * MS)
             }
             Step::Read(segment) => {
@@ -421,7 +421,7 @@ impl World {
                 Outcome::Done
             }
             Busy::Prepare => Outcome::Prepared(true),
-            Busy::Other => Outcome::Done,
+            Busy::Recover(found) => Outcome::Recovered(found),
         };
         let now = self.clock();
         self.process.core.done(now, outcome);
@@ -910,7 +910,7 @@ impl World {
         }
     }
 
-    fn recover(&mut self) {
+    fn recover(&mut self) -> bool {
         let number = self.process.number;
         let left: Vec<(u64, u64)> = self
             .files
@@ -924,6 +924,8 @@ impl World {
             let id = self.process.index.left_behind(path, bytes);
             self.process.files.insert(id, file);
         }
+        self.process.takes_over = !self.process.files.is_empty();
+        self.process.takes_over
     }
 
     fn read(&mut self, segment: SegmentId) -> Outcome {

@@ -245,7 +245,7 @@ pub(crate) enum Busy {
     /// A connection is being made ready.
     Prepare,
     Close(Closing),
-    Other,
+    Recover(bool),
 }
 
 /// How far the intake is closed.
@@ -316,6 +316,8 @@ pub(crate) struct Process {
     /// The last INVOKE that the core has seen, and when it came.
     pub(crate) invoked: Option<(Arc<str>, Us)>,
     pub(crate) fruitless: Vec<Us>,
+    /// It has found what an earlier one left.
+    pub(crate) takes_over: bool,
     /// Requests that delivered something.
     pub(crate) fruitful: u32,
     /// Memory was within its bound when the last step was asked for.
@@ -409,6 +411,8 @@ pub(crate) struct World {
     over: bool,
     pub(crate) process: Process,
     pub(crate) processes: u16,
+    /// When the process before this one sent requests that delivered nothing.
+    pub(crate) fruitless_before: Vec<Us>,
     pub(crate) files: BTreeMap<u64, SpoolFile>,
     pub(crate) next_file: u64,
     pub(crate) events: Vec<Fate>,
@@ -481,6 +485,7 @@ impl World {
             over: false,
             process,
             processes: 1,
+            fruitless_before: Vec::new(),
             files: BTreeMap::new(),
             next_file: 1,
             events: Vec::new(),
@@ -972,6 +977,7 @@ impl World {
 
     fn reset(&mut self) {
         self.processes += 1;
+        self.fruitless_before = std::mem::take(&mut self.process.fruitless);
         self.process = Process::new(&self.plan, &self.config, self.processes);
         self.start_process();
         if self.healed {
@@ -1292,6 +1298,7 @@ impl Process {
             missed: None,
             invoked: None,
             fruitless: Vec::new(),
+            takes_over: false,
             fruitful: 0,
             had_room: true,
             put_back: 0,
