@@ -554,7 +554,8 @@ impl World {
         let idle = self.now.saturating_sub(since);
         // Where nothing can be written, that may turn out not to be: what is given up for want of
         // room leaves a Kinesis that is only probed.
-        let is_plain = process.busy_for == process.busy_at_end && !process.write_failed;
+        let gave_up = process.gave_up_at.is_some_and(|at| at >= since);
+        let is_plain = process.busy_for == process.busy_at_end && !process.write_failed && !gave_up;
         if is_plain && idle > SLACK + self.slowest_disk() {
             let detail = format!("{} ms without a step after its end", idle / MS);
             self.fail("nobody is held in vain", detail);

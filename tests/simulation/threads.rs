@@ -169,6 +169,9 @@ impl World {
         let takes = match step {
             Step::Log(level, topic, line) => {
                 self.say(|_| format!("core: {level:?} [{topic}] {line}"));
+                if topic == "no-room" {
+                    self.process.gave_up_at = Some(self.now);
+                }
                 return Some(Outcome::Done);
             }
             Step::Print(lines) => {

@@ -316,6 +316,8 @@ pub(crate) struct Process {
     /// The last INVOKE that the core has seen, and when it came.
     pub(crate) invoked: Option<(Arc<str>, Us)>,
     pub(crate) fruitless: Vec<Us>,
+    /// Something was given up for want of room.
+    pub(crate) gave_up_at: Option<Us>,
     /// It has found what an earlier one left.
     pub(crate) takes_over: bool,
     /// Requests that delivered something.
@@ -1298,6 +1300,7 @@ impl Process {
             missed: None,
             invoked: None,
             fruitless: Vec::new(),
+            gave_up_at: None,
             takes_over: false,
             fruitful: 0,
             had_room: true,
