@@ -142,9 +142,9 @@ impl Parcel {
         self.ambiguous |= other.ambiguous;
         self.suspect |= other.suspect;
         self.left_behind |= other.left_behind;
-        if self.refused == 0 {
+        if other.refused > self.refused {
             (self.refused, self.refused_at) = (other.refused, other.refused_at);
-            self.refusal = if other.refused > 0 { other.refusal } else { self.refusal };
+            self.refusal = other.refusal;
         }
     }
 
@@ -303,5 +303,49 @@ impl Backlog {
     /// that was interrupted or met a dead connection, and weighs as much as a full one.
     pub fn release(&mut self) {
         self.aside.iter_mut().for_each(|parcel| parcel.holds &= parcel.refusal == Refusal::None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinesis::record::{Compression, Limits, RecordFormat};
+    use crate::kinesis::wire::Wire;
+
+    const LIMITS: Limits = Limits {
+        record_bytes: 1000,
+        request_bytes: 1000,
+        record: RecordFormat::Event,
+        compression: Compression::None,
+        wire: Wire::Json,
+    };
+
+    #[test]
+    fn what_is_known_of_one_part_is_known_of_all() {
+        let gauge = crate::dispatch::charge::Gauge::new(1000);
+        let part = |refused: u32, known: bool| Parcel {
+            refusal: if refused > 0 { Refusal::Content } else { Refusal::Passing },
+            refused_at: 10 + u64::from(refused),
+            refused,
+            ambiguous: known,
+            suspect: known,
+            left_behind: known,
+            ..Parcel::new(Request::new(LIMITS), gauge.charge(0), Duration::ZERO)
+        };
+        for (own, others, known) in [
+            ((0, false), (2, true), (2, true)),
+            ((2, true), (0, false), (2, true)),
+            ((1, false), (2, false), (2, false)),
+            ((0, true), (0, true), (0, true)),
+        ] {
+            let mut parcel = part(own.0, own.1);
+            parcel.absorb(&part(others.0, others.1));
+            let expected = part(known.0, known.1).history();
+            assert_eq!(format!("{:?}", parcel.history()), format!("{expected:?}"));
+        }
+        // Of two that were refused as often it stays its own.
+        let mut parcel = Parcel { refused_at: 3, ..part(1, false) };
+        parcel.absorb(&part(1, false));
+        assert_eq!(parcel.refused_at, 3);
     }
 }
