@@ -99,7 +99,7 @@ fn what_an_earlier_process_has_left_is_counted_before_the_end_for_good() {
     let (parcel, deadline) = desk.send();
     assert_eq!(deadline.left_ms(desk.now().mono), 1900 / 3);
     desk.uncounted(true);
-    desk.pass(1900 / 3 - 9);
+    desk.pass(1900 / 3 - 10);
     desk.failed(parcel, "InternalFailure");
     assert!(matches!(desk.step(), Step::Discard(_)), "no time is left");
     // The next process finds it after a reset.
