@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::envelope::Key;
 use super::exception;
-use super::filter::Level;
+use super::filter::{Level, is_level_key};
 use super::header::find;
 use super::observed::{METRICS, PlatformResult};
 use super::text_level::{bracketed, formatted, printed_json};
@@ -32,8 +32,12 @@ pub(super) struct RecordFields<'a> {
     pub(super) tenant_id: Option<&'a str>,
     /// Of a durable function's log.
     pub(super) execution_arn: Option<&'a str>,
-    /// Of a log.
-    pub(super) level: Option<&'a str>,
+    /// Of a log: what its `level` says.
+    level: Option<&'a RawValue>,
+    /// The same: what another key says.
+    other_level: Option<Level>,
+    /// Of a log: its keys are those that Lambda writes around a line that is no JSON.
+    is_wrapped: bool,
     /// Of a log: it describes an exception.
     has_exception: bool,
     /// The same: what loggers write beside all else.
@@ -67,9 +71,13 @@ impl<'a> RecordFields<'a> {
 
     /// The level of a log that is an object.
     pub(super) fn log_level(&self) -> Option<Level> {
-        let is_error = || self.has_exception && self.level.is_none() || self.exception().is_some();
-        let level = self.level.and_then(Level::of_line);
-        level.or_else(|| is_error().then_some(Level::Error)).max(self.printed_level())
+        let is_error = || self.has_exception || self.exception().is_some();
+        self.level().or_else(|| is_error().then_some(Level::Error)).max(self.printed_level())
+    }
+
+    /// The level that a log says of itself.
+    fn level(&self) -> Option<Level> {
+        self.level.and_then(|value| Level::of_value(value.get())).or(self.other_level)
     }
 
     /// The level of a line that a runtime's console, or Lambda itself, has put into an object with
@@ -78,22 +86,24 @@ impl<'a> RecordFields<'a> {
         let message = self.message.filter(|_| !self.has_more)?;
         let Some(text) = self.text() else {
             // Node.js's leaves an object an object.
-            return RecordFields::of("function", Some(message)).level.and_then(Level::of_line);
+            let is_nodes = self.request_id.is_some() || self.is_wrapped;
+            return is_nodes.then(|| RecordFields::of("function", Some(message)).level())?;
         };
         match self.request_id {
             // Lambda says no id. It does so with what is no JSON, such as lines of Ruby's and Go's.
-            None => formatted(text),
+            None if self.is_wrapped => formatted(text),
+            None => None,
             // .NET's runtime says so of a line without a level.
-            Some(_) if self.level == Some("Trace") => {
+            Some(_) if self.level.is_some_and(|level| level.get() == r#""Trace""#) => {
                 text.strip_prefix(b"[").map_or_else(|| printed_json(text), bracketed)
             }
             Some(_) => printed_json(text),
         }
     }
 
-    /// The level by which a log may be left out; `None` where it says none.
+    /// The level by which a log may be left out; `None` where its `level` names none.
     pub(super) fn level_to_filter(&self) -> Option<Level> {
-        let own = self.level.and_then(Level::of_line)?;
+        let own = Level::of_line(in_quotes(self.level?, MAX_ID_BYTES)?)?;
         let reported = self.exception().map(|_| Level::Error);
         Some(own).max(self.printed_level()).max(reported)
     }
@@ -106,8 +116,7 @@ impl<'a> RecordFields<'a> {
     /// The type of the exception, if a log that is an object is the runtime's report of one that
     /// nobody caught.
     pub(super) fn exception(&self) -> Option<&'a str> {
-        let level = self.level.and_then(Level::of_line);
-        let is_error = matches!(level, None | Some(Level::Error));
+        let is_error = matches!(self.level(), None | Some(Level::Error));
         let described = self.error_type.filter(|_| self.has_exception && is_error);
         if described.is_some()
             && !self.has_more
@@ -148,9 +157,10 @@ impl<'a> RecordFields<'a> {
         // unread.
         let mut reader = serde_json::Deserializer::from_str(raw);
         let _ = reader.deserialize_map(&mut keys);
-        let Keys { mut fields, java_request_id, log_trace_id, has_error_message, .. } = keys;
+        let Keys { mut fields, log_request_id, log_trace_id, has_error_message, .. } = keys;
+        fields.is_wrapped = (keys.count, keys.wrapping) == (3, 3);
         fields.has_exception = has_error_message && fields.error_type.is_some();
-        fields.request_id = fields.request_id.or(java_request_id);
+        fields.request_id = fields.request_id.or(log_request_id);
         fields.trace_id = fields.trace_id.or(log_trace_id);
         fields
     }
@@ -160,9 +170,23 @@ impl<'a> RecordFields<'a> {
 struct Keys<'a> {
     fields: RecordFields<'a>,
     logs: bool,
-    java_request_id: Option<&'a str>,
+    log_request_id: Option<&'a str>,
     log_trace_id: Option<&'a str>,
     has_error_message: bool,
+    /// How many there are, and how many of them Lambda writes around a line that is no JSON.
+    count: usize,
+    wrapping: usize,
+}
+
+impl<'a> Keys<'a> {
+    /// The level in a key that no runtime writes, but for one of Python's.
+    fn note_level(&mut self, key: &str, value: &'a RawValue) {
+        let level = || Level::of_value(value.get());
+        self.fields.other_level = self.fields.other_level.or_else(level);
+        let is_runtimes = key == "log_level" && value.get() == r#""ERROR""#;
+        self.fields.has_log_level |= is_runtimes;
+        self.fields.has_more |= !is_runtimes;
+    }
 }
 
 impl<'de> Visitor<'de> for &mut Keys<'de> {
@@ -173,25 +197,34 @@ impl<'de> Visitor<'de> for &mut Keys<'de> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let fields = &mut self.fields;
         while let Some(key) = map.next_key::<Key<'_>>()? {
+            let fields = &mut self.fields;
+            self.count += 1;
             match (key.name().as_ref(), self.logs) {
                 ("requestId", _) => fields.request_id = id(map.next_value()?),
-                ("tenantId", _) => fields.tenant_id = id(map.next_value()?),
+                ("tenantId", _) => {
+                    fields.tenant_id = id(map.next_value()?);
+                    self.count -= 1;
+                }
                 ("tracing", _) => fields.trace_id = tracing_root(map.next_value()?),
                 // Java's runtime names it so.
-                ("AWSRequestId", true) => self.java_request_id = id(map.next_value()?),
-                ("message" | "msg", true) => fields.message = Some(map.next_value()?),
+                ("AWSRequestId", true) => self.log_request_id = id(map.next_value()?),
+                ("message", true) => {
+                    fields.message = Some(map.next_value()?);
+                    self.wrapping += 1;
+                }
+                ("msg", true) => fields.message = Some(map.next_value()?),
                 ("level", true) => {
-                    fields.level = in_quotes(map.next_value()?, MAX_ID_BYTES);
+                    fields.level = Some(map.next_value()?);
+                    self.wrapping += 1;
                     // In other loggers it is a number.
-                    fields.has_more |= fields.level.is_none();
+                    let name = fields.level.and_then(|level| in_quotes(level, MAX_ID_BYTES));
+                    fields.has_more |= name.is_none();
                 }
-                ("log_level", true) => {
-                    fields.has_log_level = map.next_value::<&RawValue>()?.get() == r#""ERROR""#;
-                    fields.has_more |= !fields.has_log_level;
+                ("timestamp", true) => {
+                    map.next_value::<IgnoredAny>()?;
+                    self.wrapping += 1;
                 }
-                ("timestamp", true) => drop(map.next_value::<IgnoredAny>()?),
                 ("stackTrace", true) => fields.stack = Some(map.next_value()?),
                 ("executionArn", true) => {
                     fields.execution_arn = in_quotes(map.next_value()?, MAX_ARN_BYTES)
@@ -212,6 +245,13 @@ impl<'de> Visitor<'de> for &mut Keys<'de> {
                 ("metrics", false) => fields.metrics = Some(map.next_value()?),
                 ("droppedRecords", false) => fields.dropped_records = whole(map.next_value()?),
                 ("droppedBytes", false) => fields.dropped_bytes = whole(map.next_value()?),
+                (name, true) if is_level_key(name.as_bytes()) => {
+                    self.note_level(name, map.next_value()?);
+                }
+                (name, true) if is_id_key(name) => {
+                    self.log_request_id = id(map.next_value()?);
+                    fields.has_more = true;
+                }
                 _ => {
                     fields.has_more = true;
                     map.next_value::<IgnoredAny>()?;
@@ -259,6 +299,12 @@ fn in_quotes(raw: &RawValue, max_bytes: usize) -> Option<&str> {
         .strip_prefix('"')?
         .strip_suffix('"')
         .filter(|text| (1..=max_bytes).contains(&text.len()))
+}
+
+/// Whether a logger writes the request id in that key: Powertools, pino-lambda, and those that
+/// write all of Python's own records.
+fn is_id_key(key: &str) -> bool {
+    matches!(key, "function_request_id" | "awsRequestId" | "aws_request_id")
 }
 
 fn id(raw: &RawValue) -> Option<&str> {
@@ -375,6 +421,10 @@ mod tests {
             (r#"{"AWSRequestId":"java","timestamp":1}"#, Some("java"), None),
             (r#"{"requestId":7,"AWSRequestId":"java"}"#, Some("java"), None),
             (r#"{"requestId":""}"#, None, None),
+            (r#"{"level":"INFO","function_request_id":"r"}"#, Some("r"), None),
+            (r#"{"awsRequestId":"r","level":30}"#, Some("r"), None),
+            (r#"{"aws_request_id":"r","requestId":"own"}"#, Some("own"), None),
+            (r#"{"request_id":"of something else"}"#, None, None),
             (r#"{"trace_id":"t"}"#, None, Some("t")),
             (r#"{"traceId":{"a":1},"xray_trace_id":"1-62e9"}"#, None, Some("1-62e9")),
             (r#"{"xray_trace_id":"Root=1-62e9;Parent=0e"}"#, None, Some("1-62e9")),
@@ -475,6 +525,58 @@ mod tests {
         ] {
             let fields = fields("function", &record);
             assert_eq!(fields.exception(), name, "{record}");
+        }
+    }
+
+    #[test]
+    fn the_levels_of_logs() {
+        const T: &str = "2026-05-11T08:30:00.000Z";
+        let lambdas = |level: &str, message: &str| {
+            format!(r#"{{"timestamp":"{T}","level":"{level}","message":"{message}"}}"#)
+        };
+        for (record, level) in [
+            (lambdas("INFO", "2026/05/11 08:30:00 ERROR no"), Some(Level::Error)),
+            (lambdas("UNDEFINED", "[ERROR] no"), Some(Level::Error)),
+            (
+                lambdas("INFO", "[ERROR] no").replace('}', r#","tenantId":"blue"}"#),
+                Some(Level::Error),
+            ),
+            // What a logger has called it.
+            (
+                r#"{"level":"info","message":"[ERROR] of a part, and mended"}"#.into(),
+                Some(Level::Info),
+            ),
+            (r#"{"level":"info","message":{"level":"error"}}"#.into(), Some(Level::Info)),
+            (lambdas("info", "[ERROR] no").replace("message", "msg"), Some(Level::Info)),
+            (lambdas("info", "[ERROR] no").replace('}', r#","label":"x"}"#), Some(Level::Info)),
+            (format!(r#"{{"timestamp":"{T}","message":"[ERROR] no","x":1}}"#), None),
+            // Of other keys, and of numbers.
+            (r#"{"level":50,"time":1778488200003,"msg":"no"}"#.into(), Some(Level::Error)),
+            (r#"{"level":30,"time":1778488200003,"msg":"[ERROR]"}"#.into(), Some(Level::Info)),
+            (r#"{"level":42,"msg":"no"}"#.into(), None),
+            (r#"{"level":"50"}"#.into(), None),
+            (r#"{"severity":"CRITICAL","message":"no"}"#.into(), Some(Level::Fatal)),
+            (r#"{"asctime":"t","levelname":"WARNING","message":"no"}"#.into(), Some(Level::Warn)),
+            (r#"{"@timestamp":"t","log.level":"error","message":"no"}"#.into(), Some(Level::Error)),
+            (r#"{"@t":"t","@l":"Error","@mt":"no"}"#.into(), Some(Level::Error)),
+            (r#"{"EventId":17,"LogLevel":"Error","Message":"no"}"#.into(), Some(Level::Error)),
+            (
+                r#"{"Timestamp":"t","Level":"Fatal","MessageTemplate":"no"}"#.into(),
+                Some(Level::Fatal),
+            ),
+            (r#"{"severity":"critical","level":"info","message":"x"}"#.into(), Some(Level::Info)),
+            (
+                r#"{"level":"gold","severity":"high","levelname":"ERROR"}"#.into(),
+                Some(Level::Error),
+            ),
+            (r#"{"order":{"severity":"ERROR"}}"#.into(), None),
+        ] {
+            let fields = fields("function", &record);
+            assert_eq!(fields.log_level(), level, "{record}");
+            // A line is left out by the name in its `level` alone.
+            let filtered = fields.level_to_filter();
+            let is_named = fields.level.is_some() && filtered.is_some();
+            assert_eq!(filtered, level.filter(|_| is_named), "{record}");
         }
     }
 

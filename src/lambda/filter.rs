@@ -60,6 +60,28 @@ const LOGGERS_NAMES: [(&str, Level); 20] = [
     ("PANIC", Level::Fatal),
 ];
 
+/// The keys beside `level` in which loggers write theirs: Google's, Python's, Elastic's, Serilog's
+/// and other ones of .NET.
+const LEVEL_KEYS: [&[u8]; 7] =
+    [b"severity", b"levelname", b"log.level", b"log_level", b"@l", b"Level", b"LogLevel"];
+
+/// pino's and bunyan's.
+const NUMBERS: [(&str, Level); 6] = [
+    ("10", Level::Trace),
+    ("20", Level::Debug),
+    ("30", Level::Info),
+    ("40", Level::Warn),
+    ("50", Level::Error),
+    ("60", Level::Fatal),
+];
+
+/// Whether a logger writes its level in that key, beside `level`.
+#[must_use]
+pub fn is_level_key(key: &[u8]) -> bool {
+    // Most keys are told apart by their first byte.
+    matches!(key, [b's' | b'l' | b'@' | b'L', ..]) && LEVEL_KEYS.contains(&key)
+}
+
 impl Level {
     /// The level of that name in any case: one of the six, Python's `WARNING` or its `CRITICAL`.
     #[must_use]
@@ -77,8 +99,17 @@ impl Level {
         named(&names, name)
     }
 
+    /// The level that a value in JSON says: a name in quotes, or a number.
+    #[must_use]
+    pub fn of_value(json: &str) -> Option<Level> {
+        match json.strip_prefix('"') {
+            Some(name) => Level::of_line(name.strip_suffix('"')?),
+            None => named(&NUMBERS, json),
+        }
+    }
+
     /// The level that a log line says of itself, by the name that any of the known loggers gives
-    /// it; `None` for all others, such as the numbers that some loggers write.
+    /// it.
     #[must_use]
     pub fn of_line(name: &str) -> Option<Level> {
         Level::parse(name).or_else(|| named(&LOGGERS_NAMES, name)).or_else(|| Level::of_slog(name))

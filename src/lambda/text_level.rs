@@ -6,7 +6,7 @@
 use memchr::{memchr, memchr2};
 
 use super::exception;
-use super::filter::Level;
+use super::filter::{Level, is_level_key};
 use super::header::find;
 
 /// No format has its level further behind.
@@ -171,8 +171,13 @@ fn dotnets(text: &[u8], rest: &[u8]) -> Option<Level> {
 /// `{"level":"ERROR",…}` of a logger that prints JSON where the function's log format is text. A
 /// level further inside is of something else.
 pub(super) fn printed_json(text: &[u8]) -> Option<Level> {
-    const KEY: &[u8] = br#"level\":"#;
+    let mut other = None;
     let head = text.get(..JSON_BYTES).unwrap_or(text).strip_prefix(b"{")?;
+    own_level(head, &mut other).or(other)
+}
+
+/// The value of `level`. `other`: that of another such key before it.
+fn own_level(head: &[u8], other: &mut Option<Level>) -> Option<Level> {
     let (mut at, mut depth) = (0, 1_usize);
     loop {
         match (head.get(at)?, head.get(at + 1)) {
@@ -180,15 +185,39 @@ pub(super) fn printed_json(text: &[u8]) -> Option<Level> {
             (b'}' | b']', _) => depth = depth.checked_sub(1).filter(|depth| *depth > 0)?,
             (b'\\', Some(b'"')) => {
                 let string = head.get(at + 2..)?;
-                if depth == 1 && string.starts_with(KEY) {
-                    return named(exception::printed_string(string.get(KEY.len()..)?)?);
+                let length = length_of_string(string)?;
+                if depth == 1
+                    && let Some(value) = string.get(length..)?.strip_prefix(b":")
+                {
+                    match string.get(..length - 2)? {
+                        b"level" => {
+                            if let Some(level) = printed_level(value) {
+                                return Some(level);
+                            }
+                        }
+                        key if is_level_key(key) => {
+                            *other = other.or_else(|| printed_level(value));
+                        }
+                        _ => {}
+                    }
                 }
-                at += 1 + length_of_string(string)?;
+                at += 1 + length;
             }
             _ => {}
         }
         at += 1;
     }
+}
+
+/// The level that such an object has next: a name or a number.
+fn printed_level(value: &[u8]) -> Option<Level> {
+    let value = value.trim_ascii_start();
+    if value.starts_with(b"\\") {
+        return named(exception::printed_string(value)?);
+    }
+    let is_end = |byte: &u8| matches!(byte, b',' | b'}' | b' ' | b'\\');
+    let end = value.iter().take(NAME_BYTES).position(is_end)?;
+    Level::of_value(std::str::from_utf8(value.get(..end)?).ok()?)
 }
 
 /// Of a string in such an object, with its closing quote.
@@ -261,7 +290,8 @@ mod tests {
             ),
             (r#"2026-05-11T08:30:00.002Z\tID\tERROR\t{\"level\":\"info\"}"#, Some(Level::Error)),
             (r#"2026-05-11T08:30:00.002Z\tID\tINFO\tx {\"level\":\"ERROR\"}"#, Some(Level::Info)),
-            (r#"2026-05-11T08:30:00.002Z\tID\tINFO\t{\"level\":50}"#, Some(Level::Info)),
+            (r#"2026-05-11T08:30:00.002Z\tID\tINFO\t{\"level\":50}"#, Some(Level::Error)),
+            (r#"2026-05-11T08:30:00.002Z\tID\tINFO\t{\"level\":7}"#, Some(Level::Info)),
             (r"2026-05-11T08:30:00.002Z\tID\t", None),
             // Python
             (r"[INFO]\t2026-05-11T08:30:00.001Z\tID\thello\n", Some(Level::Info)),
@@ -315,8 +345,23 @@ mod tests {
             // Loggers that print JSON
             (r#"{\"level\":\"ERROR\",\"message\":\"no such order\"}\n"#, Some(Level::Error)),
             (r#"{\"time\": 1, \"level\": \"Information\", \"x\": 1}"#, Some(Level::Info)),
-            (r#"{\"level\":30,\"msg\":\"ERROR\"}\n"#, None),
-            (r#"{\"level\":30,\"level\":\"ERROR\"}\n"#, None),
+            (r#"{\"level\":30,\"msg\":\"ERROR\"}\n"#, Some(Level::Info)),
+            (r#"{\"level\":30,\"level\":\"ERROR\"}\n"#, Some(Level::Info)),
+            (r#"{\"level\": 50}"#, Some(Level::Error)),
+            (r#"{\"level\":60,\"time\":1}"#, Some(Level::Fatal)),
+            (r#"{\"level\":50.5}"#, None),
+            (r#"{\"level\":501}"#, None),
+            (r#"{\"level\":5"#, None),
+            (r#"{\"severity\":\"CRITICAL\",\"message\":\"no\"}"#, Some(Level::Fatal)),
+            (r#"{\"asctime\":\"t\",\"levelname\":\"ERROR\"}"#, Some(Level::Error)),
+            (r#"{\"@timestamp\":\"t\",\"log.level\":\"error\"}"#, Some(Level::Error)),
+            (r#"{\"@t\":\"t\",\"@l\":\"Error\",\"@m\":{\"a\":"#, Some(Level::Error)),
+            (r#"{\"EventId\":17,\"LogLevel\":\"Warning\"}"#, Some(Level::Warn)),
+            (r#"{\"Timestamp\":\"t\",\"Level\":\"Fatal\"}"#, Some(Level::Fatal)),
+            (r#"{\"severity\":\"critical\",\"level\":\"info\"}"#, Some(Level::Info)),
+            (r#"{\"level\":\"gold\",\"severity\":\"ERROR\"}"#, Some(Level::Error)),
+            (r#"{\"severity\":\"high\",\"x\":\"severity\"}"#, None),
+            (r#"{\"order\":{\"severity\":\"ERROR\"}}"#, None),
             (
                 r#"{\"user\":{\"level\":\"INFO\"},\"x\":[{}],\"level\":\"ERROR\"}"#,
                 Some(Level::Error),

@@ -3,7 +3,8 @@
 use sandbox::{Invocation, Kinesis};
 use serde_json::{Value, json};
 
-use crate::keep::{assert_balance, summary, thinning};
+use crate::keep::{assert_balance, summaries, summary, thinning};
+use crate::ledger;
 
 const ID: &str = "5b0c7e52-91f4-4c3e-9d27-0a6f1e8b4c01";
 
@@ -232,4 +233,91 @@ fn min_level_leaves_out_no_line_that_keep_takes_for_an_error() {
     let logged = account.of_type("function");
     let logged: Vec<_> = logged.into_iter().map(sandbox::StoredEvent::record_json).collect();
     assert_eq!(logged, errors);
+}
+
+/// It was taken for what Lambda writes around a line that is no JSON, and its message searched.
+#[test]
+fn an_object_of_a_logger_is_none_that_lambda_wrote() {
+    let object = |value: Value| Invocation::new().json(&value);
+    let lines = vec![
+        object(json!({"level": "info", "message": "[ERROR] of a part, which was mended"})),
+        object(json!({"level": "info", "message": {"level": "error"}})),
+        object(json!({"level": "info", "message": "[ERROR] x", "timestamp": "t", "label": "x"})),
+        object(json!({"timestamp": "t", "level": "INFO", "message": "[ERROR] no such order"})),
+    ];
+    assert_eq!(said_of("ERROR", lines), ["INFO", "INFO", "INFO", "ERROR"].map(of_level));
+}
+
+/// None of these said a level.
+#[test]
+fn a_level_is_known_under_every_key_that_loggers_use() {
+    let objects = [
+        (json!({"level": 50, "time": 1_778_488_200_003_u64, "msg": "no"}), "ERROR"),
+        (json!({"level": 30, "time": 1_778_488_200_003_u64, "msg": "hello"}), "INFO"),
+        (json!({"severity": "CRITICAL", "message": "no"}), "FATAL"),
+        (json!({"asctime": "t", "levelname": "ERROR", "message": "no"}), "ERROR"),
+        (json!({"@timestamp": "t", "log.level": "error", "message": "no"}), "ERROR"),
+        (json!({"@t": "t", "@l": "Error", "@mt": "no"}), "ERROR"),
+        (json!({"EventId": 17, "LogLevel": "Error", "Message": "no"}), "ERROR"),
+        (json!({"Timestamp": "t", "Level": "Fatal", "MessageTemplate": "no"}), "FATAL"),
+        (json!({"severity": "critical", "level": "info", "message": "of an alarm"}), "INFO"),
+    ];
+    let printed = |(object, _): &(Value, _)| text(&format!("{object}\n"));
+    let lines = objects.iter().map(|(object, _)| Invocation::new().json(object));
+    let lines = lines.chain(objects.iter().map(printed)).collect();
+    let levels = objects.iter().chain(&objects).map(|(_, level)| of_level(level));
+    assert_eq!(said_of("ERROR", lines), levels.collect::<Vec<_>>());
+}
+
+/// They belonged to no invocation: an error in them kept none, and all of them were sent.
+#[test]
+fn logs_that_say_the_request_id_as_powertools_does_are_of_their_invocation() {
+    let kinesis = Kinesis::start();
+    let lambda = thinning(&kinesis).managed_instances().start();
+    lambda.init().unwrap();
+    let id = |n| format!("5b0c7e52-91f4-4c3e-9d27-{n:012}");
+    let line = |key: &str, n, level: &str| json!({"level": level, "message": format!("line {n}"), key: id(n)});
+    lambda.invoke(Invocation::new()).unwrap();
+    for (n, key) in (0..).zip(["function_request_id", "awsRequestId", "aws_request_id"]) {
+        let dull = Invocation::new().request_id(&id(n)).json(&line(key, n, "INFO"));
+        lambda.invoke(dull).unwrap();
+        let loud = Invocation::new().request_id(&id(n + 10)).json(&line(key, n + 10, "ERROR"));
+        lambda.invoke(loud).unwrap();
+    }
+    assert!(lambda.shutdown("spindown").is_clean());
+    let account = kinesis.account();
+    let reasons: Vec<_> = summaries(&account)
+        .into_iter()
+        .skip(1)
+        .map(|one| (one["reason"].clone(), one["levels"].clone()))
+        .collect();
+    let pair = [("share".into(), json!({"INFO": 1})), ("level".into(), json!({"ERROR": 1}))];
+    assert_eq!(reasons, [pair.clone(), pair.clone(), pair].concat());
+    let lines: Vec<_> = account
+        .containing("line ")
+        .iter()
+        .map(|event| event.record_json()["message"].clone())
+        .collect();
+    assert_eq!(lines, ["line 10", "line 11", "line 12"]);
+    // A start, a line and a report of each dull one.
+    assert_eq!(ledger(&kinesis)["thinned"], 9);
+}
+
+/// `MIN_LEVEL` leaves out only what names a level in `level`, as ever.
+#[test]
+fn min_level_leaves_out_no_number_and_no_other_key() {
+    let kinesis = Kinesis::start();
+    let lambda = thinning(&kinesis).setting("KEEP", "100%").setting("MIN_LEVEL", "WARN").start();
+    lambda.init().unwrap();
+    let sent = [
+        json!({"level": 30, "msg": "line"}),
+        json!({"severity": "INFO", "message": "line"}),
+        json!({"@l": "Debug", "@mt": "line"}),
+    ];
+    let invocation = sent.iter().fold(Invocation::new(), |one, line| one.json(line));
+    let report = lambda.invoke(invocation.json(&json!({"level": "info", "msg": "line"}))).unwrap();
+    assert!(lambda.shutdown("spindown").is_clean());
+    let account = kinesis.account();
+    assert_eq!(account.of_type("function").len(), sent.len());
+    assert_eq!(summary(&account, &report)["levels"], json!({"DEBUG": 1, "INFO": 3}));
 }
