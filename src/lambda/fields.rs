@@ -77,7 +77,8 @@ impl<'a> RecordFields<'a> {
 
     /// The level that a log says of itself.
     fn level(&self) -> Option<Level> {
-        self.level.and_then(|value| Level::of_value(value.get())).or(self.other_level)
+        let value = self.level.map(RawValue::get).filter(|value| value.len() <= MAX_ID_BYTES);
+        value.and_then(Level::of_value).or(self.other_level)
     }
 
     /// The level of a line that a runtime's console, or Lambda itself, has put into an object with
@@ -535,8 +536,9 @@ mod tests {
             format!(r#"{{"timestamp":"{T}","level":"{level}","message":"{message}"}}"#)
         };
         for (record, level) in [
-            (lambdas("INFO", "2026/05/11 08:30:00 ERROR no"), Some(Level::Error)),
+            (lambdas("INFO", "2026/05/11 08:30:00 error: no"), Some(Level::Error)),
             (lambdas("UNDEFINED", "[ERROR] no"), Some(Level::Error)),
+            (lambdas("INFO", "[alert] queue nearly full"), Some(Level::Info)),
             (
                 lambdas("INFO", "[ERROR] no").replace('}', r#","tenantId":"blue"}"#),
                 Some(Level::Error),

@@ -32,25 +32,32 @@ pub enum Level {
 pub const NOTHING_TO_SHIP: &str =
     "KINESIS_TELEMETRY_EXCLUDE leaves out everything that KINESIS_TELEMETRY_TYPES asks for";
 
+/// Serilog's and syslog's abbreviations, which are no words of a sentence.
+const ABBREVIATIONS: [(&str, Level); 8] = [
+    ("VRB", Level::Trace),
+    ("DBG", Level::Debug),
+    ("INF", Level::Info),
+    ("WRN", Level::Warn),
+    ("ERR", Level::Error),
+    ("FTL", Level::Fatal),
+    ("CRIT", Level::Fatal),
+    ("EMERG", Level::Fatal),
+];
+
 /// The names that loggers give their levels, beside the six.
-const LOGGERS_NAMES: [(&str, Level); 20] = [
+const LOGGERS_NAMES: [(&str, Level); 15] = [
     // Serilog's and .NET's
     ("VERBOSE", Level::Trace),
     ("INFORMATION", Level::Info),
-    ("CRITICAL", Level::Fatal),
     // Java's java.util.logging
     ("FINEST", Level::Trace),
     ("FINER", Level::Trace),
     ("FINE", Level::Debug),
     ("CONFIG", Level::Debug),
-    ("WARNING", Level::Warn),
     ("SEVERE", Level::Error),
     // syslog's, and what is derived from it
     ("NOTICE", Level::Info),
-    ("ERR", Level::Error),
-    ("CRIT", Level::Fatal),
     ("ALERT", Level::Fatal),
-    ("EMERG", Level::Fatal),
     ("EMERGENCY", Level::Fatal),
     // winston's, zap's, loguru's
     ("SILLY", Level::Trace),
@@ -112,7 +119,15 @@ impl Level {
     /// it.
     #[must_use]
     pub fn of_line(name: &str) -> Option<Level> {
-        Level::parse(name).or_else(|| named(&LOGGERS_NAMES, name)).or_else(|| Level::of_slog(name))
+        let loggers = || named(&LOGGERS_NAMES, name).or_else(|| Level::of_slog(name));
+        Level::of_word(name).or_else(loggers)
+    }
+
+    /// The same of a name that tells more than a word of a sentence, such as `alert`, would: one of
+    /// [`Level::parse`], or an abbreviation.
+    #[must_use]
+    pub fn of_word(name: &str) -> Option<Level> {
+        Level::parse(name).or_else(|| named(&ABBREVIATIONS, name))
     }
 
     /// `INFO+2`, `WARN-1`: Go's `log/slog` counts from the next lower name. Four lie between two

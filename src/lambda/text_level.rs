@@ -17,6 +17,8 @@ const JSON_BYTES: usize = 16 * 1024;
 const NAME_BYTES: usize = 11;
 /// The length of a request id.
 const ID_BYTES: usize = 36;
+/// A date, a time, an id, a thread, a logger, and what separates them.
+const MAX_COLUMNS: usize = 10;
 /// What Node.js's runtime writes in place of a request id that it does not have.
 const NO_ID: &[u8] = b"undefined";
 /// The length of `2026-11-23T09:15:45.012Z` and the tab behind it.
@@ -24,7 +26,14 @@ const TIME_BYTES: usize = 26;
 
 /// The level of a text log; `None` for a line that says none.
 pub(super) fn text_level(text: &[u8]) -> Option<Level> {
-    formatted(text).or_else(|| exception::is_in_bare_line(text).then_some(Level::Error))
+    match formatted(text) {
+        None => exception::is_in_bare_line(text).then_some(Level::Error),
+        // So may begin what an exception says.
+        level if text.first().is_some_and(u8::is_ascii_alphabetic) => {
+            level.max(exception::in_bare_line(text).map(|_| Level::Error))
+        }
+        level => level,
+    }
 }
 
 /// The same of one without escapes, which most are: nearly all reports have lines or quotes in them.
@@ -35,33 +44,41 @@ pub(super) fn plain_text_level(text: &[u8]) -> Option<Level> {
 /// Whether it is worth a look for an exception: of most lines it is not.
 #[inline]
 pub(super) fn may_report(text: &[u8], level: Option<Level>) -> bool {
-    level == Some(Level::Error) || exception::may_be_slogs(text)
+    level >= Some(Level::Error) || exception::may_be_slogs(text)
 }
 
 /// The exception that nobody caught, where a line of that level is the runtime's report of one: its
 /// type, empty where that is not named.
 #[inline(never)]
 pub(super) fn text_exception(text: &[u8], level: Option<Level>) -> Option<&str> {
-    match level {
-        Some(Level::Error) if formatted(text).is_none() => exception::in_bare_line(text),
-        Some(Level::Error) => exception::in_error_line(text).or_else(|| exception::in_slog(text)),
-        _ => exception::in_slog(text),
-    }
+    let loud = level.filter(|level| *level >= Level::Error);
+    loud.and_then(|_| exception::in_error_line(text).or_else(|| exception::in_bare_line(text)))
+        .or_else(|| exception::in_slog(text))
 }
 
 /// The level of a line in one of the formats.
 pub(super) fn formatted(text: &[u8]) -> Option<Level> {
     match text {
-        [b'[', rest @ ..] => bracketed(rest),
-        [b'0'..=b'9', ..] => in_fixed_columns(text).or_else(|| dated(text)),
+        [b'[', rest @ ..] => pythons(rest).or_else(|| behind_columns(text)),
+        [b'0'..=b'9', ..] => in_fixed_columns(text).or_else(|| behind_columns(text)),
         [b'{', ..] => printed_json(text),
         [b'A'..=b'Z', b',', b' ', b'[', rest @ ..] => ruby(rest),
         [b'p', b'a', b'n', b'i', b'c', b':', b' ', ..] => Some(Level::Error),
         [b't', b'i', b'm', b'e', b'=' | b's', ..] => in_pairs(text),
-        [b' ' | b'D' | b'E' | b'T', ..] => rusts(text),
-        [_, _, _, _, b':', b' ', rest @ ..] => dotnets(text, rest),
+        [b' ' | b'D' | b'E' | b'T', _, _, _, _, b' ', ..] => rusts(text),
+        _ if may_have_colon(text) => dotnets(text).or_else(|| worded(text, true)),
         _ => None,
     }
+}
+
+/// Whether a colon may be behind a name: of most lines it is not. All bytes are looked at at once.
+#[inline(always)]
+fn may_have_colon(text: &[u8]) -> bool {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    // The shortest name that counts has three letters, the longest has ten.
+    let [_, _, _, a, b, c, d, e, f, g, h, ..] = *text else { return true };
+    let word = u64::from_le_bytes([a, b, c, d, e, f, g, h]) ^ (ONES * u64::from(b':'));
+    word.wrapping_sub(ONES) & !word & (ONES << 7) != 0
 }
 
 /// Node.js's and .NET's `2026-…Z\t6d68ca91-…\tINFO\t…`: most of all lines look so. Single bytes
@@ -113,29 +130,89 @@ fn up_to(text: &[u8], end: u8) -> Option<&[u8]> {
 
 /// Python's `[INFO]\t2026-…`, and what Java's `LambdaLogger` puts before a line. `rest` is what
 /// stands behind the bracket.
-pub(super) fn bracketed(rest: &[u8]) -> Option<Level> {
-    usual(rest, b']').or_else(|| named(up_to(rest, b']')?))
+fn pythons(rest: &[u8]) -> Option<Level> {
+    usual(rest, b']').or_else(|| {
+        let name = up_to(rest, b']')?;
+        let behind = rest.get(name.len()..)?;
+        behind.starts_with(br"]\t").then(|| named(name))?
+    })
 }
 
-/// As [`in_fixed_columns`], where the columns are others; and Java's `2026-11-23 09:15:45
-/// 6d68ca91-… INFO  …`.
-fn dated(text: &[u8]) -> Option<Level> {
-    let head = text.get(..HEAD_BYTES).unwrap_or(text);
-    let mut words = Words(head);
-    // A date, and a time where it is a word of its own.
-    let date = words.next().filter(|word| is_date(word))?;
-    let time = Some(date).filter(|word| memchr(b'T', word).is_some()).or_else(|| words.next());
-    let word = time.and_then(|_| words.next());
-    // .NET's init has no request id.
-    let is_id = |word: &[u8]| word.len() == ID_BYTES || word == NO_ID;
-    let level = word.and_then(|word| named(if is_id(word) { words.next()? } else { word }));
-    let timed_out = || find(head, 0, b" Task timed out after ").map(|_| Level::Error);
-    level.or_else(timed_out)
+/// `[Error] Orders.Function: …`, as no function writes it by chance. `rest` is what stands behind
+/// the bracket.
+pub(super) fn bracketed(rest: &[u8]) -> Option<Level> {
+    named(up_to(rest, b']')?)
+}
+
+/// As [`in_fixed_columns`], where the columns are others: Java's `2026-11-23 09:15:45 6d68ca91-…
+/// INFO  …` and `09:15:45.012 [main] INFO  …`, Go's `2026/11/23 09:15:45 INFO …`, Python's
+/// `2026-11-23 09:15:45,012 - orders - INFO - …`.
+fn behind_columns(text: &[u8]) -> Option<Level> {
+    let mut words = Words(text.get(..HEAD_BYTES).unwrap_or(text));
+    for _ in 0..MAX_COLUMNS {
+        let own = words.skip_blanks();
+        if let Some(level) = worded(own, false) {
+            return Some(level);
+        }
+        if !is_column(words.next()?, words.0) {
+            return own.starts_with(b"Task timed out after ").then_some(Level::Error);
+        }
+    }
+    None
+}
+
+/// Whether a word is a date, a time, an id, a thread a logger or a place: none of the line's own.
+fn is_column(word: &[u8], behind: &[u8]) -> bool {
+    let is_between = |text: &[u8]| matches!(text, [b' ', b'-' | b'|', b' ', ..]);
+    is_date(word)
+        // .NET's init has no request id.
+        || word.len() == ID_BYTES
+        || matches!(word, NO_ID | b"-" | b"|" | [b'[', ..] | [.., b']' | b':'])
+        || is_between(behind)
+}
+
+/// A level that stands where a line's own words may begin: in capitals, before a tab or a colon, or
+/// in brackets. A sentence may begin with `Error`, but with no error: `Error count: 0`. `is_bare`:
+/// nothing stands in front of it.
+fn worded(text: &[u8], is_bare: bool) -> Option<Level> {
+    let (is_open, text) = match text {
+        [b'[', text @ ..] => (true, text),
+        _ => (false, text),
+    };
+    if !text.first()?.is_ascii_alphabetic() {
+        return None;
+    }
+    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-');
+    let end = text.iter().take(NAME_BYTES + 1).position(|byte| !is_name(byte));
+    let (word, behind) = text.split_at_checked(end.unwrap_or(text.len()))?;
+    let is_loud = !word.iter().any(u8::is_ascii_lowercase);
+    let name = || std::str::from_utf8(word).ok();
+    let usual = || Level::of_word(name()?);
+    match behind {
+        [b':', ..] => {
+            usual().or_else(|| Level::of_line(name()?).filter(|level| *level >= Level::Error))
+        }
+        [b']', ..] if is_loud => named(word),
+        [b']', ..] => usual(),
+        _ if is_bare || is_open => None,
+        [b'\\', b't', ..] => named(word),
+        [] | [b' ' | b'\\', ..] if is_loud => named(word),
+        [b' ', ..] if says_more(behind) => usual(),
+        _ => None,
+    }
+}
+
+/// Whether there is something behind a colon that is no count of 0.
+fn says_more(words: &[u8]) -> bool {
+    let head = words.get(..HEAD_BYTES).unwrap_or(words);
+    let said = find(head, 0, b": ").and_then(|at| head.get(at + 2..));
+    said.is_some_and(|said| !matches!(said, [b'0'] | [b'0', b'\\' | b'.' | b',' | b'%', ..]))
 }
 
 /// Whether it begins as `2026-11-23`, `2026/11/23` or `09:15:45`.
 fn is_date(word: &[u8]) -> bool {
-    matches!(word, [_, _, _, _, b'-' | b'/', _, _, _, ..] | [_, _, b':', _, _, b':', _, _, ..])
+    let ([b'[', date @ ..] | date) = word;
+    matches!(date, [_, _, _, _, b'-' | b'/', _, _, _, ..] | [_, _, b':', _, _, b':', _, _, ..])
 }
 
 /// `E, [2026-11-23T09:15:45.001234 #8] ERROR 6d68ca91-… -- : …`. `rest` is what stands behind the
@@ -157,15 +234,16 @@ fn rusts(text: &[u8]) -> Option<Level> {
     rest.starts_with(b" Lambda runtime invoke{").then(|| named(level.trim_ascii_start()))?
 }
 
-/// `fail: Orders.Function[0]\n      no such order` of .NET's console logger. `rest` is what stands
-/// behind the colon.
-fn dotnets(text: &[u8], rest: &[u8]) -> Option<Level> {
-    let level = named(text.get(..4)?)?;
+/// `fail: Orders.Function[0]\n      no such order` of .NET's console logger.
+fn dotnets(text: &[u8]) -> Option<Level> {
+    let (level, rest) = text.split_first_chunk::<4>()?;
+    let rest = rest.strip_prefix(b": ")?;
     let (category, rest) = rest.split_at(memchr2(b'[', b' ', rest)?);
     let number = rest.strip_prefix(b"[")?;
     let (number, behind) = number.split_at(memchr(b']', number)?);
     let is_head = !category.is_empty() && number.iter().all(u8::is_ascii_digit);
-    (is_head && (behind.starts_with(br"]\n") || behind.starts_with(b"] "))).then_some(level)
+    let is_line = is_head && (behind.starts_with(br"]\n") || behind.starts_with(b"] "));
+    is_line.then(|| named(level))?
 }
 
 /// `{"level":"ERROR",…}` of a logger that prints JSON where the function's log format is text. A
@@ -253,16 +331,23 @@ fn named(word: &[u8]) -> Option<Level> {
 /// Words between spaces and tabs. A tab stands in JSON as two characters.
 struct Words<'a>(&'a [u8]);
 
+impl<'a> Words<'a> {
+    fn skip_blanks(&mut self) -> &'a [u8] {
+        while let [b' ', rest @ ..] | [b'\\', b't', rest @ ..] = self.0 {
+            self.0 = rest;
+        }
+        self.0
+    }
+}
+
 impl<'a> Iterator for Words<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {
-        while let Some(rest) = self.0.strip_prefix(b" ").or_else(|| self.0.strip_prefix(br"\t")) {
-            self.0 = rest;
-        }
-        let (word, rest) = self.0.split_at(memchr2(b' ', b'\\', self.0).unwrap_or(self.0.len()));
+        let text = self.skip_blanks();
+        let (word, rest) = text.split_at(memchr2(b' ', b'\\', text).unwrap_or(text.len()));
         // Another escape than a tab ends the line's head.
-        self.0 = if rest.starts_with(b" ") || rest.starts_with(br"\t") { rest } else { b"" };
+        self.0 = if matches!(rest, [b' ', ..] | [b'\\', b't', ..]) { rest } else { b"" };
         (!word.is_empty()).then_some(word)
     }
 }
@@ -300,7 +385,7 @@ mod tests {
                 r"[ERROR] ValueError: no such order\nTraceback (most recent call last):",
                 Some(Level::Error),
             ),
-            (r"[orders] ERROR", None),
+            (r"[orders] ERROR", Some(Level::Error)),
             (r"printed without anything around it\n", None),
             // Java
             (r"2026-05-11 08:30:00 ID INFO  Handler:24 - hello\n", Some(Level::Info)),
@@ -409,6 +494,74 @@ mod tests {
                 r"2026-05-11T08:30:00.001Z ID Task timed out after 3.00 seconds\n\n",
                 Some(Level::Error),
             ),
+            // What stands behind a date, a thread or a logger.
+            (r"2026/05/11 08:30:00 error: cannot connect\n", Some(Level::Error)),
+            (r"2026/05/11 08:30:00 Error: cannot connect\n", Some(Level::Error)),
+            (r"2026/05/11 08:30:00 err: EOF\n", Some(Level::Error)),
+            (r"2026/05/11 08:30:00 Error reading a.txt: EOF\n", Some(Level::Error)),
+            (r"2026/05/11 08:30:00.123456 main.go:17: Error: EOF\n", Some(Level::Error)),
+            (r"2026/05/11 08:30:00 [ERROR] cannot connect\n", Some(Level::Error)),
+            (r"2026/05/11 08:30:00 [warn] cannot connect\n", Some(Level::Warn)),
+            (r"2026/05/11 08:30:00 [orders] ERROR cannot connect\n", Some(Level::Error)),
+            (r"2026/05/11 08:30:00 Critical: no disk\n", Some(Level::Fatal)),
+            (r"2026/05/11 08:30:00 CRITICAL no disk\n", Some(Level::Fatal)),
+            (r"2026-05-11T08:30:00.001Z\terror\tmain.go:17\tno such order", Some(Level::Error)),
+            (r"2026-05-11T08:30:00.001Z\tdpanic\tmain.go:17\tno such order", Some(Level::Fatal)),
+            (r"2026-05-11T08:30:00.001Z error: no such order", Some(Level::Error)),
+            (
+                r"2026-05-11 08:30:00.123 [main] ERROR a.Handler - no such order\n",
+                Some(Level::Error),
+            ),
+            (r"2026-05-11 08:30:00.123  WARN 8 --- [main] a.Handler : no\n", Some(Level::Warn)),
+            (r"2026-05-11 08:30:00,123 - orders - ERROR - no such order\n", Some(Level::Error)),
+            (r"2026-05-11 08:30:00.123 | ERROR    | app:find:12 - no\n", Some(Level::Error)),
+            (r"[2026-05-11 08:30:00,123] ERROR in app: no such order\n", Some(Level::Error)),
+            (r"[2026-05-11 08:30:00 +0000] [8] [CRITICAL] no such order\n", Some(Level::Fatal)),
+            (r"[2026-05-11T08:30:00Z ERROR orders] no such order", Some(Level::Error)),
+            (r"[08:30:00 ERR] no such order\n", Some(Level::Error)),
+            (r"[08:30:00 FTL] no such order\n", Some(Level::Fatal)),
+            (r"[main] ERROR a.Handler - no such order\n", Some(Level::Error)),
+            (r"[Error] no such order", Some(Level::Error)),
+            (r"[critical] no disk", Some(Level::Fatal)),
+            (r"[err] no disk", Some(Level::Error)),
+            (r"2026/05/11 08:30:00 [crit] 8#8: no disk", Some(Level::Fatal)),
+            (r"[ALERT] no disk", Some(Level::Fatal)),
+            // Before a colon, and nothing else.
+            (r"ERROR:root:no such order\n", Some(Level::Error)),
+            (r"CRITICAL:orders.stock:no such order\n", Some(Level::Fatal)),
+            (r"WARNING:root:low\n", Some(Level::Warn)),
+            (r"SEVERE: no such order\n", Some(Level::Error)),
+            (r"ERR: no", Some(Level::Error)),
+            (r"Error: cannot connect", Some(Level::Error)),
+            (r"error: cannot connect\n", Some(Level::Error)),
+            // What a message begins with that is none.
+            (r"Warning: low: a.B\na.B: Warning: low\n\tat a.B.c(B.java:1)\n\n", Some(Level::Error)),
+            // Sentences.
+            (r"2026/05/11 08:30:00 Alert sent to 3 users\n", None),
+            (r"2026/05/11 08:30:00 Panic button pressed: door 3\n", None),
+            (r"2026/05/11 08:30:00 Information about orders: 3\n", None),
+            (r"2026/05/11 08:30:00 Error-free run\n", None),
+            (r"2026/05/11 08:30:00 Error count: 0\n", None),
+            (r"2026/05/11 08:30:00 Fatal errors: 0, warnings: 2\n", None),
+            (r"2026/05/11 08:30:00 Fatal errors: 0", None),
+            (r"2026/05/11 08:30:00 Error handling installed\n", None),
+            (r"2026/05/11 08:30:00 errors=0\n", None),
+            (r"2026/05/11 08:30:00 Warning labels printed\n", None),
+            (r"2026/05/11 08:30:00 Debug mode off\n", None),
+            (r"2026/05/11 08:30:00 http: TLS handshake error from 10.0.0.1:8080: EOF\n", None),
+            (r"2026/05/11 08:30:00 [orders] alert sent\n", None),
+            (r"2026/05/11 08:30:00 3 orders, ERROR\n", None),
+            (r"[alert] queue nearly full", None),
+            (r"[alert]\n", None),
+            (r"[success] done", None),
+            (r"[error handler] installed: yes", None),
+            ("Error handling: installed", None),
+            ("Errors: 0", None),
+            ("fail: to find it", None),
+            ("HTTP: 200", None),
+            ("error_count: 0", None),
+            ("Alert sent: 3", None),
+            ("Fatal errors: 0", None),
             ("", None),
             ("[", None),
             ("7", None),

@@ -235,6 +235,40 @@ fn min_level_leaves_out_no_line_that_keep_takes_for_an_error() {
     assert_eq!(logged, errors);
 }
 
+/// Where a line begins with such a word in a sentence it was counted as an error; where it says one
+/// before a colon, behind a thread or a logger, it was not.
+#[test]
+fn a_sentence_is_no_level_and_what_stands_before_a_colon_is_one() {
+    let lines = [
+        ("2026/05/11 08:30:00 Alert sent to 3 users\n", ""),
+        ("2026/05/11 08:30:00 Fatal errors: 0\n", ""),
+        ("2026/05/11 08:30:00 Error handling installed\n", ""),
+        ("[alert] queue nearly full", ""),
+        ("2026/05/11 08:30:00 error: cannot connect\n", "ERROR"),
+        ("2026/05/11 08:30:00 Error reading a.txt: EOF\n", "ERROR"),
+        ("2026/05/11 08:30:00 ERROR cannot connect\n", "ERROR"),
+        ("2026/05/11 08:30:00 [ERROR] cannot connect\n", "ERROR"),
+        ("2026-05-11 08:30:00.123 [main] ERROR a.Handler - no such order\n", "ERROR"),
+        ("2026-05-11 08:30:00,123 - orders - CRITICAL - no such order\n", "FATAL"),
+        ("2026-05-11 08:30:00.123 | ERROR    | app:find:12 - no such order\n", "ERROR"),
+        ("[main] ERROR a.Handler - no such order\n", "ERROR"),
+        ("[08:30:00 ERR] no such order\n", "ERROR"),
+        ("ERROR:root:no such order\n", "ERROR"),
+        ("Error: cannot connect\n", "ERROR"),
+    ];
+    let expected: Vec<_> = lines
+        .iter()
+        .map(|(_, level)| {
+            let mut said = of_level(level);
+            if level.is_empty() {
+                said[3] = json!({});
+            }
+            said
+        })
+        .collect();
+    assert_eq!(said_of("ERROR", lines.iter().map(|(line, _)| text(line)).collect()), expected);
+}
+
 /// It was taken for what Lambda writes around a line that is no JSON, and its message searched.
 #[test]
 fn an_object_of_a_logger_is_none_that_lambda_wrote() {
