@@ -32,6 +32,10 @@ pub(super) struct Choosing {
     counted: Instant,
     /// While the sandbox runs, time is counted at least so often.
     longest: Duration,
+    /// It was not counted for longer, as after a freeze.
+    has_slept: bool,
+    /// Ages were not looked at because of that.
+    has_waited: bool,
     /// Counts all that waits.
     unsettled: Arc<Unsettled>,
 }
@@ -53,6 +57,8 @@ impl Choosing {
             awake: Duration::ZERO,
             counted: now,
             longest: 2 * pause(&settings),
+            has_slept: false,
+            has_waited: false,
             unsettled,
         }
     }
@@ -89,10 +95,12 @@ impl Choosing {
         self.admit(Vec::new(), now, admission);
     }
 
-    /// Admits the events of an invocation that runs for long.
+    /// Admits the events of an invocation that runs for long. Behind a freeze an end may be on its
+    /// way, and is waited for until the next look.
     pub(super) fn tick(&mut self, now: Now, admission: &Admission) {
         let awake = self.count(now.mono);
-        if self.chooser.is_waiting() {
+        self.has_waited = std::mem::take(&mut self.has_slept) && !self.has_waited;
+        if self.chooser.is_waiting() && !self.has_waited {
             self.chooser.tick(awake);
             self.admit(Vec::new(), now, admission);
         }
@@ -100,7 +108,9 @@ impl Choosing {
 
     /// For how long the sandbox has run. Time in which it was frozen does not count.
     fn count(&mut self, now: Instant) -> Duration {
-        self.awake += now.saturating_duration_since(self.counted).min(self.longest);
+        let passed = now.saturating_duration_since(self.counted);
+        self.has_slept |= passed > self.longest;
+        self.awake += passed.min(self.longest);
         self.counted = now;
         self.awake
     }

@@ -294,3 +294,26 @@ fn small_invocations_that_run_let_no_large_ones_wait_beyond_the_bound() {
     assert!(lambda.stats().peak_kib < 1024 + SLACK_KIB, "{} KiB", lambda.stats().peak_kib);
     assert!(lambda.shutdown("spindown").is_clean());
 }
+
+/// Half of `MAX_AGE_MS` was counted for the freeze, and an invocation whose end was still on its way
+/// was sent as one that ran for too long.
+#[test]
+fn a_freeze_makes_no_invocation_long() {
+    let kinesis = Kinesis::start();
+    let lambda = thinning(&kinesis)
+        .setting("FLUSH", "next")
+        .setting("MAX_AGE_MS", "2000")
+        .setting("BUFFER_TIMEOUT_MS", "100")
+        .start();
+    lambda.init().unwrap();
+    lambda.invoke(Invocation::new()).unwrap();
+    let dull = lambda.invoke(Invocation::new().text("dull line").work(ms(1700))).unwrap();
+    assert!(lambda.is_frozen());
+    std::thread::sleep(ms(2500));
+    lambda.invoke(Invocation::new()).unwrap();
+    assert!(lambda.shutdown("spindown").is_clean());
+    let account = kinesis.account();
+    assert_eq!(summary(&account, &dull)["reason"], "share");
+    assert!(account.containing("dull line").is_empty());
+    assert_balance(&kinesis, &lambda);
+}
