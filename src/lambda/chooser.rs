@@ -185,10 +185,12 @@ impl<C: Default> Chooser<C> {
         now: EpochMs,
     ) -> (Vec<Owner>, Vec<Later>) {
         let (mut owners, mut later) = (Vec::with_capacity(steps.len()), Vec::new());
+        let mut last_milestone = 0;
         for step in steps {
             match step {
                 Step::Run(run) => {
-                    let verdict = self.count(batch, &run, now);
+                    let reported = run.is_report.then_some(last_milestone);
+                    let verdict = self.count(batch, &run, reported, now);
                     if run.events > 0 {
                         owners.push((verdict, run.events));
                     }
@@ -202,6 +204,7 @@ impl<C: Default> Chooser<C> {
                     if let Some(candidate) = self.candidates.get_mut(serial) {
                         candidate.note(&milestone);
                     }
+                    last_milestone = serial;
                     later.push(Later::Milestone(serial, milestone));
                 }
                 Step::Exception { request_id, name } => {
@@ -219,11 +222,21 @@ impl<C: Default> Chooser<C> {
         (owners, later)
     }
 
-    /// Counts events for their invocation. Comes back with what they wait for.
-    fn count(&mut self, batch: &Batch, run: &Run, now: EpochMs) -> Option<Arc<Verdict>> {
+    /// Counts events for their invocation: the one that is reported, or the last one of their id.
+    /// Comes back with what they wait for.
+    fn count(
+        &mut self,
+        batch: &Batch,
+        run: &Run,
+        reported: Option<u64>,
+        now: EpochMs,
+    ) -> Option<Arc<Verdict>> {
         let chooses = self.settings.chooses();
         let id = std::str::from_utf8(run.request_id.of(batch.bytes())).unwrap_or_default();
-        let candidate = self.logged(id, now)?;
+        let candidate = match reported {
+            Some(serial) => self.candidates.get_mut(serial)?,
+            None => self.logged(id, now)?,
+        };
         candidate.observe(run);
         if chooses { candidate.verdict() } else { None }
     }
@@ -709,9 +722,13 @@ mod tests {
         life.post(&[report("again", "error", "1")]);
         assert!(!format!("{:?}", life.shipped).contains("dull line"), "it goes on");
         life.post(&again(&[done("again", "success", "1"), report("again", "success", "1")], 1));
-        let status: Vec<_> = life.summaries().into_iter().map(|one| &one["status"]).collect();
-        assert_eq!(status, ["success", "error", "success"]);
+        let said = |one: &serde_json::Value| (one["status"].clone(), one["events"].clone());
+        let said: Vec<_> = life.summaries().into_iter().map(said).collect();
+        let expected = [("success", 3), ("error", 3), ("success", 4)];
+        assert_eq!(said, expected.map(|(status, events)| (status.into(), events.into())));
         assert!(!format!("{:?}", life.shipped).contains("dull line"));
+        let reports = life.types().into_iter().filter(|kind| *kind == "platform.report").count();
+        assert_eq!(reports, 2, "the failed one is whole");
     }
 
     #[test]

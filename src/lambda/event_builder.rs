@@ -180,7 +180,7 @@ impl<'s> EventBuilder<'s> {
         // A log of an extension is none of the function's.
         let owner = if is_functions { request_id } else { Span::default() };
         let event = Event { text, record, request_id, tenant_id, cold_start, ..Event::default() };
-        self.push(event, owner, level);
+        self.push(event, owner, false, level);
     }
 
     /// `bytes` is the body that the envelope points into, or from which it was copied. `has_lines`:
@@ -206,6 +206,8 @@ impl<'s> EventBuilder<'s> {
             .in_place(bytes, has_lines)
             .unwrap_or_else(|| envelope.rebuild(&mut self.appendix));
         let lifted = Lifted::of(&fields, envelope, record.start);
+        // Without an id it has no milestone.
+        let is_report = kind == "platform.report" && fields.request_id.is_some();
         let Attribution { request_id, tenant_id, cold_start, owner } =
             self.attribute(kind, &fields, &lifted);
         let event = Event {
@@ -218,7 +220,7 @@ impl<'s> EventBuilder<'s> {
             cold_start,
             ..Event::default()
         };
-        self.push(event, owner, level);
+        self.push(event, owner, is_report, level);
     }
 
     /// Finds the invocation that an event belongs to. A log may name one, unless the platform names
@@ -322,9 +324,9 @@ impl<'s> EventBuilder<'s> {
     }
 
     /// `owner` is empty for an event that belongs to no invocation.
-    fn push(&mut self, event: Event, owner: Span, level: Option<Level>) {
+    fn push(&mut self, event: Event, owner: Span, is_report: bool, level: Option<Level>) {
         if self.state.observes {
-            self.observed.event(owner, &event, level);
+            self.observed.event(owner, is_report, &event, level);
         }
         self.state.number += 1;
         if self.events.len() == self.events.capacity() {
@@ -392,7 +394,7 @@ impl<'s> EventBuilder<'s> {
         }
         let (text, record) = (Span::new(&(start..end)), Span::new(&record));
         let event = Event { text, record, request_id, tenant_id, cold_start, ..Event::default() };
-        self.push(event, request_id, None);
+        self.push(event, request_id, false, None);
     }
 
     /// Reports the ends of invocations that are found in a damaged stretch.

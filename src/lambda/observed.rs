@@ -55,6 +55,9 @@ pub enum Step {
 pub struct Run {
     /// The invocation; empty for events that belong to none.
     pub request_id: Span,
+    /// It is the platform's report, alone, and of the invocation that the milestone before names:
+    /// Lambda may have begun another try under the same id.
+    pub is_report: bool,
     /// How many.
     pub events: u32,
     /// Their size as Lambda wrote them.
@@ -67,8 +70,14 @@ pub struct Run {
 
 impl Observed {
     /// An event of the batch. `request_id` is empty where it belongs to no invocation.
-    pub(super) fn event(&mut self, request_id: Span, event: &Event, level: Option<Level>) {
-        let run = self.run_of(request_id);
+    pub(super) fn event(
+        &mut self,
+        request_id: Span,
+        is_report: bool,
+        event: &Event,
+        level: Option<Level>,
+    ) {
+        let run = self.run_of(request_id, is_report);
         run.events += 1;
         run.bytes += u64::from(event.text.len) + 1;
         run.is_first |= event.cold_start;
@@ -79,13 +88,13 @@ impl Observed {
 
     /// A log line that is not shipped.
     pub(super) fn excluded(&mut self, request_id: Span, level: Level) {
-        self.run_of(request_id).log(level);
+        self.run_of(request_id, false).log(level);
     }
 
-    fn run_of(&mut self, request_id: Span) -> &mut Run {
-        if self.last.request_id != request_id {
+    fn run_of(&mut self, request_id: Span, is_report: bool) -> &mut Run {
+        if self.last.request_id != request_id || self.last.is_report || is_report {
             self.close();
-            self.last.request_id = request_id;
+            (self.last.request_id, self.last.is_report) = (request_id, is_report);
         }
         &mut self.last
     }

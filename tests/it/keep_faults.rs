@@ -317,3 +317,41 @@ fn a_freeze_makes_no_invocation_long() {
     assert!(account.containing("dull line").is_empty());
     assert_balance(&kinesis, &lambda);
 }
+
+/// Its report was counted for the next try under the same id, and thinned out with that.
+#[test]
+fn a_report_that_comes_in_the_next_try_is_sent_with_its_own() {
+    let kinesis = Kinesis::start();
+    let lambda = thinning(&kinesis).start();
+    lambda.init().unwrap();
+    lambda.invoke(Invocation::new()).unwrap();
+    let loud = lambda.invoke(Invocation::new().text("[ERROR] loud line")).unwrap();
+    // Lambda posts it with the next invocation.
+    lambda.deliver(|way| way.lost_type = Some("platform.report".to_owned()));
+    std::thread::sleep(ms(5));
+    let late = format!(
+        r#"[{{"time":"2026-11-23T09:15:45.019Z","type":"platform.report","record":{{"requestId":"{}","status":"success"}}}}]"#,
+        loud.request_id
+    );
+    let post = move |lambda: &sandbox::Lambda| {
+        // Behind the start.
+        std::thread::sleep(ms(200));
+        assert_eq!(lambda.post_raw(late.as_bytes()).unwrap(), 200);
+    };
+    let again = Invocation::new().request_id(&loud.request_id);
+    lambda.invoke(again.text("dull line").run(post)).unwrap();
+    lambda.deliver(|way| way.lost_type = None);
+    assert!(lambda.shutdown("spindown").is_clean());
+    let account = kinesis.account();
+    assert!(account.containing("dull line").is_empty());
+    let of_it = |record: &Value| record["requestId"] == loud.request_id.as_str();
+    let reports = account.of_type("platform.report").into_iter();
+    assert_eq!(reports.filter(|one| of_it(&one.record_json())).count(), 1);
+    let said: Vec<_> = summaries(&account)
+        .into_iter()
+        .filter(of_it)
+        .map(|one| (one["reason"].clone(), one["events"].clone()))
+        .collect();
+    let expected = [("level", 4), ("share", 4)];
+    assert_eq!(said, expected.map(|(reason, events)| (reason.into(), events.into())));
+}
