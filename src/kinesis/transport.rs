@@ -7,6 +7,9 @@
 //! ureq's are off, and every wait of this file ends after [`SLICE`] to look at the clock and at the
 //! interrupt.
 //!
+//! An answer that is there wins over a time that has passed: the request was taken, and would be
+//! sent again. In a freeze, or where others have the CPU, the clock runs on and nobody reads.
+//!
 //! Owns sockets and tunnels, and puts TLS over them; knows nothing of requests, and pools nothing
 //! but one connection that was made ready ahead of its use. Runs on the dispatcher's thread; only
 //! looking up a name and connecting, which no time-out of the system covers as a whole, run on a
@@ -33,6 +36,11 @@ use crate::mailbox::Mailbox;
 
 /// No wait is longer without a look at the clock and at the interrupt.
 const SLICE: Duration = Duration::from_millis(50);
+/// When time is up, what has come by then is read. Right after a freeze the system itself has only
+/// begun to take it.
+const LAST_LOOK: Duration = Duration::from_millis(5);
+/// So many looks are an answer for 500 records, and some.
+const LAST_LOOKS: usize = 10;
 /// A connection that was not used for so long is closed rather than used: a load balancer or a NAT
 /// may have forgotten it unnoticed. Counted by the clock that counts more, since a frozen
 /// sandbox may have only one that runs on.
@@ -92,6 +100,8 @@ struct State {
     reused_until: Instant,
     /// An answer has begun to come.
     answered: bool,
+    /// How often more of it is still read after time is up.
+    last_looks: usize,
     /// The other side hung up before it had the whole request.
     cut_short: bool,
     /// The exchange for which a connection was last asked for.
@@ -116,6 +126,7 @@ impl Connections {
             deadline: now,
             reused_until: now,
             answered: false,
+            last_looks: 0,
             cut_short: false,
             opened: 0,
             usable_from: 0,
@@ -141,6 +152,7 @@ impl Connections {
         state.deadline = deadline;
         state.reused_until = reused_until;
         state.answered = false;
+        state.last_looks = LAST_LOOKS;
         state.cut_short = false;
     }
 
@@ -447,18 +459,32 @@ impl Transport for Socket {
 
     fn await_input(&mut self, _: NextTimeout) -> Result<bool, ureq::Error> {
         loop {
-            let slice = self.connections.slice(self.opened, Cut::Deadline)?;
+            let slice = self.connections.slice(self.opened, Cut::Deadline);
+            let wait = match slice {
+                Err(cut) if self.connections.state().last_looks == 0 => return Err(cut.into()),
+                Err(_) => LAST_LOOK,
+                Ok(slice) => slice,
+            };
             let [time_out, _] = &mut self.time_outs;
-            if std::mem::replace(time_out, slice) != slice {
-                self.stream.set_read_timeout(Some(slice))?;
+            if std::mem::replace(time_out, wait) != wait {
+                self.stream.set_read_timeout(Some(wait))?;
             }
-            match (&*self.stream).read(self.buffers.input_append_buf()) {
+            let free = self.buffers.input_append_buf();
+            let room = free.len();
+            match (&*self.stream).read(free) {
                 Ok(amount @ 1..) => {
                     self.buffers.input_appended(amount);
-                    self.connections.state().answered = true;
+                    let mut state = self.connections.state();
+                    if std::mem::replace(&mut state.answered, true) && slice.is_err() {
+                        // Where there was room for more, that was all, and more comes too late.
+                        let more = amount == room;
+                        state.last_looks = if more { state.last_looks - 1 } else { 0 };
+                    }
                     return Ok(true);
                 }
-                Err(error) if is_only_late(&error) => {}
+                Err(error) if is_only_late(&error) => {
+                    slice?;
+                }
                 end => {
                     let end = self.hung_up.take().map_or(end, Err);
                     return Ok(end.map(|_| false)?);
@@ -536,6 +562,57 @@ mod tests {
         }
         drop(writer.join().unwrap());
         assert!(!socket.is_open(), "closed");
+    }
+
+    /// What the other side has sent is here.
+    fn send(server: &mut TcpStream, client: &TcpStream, amount: usize) {
+        server.write_all(&vec![b'x'; amount]).unwrap();
+        let mut buffer = vec![0; amount];
+        while client.peek(&mut buffer).unwrap() < amount {}
+    }
+
+    /// The clock was looked at before the socket: an answer that was there was given up, and the
+    /// request sent again.
+    #[test]
+    fn what_is_there_when_time_is_up_is_read_and_what_comes_later_is_not() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let now = Instant::now();
+        for (deadline, late) in [(now, Cut::Deadline), (now + MAX_IDLE, Cut::Interrupted)] {
+            let stream = Arc::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+            let (mut server, _) = listener.accept().unwrap();
+            let interrupts = InterruptHandle::default();
+            interrupts.begin();
+            if late == Cut::Interrupted {
+                interrupts.interrupt(interrupts.generation());
+            }
+            let connections = Connections::new(false, Tls::new(None), interrupts);
+            let mut socket = connections.socket(Arc::clone(&stream), 0);
+            let room = socket.buffers.input_append_buf().len();
+            let mut read = || match socket.await_input(NextTimeout::default()) {
+                Ok(true) => {
+                    let amount = socket.buffers.input().len();
+                    socket.buffers.input_consume(amount);
+                    Ok(amount)
+                }
+                Err(ureq::Error::Other(cut)) => Err(*cut.downcast::<Cut>().unwrap()),
+                other => panic!("{other:?}"),
+            };
+            connections.begin(deadline, deadline);
+            assert_eq!(read(), Err(late), "nothing is there");
+            send(&mut server, &stream, room + 10);
+            assert_eq!([read(), read()], [Ok(room), Ok(10)], "it is all read");
+            send(&mut server, &stream, 10);
+            assert_eq!(read(), Err(late));
+            connections.begin(deadline, deadline);
+            assert_eq!(read(), Ok(10), "it is for the next exchange");
+            // Who never stops is not listened to for ever.
+            connections.begin(deadline, deadline);
+            let writer = thread::spawn(move || while server.write_all(&[0; 1000]).is_ok() {});
+            let all = std::iter::repeat_with(read).take_while(Result::is_ok);
+            assert!((2..=1 + LAST_LOOKS).contains(&all.count()));
+            drop((socket, stream));
+            writer.join().unwrap();
+        }
     }
 
     #[test]

@@ -1,8 +1,15 @@
 //! Freeze and thaw, for real: SIGSTOP and SIGCONT to the process group. When telemetry leaves, and that nothing is in flight meanwhile.
 
-use sandbox::{Fault, Invocation, Kinesis, ms};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use sandbox::{Fault, Invocation, Kinesis, Lambda, ms, wait_until};
 
 use crate::{extension, ledger};
+
+/// Far more than it takes, on any machine.
+const PLENTY: Duration = Duration::from_secs(30);
 
 #[test]
 fn two_hundred_cycles_lose_and_repeat_nothing() {
@@ -110,7 +117,7 @@ fn a_long_invocations_telemetry_leaves_while_it_runs() {
             .start();
         lambda.init().unwrap();
         let (seen, kinesis_too) =
-            (std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false)), kinesis.watch());
+            (Arc::new(std::sync::atomic::AtomicBool::new(false)), kinesis.watch());
         let noted = seen.clone();
         let invocation = Invocation::new().text("early").run(move |_| {
             // Blocks inside the invocation until a record with the line arrives.
@@ -258,4 +265,41 @@ fn invalid_utf8_and_deep_nesting_arrive() {
     assert!(texts.concat().contains("left \u{fffd}\u{fffd} right"));
     assert!(texts.concat().contains("[[\"deep\"]]"));
     assert_eq!(ledger(&kinesis)["unparsed"], 0);
+}
+
+/// A sandbox whose last invocation has ended while the extension sent on its own account; Kinesis answers so much later.
+fn ended_while_sending(kinesis: &Arc<Kinesis>, answers_after: Duration) -> Lambda {
+    let builder = extension(kinesis).setting("FLUSH", "next").setting("MAX_AGE_MS", "100");
+    let lambda = builder.timeout(PLENTY).start();
+    lambda.init().unwrap();
+    kinesis.fault(Fault::delay(answers_after).times(1));
+    let seen = Arc::clone(kinesis);
+    let under_way = move |_: &Lambda| wait_until(PLENTY, "a request", || seen.in_flight() == 1);
+    lambda.invoke(Invocation::new().text("before").run(under_way)).unwrap();
+    assert_eq!(kinesis.records().len(), 0, "it is not answered yet");
+    lambda
+}
+
+#[track_caller]
+fn nothing_is_sent_twice(kinesis: &Kinesis, lambda: &Lambda) {
+    assert!(lambda.shutdown("spindown").is_clean());
+    kinesis.account().compare(&lambda.sent()).assert_clean();
+    let ledger = ledger(kinesis);
+    assert_eq!(
+        (&ledger["retried"], &ledger["possibleDuplicates"], &ledger["requestErrors"]),
+        (&0.into(), &0.into(), &serde_json::json!({}))
+    );
+    assert_eq!(lambda.stderr(), Vec::<String>::new());
+}
+
+/// The time of the request had passed in the freeze, and its answer was there: it was not looked at, and all was sent again.
+#[test]
+fn an_answer_that_came_in_the_freeze_is_read_however_late_it_is() {
+    let kinesis = Arc::new(Kinesis::start());
+    let lambda = ended_while_sending(&kinesis, ms(300));
+    wait_until(PLENTY, "the answer", || kinesis.in_flight() == 0);
+    // More than the request has.
+    thread::sleep(ms(1200));
+    lambda.invoke(Invocation::new().text("after")).unwrap();
+    nothing_is_sent_twice(&kinesis, &lambda);
 }
