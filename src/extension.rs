@@ -289,17 +289,17 @@ impl Extension {
             if let Some(generation) = watchdog.interrupts_preparing(now) {
                 self.interrupts.interrupt(generation);
             }
-            if now >= until {
-                break;
-            }
             let next = watchdog.next().map_or(until, |at| at.min(until));
+            // What is there is taken, however late it is.
             match self.replies.take(next) {
                 Some(Reply::AtRest(answered)) if answered == ticket => return true,
                 Some(Reply::HoldEnds(at)) => watchdog.hold_ends(at),
                 Some(Reply::EndedWhilePreparing(generation)) => {
                     watchdog.ended_while_preparing(Instant::now(), generation);
                 }
-                Some(Reply::AtRest(_) | Reply::Panicked) | None => {}
+                Some(Reply::AtRest(_) | Reply::Panicked) => {}
+                None if now >= until => break,
+                None => {}
             }
         }
         false

@@ -1,6 +1,12 @@
 //! When the request on its way is cut short, because something else needs the dispatcher's thread
 //! more: a pure schedule. `main` follows it while it waits for an answer; the request is
 //! interrupted from there.
+//!
+//! A request that is cut short is sent again, and Kinesis may have taken it: all of its events come
+//! twice. So an INVOKE cuts nothing short before the hold of its invocation has to end. It would
+//! gain nothing: nobody is held while the function runs, what is to be sent for it would wait
+//! behind the same events, and a Kinesis that takes longer to answer would be asked for them with
+//! each invocation again.
 
 use std::time::{Duration, Instant};
 
@@ -15,8 +21,8 @@ pub enum Question {
 
 /// A SHUTDOWN must be seen by the core within this time.
 const STOP_SEEN: Duration = Duration::from_millis(100);
-/// An INVOKE must be seen by the core within this time.
-const INVOKE_SEEN: Duration = Duration::from_millis(200);
+/// A request that is interrupted is over within this time, and the answer on its way.
+const ANSWER: Duration = Duration::from_millis(100);
 /// After a function that failed an invocation is held for 500 ms at most; the rest of that is for
 /// the disk.
 const FAILED_FUNCTION: Duration = Duration::from_millis(400);
@@ -49,9 +55,12 @@ impl Watchdog {
     /// A question was asked, and is to be answered until then.
     #[must_use]
     pub fn new(question: Question, now: Instant, until: Instant) -> Watchdog {
-        let allowed = if question == Question::Stop { STOP_SEEN } else { INVOKE_SEEN };
-        // Where little time is left most of it is for the answer.
-        let allowed = allowed.min(until.saturating_duration_since(now) / 8);
+        let left = until.saturating_duration_since(now);
+        let allowed = match question {
+            // Where little time is left most of it is for the answer.
+            Question::Stop => STOP_SEEN.min(left / 8),
+            Question::Invoked => left.saturating_sub(ANSWER),
+        };
         Watchdog { unseen: now.checked_add(allowed), hold_ends: None, preparing: None }
     }
 
@@ -107,7 +116,7 @@ mod tests {
 
     #[test]
     fn what_is_not_seen_in_time_interrupts_until_it_is() {
-        for (question, allowed) in [(Question::Stop, STOP_SEEN), (Question::Invoked, INVOKE_SEEN)] {
+        for (question, allowed) in [(Question::Stop, STOP_SEEN), (Question::Invoked, ms(1900))] {
             let start = Instant::now();
             let mut watchdog = Watchdog::new(question, start, start + ms(2000));
             assert_eq!(watchdog.next(), Some(start + allowed));
@@ -138,6 +147,8 @@ mod tests {
         let start = Instant::now();
         let watchdog = Watchdog::new(Question::Stop, start, start + ms(80));
         assert_eq!(watchdog.next(), Some(start + ms(10)));
+        let watchdog = Watchdog::new(Question::Invoked, start, start + ms(80));
+        assert_eq!(watchdog.next(), Some(start), "it is to be answered now");
     }
 
     #[test]

@@ -303,3 +303,13 @@ fn an_answer_that_came_in_the_freeze_is_read_however_late_it_is() {
     lambda.invoke(Invocation::new().text("after")).unwrap();
     nothing_is_sent_twice(&kinesis, &lambda);
 }
+
+/// INVOKE cut it short after 200 ms, and all was sent again.
+#[test]
+fn an_invocation_that_begins_while_a_request_is_under_way_sends_nothing_twice() {
+    let kinesis = Arc::new(Kinesis::start());
+    let lambda = ended_while_sending(&kinesis, ms(700));
+    let report = lambda.invoke(Invocation::new().text("after")).unwrap();
+    assert_eq!(report.in_flight_at_next, 0);
+    nothing_is_sent_twice(&kinesis, &lambda);
+}
