@@ -141,9 +141,9 @@ impl HttpSettings {
 impl HttpClient {
     /// Sends `request` with `body`, or without one if it is a GET, and reads the whole answer.
     ///
-    /// A connection that was there before gets a third of the time, so that there is time for a new
-    /// one if it has died unnoticed; or twice what the last answer took, so that a slow Kinesis is
-    /// not asked everything twice; but never the last third.
+    /// A connection that was there before gets a third of the time to answer, or twice what the
+    /// last answer took, so that there is time for a new one if it has died unnoticed. Where an
+    /// answer takes more than a third, a new one would not have it in time either.
     pub(super) fn send(
         &mut self,
         request: Request<()>,
@@ -152,9 +152,9 @@ impl HttpClient {
     ) -> Result<Response, Error> {
         let begun = Instant::now();
         self.check_time(deadline, begun)?;
-        let third = deadline.left(begun) / 3;
-        let patience = (self.took * 2).clamp(third, third * 2);
-        self.connections.begin(deadline.at(), deadline.at().min(begun + patience));
+        let left = deadline.left(begun);
+        let patience = if self.took > left / 3 { left } else { (left / 3).max(self.took * 2) };
+        self.connections.begin(deadline.at(), patience);
         let secrets = secrets_of(&request);
         let mut upload = Upload { left: body };
         let result = self.send_once(request, &mut upload);

@@ -96,8 +96,11 @@ struct State {
     exchange: u64,
     /// Of the exchange in progress.
     deadline: Instant,
-    /// When a connection from before the exchange is given up, unless an answer has begun to come.
-    reused_until: Instant,
+    /// A connection from before the exchange is given up when nothing has moved over it for so
+    /// long, unless an answer has begun to come.
+    patience: Duration,
+    /// When something of the request was last taken.
+    moved: Instant,
     /// An answer has begun to come.
     answered: bool,
     /// How often more of it is still read after time is up.
@@ -124,7 +127,8 @@ impl Connections {
         let state = State {
             exchange: 0,
             deadline: now,
-            reused_until: now,
+            patience: Duration::ZERO,
+            moved: now,
             answered: false,
             last_looks: 0,
             cut_short: false,
@@ -144,13 +148,14 @@ impl Connections {
         }))
     }
 
-    /// An exchange begins, which is over at `deadline`; a connection from before it is given up at
-    /// `reused_until`.
-    pub(super) fn begin(&self, deadline: Instant, reused_until: Instant) {
+    /// An exchange begins, which is over at `deadline`; a connection from before it is given up
+    /// when nothing has moved over it for so long.
+    pub(super) fn begin(&self, deadline: Instant, patience: Duration) {
         let mut state = self.state();
         state.exchange += 1;
         state.deadline = deadline;
-        state.reused_until = reused_until;
+        state.patience = patience;
+        state.moved = Instant::now();
         state.answered = false;
         state.last_looks = LAST_LOOKS;
         state.cut_short = false;
@@ -211,7 +216,7 @@ impl Connections {
         }
         // An old one that was idle for too long would look as if it had been used just now.
         self.close();
-        self.begin(deadline, deadline);
+        self.begin(deadline, Duration::MAX);
         let (now, myself) = (ureq::unversioned::transport::time::Instant::now(), self.clone());
         let details = ConnectionDetails {
             uri: url,
@@ -301,12 +306,11 @@ impl Connections {
 
 impl State {
     fn left(&self, opened: u64, now: Instant) -> Duration {
-        let until = if opened == self.exchange || self.answered {
-            self.deadline
-        } else {
-            self.reused_until
-        };
-        until.saturating_duration_since(now)
+        let left = self.deadline.saturating_duration_since(now);
+        if opened == self.exchange || self.answered {
+            return left;
+        }
+        left.min(self.patience.saturating_sub(now.saturating_duration_since(self.moved)))
     }
 
     /// Whether a connection of that exchange was used lately enough, by both clocks.
@@ -444,7 +448,10 @@ impl Transport for Socket {
             let output = self.buffers.output().get(written..amount).unwrap_or_default();
             match (&*self.stream).write(output) {
                 Ok(0) => return Err(io::Error::from(ErrorKind::WriteZero).into()),
-                Ok(more) => written += more,
+                Ok(more) => {
+                    written += more;
+                    self.connections.state().moved = Instant::now();
+                }
                 Err(error) if is_only_late(&error) => {}
                 Err(error) if is_hang_up(&error) => {
                     self.connections.state().cut_short = true;
@@ -597,16 +604,16 @@ mod tests {
                 Err(ureq::Error::Other(cut)) => Err(*cut.downcast::<Cut>().unwrap()),
                 other => panic!("{other:?}"),
             };
-            connections.begin(deadline, deadline);
+            connections.begin(deadline, Duration::MAX);
             assert_eq!(read(), Err(late), "nothing is there");
             send(&mut server, &stream, room + 10);
             assert_eq!([read(), read()], [Ok(room), Ok(10)], "it is all read");
             send(&mut server, &stream, 10);
             assert_eq!(read(), Err(late));
-            connections.begin(deadline, deadline);
+            connections.begin(deadline, Duration::MAX);
             assert_eq!(read(), Ok(10), "it is for the next exchange");
             // Who never stops is not listened to for ever.
-            connections.begin(deadline, deadline);
+            connections.begin(deadline, Duration::MAX);
             let writer = thread::spawn(move || while server.write_all(&[0; 1000]).is_ok() {});
             let all = std::iter::repeat_with(read).take_while(Result::is_ok);
             assert!((2..=1 + LAST_LOOKS).contains(&all.count()));
@@ -619,11 +626,19 @@ mod tests {
     fn a_reused_connection_has_less_time_until_it_answers() {
         let connections = Connections::new(false, Tls::new(None), InterruptHandle::default());
         let now = Instant::now();
-        connections.begin(now + Duration::from_secs(3), now + Duration::from_secs(1));
+        connections.begin(now + Duration::from_secs(3), Duration::from_secs(1));
         let mut state = connections.state();
+        state.moved = now;
         assert_eq!(state.left(0, now), Duration::from_secs(1));
         assert_eq!(state.left(1, now), Duration::from_secs(3), "opened for this exchange");
+        let now = now + Duration::from_millis(2500);
+        assert_eq!(state.left(0, now), Duration::ZERO);
+        state.moved = now;
+        assert_eq!(state.left(0, now), Duration::from_millis(500), "it takes the request");
+        let now = now + Duration::from_millis(100);
+        state.moved = now - Duration::from_secs(1);
+        assert_eq!(state.left(0, now), Duration::ZERO);
         state.answered = true;
-        assert_eq!(state.left(0, now), Duration::from_secs(3));
+        assert_eq!(state.left(0, now), Duration::from_millis(400));
     }
 }

@@ -336,6 +336,11 @@ fn a_fresh_connection_that_is_silent_is_not_stale() {
         [RecordOutcome::Taken],
         "a third of the time would be too little"
     );
+    // It was given up after two thirds, and all was sent again, each time.
+    kinesis.clear_faults();
+    kinesis.fault(Fault::delay(ms(1400)));
+    bare.put_well();
+    assert_eq!(bare.put(ms(2000)).unwrap(), [RecordOutcome::Taken], "and so would two thirds");
 }
 
 #[test]
