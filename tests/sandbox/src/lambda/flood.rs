@@ -39,6 +39,8 @@ pub enum FloodShape {
     OtherOrder,
     /// With two escapes in each line, as quotes and tabs are sent.
     Escapes,
+    /// With an escape in each key.
+    EscapedKeys,
     /// Each line begins as Node.js's runtime writes it: time, request id, level.
     NodeJs,
 }
@@ -120,6 +122,13 @@ fn template(shape: FloodShape, events: usize, event_bytes: usize) -> (Vec<u8>, V
             ),
             r#""}"#.to_owned(),
         ),
+        FloodShape::EscapedKeys => (
+            format!(
+                r#"{{{},"\u0074ype":"function","\u0072ecord":"{FLOOD_MARK}"#,
+                time.replace("\"time", r#""\u0074ime"#)
+            ),
+            r#""}"#.to_owned(),
+        ),
         FloodShape::Plain | FloodShape::Escapes => (
             format!(r#"{{{time},"type":"function","record":"{FLOOD_MARK}"#),
             format!(r#"{escapes}"}}"#),
@@ -149,10 +158,16 @@ mod tests {
 
     #[test]
     fn the_template_is_json_of_the_wanted_size() {
-        for shape in [FloodShape::Plain, FloodShape::OtherOrder, FloodShape::Escapes] {
+        for shape in [
+            FloodShape::Plain,
+            FloodShape::OtherOrder,
+            FloodShape::Escapes,
+            FloodShape::EscapedKeys,
+        ] {
             let (body, places) = template(shape, 3, 300);
             let events: Vec<serde_json::Value> = serde_json::from_slice(&body).unwrap();
             assert_eq!(events.len(), 3);
+            assert!(["time", "type", "record"].iter().all(|key| events[2][key].is_string()));
             assert_eq!(body.len(), 2 + 2 + 3 * 300, "{shape:?}");
             assert_eq!(&body[places[2]..places[2] + DIGITS], b"000000000");
         }
