@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use memchr::memchr2;
+
 /// An appendix that is longer grows by little more than it needs.
 const LONG: usize = 64 * 1024;
 
@@ -43,16 +45,13 @@ impl Appendix {
         start..start + bytes.len()
     }
 
-    /// As `put`, with line ends replaced by spaces: an event stays one line. In JSON they stand
-    /// between tokens only.
-    pub(super) fn put_on_one_line(&mut self, bytes: &[u8]) -> Range<usize> {
-        let range = self.put(bytes);
-        for byte in self.bytes.iter_mut().skip(range.start - self.base) {
-            if matches!(byte, b'\n' | b'\r') {
-                *byte = b' ';
-            }
-        }
-        range
+    /// Room for so many bytes, and where it will be.
+    pub(super) fn room(&mut self, length: usize) -> (Range<usize>, &mut [u8]) {
+        self.make_room(length);
+        let start = self.bytes.len();
+        self.bytes.resize(start + length, 0);
+        let range = self.base + start..self.base + start + length;
+        (range, self.bytes.get_mut(start..).unwrap_or_default())
     }
 
     /// Writes bytes as a JSON string of at most `max_bytes`. Returns where the string is, and how
@@ -77,6 +76,17 @@ impl Appendix {
     /// The bytes alone.
     pub(super) fn into_bytes(self) -> Vec<u8> {
         self.bytes
+    }
+}
+
+/// Replaces line ends by spaces: an event stays one line. In JSON they stand between tokens only.
+pub(super) fn on_one_line(bytes: &mut [u8]) {
+    let mut rest = bytes;
+    while let Some(at) = memchr2(b'\n', b'\r', rest) {
+        let (_, behind) = rest.split_at_mut(at);
+        let Some((end, behind)) = behind.split_first_mut() else { return };
+        *end = b' ';
+        rest = behind;
     }
 }
 

@@ -1,17 +1,16 @@
 //! Finds the events in a part of a body. Pure.
 //!
-//! A body is parsed in one pass and its events stay ranges into it. `text_log` recognises text
-//! logs, `envelope` parses all others, and `repair` reads on where a body does not parse.
+//! A body is parsed in one pass and its events stay ranges into it. `envelope` reads them, and
+//! `repair` reads on where a body does not parse.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use super::envelope::Envelope;
 use super::event_builder::EventBuilder;
-use super::fields::is_log;
 use super::header::skip_blanks;
+use super::json::{Json, has_control, plain_length};
 use super::repair::{self, Element, Repair};
-use super::text_log;
 use super::windows::{Begins, Behind, Part};
 
 /// An event with broken UTF-8 is written anew, and is there three times meanwhile. What would be
@@ -28,6 +27,10 @@ pub(super) struct BodyReader<'s, 'h> {
     damaged: Option<Range<usize>>,
     /// Bytes that were read by repair.
     reads: usize,
+    /// The event at hand.
+    envelope: Envelope,
+    /// For events that are put in order.
+    buffer: Vec<u8>,
 }
 
 impl<'s, 'h> BodyReader<'s, 'h> {
@@ -37,7 +40,15 @@ impl<'s, 'h> BodyReader<'s, 'h> {
         held: &'h mut Option<Vec<u8>>,
         min_cut_bytes: usize,
     ) -> BodyReader<'s, 'h> {
-        BodyReader { builder, held, min_cut_bytes, damaged: None, reads: 0 }
+        BodyReader {
+            builder,
+            held,
+            min_cut_bytes,
+            damaged: None,
+            reads: 0,
+            envelope: Envelope::default(),
+            buffer: Vec::new(),
+        }
     }
 
     /// Reads that part of a body, and puts cut records together in place. Returns the index where
@@ -68,16 +79,16 @@ impl<'s, 'h> BodyReader<'s, 'h> {
 
     /// The ordinary case: a JSON array of events, or the rest of one. Returns the index behind the
     /// last byte that was understood.
-    fn read_array(&mut self, bytes: &[u8], is_first: bool) -> usize {
+    fn read_array(&mut self, bytes: &mut [u8], is_first: bool) -> usize {
         // Checked once for all events. Repair reads what is behind a broken character.
-        let text = match std::str::from_utf8(bytes) {
-            Ok(text) => text,
-            Err(error) => bytes
-                .get(..error.valid_up_to())
-                .and_then(|good| std::str::from_utf8(good).ok())
-                .unwrap_or_default(),
-        };
-        let plain = !text_log::has_control(bytes);
+        let plain = plain_length(bytes);
+        let rest = bytes.get(plain..).unwrap_or_default();
+        let has_lines = has_control(rest);
+        let valid = plain
+            + match std::str::from_utf8(rest) {
+                Ok(text) => text.len(),
+                Err(error) => error.valid_up_to(),
+            };
         let mut understood = 0;
         let mut at = skip_blanks(bytes, 0);
         match (is_first, bytes.get(at)) {
@@ -87,17 +98,13 @@ impl<'s, 'h> BodyReader<'s, 'h> {
         }
         let mut closed = bytes.get(at) == Some(&b']');
         while !closed && !self.builder.is_full() {
-            let log = if plain { text_log::text_log(text.as_bytes(), at) } else { None };
-            let end = match log {
-                Some(log) => {
-                    self.builder.text_log(&log, bytes);
-                    log.object.end
-                }
-                None => match self.read_element(text, at, !plain) {
-                    Some(end) => end,
-                    None => return understood,
-                },
-            };
+            let json = Json::new(bytes.get(..valid).unwrap_or_default(), has_lines);
+            let Some(end) = self.envelope.read(json, at) else { return understood };
+            let object = self.envelope.object();
+            if self.envelope.is_log() && repair::is_doubtful(bytes, object, self.min_cut_bytes) {
+                return understood;
+            }
+            self.hand_on(bytes, has_lines);
             understood = end;
             at = skip_blanks(bytes, end);
             closed = bytes.get(at) == Some(&b']');
@@ -109,20 +116,11 @@ impl<'s, 'h> BodyReader<'s, 'h> {
         if closed && skip_blanks(bytes, at + 1) == bytes.len() { bytes.len() } else { understood }
     }
 
-    /// One event of any form. Returns the index behind it; `None` if it is none, or may be none.
-    fn read_element(&mut self, text: &str, at: usize, has_lines: bool) -> Option<usize> {
-        let mut elements =
-            serde_json::Deserializer::from_str(text.get(at..)?).into_iter::<Envelope<'_>>();
-        let envelope = elements.next()?.ok()?;
-        let end = at + elements.byte_offset();
-        // Nested values took memory in it.
-        drop(elements);
-        let kind = envelope.kind()?;
-        if is_log(kind) && repair::is_doubtful(text.as_bytes().get(at..end)?, self.min_cut_bytes) {
-            return None;
-        }
-        self.builder.event(kind, &envelope, text.as_bytes(), has_lines);
-        Some(end)
+    /// The event at hand, of the body.
+    #[inline(always)]
+    fn hand_on(&mut self, body: &mut [u8], has_lines: bool) {
+        self.envelope.put_in_order(body, has_lines, &mut self.buffer);
+        self.builder.event(&self.envelope, body);
     }
 
     /// Reads on from index `from`, where the body does not parse: element by element, and puts the
@@ -187,14 +185,26 @@ impl<'s, 'h> BodyReader<'s, 'h> {
     }
 
     /// One JSON object of a body that does not parse.
-    fn repaired(&mut self, body: &[u8], range: Range<usize>) {
-        let bytes = body.get(range.clone()).unwrap_or_default();
-        let Some(text) = as_text(bytes) else { return self.damage(range) };
-        let envelope = serde_json::from_str::<Envelope<'_>>(&text).ok();
-        match envelope.as_ref().and_then(|envelope| Some((envelope.kind()?, envelope))) {
-            Some((kind, envelope)) => {
+    fn repaired(&mut self, body: &mut [u8], range: Range<usize>) {
+        let has_lines = true;
+        let object = body.get(range.clone()).unwrap_or_default();
+        match as_text(object) {
+            Some(Cow::Borrowed(_)) => {
+                let json = Json::new(body.get(..range.end).unwrap_or_default(), has_lines);
+                if self.envelope.read(json, range.start) != Some(range.end) {
+                    return self.damage(range);
+                }
                 self.ship_damaged(body);
-                self.builder.event(kind, envelope, body, true);
+                self.hand_on(body, has_lines);
+            }
+            Some(Cow::Owned(copy)) => {
+                let json = Json::new(copy.as_bytes(), has_lines);
+                if self.envelope.read(json, 0) != Some(copy.len()) {
+                    return self.damage(range);
+                }
+                self.ship_damaged(body);
+                self.envelope.mark_as_copy();
+                self.builder.event(&self.envelope, copy.as_bytes());
             }
             None => self.damage(range),
         }

@@ -5,14 +5,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::appendix::Appendix;
-use super::envelope::Envelope;
+use super::envelope::{Envelope, Log};
 use super::fields::{RecordFields, is_log, runtime_done_in};
 use super::filter::{Filter, Level};
 use super::invocations::Invocations;
 use super::observed::{Milestone, MilestoneKind, Observed, PlatformResult};
 use super::parsed_body::{ParsedBody, Signal};
 use super::text_level::{may_report, plain_text_level, text_exception, text_level};
-use super::text_log::TextLog;
 use crate::clock::{self, EpochMs};
 use crate::event::{Batch, Event, Span};
 
@@ -133,8 +132,10 @@ impl<'s> EventBuilder<'s> {
         // If all events were written anew, the body is not needed.
         let is_needed = self.events.iter().any(|event| (event.text.start as usize) < length);
         let needed = if is_needed { end } else { 0 };
-        self.events.iter_mut().for_each(|event| event.shift_back(length, length - needed));
-        self.observed.shift_back(length, length - needed);
+        if needed < length {
+            self.events.iter_mut().for_each(|event| event.shift_back(length, length - needed));
+            self.observed.shift_back(length, length - needed);
+        }
         if is_needed {
             body.truncate(needed);
             self.appendix.append_to(&mut body);
@@ -158,54 +159,56 @@ impl<'s> EventBuilder<'s> {
         }
     }
 
-    /// A text log that stands in `bytes` as it is to be shipped.
-    pub(super) fn text_log(&mut self, log: &TextLog, bytes: &[u8]) {
-        let is_functions = log.is_functions;
+    /// `bytes`: those that the envelope was read from.
+    pub(super) fn event(&mut self, envelope: &Envelope, bytes: &[u8]) {
+        match envelope.text_log(bytes) {
+            Some(log) => self.text_log(log, envelope, bytes),
+            None => self.other(envelope, bytes),
+        }
+    }
+
+    fn text_log(&mut self, log: Log, envelope: &Envelope, bytes: &[u8]) {
+        let is_functions = log == Log::Function;
         if !self.state.filter.ships_log(is_functions) {
             return;
         }
         let Progress { request_id, tenant_id, cold_start } = self.progress();
         let level = if self.state.observes && is_functions {
-            let line = bytes.get(log.record.start + 1..log.record.end - 1).unwrap_or_default();
-            let level = if log.is_escaped { text_level(line) } else { plain_text_level(line) };
+            let line = envelope.line(bytes);
+            let level =
+                if envelope.has_escapes() { text_level(line) } else { plain_text_level(line) };
             self.note_text(line, level)
         } else {
             None
         };
-        if self.state.filter.excludes(log.kind, || None) {
+        let kind = if is_functions { "function" } else { "extension" };
+        if self.state.filter.excludes(kind, || None) {
             return self.exclude(request_id, level);
         }
-        let text = log.object.start..log.object.end - 1;
-        let (text, record) = (Span::new(&text), Span::new(&log.record));
+        let (text, record) = self.place(envelope, bytes);
+        let (text, record) = (Span::new(&text), Span::new(&record));
         // A log of an extension is none of the function's.
         let owner = if is_functions { request_id } else { Span::default() };
         let event = Event { text, record, request_id, tenant_id, cold_start, ..Event::default() };
         self.push(event, owner, false, level);
     }
 
-    /// `bytes` is the body that the envelope points into, or from which it was copied. `has_lines`:
-    /// it may have line ends.
-    pub(super) fn event(
-        &mut self,
-        kind: &str,
-        envelope: &Envelope<'_>,
-        bytes: &[u8],
-        has_lines: bool,
-    ) {
-        let fields = RecordFields::of(kind, envelope.record);
-        self.signal(kind, &fields, envelope);
+    /// Any other event.
+    fn other(&mut self, envelope: &Envelope, bytes: &[u8]) {
+        let kind = envelope.kind(bytes);
+        let json = envelope.record(bytes);
+        let fields = RecordFields::of(kind, json);
+        self.signal(kind, &fields, envelope, bytes);
         if !self.state.filter.ships(kind) {
             return;
         }
-        let level = self.level(kind, &fields, envelope);
+        let level = self.level(kind, &fields);
         if self.state.filter.excludes(kind, || fields.level_to_filter()) {
             let owner = level.map_or(Span::default(), |_| self.owner_of_excluded(&fields));
             return self.exclude(owner, level);
         }
-        let (text, record) = envelope
-            .in_place(bytes, has_lines)
-            .unwrap_or_else(|| envelope.rebuild(&mut self.appendix));
-        let lifted = Lifted::of(&fields, envelope, record.start);
+        let (text, record) = self.place(envelope, bytes);
+        let lifted = Lifted::of(&fields, json, record.start);
         // Without an id it has no milestone.
         let is_report = kind == "platform.report" && fields.request_id.is_some();
         let Attribution { request_id, tenant_id, cold_start, owner } =
@@ -221,6 +224,15 @@ impl<'s> EventBuilder<'s> {
             ..Event::default()
         };
         self.push(event, owner, is_report, level);
+    }
+
+    /// Where an event to be shipped lies, and its record.
+    #[inline(always)]
+    fn place(&mut self, envelope: &Envelope, bytes: &[u8]) -> (Range<usize>, Range<usize>) {
+        match envelope.in_place() {
+            Some(place) => place,
+            None => envelope.rebuild(bytes, &mut self.appendix),
+        }
     }
 
     /// Finds the invocation that an event belongs to. A log may name one, unless the platform names
@@ -266,20 +278,10 @@ impl<'s> EventBuilder<'s> {
         Attribution { request_id, tenant_id: tenant_id.unwrap_or_default(), cold_start, owner }
     }
 
-    /// The level of a line that the function logged, if invocations are chosen by it.
-    fn level(
-        &mut self,
-        kind: &str,
-        fields: &RecordFields<'_>,
-        envelope: &Envelope<'_>,
-    ) -> Option<Level> {
+    /// The level of a log that is no text, if invocations are chosen by it.
+    fn level(&mut self, kind: &str, fields: &RecordFields<'_>) -> Option<Level> {
         if !self.state.observes || kind != "function" {
             return None;
-        }
-        let record = envelope.record?.get();
-        if let Some(text) = record.strip_prefix('"') {
-            let text = text.strip_suffix('"')?.as_bytes();
-            return self.note_text(text, text_level(text));
         }
         self.note_exception(fields.request_id, fields.exception());
         fields.log_level()
@@ -324,7 +326,7 @@ impl<'s> EventBuilder<'s> {
     }
 
     /// `owner` is empty for an event that belongs to no invocation.
-    fn push(&mut self, event: Event, owner: Span, is_report: bool, level: Option<Level>) {
+    fn push(&mut self, mut event: Event, owner: Span, is_report: bool, level: Option<Level>) {
         if self.state.observes {
             self.observed.event(owner, is_report, &event, level);
         }
@@ -332,11 +334,8 @@ impl<'s> EventBuilder<'s> {
         if self.events.len() == self.events.capacity() {
             self.make_room(event.text);
         }
-        self.events.push(Event {
-            number: self.state.number,
-            restores: self.state.restores,
-            ..event
-        });
+        (event.number, event.restores) = (self.state.number, self.state.restores);
+        self.events.push(event);
     }
 
     /// Takes room for as many events as there will be, if the others are like those up to `last`: a
@@ -351,10 +350,15 @@ impl<'s> EventBuilder<'s> {
     }
 
     /// The values of the invocation in progress.
+    #[inline(always)]
     fn progress(&mut self) -> Progress {
-        if let Some(known) = self.progress {
-            return known;
+        match self.progress {
+            Some(known) => known,
+            None => self.find_progress(),
         }
+    }
+
+    fn find_progress(&mut self) -> Progress {
         let invocations = &self.state.invocations;
         let current = invocations.current.as_ref();
         let mut put = |text: Option<&str>| {
@@ -414,11 +418,11 @@ impl<'s> EventBuilder<'s> {
         }
     }
 
-    fn signal(&mut self, kind: &str, fields: &RecordFields<'_>, envelope: &Envelope<'_>) {
-        let said = Signal::of(kind, fields, envelope);
+    fn signal(&mut self, kind: &str, fields: &RecordFields<'_>, envelope: &Envelope, bytes: &[u8]) {
+        let said = Signal::of(kind, fields, envelope, bytes);
         match (&said, kind) {
             (Some(Signal::Start { request_id, .. }), _) => {
-                let time = envelope.epoch_ms();
+                let time = envelope.epoch_ms(bytes);
                 self.state.invocations.start(request_id, fields.tenant_id, time);
                 self.progress = None;
             }
@@ -441,7 +445,7 @@ impl<'s> EventBuilder<'s> {
             && let Some(request_id) = fields.request_id.map(Arc::<str>::from)
         {
             self.observed.milestone(Milestone {
-                time: envelope.epoch_ms(),
+                time: envelope.epoch_ms(bytes),
                 trace_id: fields.trace_id.map(Box::from),
                 tenant_id: fields.tenant_id.map(Box::from),
                 result: fields.result(),
@@ -452,10 +456,10 @@ impl<'s> EventBuilder<'s> {
 }
 
 impl Lifted {
-    /// `record` is where the record lies now.
-    fn of(fields: &RecordFields<'_>, envelope: &Envelope<'_>, record: usize) -> Lifted {
+    /// `json` is the record that the fields were read from, and `record` where it lies now.
+    fn of(fields: &RecordFields<'_>, json: &str, record: usize) -> Lifted {
         let within = |part: Option<&str>| {
-            let offset = part?.as_ptr() as usize - envelope.record?.get().as_ptr() as usize;
+            let offset = part?.as_ptr() as usize - json.as_ptr() as usize;
             let range: Range<usize> = record + offset..record + offset + part?.len();
             Some(Span::new(&range))
         };

@@ -1,6 +1,7 @@
 //! The fields of a record that the extension reads: ids, the level, and facts for flushing. Pure;
 //! the strings are as in JSON, between the quotes.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use memchr::memmem;
@@ -8,7 +9,6 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::envelope::Key;
 use super::exception;
 use super::filter::{Level, is_level_key};
 use super::header::find;
@@ -21,6 +21,9 @@ const MAX_ID_BYTES: usize = 256;
 const MAX_ARN_BYTES: usize = 1024;
 /// The same of a log stream's name: CloudWatch allows no longer one.
 const MAX_NAME_BYTES: usize = 512;
+/// A key with escapes is unescaped up to this length: no key that is looked for is longer, not
+/// even with each letter escaped.
+const MAX_ESCAPED_KEY: usize = 256;
 /// A longer number is none that the platform writes.
 const MAX_NUMBER_BYTES: usize = 32;
 
@@ -88,7 +91,7 @@ impl<'a> RecordFields<'a> {
         let Some(text) = self.text() else {
             // Node.js's leaves an object an object.
             let is_nodes = self.request_id.is_some() || self.is_wrapped;
-            return is_nodes.then(|| RecordFields::of("function", Some(message)).level())?;
+            return is_nodes.then(|| RecordFields::of("function", message.get()).level())?;
         };
         match self.request_id {
             // Lambda says no id. It does so with what is no JSON, such as lines of Ruby's and Go's.
@@ -149,14 +152,14 @@ impl<'a> RecordFields<'a> {
     }
 
     /// Reads a record once. Only an object has fields.
-    pub(super) fn of(kind: &str, record: Option<&'a RawValue>) -> RecordFields<'a> {
-        let Some(raw) = record.map(RawValue::get).filter(|raw| raw.starts_with('{')) else {
+    pub(super) fn of(kind: &str, record: &'a str) -> RecordFields<'a> {
+        if !record.starts_with('{') {
             return RecordFields::default();
-        };
+        }
         let mut keys = Keys { logs: is_log(kind), ..Keys::default() };
         // A record that a customer wrote may be anything; what of it is not as expected is left
         // unread.
-        let mut reader = serde_json::Deserializer::from_str(raw);
+        let mut reader = serde_json::Deserializer::from_str(record);
         let _ = reader.deserialize_map(&mut keys);
         let Keys { mut fields, log_request_id, log_trace_id, has_error_message, .. } = keys;
         fields.is_wrapped = (keys.count, keys.wrapping) == (3, 3);
@@ -164,6 +167,24 @@ impl<'a> RecordFields<'a> {
         fields.request_id = fields.request_id.or(log_request_id);
         fields.trace_id = fields.trace_id.or(log_trace_id);
         fields
+    }
+}
+
+/// A key of an object, as it stands there. It is not copied, for it may be as long as its body.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Key<'a>(#[serde(borrow)] &'a RawValue);
+
+impl<'a> Key<'a> {
+    /// Without escapes. A long key with escapes is none that is looked for, and stays as it is.
+    fn name(&self) -> Cow<'a, str> {
+        let quoted = self.0.get();
+        let text = quoted.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+        let text = text.unwrap_or(quoted);
+        if text.len() > MAX_ESCAPED_KEY || !text.contains('\\') {
+            return Cow::Borrowed(text);
+        }
+        serde_json::from_str(quoted).map_or(Cow::Borrowed(text), Cow::Owned)
     }
 }
 
@@ -412,7 +433,7 @@ mod tests {
     use super::*;
 
     fn fields<'a>(kind: &str, record: &'a str) -> RecordFields<'a> {
-        RecordFields::of(kind, Some(serde_json::from_str(record).unwrap()))
+        RecordFields::of(kind, record)
     }
 
     #[test]

@@ -81,7 +81,13 @@ fn milliseconds(time: &[u8]) -> Option<clock::EpochMs> {
 }
 
 /// The index of the first byte from `at` on that is no blank.
+#[inline(always)]
 pub(super) fn skip_blanks(bytes: &[u8], at: usize) -> usize {
+    // Lambda writes none.
+    if bytes.get(at).is_some_and(|byte| *byte > b' ') { at } else { skip_many_blanks(bytes, at) }
+}
+
+fn skip_many_blanks(bytes: &[u8], at: usize) -> usize {
     let rest = bytes.get(at..).unwrap_or_default();
     at + rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).count()
 }

@@ -21,6 +21,7 @@ mod header;
 mod http;
 pub mod intake;
 mod invocations;
+mod json;
 mod json_reader;
 pub mod keep;
 pub mod listener;
@@ -33,7 +34,6 @@ mod repair;
 mod samples;
 mod summary;
 mod text_level;
-mod text_log;
 mod unsettled;
 pub mod windows;
 

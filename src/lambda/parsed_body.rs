@@ -52,11 +52,12 @@ pub enum Signal {
 }
 
 impl Signal {
-    /// The signal in an event of that type, if there is one.
+    /// The signal in an event of that type, if there is one. `bytes`: those that it was read from.
     pub(super) fn of(
         kind: &str,
         fields: &RecordFields<'_>,
-        envelope: &Envelope<'_>,
+        envelope: &Envelope,
+        bytes: &[u8],
     ) -> Option<Signal> {
         let request_id = fields.request_id.map(Arc::<str>::from);
         match kind {
@@ -64,7 +65,7 @@ impl Signal {
                 Some(Signal::Start { request_id: request_id?, arn: fields.arn.clone() })
             }
             "platform.runtimeDone" => {
-                let (at, failed) = (envelope.epoch_ms(), fields.failed());
+                let (at, failed) = (envelope.epoch_ms(bytes), fields.failed());
                 // One without an id ends the wait as well: nothing better will come.
                 Some(match request_id {
                     Some(request_id) => Signal::RuntimeDone { request_id, at, failed },

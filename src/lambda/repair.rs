@@ -452,8 +452,10 @@ impl<'r, 'b> Reading<'r, 'b> {
 
 /// Whether a log that is JSON as it stands may have been cut nevertheless: one that is long, with a
 /// seam in it.
-pub(super) fn is_doubtful(event: &[u8], min_cut_bytes: usize) -> bool {
-    event.len() > min_cut_bytes && find(event, min_cut_bytes, SEAM).is_some()
+#[inline(always)]
+pub(super) fn is_doubtful(body: &[u8], event: Range<usize>, min_cut_bytes: usize) -> bool {
+    event.len() > min_cut_bytes
+        && body.get(event).is_some_and(|event| find(event, min_cut_bytes, SEAM).is_some())
 }
 
 /// Whether a JSON value can begin at `at`. A number has no zero before other digits.
