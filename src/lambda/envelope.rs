@@ -235,7 +235,6 @@ impl Envelope {
     /// Writes it as Lambda would, on one line, where it stands in the body, if there is room: there
     /// is, unless keys get other names. `has_lines`: there may be line ends in it. `buffer` takes
     /// what stands around the record, and serves again.
-    #[inline(always)]
     pub(super) fn put_in_order(&mut self, body: &mut [u8], has_lines: bool, buffer: &mut Vec<u8>) {
         if !self.is_in_place {
             self.move_parts(body, buffer);
@@ -272,7 +271,6 @@ impl Envelope {
 
     /// Whether it stands as Lambda writes it, but for line ends in its values: with nothing
     /// between those and the keys, of which none is longer.
-    #[inline(always)]
     fn is_in_order(&self) -> bool {
         self.time.start == self.object.start + BEFORE_TIME.len()
             && self.kind.start == self.time.end + BEFORE_TYPE.len()

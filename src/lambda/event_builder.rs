@@ -227,7 +227,6 @@ impl<'s> EventBuilder<'s> {
     }
 
     /// Where an event to be shipped lies, and its record.
-    #[inline(always)]
     fn place(&mut self, envelope: &Envelope, bytes: &[u8]) -> (Range<usize>, Range<usize>) {
         match envelope.in_place() {
             Some(place) => place,
