@@ -36,7 +36,7 @@ pub(super) const MIN_TIME_LEFT: Duration = Duration::from_millis(10);
 /// After a function that failed, the 2 s of the SHUTDOWN window may be running already.
 const FAILED_HOLD: Duration = Duration::from_millis(500);
 /// What one try may take while Kinesis does not answer.
-const PROBE: Duration = Duration::from_millis(500);
+pub(super) const PROBE: Duration = Duration::from_millis(500);
 /// While an invocation is held, no event waits longer in memory: the function may crash, and the
 /// sandbox with it, before Lambda says so.
 pub(super) const HELD_AGE: Duration = Duration::from_secs(1);

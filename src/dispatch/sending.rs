@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::backlog::{Item, OpenSegment, Parcel, Refusal, SegmentId};
-use super::core::{Core, MIN_TIME_LEFT, Tick};
+use super::core::{Core, MIN_TIME_LEFT, PROBE, Tick};
 use super::invocations::{Held, Phase};
 use super::message::Load;
 use super::packer::Packer;
@@ -91,7 +91,10 @@ impl Core {
         if !self.is_awake(tick) || !self.may_probe(tick) {
             return None;
         }
-        let until = self.in_between_deadline(tick);
+        let mut until = self.in_between_deadline(tick);
+        if self.retry.is_open() {
+            until = until.earlier(Deadline::after(tick.mono, PROBE, Limit::Probe));
+        }
         if policy::in_between(&self.pending(view), self.max_age(), tick.age) {
             return Some((until, Scope::All));
         }

@@ -532,6 +532,9 @@ fn seeds_that_once_went_wrong() {
         (110_439_415, "the model: a full request was to be sent in the time of the last ledger"),
         (95_049_964, "the model: on Managed Instances there were three rounds between two probes"),
         (96_960_404, "the model took an end that came behind the next start for one in order"),
+        (6_138_108, "a flush waited for a pause, woke a moment late, and sent nothing"),
+        (6_313_837, "what was put back was tried as a whole again, though a part was refused"),
+        (5_000_498, "what was just read from disk was not due at an invocation's start"),
         (120_640_730, "one whose end came late ran for the core, with the next one over"),
         (
             800_000_140,

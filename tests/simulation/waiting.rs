@@ -29,14 +29,16 @@ impl World {
     }
 
     /// The events from before Kinesis did well that wait in memory or on disk, and are not refused
-    /// for what they hold.
+    /// for what they hold, and what was sent with one that is.
     pub(crate) fn deliverable(&self) -> Vec<u32> {
         let mut waiting = self.waiting_anywhere();
         waiting.retain(|event| {
             let fate = &self.events[*event as usize];
             // Another process does not know how often one before it was refused.
             let refused = if fate.process == self.process.number { fate.refused } else { 0 };
-            *event < self.clean_from && !self.is_poison(*event) && refused < 3 && !fate.excused
+            // What comes later is under way, unless it failed with one of those.
+            let is_due = *event < self.clean_from || fate.tried_at.is_some();
+            is_due && !self.is_poison(*event) && refused < 3 && !fate.excused
         });
         waiting
     }
