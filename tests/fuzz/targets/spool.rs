@@ -10,9 +10,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use fuzz_targets::{ALL, SEPARATOR, lines, request, settings};
-use kinesis_telemetry_extension::dispatch::step::Oldest;
 use kinesis_telemetry_extension::dispatch::spool::Spool;
 use kinesis_telemetry_extension::dispatch::spool_file::{MAGIC, beginning};
+use kinesis_telemetry_extension::dispatch::step::Oldest;
 use kinesis_telemetry_extension::kinesis::endpoint::Stream;
 use kinesis_telemetry_extension::kinesis::record::Limits;
 use kinesis_telemetry_extension::lambda::intake::Intake;
