@@ -91,10 +91,7 @@ impl Core {
         if !self.is_awake(tick) || !self.may_probe(tick) {
             return None;
         }
-        let mut until = self.in_between_deadline(tick);
-        if self.retry.is_open() {
-            until = until.earlier(Deadline::after(tick.mono, PROBE, Limit::Probe));
-        }
+        let until = self.in_between_deadline(tick);
         if policy::in_between(&self.pending(view), self.max_age(), tick.age) {
             return Some((until, Scope::All));
         }
@@ -111,7 +108,8 @@ impl Core {
     /// Of what is done inside an invocation: the function may end meanwhile, and the time of the
     /// flush begin.
     pub(super) fn in_between_deadline(&self, tick: &Tick) -> Deadline {
-        let time = IN_BETWEEN.min(self.settings.flush_timeout);
+        let most = if self.retry.is_open() { PROBE } else { IN_BETWEEN };
+        let time = most.min(self.settings.flush_timeout);
         let until = Deadline::after(tick.mono, time, Limit::FlushTimeout);
         self.held.as_ref().map_or(until, |held| until.earlier(held.deadline))
     }
