@@ -32,12 +32,17 @@ impl World {
     /// for what they hold, and what was sent with one that is.
     pub(crate) fn deliverable(&self) -> Vec<u32> {
         let mut waiting = self.waiting_anywhere();
+        let sending = match &self.process.busy {
+            Busy::Send { parcel, .. } => request_numbers(&parcel.request),
+            _ => Vec::new(),
+        };
         waiting.retain(|event| {
             let fate = &self.events[*event as usize];
             // Another process does not know how often one before it was refused.
             let refused = if fate.process == self.process.number { fate.refused } else { 0 };
-            // What comes later is under way, unless it failed with one of those.
-            let is_due = *event < self.clean_from || fate.tried_at.is_some();
+            // What comes later is on its way, unless it failed with one of those.
+            let has_failed = fate.tried_at.is_some() && !sending.contains(event);
+            let is_due = *event < self.clean_from || has_failed;
             is_due && !self.is_poison(*event) && refused < 3 && !fate.excused
         });
         waiting
