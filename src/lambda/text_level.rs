@@ -265,7 +265,7 @@ fn own_level(head: &[u8], other: &mut Option<Level>) -> Option<Level> {
                 let string = head.get(at + 2..)?;
                 let length = length_of_string(string)?;
                 if depth == 1
-                    && let Some(value) = string.get(length..)?.strip_prefix(b":")
+                    && let Some(value) = string.get(length..)?.trim_ascii_start().strip_prefix(b":")
                 {
                     match string.get(..length - 2)? {
                         b"level" => {
@@ -430,6 +430,9 @@ mod tests {
             // Loggers that print JSON
             (r#"{\"level\":\"ERROR\",\"message\":\"no such order\"}\n"#, Some(Level::Error)),
             (r#"{\"time\": 1, \"level\": \"Information\", \"x\": 1}"#, Some(Level::Info)),
+            (r#"{\n  \"thread\" : \"main\",\n  \"level\" : \"ERROR\"\n}\n"#, Some(Level::Error)),
+            (r#"{ \"level\"  :  50 }"#, Some(Level::Error)),
+            (r#"{\"a\":\"level\" , \"b\":50}"#, None),
             (r#"{\"level\":30,\"msg\":\"ERROR\"}\n"#, Some(Level::Info)),
             (r#"{\"level\":30,\"level\":\"ERROR\"}\n"#, Some(Level::Info)),
             (r#"{\"level\": 50}"#, Some(Level::Error)),

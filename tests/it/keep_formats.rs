@@ -98,6 +98,13 @@ fn a_level_is_known_of_keys_and_values_and_of_json_in_a_console() {
         (text("timestamp=2026-05-11T08:30:00.1Z level=WARN message=no\n"), "WARN"),
         (text("time=\"2026-05-11T08:30:00Z\" level=error msg=\"no such order\"\n"), "ERROR"),
         (text("time=2026-05-11T08:30:00.1Z level=INFO msg=\"a level=ERROR\"\n"), "INFO"),
+        // Log4j's JsonLayout, unless it is asked for one line.
+        (
+            text(
+                "{\n  \"thread\" : \"main\",\n  \"level\" : \"ERROR\",\n  \"message\" : \"no\"\n}\n",
+            ),
+            "ERROR",
+        ),
         (console("INFO", r#"{"level":"error","message":"no such order"}"#), "ERROR"),
         (console("INFO", r#"{"message":"level: \"ERROR\"","level":"warn"}"#), "WARN"),
         (console("info", r#"{"level":"Error","message":"no"}"#), "ERROR"),
