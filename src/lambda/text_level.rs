@@ -185,6 +185,8 @@ fn worded(text: &[u8], is_bare: bool) -> Option<Level> {
     let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-');
     let end = text.iter().take(NAME_BYTES + 1).position(|byte| !is_name(byte));
     let (word, behind) = text.split_at_checked(end.unwrap_or(text.len()))?;
+    // Many loggers fill it up: `[ERROR   ]`.
+    let behind = if is_open { behind.trim_ascii_start() } else { behind };
     let is_loud = !word.iter().any(u8::is_ascii_lowercase);
     let name = || std::str::from_utf8(word).ok();
     let usual = || Level::of_word(name()?);
@@ -209,10 +211,16 @@ fn says_more(words: &[u8]) -> bool {
     said.is_some_and(|said| !matches!(said, [b'0'] | [b'0', b'\\' | b'.' | b',' | b'%', ..]))
 }
 
-/// Whether it begins as `2026-11-23`, `2026/11/23` or `09:15:45`.
+/// Whether it begins as `2026-11-23`, `2026/11/23`, `09:15:45`, `+01:00` or `+0100`.
 fn is_date(word: &[u8]) -> bool {
     let ([b'[', date @ ..] | date) = word;
-    matches!(date, [_, _, _, _, b'-' | b'/', _, _, _, ..] | [_, _, b':', _, _, b':', _, _, ..])
+    match date {
+        [b'0'..=b'9', date @ ..] => {
+            matches!(date, [_, _, _, b'-' | b'/', _, _, _, ..] | [_, b':', _, _, b':', _, _, ..])
+        }
+        [b'+' | b'-', zone @ ..] => matches!(zone, [_, _, b':' | b'0'..=b'9', b'0'..=b'9', ..]),
+        _ => false,
+    }
 }
 
 /// `E, [2026-11-23T09:15:45.001234 #8] ERROR 6d68ca91-… -- : …`. `rest` is what stands behind the
@@ -523,7 +531,18 @@ mod tests {
             (r"[2026-05-11T08:30:00Z ERROR orders] no such order", Some(Level::Error)),
             (r"[08:30:00 ERR] no such order\n", Some(Level::Error)),
             (r"[08:30:00 FTL] no such order\n", Some(Level::Fatal)),
+            (r"2026-05-11 08:30:00.123 +00:00 [ERR] no such order\n", Some(Level::Error)),
+            (r"2026-05-11 08:30:00 -0700 ERROR no such order\n", Some(Level::Error)),
             (r"[main] ERROR a.Handler - no such order\n", Some(Level::Error)),
+            // Filled up to the length of the longest name.
+            (r"[ERROR   ] no such order\n", Some(Level::Error)),
+            (r"[INFO ] Error count: 3\n", Some(Level::Info)),
+            (r"[WARN ] a.Handler - low\n", Some(Level::Warn)),
+            (r"[error    ] no such order", Some(Level::Error)),
+            (r"2026-05-11 08:30:00 [error    ] no such order   order=17\n", Some(Level::Error)),
+            (r"2026-05-11 08:30:00 [warning  ] low   order=17\n", Some(Level::Warn)),
+            (r"2026-05-11 08:30:00.123 [main] [WARN ] a.Handler - low\n", Some(Level::Warn)),
+            (r"[error    ", None),
             (r"[Error] no such order", Some(Level::Error)),
             (r"[critical] no disk", Some(Level::Fatal)),
             (r"[err] no disk", Some(Level::Error)),
@@ -554,6 +573,9 @@ mod tests {
             (r"2026/05/11 08:30:00 http: TLS handshake error from 10.0.0.1:8080: EOF\n", None),
             (r"2026/05/11 08:30:00 [orders] alert sent\n", None),
             (r"2026/05/11 08:30:00 3 orders, ERROR\n", None),
+            (r"2026/05/11 08:30:00 self-test error: 0 failures\n", None),
+            (r"2026/05/11 08:30:00 auto-scaling ERROR threshold set\n", None),
+            (r"2026/05/11 08:30:00 -17 ERROR rows\n", None),
             (r"[alert] queue nearly full", None),
             (r"[alert]\n", None),
             (r"[success] done", None),

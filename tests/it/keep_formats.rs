@@ -260,6 +260,11 @@ fn a_sentence_is_no_level_and_what_stands_before_a_colon_is_one() {
         ("2026-05-11 08:30:00.123 | ERROR    | app:find:12 - no such order\n", "ERROR"),
         ("[main] ERROR a.Handler - no such order\n", "ERROR"),
         ("[08:30:00 ERR] no such order\n", "ERROR"),
+        ("2026-05-11 08:30:00.123 +00:00 [ERR] no such order\n", "ERROR"),
+        ("2026-05-11 08:30:00 [error    ] no such order   order=17\n", "ERROR"),
+        ("[ERROR   ] no such order\n", "ERROR"),
+        ("[INFO ] Error count: 3\n", "INFO"),
+        ("2026/05/11 08:30:00 self-test error: 0 failures\n", ""),
         ("ERROR:root:no such order\n", "ERROR"),
         ("Error: cannot connect\n", "ERROR"),
     ];
