@@ -97,12 +97,14 @@ fn in_fixed_columns(text: &[u8]) -> Option<Level> {
 }
 
 /// The level of an object that a logger of the function's own prints by the console:
-/// `…\tINFO\t{"level":…`. Before a line without a level .NET's runtime writes `trce`, and a logger
-/// of its own may say one in the line.
+/// `…\tINFO\t{"level":…`. Before a line without a level .NET's runtime writes `trce`, or, if it is
+/// older, nothing, and a logger of its own may say one in the line.
 fn in_console(name: &[u8]) -> Option<Level> {
     // All names have four letters or five.
     match name {
-        [b't', b'r', b'c', b'e', b'\\', b't', b'[', rest @ ..] => bracketed(rest),
+        [b't', b'r', b'c', b'e', b'\\', b't', b'[', rest @ ..] | [b'[', rest @ ..] => {
+            bracketed(rest)
+        }
         [_, _, _, _, b'\\', b't', object @ ..] | [_, _, _, _, _, b'\\', b't', object @ ..] => {
             printed_json(object)
         }
@@ -429,6 +431,12 @@ mod tests {
             (r"2026-05-11T08:30:00.001Z\tID\ttrce\tTrace\n", Some(Level::Trace)),
             (r"2026-05-11T08:30:00.001Z\tID\tfail\tfailed\nSystem.Exception", Some(Level::Error)),
             (r"2026-05-11T08:30:00.001Z\tID\tcrit\tstop\n", Some(Level::Fatal)),
+            (r"2026-05-11T08:30:00.001Z\tID\t[Error] Orders.Function: no\n", Some(Level::Error)),
+            (
+                r"2026-05-11T08:30:00.001Z\tID\t[Information] Orders.Function: Error count: 3\n",
+                Some(Level::Info),
+            ),
+            (r"2026-05-11T08:30:00.001Z\tID\t[17] error: no\n", Some(Level::Error)),
             // Ruby
             (r"I, [2026-05-11T08:30:00.001234 #8]  INFO ID -- : hello\n", Some(Level::Info)),
             (r"E, [2026-05-11T08:30:00.002345 #8] ERROR ID -- orders: no", Some(Level::Error)),

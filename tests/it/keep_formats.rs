@@ -155,6 +155,7 @@ fn a_level_is_known_of_what_stands_as_text_in_an_object() {
 #[test]
 fn a_level_is_known_of_dotnets_logger_that_says_it_in_the_line() {
     let trace = |said: &str| text(&format!("2026-05-11T08:30:00.002Z\t{ID}\ttrce\t{said}\n"));
+    let older = |said: &str| text(&format!("2026-05-11T08:30:00.002Z\t{ID}\t{said}\n"));
     let object = |said: &str| {
         Invocation::new().json(&json!({"timestamp": "2026-05-11T08:30:00.002Z", "level": "Trace", "requestId": ID, "traceId": "1-62e9", "message": said}))
     };
@@ -163,11 +164,13 @@ fn a_level_is_known_of_dotnets_logger_that_says_it_in_the_line() {
         trace("[Critical] Orders.Function: no such order"),
         trace("[Information] Orders.Function: hello"),
         trace("[17] orders"),
+        older("[Error] Orders.Function: no such order"),
+        older("[Information] Orders.Function: Error count: 3"),
         object("[Error] Orders.Function: no such order"),
         object("[Information] Orders.Function: hello"),
         object("orders"),
     ];
-    let levels = ["ERROR", "FATAL", "INFO", "TRACE", "ERROR", "INFO", "TRACE"];
+    let levels = ["ERROR", "FATAL", "INFO", "TRACE", "ERROR", "INFO", "ERROR", "INFO", "TRACE"];
     assert_eq!(said_of("ERROR", lines), levels.map(of_level));
 }
 
