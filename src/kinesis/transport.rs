@@ -37,7 +37,8 @@ use crate::mailbox::Mailbox;
 /// No wait is longer without a look at the clock and at the interrupt.
 const SLICE: Duration = Duration::from_millis(50);
 /// When time is up, what has come by then is read. Right after a freeze the system itself has only
-/// begun to take it.
+/// begun to take it. Not behind a wait that has just ended: that has looked, and an invocation may be
+/// held for this one, whose time-out the system may let pass 8 ms too late.
 const LAST_LOOK: Duration = Duration::from_millis(5);
 /// So many looks are an answer for 500 records, and some.
 const LAST_LOOKS: usize = 10;
@@ -465,10 +466,17 @@ impl Transport for Socket {
     }
 
     fn await_input(&mut self, _: NextTimeout) -> Result<bool, ureq::Error> {
+        let mut looks_since: Option<Instant> = None;
         loop {
             let slice = self.connections.slice(self.opened, Cut::Deadline);
             let wait = match slice {
-                Err(cut) if self.connections.state().last_looks == 0 => return Err(cut.into()),
+                // In a freeze it is longer ago.
+                Err(cut)
+                    if self.connections.state().last_looks == 0
+                        || looks_since.is_some_and(|begun| begun.elapsed() < 2 * SLICE) =>
+                {
+                    return Err(cut.into());
+                }
                 Err(_) => LAST_LOOK,
                 Ok(slice) => slice,
             };
@@ -477,7 +485,7 @@ impl Transport for Socket {
                 self.stream.set_read_timeout(Some(wait))?;
             }
             let free = self.buffers.input_append_buf();
-            let room = free.len();
+            let (room, begun) = (free.len(), Instant::now());
             match (&*self.stream).read(free) {
                 Ok(amount @ 1..) => {
                     self.buffers.input_appended(amount);
@@ -491,6 +499,7 @@ impl Transport for Socket {
                 }
                 Err(error) if is_only_late(&error) => {
                     slice?;
+                    looks_since = Some(begun);
                 }
                 end => {
                     let end = self.hung_up.take().map_or(end, Err);
@@ -620,6 +629,23 @@ mod tests {
             drop((socket, stream));
             writer.join().unwrap();
         }
+    }
+
+    /// Whoever was held for a Kinesis that did not answer was held for one more look.
+    #[test]
+    fn who_has_just_looked_does_not_look_again_when_time_is_up() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = Arc::new(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        let connections = Connections::new(false, Tls::new(None), InterruptHandle::default());
+        connections.0.interrupts.begin();
+        let mut socket = connections.socket(stream, 0);
+        // A busy machine may be late, which is as if there had been a freeze.
+        let mut waits = std::iter::repeat_with(|| {
+            connections.begin(Instant::now() + SLICE / 2, Duration::MAX);
+            assert!(socket.await_input(NextTimeout::default()).is_err());
+            socket.time_outs[0]
+        });
+        assert!(waits.by_ref().take(100).any(|wait| wait != LAST_LOOK));
     }
 
     #[test]
