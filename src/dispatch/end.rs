@@ -10,8 +10,13 @@ use crate::kinesis::request::Request;
 /// Kept back of the SHUTDOWN window for the ledger.
 const LEDGER_TIME: Duration = Duration::from_millis(100);
 
-/// This part of the time for sending is kept back for what an earlier process left, to count it.
+/// No more than this part of the time for sending is kept back for what an earlier process left, to
+/// count it.
 const COUNT_PART: u32 = 3;
+/// Kept back for that in any case: a request that is cut short ends so late.
+const COUNT_LEAST: Duration = Duration::from_millis(30);
+/// To read so many bytes takes no longer than a millisecond, with little CPU.
+const COUNTED_IN_A_MS: u64 = 4096;
 
 /// What is done next, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +35,8 @@ pub struct Stopping {
     pub(super) ticket: Ticket,
     pub(super) deadline: Deadline,
     pub(super) report_until: Instant,
-    /// From then on it is counted what an earlier process left, before anything is sent.
-    pub(super) count_at: Deadline,
+    /// The most that is kept back to count what an earlier process left.
+    count_time: Duration,
     pub(super) reason: Box<str>,
     pub(super) phase: Phase,
     /// A request failed since. Before a reset also: what failed before still waits, or there may
@@ -62,12 +67,12 @@ impl Stopping {
         let (phase, ledger_at) = (Phase::AwaitLastReport, report_until);
         let (failed, ledger, ledger_tries, ledger_delivered) = (false, None, 0, false);
         let send_until = deadline.sooner(LEDGER_TIME);
-        let count_at = send_until.sooner(send_until.left(now) / COUNT_PART);
+        let count_time = send_until.left(now) / COUNT_PART;
         Stopping {
             ticket,
             deadline,
             report_until,
-            count_at,
+            count_time,
             reason,
             phase,
             failed,
@@ -88,5 +93,12 @@ impl Stopping {
 
     pub(super) fn send_until(&self) -> Deadline {
         self.deadline.sooner(LEDGER_TIME)
+    }
+
+    /// From then on it is counted what an earlier process left, so many bytes, before anything is
+    /// sent.
+    pub(super) fn count_at(&self, bytes: u64) -> Deadline {
+        let time = COUNT_LEAST.saturating_add(Duration::from_millis(bytes / COUNTED_IN_A_MS));
+        self.send_until().sooner(time.min(self.count_time))
     }
 }

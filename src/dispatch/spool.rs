@@ -273,7 +273,7 @@ impl Spool {
                 _ => self.refuse(&path),
             }
         }
-        self.view().uncounted
+        self.view().uncounted > 0
     }
 
     /// Its name is not logged: it can be anything.

@@ -131,6 +131,7 @@ pub struct View {
     /// What was written to make room in memory, what an earlier process left, and what Kinesis
     /// refused for long: due when nothing else is.
     pub apart: Oldest,
-    /// Of some that an earlier process left it is not known yet what they hold.
-    pub uncounted: bool,
+    /// Bytes on disk, in whole blocks, of those that an earlier process left and of which it is not
+    /// known yet what they hold.
+    pub uncounted: u64,
 }

@@ -5,7 +5,7 @@
 //! Before a reset the disk comes first: as soon as one try has failed, Kinesis is known to be down,
 //! or more waits than one request takes, everything is written there, and is then sent from there
 //! with the time that remains. Before the end for good, what an earlier process has left is read
-//! once nothing can be sent, and in the last third of the time in any case: so that it is counted.
+//! once nothing can be sent, and in the last part of the time in any case: so that it is counted.
 
 use std::time::{Duration, Instant};
 
@@ -98,9 +98,9 @@ impl Core {
     fn send_or_keep(&mut self, tick: &Tick, view: View) -> Option<Step> {
         let stopping = self.stopping.as_ref()?;
         let mut until = stopping.send_until();
-        let count_at = stopping.count_at;
+        let count_at = stopping.count_at(view.uncounted);
         let counts =
-            view.uncounted && !stopping.is_reset() && until.left(tick.mono) > MIN_TIME_LEFT;
+            view.uncounted > 0 && !stopping.is_reset() && until.left(tick.mono) > MIN_TIME_LEFT;
         let disk_alone = stopping.short && stopping.phase == Phase::AwaitLastReport;
         if self.keeps(tick) {
             let much = self.backlog.fresh_bytes() > self.packer.request_bytes();

@@ -372,9 +372,9 @@ impl Desk {
         self.view = View { overflow, apart, ..self.view };
     }
 
-    /// Whether an earlier process has left something that nobody has read.
-    pub(crate) fn uncounted(&mut self, uncounted: bool) {
-        self.view.uncounted = uncounted;
+    /// Bytes that an earlier process has left and nobody has read.
+    pub(crate) fn uncounted(&mut self, bytes: u64) {
+        self.view.uncounted = bytes;
     }
 }
 
