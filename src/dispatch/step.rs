@@ -131,7 +131,7 @@ pub struct View {
     /// What was written to make room in memory, what an earlier process left, and what Kinesis
     /// refused for long: due when nothing else is.
     pub apart: Oldest,
-    /// Bytes on disk, in whole blocks, of those that an earlier process left and of which it is not
-    /// known yet what they hold.
+    /// If an earlier process left some of which it is not known yet what they hold: the bytes of all
+    /// that is on disk, in whole blocks; else 0.
     pub uncounted: u64,
 }
