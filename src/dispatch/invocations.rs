@@ -83,7 +83,8 @@ pub struct End {
 enum Unreported {
     Nothing,
     Init,
-    Invocation(Arc<str>),
+    /// Of so many tries under that id.
+    Invocation(Arc<str>, u32),
 }
 
 /// See the module's page.
@@ -153,7 +154,7 @@ impl Invocations {
                 // Where INVOKE says which invocation is the last one, this may still be the start
                 // of one before it.
                 if !self.announced {
-                    self.unreported = Unreported::Invocation(Arc::clone(request_id));
+                    self.unreported = Unreported::Invocation(Arc::clone(request_id), 1);
                 }
                 if is_announced || !self.is_started() {
                     let before = self.started.replace(Arc::clone(request_id));
@@ -179,11 +180,13 @@ impl Invocations {
                 }
             }
             Signal::Reported(request_id) => {
-                if matches!(
-                    &self.unreported,
-                    Unreported::Invocation(awaited) if awaited == request_id
-                ) {
-                    self.unreported = Unreported::Nothing;
+                if let Unreported::Invocation(awaited, tries) = &mut self.unreported
+                    && awaited == request_id
+                {
+                    *tries -= 1;
+                    if *tries == 0 {
+                        self.unreported = Unreported::Nothing;
+                    }
                 }
             }
             Signal::InitReported => {
@@ -228,8 +231,15 @@ impl Invocations {
     /// An invocation has begun. Says whether ends have turned out never to come.
     pub fn invoked(&mut self, request_id: &Arc<str>, at: Instant) -> bool {
         self.invoked = Some((Arc::clone(request_id), at));
+        // The report of a try before is under the same id, and comes first.
+        let tries = match &self.unreported {
+            Unreported::Invocation(awaited, tries) if self.announced && awaited == request_id => {
+                tries + 1
+            }
+            _ => 1,
+        };
+        self.unreported = Unreported::Invocation(Arc::clone(request_id), tries);
         self.announced = true;
-        self.unreported = Unreported::Invocation(Arc::clone(request_id));
         let ends = self.ends.len();
         self.ends.retain(|end| !end.is_past || end.request_id != *request_id);
         let has_ended = self.ends.len() < ends;
@@ -523,6 +533,14 @@ mod tests {
         invocations.observe(&Signal::Reported("r2".into()), now());
         assert!(!invocations.all_reported());
         invocations.observe(&Signal::Reported("r3".into()), now());
+        assert!(invocations.all_reported());
+        // The report of the try before came in the next one: that one's own was not waited for.
+        for _ in 0..2 {
+            invocations.invoked(&"r4".into(), now().mono);
+        }
+        invocations.observe(&Signal::Reported("r4".into()), now());
+        assert!(!invocations.all_reported());
+        invocations.observe(&Signal::Reported("r4".into()), now());
         assert!(invocations.all_reported());
     }
 
