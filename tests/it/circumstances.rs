@@ -27,6 +27,7 @@
 //! | 23 | a clock set back; signals after a panic; an API that is gone | `a_clock_that_is_set_back_*`, `an_api_that_is_gone_*`, `dispatch::admission` |
 //! | 24 | what large logs weigh | `large_logs_keep_to_the_bound_of_memory`; of 8 MB: `bodies.rs`: `a_long_event_*` |
 //! | 25 | a stdout that nobody drains | `a_stdout_that_nobody_drains_holds_nothing` |
+//! | later | a spool of an earlier process, and Kinesis still down at the end | `every_event_on_disk_that_nobody_will_send_is_counted` |
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -317,6 +318,34 @@ fn a_reset_with_a_large_queue_loses_nothing_uncounted() {
     end(&lambda);
     assert_eq!(files(&spool_folder(&lambda)), Vec::<String>::new());
     assert!(lost == 0, "{lost} of 20,000 events had neither disk nor time: {:?}", lambda.stderr());
+}
+
+/// What an earlier process had left, and could not be read in the last moments, was counted as files.
+#[test]
+fn every_event_on_disk_that_nobody_will_send_is_counted() {
+    for (state, fault) in
+        [("hanging", Fault::hang()), ("failing", Fault::error(500, "InternalFailure"))]
+    {
+        let kinesis = Kinesis::start();
+        let lambda = extension(&kinesis).setting("QUEUE_BYTES", "67108864").start();
+        lambda.init().unwrap();
+        kinesis.fault(fault);
+        let crashing = Invocation::new().floods(60, 1000, 300).crashes();
+        let reset = lambda.invoke(crashing).unwrap().reset.unwrap();
+        assert!(reset.is_clean(), "{state}: {reset:?} {:?}", lambda.stderr());
+        lambda.init().unwrap();
+        assert!(lambda.shutdown("spindown").is_clean());
+        // The first process's, and the second's.
+        let ledgers: Vec<Value> = lambda
+            .stderr()
+            .iter()
+            .filter_map(|line| serde_json::from_str(&line[line.find('{')?..]).ok())
+            .collect();
+        let [first, second] = ledgers.as_slice() else { panic!("{state}: {:?}", lambda.stderr()) };
+        assert_eq!(second["spoolSkipped"], 0, "{state}: {second}");
+        assert_eq!(second["adopted"], first["spooled"], "{state}: {first} {second}");
+        assert_eq!(second["dropped"]["undelivered"], second["received"], "{state}: {second}");
+    }
 }
 
 #[test]

@@ -115,34 +115,6 @@ fn without_a_spool_a_reset_counts_its_losses() {
     assert!(!lambda.tmp().join("kinesis-telemetry-extension").exists());
 }
 
-/// What an earlier process had left, and could not be read in the last moments, was counted as files.
-#[test]
-fn every_event_on_disk_that_nobody_will_send_is_counted() {
-    for (state, fault) in
-        [("hanging", Fault::hang()), ("failing", Fault::error(500, "InternalFailure"))]
-    {
-        let kinesis = Kinesis::start();
-        let lambda = extension(&kinesis).setting("QUEUE_BYTES", "67108864").start();
-        lambda.init().unwrap();
-        kinesis.fault(fault);
-        let crashing = Invocation::new().floods(60, 1000, 300).crashes();
-        let reset = lambda.invoke(crashing).unwrap().reset.unwrap();
-        assert!(reset.is_clean(), "{state}: {reset:?} {:?}", lambda.stderr());
-        lambda.init().unwrap();
-        assert!(lambda.shutdown("spindown").is_clean());
-        // The first process's, and the second's.
-        let ledgers: Vec<serde_json::Value> = lambda
-            .stderr()
-            .iter()
-            .filter_map(|line| serde_json::from_str(&line[line.find('{')?..]).ok())
-            .collect();
-        let [first, second] = ledgers.as_slice() else { panic!("{state}: {:?}", lambda.stderr()) };
-        assert_eq!(second["spoolSkipped"], 0, "{state}: {second}");
-        assert_eq!(second["adopted"], first["spooled"], "{state}: {first} {second}");
-        assert_eq!(second["dropped"]["undelivered"], second["received"], "{state}: {second}");
-    }
-}
-
 #[test]
 fn foreign_files_in_the_spool_are_removed_and_counted() {
     let kinesis = Kinesis::start();
