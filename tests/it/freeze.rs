@@ -268,16 +268,22 @@ fn invalid_utf8_and_deep_nesting_arrive() {
 }
 
 /// A sandbox whose last invocation has ended while the extension sent on its own account; Kinesis answers so much later.
-fn ended_while_sending(kinesis: &Arc<Kinesis>, answers_after: Duration) -> Lambda {
-    let builder = extension(kinesis).setting("FLUSH", "next").setting("MAX_AGE_MS", "100");
-    let lambda = builder.timeout(PLENTY).start();
-    lambda.init().unwrap();
-    kinesis.fault(Fault::delay(answers_after).times(1));
-    let seen = Arc::clone(kinesis);
-    let under_way = move |_: &Lambda| wait_until(PLENTY, "a request", || seen.in_flight() == 1);
-    lambda.invoke(Invocation::new().text("before").run(under_way)).unwrap();
-    assert_eq!(kinesis.records().len(), 0, "it is not answered yet");
-    lambda
+fn ended_while_sending(answers_after: Duration) -> (Arc<Kinesis>, Lambda) {
+    for _ in 0..10 {
+        let kinesis = Arc::new(Kinesis::start());
+        let builder = extension(&kinesis).setting("FLUSH", "next").setting("MAX_AGE_MS", "100");
+        let lambda = builder.timeout(PLENTY).start();
+        lambda.init().unwrap();
+        kinesis.fault(Fault::delay(answers_after).times(1));
+        let seen = Arc::clone(&kinesis);
+        let under_way = move |_: &Lambda| wait_until(PLENTY, "a request", || seen.in_flight() == 1);
+        lambda.invoke(Invocation::new().text("before").run(under_way)).unwrap();
+        // A slow machine comes here behind the answer.
+        if kinesis.records().is_empty() {
+            return (kinesis, lambda);
+        }
+    }
+    panic!("the answer was always there before the invocation was over");
 }
 
 #[track_caller]
@@ -295,8 +301,7 @@ fn nothing_is_sent_twice(kinesis: &Kinesis, lambda: &Lambda) {
 /// The time of the request had passed in the freeze, and its answer was there: it was not looked at, and all was sent again.
 #[test]
 fn an_answer_that_came_in_the_freeze_is_read_however_late_it_is() {
-    let kinesis = Arc::new(Kinesis::start());
-    let lambda = ended_while_sending(&kinesis, ms(300));
+    let (kinesis, lambda) = ended_while_sending(ms(300));
     wait_until(PLENTY, "the answer", || kinesis.in_flight() == 0);
     // More than the request has.
     thread::sleep(ms(1200));
@@ -307,8 +312,7 @@ fn an_answer_that_came_in_the_freeze_is_read_however_late_it_is() {
 /// INVOKE cut it short after 200 ms, and all was sent again.
 #[test]
 fn an_invocation_that_begins_while_a_request_is_under_way_sends_nothing_twice() {
-    let kinesis = Arc::new(Kinesis::start());
-    let lambda = ended_while_sending(&kinesis, ms(700));
+    let (kinesis, lambda) = ended_while_sending(ms(700));
     let report = lambda.invoke(Invocation::new().text("after")).unwrap();
     assert_eq!(report.in_flight_at_next, 0);
     nothing_is_sent_twice(&kinesis, &lambda);
