@@ -466,14 +466,14 @@ impl Transport for Socket {
     }
 
     fn await_input(&mut self, _: NextTimeout) -> Result<bool, ureq::Error> {
-        let mut looks_since: Option<Instant> = None;
+        let mut looked_since: Option<Instant> = None;
         loop {
             let slice = self.connections.slice(self.opened, Cut::Deadline);
             let wait = match slice {
                 // In a freeze it is longer ago.
                 Err(cut)
                     if self.connections.state().last_looks == 0
-                        || looks_since.is_some_and(|begun| begun.elapsed() < 2 * SLICE) =>
+                        || looked_since.is_some_and(|begun| begun.elapsed() < 2 * SLICE) =>
                 {
                     return Err(cut.into());
                 }
@@ -499,7 +499,7 @@ impl Transport for Socket {
                 }
                 Err(error) if is_only_late(&error) => {
                     slice?;
-                    looks_since = Some(begun);
+                    looked_since = Some(begun);
                 }
                 end => {
                     let end = self.hung_up.take().map_or(end, Err);
